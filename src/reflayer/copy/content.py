@@ -1,0 +1,179 @@
+"""The content of one file: shared by FICLONE, moved by copy_file_range(2), or read and written."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+try:
+    from reflayer.linux.ficlone import ficlone as ficlone
+except ImportError:  # a platform without ioctl(2)
+
+    def ficlone(dst_fd: int, src_fd: int) -> None:  # noqa: ARG001
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+def _no_copy_file_range(*arguments: int) -> int:  # noqa: ARG001
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+copy_file_range = getattr(os, "copy_file_range", _no_copy_file_range)
+"""copy_file_range(2), where the platform has it."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LADDER = ("reflink", "range", "stream")
+"""The methods for content, best first."""
+
+_STEP = 1 << 30  # bytes asked of one copy_file_range: far below its limit of 2 GiB - 4 KiB
+_BUFFER = 1 << 20  # bytes that stream reads at once
+_DOUBTS = 4  # EINVAL answers before a method that never worked is given up for a pair
+
+_NOT_SUPPORTED = {
+    # EINVAL is not here: it may speak of two files alone (ioctl_ficlone(2): one is NOCOW, or a
+    # swap file), so it lowers the pair of file systems only where the method never worked.
+    "reflink": frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.ENOSYS}),
+    "range": frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.ENOSYS}),
+    "stream": frozenset[int](),
+}
+
+
+class SizeChangedError(Exception):
+    """A file's size is no longer what it was when its copy began."""
+
+    def __str__(self) -> str:
+        return "its size changed during the copy"
+
+
+class Content:
+    """Copies contents by the best method that works, decided once for each source file system.
+
+    Attributes:
+        moved: bytes of content by method, holes not counted.
+    """
+
+    def __init__(self, method: str, fall_back: bool) -> None:
+        """Use ``method``; go on to those below it where ``fall_back`` and it is not supported."""
+        start = LADDER.index(method)
+        self.moved: dict[str, int] = {}
+        self._rungs = LADDER[start:] if fall_back else (method,)
+        self._decided: dict[int, str] = {}
+        self._proven: set[tuple[int, str]] = set()
+        self._doubts: dict[tuple[int, str], int] = {}
+
+    def count(self) -> int:
+        """How many bytes have been copied in all."""
+        return sum(self.moved.values())
+
+    def copy(self, src: int, dst: int, size: int, device: int) -> None:
+        """Copy all ``size`` bytes of ``src`` to the empty file ``dst``; ``device`` is its st_dev.
+
+        Raises:
+            OSError: as the system call of the last method tried says.
+            SizeChangedError: the source is shorter or longer than ``size`` now.
+        """
+        method = self._decided.get(device) or self._rungs[0]
+        while True:
+            try:
+                moved = _MOVE[method](src, dst, size)
+                break
+            except OSError as error:
+                method = self._lower(device, method, error)
+        if (device, method) not in self._proven:
+            self._proven.add((device, method))
+        self.moved[method] = self.moved.get(method, 0) + moved
+        if os.lseek(src, 0, os.SEEK_END) != size:
+            raise SizeChangedError
+
+    def _lower(self, device: int, method: str, error: OSError) -> str:
+        """The method to try for this file after ``error``; remembered where the pair cannot."""
+        unsupported = error.errno in _NOT_SUPPORTED[method]
+        if not unsupported and (error.errno != errno.EINVAL or method == self._rungs[-1]):
+            raise error
+        place = self._rungs.index(method) + 1
+        if place == len(self._rungs):
+            raise error
+        below = self._rungs[place]
+        pair = (device, method)
+        if not unsupported and pair not in self._proven:
+            self._doubts[pair] = self._doubts.get(pair, 0) + 1
+        if unsupported or self._doubts.get(pair, 0) >= _DOUBTS:
+            self._decided[device] = below
+        return below
+
+
+def _reflink(src: int, dst: int, size: int) -> int:
+    ficlone(dst, src)
+    return size
+
+
+def _range(src: int, dst: int, size: int) -> int:
+    return _extents(src, dst, size, _range_extent)
+
+
+def _range_extent(src: int, dst: int, offset: int, end: int) -> None:
+    while offset < end:
+        moved = copy_file_range(src, dst, min(end - offset, _STEP), offset, offset)
+        if moved == 0:
+            # The end of the file, or a file system that answers 0 for what it cannot copy.
+            if os.fstat(src).st_size < end:
+                raise SizeChangedError
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        offset += moved
+
+
+def _stream(src: int, dst: int, size: int) -> int:
+    return _extents(src, dst, size, _stream_extent)
+
+
+def _stream_extent(src: int, dst: int, offset: int, end: int) -> None:
+    while offset < end:
+        block = os.pread(src, min(end - offset, _BUFFER), offset)
+        if not block:
+            raise SizeChangedError
+        view = memoryview(block)
+        while view:
+            written = os.pwrite(dst, view, offset)
+            view = view[written:]
+            offset += written
+
+
+def _extents(src: int, dst: int, size: int, move: Callable[[int, int, int, int], None]) -> int:
+    """Move each part that holds data, leave the holes; return the bytes moved."""
+    moved = 0
+    last = 0
+    for start, end in _data(src, size):
+        move(src, dst, start, end)
+        moved += end - start
+        last = end
+    if last < size:
+        os.ftruncate(dst, size)
+    return moved
+
+
+def _data(src: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of ``src`` below ``size`` that hold data (lseek(2): SEEK_DATA, SEEK_HOLE)."""
+    if not hasattr(os, "SEEK_DATA"):
+        yield 0, size
+        return
+    start = 0
+    while start < size:
+        try:
+            start = os.lseek(src, start, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # lseek(2): nothing but a hole up to the end
+                return
+            if error.errno != errno.EINVAL:
+                raise
+            yield start, size  # a file system that does not know holes
+            return
+        end = min(os.lseek(src, start, os.SEEK_HOLE), size)
+        if start >= end:
+            return
+        yield start, end
+        start = end
+
+
+_MOVE = {"reflink": _reflink, "range": _range, "stream": _stream}

@@ -1,0 +1,168 @@
+"""One entry that is no folder: a regular file, a symbolic link, a FIFO, socket or device."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from reflayer.copy.content import Content, SizeChangedError
+from reflayer.copy.folder import Folder, open_source
+from reflayer.copy.metadata import FailedError, Metadata, list_attributes
+from reflayer.errors import CopyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from reflayer.copy.job import Job
+    from reflayer.copy.links import Links
+
+# O_NONBLOCK: should the name have become a FIFO meanwhile, open(2) must not wait for a writer.
+_SRC_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_DST_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_SPECIAL = {
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "char",
+    stat.S_IFBLK: "block",
+}
+
+
+class Entries:
+    """Copies entries that are no folders and counts them.
+
+    Attributes:
+        made: names made, by type.
+    """
+
+    def __init__(self, job: Job, content: Content, metadata: Metadata, links: Links) -> None:
+        self.made = {"file": 0, "directory": 0}
+        self._job = job
+        self._content = content
+        self._metadata = metadata
+        self._links = links
+
+    def count(self) -> int:
+        """How many names have been made in all."""
+        return sum(self.made.values())
+
+    def copy_file(self, folder: Folder, name: str) -> None:
+        """Copy the regular file ``name`` of ``folder``: the way that nearly every entry takes.
+
+        Raises:
+            CopyError: a call failed, or the source is no longer what it was.
+        """
+        operation = "open"
+        src = dst = -1
+        try:
+            src = open_source(name, folder.src, _SRC_FILE)
+            status = os.fstat(src)
+            if not stat.S_ISREG(status.st_mode):
+                raise failure(self._job, folder, name, "open", _CHANGED)
+            attributes = list_attributes(src)
+            mode = self._metadata.creation_mode(status.st_mode, attributes)
+            operation = "create"
+            if status.st_nlink == 1:
+                dst = os.open(name, _DST_FILE, mode, dir_fd=folder.dst)
+            else:
+                waiting = _waiting_name(status)
+                try:
+                    dst = os.open(waiting, _DST_FILE, mode, dir_fd=self._links.folder())
+                except FileExistsError:
+                    self._link(folder, name, waiting)
+                    return
+                self._links.link(waiting, folder.dst, name)
+            if status.st_size and not self._is_border(folder, name):
+                operation = "copy its content"
+                self._content.copy(src, dst, status.st_size, status.st_dev)
+            operation = "set its times"
+            self._metadata.finish_file(src, dst, status, attributes)
+            self.made["file"] += 1
+        except OSError as error:
+            raise failure(self._job, folder, name, operation, error) from error
+        except FailedError as failed:
+            raise failure(self._job, folder, name, failed.operation, failed.cause) from failed
+        except SizeChangedError as error:
+            raise CopyError(folder.path(self._job, name), operation, str(error)) from error
+        finally:
+            if dst >= 0:
+                os.close(dst)
+            if src >= 0:
+                os.close(src)
+
+    def copy_special(self, folder: Folder, name: str) -> None:
+        """Copy ``name`` of ``folder``, a symbolic link, FIFO, socket or device, as the thing it is.
+
+        Raises:
+            CopyError: a call failed, or the source is no longer what it was.
+        """
+        operation = "stat"
+        try:
+            status = os.stat(name, dir_fd=folder.src, follow_symlinks=False)
+            operation = "create"
+            if status.st_nlink == 1:
+                kind = self._make(folder, name, status, folder.dst, name)
+            else:
+                waiting = _waiting_name(status)
+                try:
+                    kind = self._make(folder, name, status, self._links.folder(), waiting)
+                except FileExistsError:
+                    self._link(folder, name, waiting)
+                    return
+                if kind:
+                    self._links.link(waiting, folder.dst, name)
+            if kind:
+                operation = "set its times"
+                self._metadata.finish_at(name, folder.src, folder.dst, status)
+                self.made[kind] = self.made.get(kind, 0) + 1
+        except OSError as error:
+            raise failure(self._job, folder, name, operation, error) from error
+        except FailedError as failed:
+            raise failure(self._job, folder, name, failed.operation, failed.cause) from failed
+
+    def _make(
+        self, folder: Folder, name: str, status: os.stat_result, dst: int, dst_name: str
+    ) -> str:
+        """Make the link or special file ``dst_name``; return its type, "" where it is left out."""
+        mode = status.st_mode
+        if stat.S_ISLNK(mode):
+            os.symlink(os.readlink(name, dir_fd=folder.src), dst_name, dir_fd=dst)
+            return "symlink"
+        kind = _SPECIAL.get(stat.S_IFMT(mode))
+        if kind is None:
+            raise failure(self._job, folder, name, "stat", _CHANGED)
+        try:
+            os.mknod(dst_name, mode, status.st_rdev, dir_fd=dst)
+        except PermissionError as error:
+            if kind in ("char", "block") and self._metadata.refused("device", error):
+                return ""
+            raise
+        return kind
+
+    def _link(self, folder: Folder, name: str, waiting: str) -> None:
+        self._links.link(waiting, folder.dst, name)
+        self.made["hardlink"] = self.made.get("hardlink", 0) + 1
+
+    def _is_border(self, folder: Folder, name: str) -> bool:
+        """Whether something is mounted on the file, whose content then stays out."""
+        if not self._job.mounts or folder.relative(name) not in self._job.mounts:
+            return False
+        self._metadata.skip("mount")
+        return True
+
+
+_CHANGED = OSError(errno.ESTALE, "it became another type of file during the copy")
+
+
+def failure(job: Job, folder: Folder, name: str, operation: str, error: OSError) -> CopyError:
+    """The error that names ``name`` of ``folder``, or the folder itself, as the user knows it."""
+    path = folder.path(job, name)
+    if error.errno in (errno.ENOENT, errno.ESTALE) and operation in ("open", "stat"):
+        reason = error.strerror if error is _CHANGED else "it vanished during the copy"
+        return CopyError(path, operation, reason or "", error.errno)
+    return CopyError.from_os_error(error, path, operation)
+
+
+def _waiting_name(status: os.stat_result) -> str:
+    """The name under which the copy of an inode with several names waits: device and inode."""
+    return f"{status.st_dev:x}.{status.st_ino:x}"

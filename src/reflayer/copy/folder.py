@@ -1,0 +1,107 @@
+"""A folder on the way of a copy: its two descriptors, and how they are found again when shut."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from reflayer.copy.job import Job
+
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOATIME = getattr(os, "O_NOATIME", 0)
+
+
+class Folder:
+    """One folder of the source with its counterpart in the destination.
+
+    Attributes:
+        parent: the folder above, None where a walk begins.
+        name: its name in ``parent``; where a walk begins, its path from the source's root.
+        src: descriptor of the source folder; -1 while shut.
+        dst: descriptor of the destination folder; -1 while shut.
+        status: the source folder's status, taken before anything in it was read.
+        is_border: another file system is mounted there, and its content stays out.
+        children: names of the folders in it that are still to be copied.
+        mode: the mode to set only when all below is done, since it shuts us out; else None.
+    """
+
+    __slots__ = (
+        "_dst_id", "children", "dst", "is_border", "mode", "name", "parent", "src", "status",
+    )  # fmt: skip
+
+    def __init__(self, parent: Folder | None, name: str, src: int, dst: int) -> None:
+        """Take over both descriptors of an open folder."""
+        self.parent = parent
+        self.name = name
+        self.src = src
+        self.dst = dst
+        self.status = os.fstat(src)
+        self.is_border = False
+        self.children: list[str] = []
+        self.mode: int | None = None
+        self._dst_id = (-1, -1)
+
+    def relative(self, name: str = "") -> bytes:
+        """The path from the source's root of ``name`` in this folder, or of the folder itself."""
+        names = [name] if name else []
+        folder: Folder | None = self
+        while folder is not None:
+            if folder.name:
+                names.append(folder.name)
+            folder = folder.parent
+        return os.fsencode("/".join(reversed(names)))
+
+    def path(self, job: Job, name: str = "") -> bytes:
+        """The same path as the user would write it."""
+        return os.path.join(job.source, self.relative(name)).rstrip(b"/") or b"/"
+
+    def close(self) -> None:
+        """Shut both descriptors, those of a shelved folder too."""
+        src, dst = self.src, self.dst
+        self.src = self.dst = -1
+        if src >= 0:
+            os.close(src)
+        if dst >= 0:
+            os.close(dst)
+
+    def shelve(self) -> None:
+        """Shut both descriptors of a folder that ``reopen`` can find again; once is enough."""
+        if self.src >= 0:
+            self._dst_id = identity(os.fstat(self.dst))
+            self.close()
+
+    def reopen(self, child: Folder) -> None:
+        """Open a shelved folder again, from ``child``, an open folder directly in it.
+
+        Raises:
+            OSError: ESTALE when the folder above ``child`` is another one now.
+        """
+        self.src = _open_above(child.src, identity(self.status))
+        self.dst = _open_above(child.dst, self._dst_id)
+
+
+def identity(status: os.stat_result) -> tuple[int, int]:
+    """What tells one inode from every other: its device and its number."""
+    return status.st_dev, status.st_ino
+
+
+def open_source(name: str, parent: int, flags: int) -> int:
+    """Open ``name`` in the folder ``parent``, where allowed so that reading leaves its atime.
+
+    Raises:
+        OSError: ELOOP or ENOTDIR when the name is a symbolic link; otherwise as open(2) says.
+    """
+    try:
+        return os.open(name, flags | _NOATIME, dir_fd=parent)
+    except PermissionError:  # O_NOATIME is for the owner and for CAP_FOWNER: open(2)
+        return os.open(name, flags, dir_fd=parent)
+
+
+def _open_above(child: int, wanted: tuple[int, int]) -> int:
+    fd = open_source("..", child, OPEN_FOLDER)
+    if identity(os.fstat(fd)) != wanted:
+        os.close(fd)
+        raise OSError(errno.ESTALE, "the folder was moved during the copy")
+    return fd

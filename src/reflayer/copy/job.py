@@ -1,0 +1,62 @@
+"""What every hand of one copy has to know."""
+
+from __future__ import annotations
+
+
+class Job:
+    """One copy's settings, the same for all its hands.
+
+    Attributes:
+        source: the source as the user named it, for errors.
+        method: the first method for content.
+        fall_back: whether the methods below it may be used where it is not supported.
+        ignore_refused: whether what only a privileged user may keep is left out and counted.
+        cross_mounts: whether mount points inside the source are copied through.
+        mounts: the mount points inside the source, as paths from its root.
+        links: name of the folder in the destination's root where inodes with several names wait.
+        root: identity of the destination's root, which must not be met inside the source.
+    """
+
+    __slots__ = (
+        "cross_mounts",
+        "fall_back",
+        "ignore_refused",
+        "links",
+        "method",
+        "mounts",
+        "root",
+        "source",
+    )
+
+    def __init__(
+        self,
+        source: bytes,
+        method: str,
+        fall_back: bool,
+        ignore_refused: bool,
+        cross_mounts: bool,
+        mounts: frozenset[bytes],
+        links: str,
+        root: tuple[int, int],
+    ) -> None:
+        self.source = source
+        self.method = method
+        self.fall_back = fall_back
+        self.ignore_refused = ignore_refused
+        self.cross_mounts = cross_mounts
+        self.mounts = mounts
+        self.links = links
+        self.root = root
+
+    def pack(self) -> tuple[object, ...]:
+        """The settings as plain values, in the order that the constructor takes them."""
+        return (
+            self.source,
+            self.method,
+            self.fall_back,
+            self.ignore_refused,
+            self.cross_mounts,
+            self.mounts,
+            self.links,
+            self.root,
+        )

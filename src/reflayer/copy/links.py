@@ -1,0 +1,62 @@
+"""Hard links: an inode with several names is made once, in a waiting folder, and linked from there.
+
+The waiting folder's names are the source's device and inode numbers, so the kernel keeps the table:
+it costs no memory however many links there are, and it is the same table for every process that
+works on the copy. The folder stands in the destination's root and is removed at the end.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+
+from reflayer.copy.folder import OPEN_FOLDER
+
+
+class Links:
+    """The waiting folder of one copy, made when the first inode with several names is met."""
+
+    def __init__(self, root: int, name: str) -> None:
+        """``root`` is the destination's root, which must stay open; ``name`` the folder's name."""
+        self._root = root
+        self._name = name
+        self._folder = -1
+
+    def folder(self) -> int:
+        """The waiting folder's descriptor."""
+        if self._folder < 0:
+            with suppress(FileExistsError):  # another hand was first
+                os.mkdir(self._name, 0o700, dir_fd=self._root)
+            self._folder = os.open(self._name, OPEN_FOLDER, dir_fd=self._root)
+        return self._folder
+
+    def link(self, waiting: str, dst: int, name: str) -> None:
+        """Give the inode that waits under the name ``waiting`` the name ``name`` in ``dst``."""
+        try:
+            os.link(waiting, name, src_dir_fd=self.folder(), dst_dir_fd=dst, follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            # The waiting name takes one of the file system's last places: it is the last link.
+            os.rename(waiting, name, src_dir_fd=self.folder(), dst_dir_fd=dst)
+
+    def close(self) -> None:
+        """Shut the descriptor; the folder stays for the other hands."""
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
+
+    def clear(self) -> None:
+        """Remove the waiting folder and the names in it, when every hand has finished."""
+        try:
+            # Opened anew: btrfs lists what there was at the time of opening.
+            folder = os.open(self._name, OPEN_FOLDER, dir_fd=self._root)
+        except FileNotFoundError:
+            return
+        try:
+            for name in os.listdir(folder):
+                os.unlink(name, dir_fd=folder)
+        finally:
+            os.close(folder)
+        os.rmdir(self._name, dir_fd=self._root)

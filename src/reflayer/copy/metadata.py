@@ -1,0 +1,207 @@
+"""Owner, extended attributes, mode and times of one inode, set in the order that keeps them all.
+
+chown(2) takes setuid bits and file capabilities away, so it comes first; an access ACL brings its
+own group bits, so the mode follows the attributes; the times come last.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from reflayer.linux.xattrs import getxattr_at, listxattr_at, setxattr_at
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reflayer.copy.birth import Birth
+
+_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL})
+_UNREADABLE = frozenset({errno.EPERM, errno.EACCES, errno.ENODATA, errno.EOPNOTSUPP})
+_SPECIAL_BITS = 0o7000
+
+
+class FailedError(Exception):
+    """One system call of a copy failed: which one, and how."""
+
+    def __init__(self, operation: str, cause: OSError) -> None:
+        super().__init__(operation, cause)
+        self.operation = operation
+        self.cause = cause
+
+
+class Metadata:
+    """Gives copies the metadata of their originals.
+
+    Attributes:
+        skipped: how many owners, xattrs and devices were left out, by kind.
+    """
+
+    def __init__(self, birth: Birth, ignore_refused: bool) -> None:
+        """Refusals for want of privilege are counted in ``skipped`` where ``ignore_refused``."""
+        self.skipped: dict[str, int] = {}
+        self._birth = birth
+        self._ignore_refused = ignore_refused
+
+    def skip(self, kind: str) -> None:
+        """Count one thing of ``kind`` that was left out."""
+        self.skipped[kind] = self.skipped.get(kind, 0) + 1
+
+    def refused(self, kind: str, error: OSError) -> bool:
+        """Whether ``error`` is a want of privilege that the caller ignores; then it is counted."""
+        if self._ignore_refused and error.errno in _REFUSED:
+            self.skip(kind)
+            return True
+        return False
+
+    def creation_mode(self, mode: int, attributes: list[str]) -> int:
+        """The mode to create a file with: its own, unless setting ``attributes`` needs more.
+
+        A ``user`` attribute needs write permission by mode, even on a descriptor open for writing
+        (xattr(7)).
+        """
+        mode &= 0o7777
+        return mode | 0o600 if attributes and not self._birth.powerful else mode
+
+    def finish_file(
+        self, src: int, dst: int, status: os.stat_result, attributes: list[str]
+    ) -> None:
+        """Set all of a new regular file ``dst`` from ``src``, whose xattr names are given.
+
+        Raises:
+            FailedError: a call failed.
+            OSError: the times could not be set.
+        """
+        birth = self._birth
+        mode = status.st_mode
+        if status.st_uid != birth.uid or status.st_gid != birth.gid:
+            self._chown(dst, status)
+        if attributes:
+            self._copy_attributes(attributes, src, dst)
+        if attributes or mode & (birth.withheld | _SPECIAL_BITS):
+            self._chmod(dst, mode & 0o7777)
+        os.utime(dst, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def finish_folder(
+        self, src: int, dst: int, status: os.stat_result, mode: int, created_mode: int = 0o700
+    ) -> None:
+        """Set all of a folder ``dst`` that has ``created_mode``: as ``src``, but with ``mode``.
+
+        Raises:
+            FailedError: a call failed.
+        """
+        if status.st_uid != self._birth.uid or status.st_gid != self._birth.gid:
+            self._chown(dst, status)
+        attributes = list_attributes(src)
+        if attributes:
+            self._copy_attributes(attributes, src, dst)
+        if attributes or mode != created_mode:
+            self._chmod(dst, mode)
+        try:
+            os.utime(dst, ns=(status.st_atime_ns, status.st_mtime_ns))
+        except OSError as error:
+            raise FailedError("set its times", error) from error
+
+    def finish_at(self, name: str, src: int, dst: int, status: os.stat_result) -> None:
+        """Set all of ``name`` in the folder ``dst``, a link or special file, from that in ``src``.
+
+        Raises:
+            FailedError: a call failed.
+            OSError: the times could not be set.
+        """
+        if status.st_uid != self._birth.uid or status.st_gid != self._birth.gid:
+            try:
+                os.chown(name, status.st_uid, status.st_gid, dir_fd=dst, follow_symlinks=False)
+            except OSError as error:
+                if not self.refused("owner", error):
+                    raise FailedError("chown", error) from error
+        attributes = list_attributes_at(src, name)
+        for attribute in attributes:
+            self._copy_attribute(
+                attribute,
+                lambda a: getxattr_at(src, name, a),
+                lambda a, value: setxattr_at(dst, name, a, value),
+            )
+        mode = status.st_mode
+        if not stat.S_ISLNK(mode) and (attributes or mode & (self._birth.withheld | _SPECIAL_BITS)):
+            self._chmod_at(dst, name, mode & 0o7777)
+        times = (status.st_atime_ns, status.st_mtime_ns)
+        os.utime(name, ns=times, dir_fd=dst, follow_symlinks=False)
+
+    def _chown(self, dst: int, status: os.stat_result) -> None:
+        try:
+            os.chown(dst, status.st_uid, status.st_gid)
+        except OSError as error:
+            if not self.refused("owner", error):
+                raise FailedError("chown", error) from error
+
+    def _chmod(self, dst: int, mode: int) -> None:
+        try:
+            os.chmod(dst, mode)
+        except OSError as error:
+            raise FailedError("chmod", error) from error
+
+    def _chmod_at(self, dst: int, name: str, mode: int) -> None:
+        # fchmodat(2) would follow a link; a descriptor that only names the inode cannot.
+        try:
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dst)
+            try:
+                os.chmod(f"/proc/self/fd/{fd}", mode)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise FailedError("chmod", error) from error
+
+    def _copy_attributes(self, attributes: list[str], src: int, dst: int) -> None:
+        for attribute in attributes:
+            self._copy_attribute(
+                attribute,
+                lambda a: os.getxattr(src, a),
+                lambda a, value: os.setxattr(dst, a, value),
+            )
+
+    def _copy_attribute(
+        self, attribute: str, get: Callable[[str], bytes], put: Callable[[str, bytes], None]
+    ) -> None:
+        try:
+            value = get(attribute)
+        except OSError as error:
+            if error.errno in _UNREADABLE:
+                return
+            raise FailedError(f"getxattr {attribute}", error) from error
+        try:
+            put(attribute, value)
+        except OSError as error:
+            if not self.refused("xattr", error):
+                raise FailedError(f"setxattr {attribute}", error) from error
+
+
+def list_attributes(fd: int) -> list[str]:
+    """The names of an open file's extended attributes; none where the file system has none."""
+    try:
+        return os.listxattr(fd)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return []
+        raise FailedError("listxattr", error) from error
+
+
+def list_attributes_at(dir_fd: int, name: str) -> list[str]:
+    """The same for ``name`` itself in an open folder."""
+    try:
+        return listxattr_at(dir_fd, name)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return []
+        raise FailedError("listxattr", error) from error
+
+
+if not hasattr(os, "listxattr"):  # a platform whose os module has no extended attributes
+
+    def list_attributes(fd: int) -> list[str]:  # noqa: ARG001
+        return []
+
+    def list_attributes_at(dir_fd: int, name: str) -> list[str]:  # noqa: ARG001
+        return []

@@ -1,0 +1,40 @@
+"""Mount points inside a source tree: where a copy stops unless it is asked to cross."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+_ESCAPE = re.compile(rb"\\([0-7]{3})")  # proc_pid_mountinfo(5): space, tab, newline, backslash
+_MOUNT_POINT = 4  # which field, from 0
+
+
+def mounts_below(fd: int) -> frozenset[bytes]:
+    """The mount points below the open folder ``fd``, as paths from it; empty without proc(5)."""
+    try:
+        root = os.readlink(b"/proc/self/fd/%d" % fd)
+        with open("/proc/self/mountinfo", "rb") as table:
+            points = [line.split(b" ")[_MOUNT_POINT] for line in table]
+    except FileNotFoundError:
+        return frozenset()
+    prefix = root.rstrip(b"/") + b"/"
+    unescaped = (_ESCAPE.sub(lambda m: bytes([int(m[1], 8)]), point) for point in points)
+    return frozenset(p[len(prefix) :] for p in unescaped if p.startswith(prefix) and p != prefix)
+
+
+def crosses_mount(parent: int, name: str) -> bool:
+    """Whether the folder ``name`` in the open folder ``parent`` is the root of another mount.
+
+    For folders whose st_dev differs from their parent's: on btrfs a subvolume has its own, too.
+    """
+    try:
+        from reflayer.linux.openat2 import RESOLVE_NO_XDEV, openat2
+
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+        os.close(openat2(parent, os.fsencode(name), flags, RESOLVE_NO_XDEV))
+    except OSError as error:
+        if error.errno in (errno.EXDEV, errno.ENOSYS):
+            return True
+        raise
+    return False

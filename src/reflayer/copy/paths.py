@@ -1,0 +1,160 @@
+"""The two ends of a copy: opened, checked, and the destination made ready."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+
+from reflayer.copy.folder import OPEN_FOLDER, identity
+from reflayer.copy.remove import empty_folder
+from reflayer.errors import CopyError
+
+AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+_INHERITED = ("system.posix_acl_access", "system.posix_acl_default")
+
+
+def open_source_root(path: bytes) -> int:
+    """Open the source folder; a symbolic link to one is followed, since the user named it.
+
+    Raises:
+        CopyError: it is no folder, or cannot be opened.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        try:
+            return os.open(path, flags | getattr(os, "O_NOATIME", 0))
+        except PermissionError:
+            return os.open(path, flags)
+    except NotADirectoryError as error:
+        raise CopyError(path, "open", "the source is not a folder", error.errno) from error
+    except OSError as error:
+        raise CopyError.from_os_error(error, path, "open") from error
+
+
+class Destination:
+    """The destination's place, and the folder there once ``make`` has been called.
+
+    Attributes:
+        path: the path as the user named it.
+        fd: the destination's root, open; -1 before ``make``.
+    """
+
+    def __init__(self, path: bytes) -> None:
+        """Look at the place without changing anything.
+
+        Raises:
+            CopyError: it is neither absent nor an empty folder, or its parent is not there.
+        """
+        self.fd = -1
+        self._inherited: dict[str, bytes] = {}
+        self.path = path.rstrip(b"/") or b"/"
+        try:
+            status = os.lstat(self.path)
+        except FileNotFoundError:
+            self._before: os.stat_result | None = None
+        except OSError as error:
+            raise CopyError.from_os_error(error, path, "stat") from error
+        else:
+            if not stat.S_ISDIR(status.st_mode):
+                raise CopyError(path, "create", "it exists and is not a folder", errno.ENOTDIR)
+            self._before = status
+        place = self.path if self._before else os.path.dirname(self.path) or b"."
+        try:
+            self._place = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise CopyError.from_os_error(error, place, "open") from error
+        if self._before and os.listdir(self._place):
+            self.close()
+            raise CopyError(path, "create", "the folder is not empty", errno.ENOTEMPTY)
+
+    @property
+    def place(self) -> int:
+        """An open folder on the destination's file system: the destination or its parent."""
+        return self._place
+
+    def refuse_inside(self, source: int) -> None:
+        """Refuse to copy the open folder ``source`` into itself.
+
+        Raises:
+            CopyError: the destination is the source or below it.
+        """
+        wanted = identity(os.fstat(source))
+        folder = os.dup(self._place)
+        try:
+            while identity(os.fstat(folder)) != wanted:
+                above = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+                here, folder = folder, above
+                reached_top = identity(os.fstat(here)) == identity(os.fstat(above))
+                os.close(here)
+                if reached_top:
+                    return
+        except OSError as error:
+            raise CopyError.from_os_error(error, self.path, "look above it") from error
+        finally:
+            os.close(folder)
+        raise CopyError(self.path, "create", "the destination is inside the source", errno.EINVAL)
+
+    def make(self) -> None:
+        """Make the folder where it is absent, and take from it all that it inherited.
+
+        Raises:
+            CopyError: a call failed; a folder that was made is gone again.
+        """
+        try:
+            if self._before is None:
+                name = os.path.basename(self.path)
+                os.mkdir(name, 0o700, dir_fd=self._place)
+                self.fd = os.open(name, OPEN_FOLDER, dir_fd=self._place)
+            else:
+                self.fd = os.dup(self._place)
+            self._disinherit()
+        except OSError as error:
+            self.undo()
+            raise CopyError.from_os_error(error, self.path, "create") from error
+
+    def _disinherit(self) -> None:
+        # What is made in here must not take its group or ACL from it; all is set again at the end.
+        status = os.fstat(self.fd)
+        if status.st_gid != os.getegid():
+            # Not our folder? What is made inside is looked at before it is relied on.
+            with suppress(PermissionError):
+                os.chown(self.fd, -1, os.getegid())
+        if hasattr(os, "listxattr"):
+            try:
+                for attribute in set(os.listxattr(self.fd)).intersection(_INHERITED):
+                    self._inherited[attribute] = os.getxattr(self.fd, attribute)
+                    os.removexattr(self.fd, attribute)
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+        if stat.S_IMODE(status.st_mode) != 0o700:
+            os.chmod(self.fd, 0o700)
+
+    def undo(self) -> None:
+        """Remove what was made: all inside, and the folder itself where it was absent before."""
+        if self.fd >= 0:
+            empty_folder(os.dup(self.fd), self.path)
+            self._restore()
+        if self._before is None:
+            with suppress(FileNotFoundError):
+                os.rmdir(os.path.basename(self.path), dir_fd=self._place)
+
+    def _restore(self) -> None:
+        if self._before is None:
+            return
+        if os.fstat(self.fd).st_gid != self._before.st_gid:
+            os.chown(self.fd, -1, self._before.st_gid)
+        for attribute, value in self._inherited.items():
+            os.setxattr(self.fd, attribute, value)
+        os.chmod(self.fd, stat.S_IMODE(self._before.st_mode))
+        os.utime(self.fd, ns=(self._before.st_atime_ns, self._before.st_mtime_ns))
+
+    def close(self) -> None:
+        """Shut the descriptors."""
+        for fd in {self.fd, self._place}:
+            if fd >= 0:
+                os.close(fd)
+        self.fd = self._place = -1

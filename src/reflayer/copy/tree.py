@@ -1,0 +1,157 @@
+"""``copy_tree``: the recipe of a whole copy, from the two paths to the report."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from reflayer.copy.birth import birth_in
+from reflayer.copy.content import LADDER
+from reflayer.copy.cpus import usable_cpus
+from reflayer.copy.crew import Crew
+from reflayer.copy.folder import Folder, identity
+from reflayer.copy.job import Job
+from reflayer.copy.links import Links
+from reflayer.copy.metadata import FailedError
+from reflayer.copy.mounts import mounts_below
+from reflayer.copy.paths import Destination, open_source_root
+from reflayer.copy.probe import why_not
+from reflayer.copy.report import CopyReport
+from reflayer.errors import CopyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reflayer.copy.hand import Hand
+    from reflayer.copy.helpers import Pool
+    from reflayer.copy.paths import AnyPath
+
+METHODS = ("auto", *LADDER, "tar")
+"""The names of the methods that ``copy_tree`` takes."""
+
+
+def copy_tree(
+    src: AnyPath,
+    dst: AnyPath,
+    *,
+    method: str = "auto",
+    ownership: str = "keep",
+    cross_mounts: bool = False,
+    workers: int | None = None,
+    pool: Pool | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CopyReport:
+    """Make ``dst`` the same tree as the folder ``src``.
+
+    Content, types, owners, modes, extended attributes, ACLs, times in nanoseconds, hard links and
+    holes are kept; nothing is inherited from where the copy lands; no link inside is followed.
+
+    Args:
+        src: the folder to copy; it is only read.
+        dst: a path that is absent, or an empty folder.
+        method: how content is copied: ``reflink`` (ioctl_ficlone(2)), ``range``
+            (copy_file_range(2)), ``stream`` (read and write), ``tar`` (packed and unpacked
+            through a pipe in user space), or ``auto``: the first of reflink, range and stream that
+            the two file systems support.
+        ownership: ``keep``, or ``ignore`` to leave out and count what only a privileged process
+            can keep: owners, devices, some extended attributes.
+        cross_mounts: copy what is mounted inside ``src`` too; otherwise an empty folder (or file)
+            stands in each mount point's place.
+        workers: processes that work on it, this one included; by default the processors that this
+            process may use. A small tree never waits for one to start.
+        pool: helper processes that are there already; by default they are started and ended here.
+        progress: called some times a second with the entries and bytes copied so far.
+
+    Raises:
+        CopyError: something failed. The destination is as it was before, absent or empty.
+        ValueError: ``method``, ``ownership`` or ``workers`` is not one of the above.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
+    if ownership not in ("keep", "ignore"):
+        raise ValueError(f"ownership {ownership!r} is neither keep nor ignore")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers}, but has to be at least 1")
+    started = time.monotonic()
+    src_path = os.fsencode(src)
+    source = open_source_root(src_path)
+    try:
+        destination = Destination(os.fsencode(dst))
+        try:
+            destination.refuse_inside(source)
+            if method in LADDER:
+                _refuse_unsupported(method, source, destination, src_path)
+            destination.make()
+            try:
+                root = Folder(None, "", os.dup(source), os.dup(destination.fd))
+                job = Job(
+                    source=src_path,
+                    method=LADDER[0] if method == "auto" else method,
+                    fall_back=method == "auto",
+                    ignore_refused=ownership == "ignore",
+                    cross_mounts=cross_mounts,
+                    mounts=frozenset() if cross_mounts else mounts_below(source),
+                    links=f".reflayer-links-{os.urandom(8).hex()}",
+                    root=identity(os.fstat(destination.fd)),
+                )
+                hand = _copy(job, root, destination.fd, workers or usable_cpus(), pool, progress)
+            except BaseException:
+                destination.undo()
+                raise
+        finally:
+            destination.close()
+    finally:
+        os.close(source)
+    moved = hand.content.moved
+    return CopyReport(
+        method=next((rung for rung in LADDER if rung in moved), method),
+        entries={"directory": 1, **hand.entries.made},
+        bytes=moved,
+        skipped=hand.metadata.skipped,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _refuse_unsupported(method: str, source: int, destination: Destination, path: bytes) -> None:
+    try:
+        refusal = why_not(method, source, destination.place)
+    except OSError as error:
+        raise CopyError.from_os_error(error, path, "look for a file to try with") from error
+    if refusal is not None:
+        reason = f"{refusal.strerror}: the method does not work here, use another or auto"
+        raise CopyError(destination.path, method, reason, refusal.errno)
+
+
+def _copy(
+    job: Job,
+    root: Folder,
+    dst: int,
+    workers: int,
+    pool: Pool | None,
+    progress: Callable[[int, int], None] | None,
+) -> Hand:
+    """Copy all below ``root`` into ``dst``, and the root's own metadata last of all."""
+    status = root.status
+    try:
+        birth = birth_in(dst)
+    except OSError as error:
+        root.close()
+        raise CopyError.from_os_error(error, job.source, "make a folder in the copy") from error
+    links = Links(dst, job.links)
+    src = os.dup(root.src)
+    try:
+        crew = Crew(job, birth, links, dst, workers, pool, progress)
+        crew.copy(root)
+        links.clear()
+        crew.hand.metadata.finish_folder(src, dst, status, status.st_mode & 0o7777)
+    except FailedError as failed:
+        raise CopyError.from_os_error(failed.cause, job.source, failed.operation) from failed
+    except OSError as error:
+        raise CopyError.from_os_error(error, job.source, "finish the copy") from error
+    finally:
+        os.close(src)
+        links.close()
+    if progress is not None:
+        progress(crew.hand.entries.count(), crew.hand.content.count())
+    return crew.hand

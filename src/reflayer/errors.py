@@ -1,0 +1,80 @@
+"""The exceptions that reflayer raises: a small tree, each one clear line."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class ReflayerError(Exception):
+    """The base of every error that reflayer raises on purpose; ``str()`` is one clear line."""
+
+
+class OperationError(ReflayerError):
+    """A system operation on a path failed.
+
+    Attributes:
+        path: the path as the user knows it, raw bytes.
+        operation: what was being done, a system call's name or a short verb.
+        reason: why it failed, in words.
+        errno: the kernel's error number, or None where the reason is our own.
+    """
+
+    def __init__(self, path: bytes, operation: str, reason: str, errno: int | None = None) -> None:
+        super().__init__(path, operation, reason, errno)
+        self.path = path
+        self.operation = operation
+        self.reason = reason
+        self.errno = errno
+
+    @classmethod
+    def from_os_error(cls, error: OSError, path: bytes, operation: str) -> Self:
+        """The same failure with the path that the user knows in place of a descriptor's."""
+        return cls(path, operation, error.strerror or str(error), error.errno)
+
+    def __str__(self) -> str:
+        return f"{printable(self.path)}: {self.operation}: {self.reason}"
+
+
+def printable(name: bytes | str) -> str:
+    """A file name as one line of printable text: control and undecodable bytes are escaped."""
+    text = name if isinstance(name, str) else os.fsdecode(name)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] if c != "\\" else "\\\\" for c in text)
+
+
+class CopyError(OperationError):
+    """A tree could not be copied; the destination that the copy created is gone again."""
+
+
+class ArchiveError(ReflayerError):
+    """A layer's archive is bad or cannot be applied.
+
+    Attributes:
+        entry: the name of the archive's entry at fault, or None when it is the archive as a whole.
+        reason: what is wrong, in words.
+    """
+
+    def __init__(self, reason: str, entry: bytes | None = None) -> None:
+        super().__init__(reason, entry)
+        self.reason = reason
+        self.entry = entry
+
+    def __str__(self) -> str:
+        return self.reason if self.entry is None else f"{printable(self.entry)}: {self.reason}"
+
+
+class LayerError(ReflayerError):
+    """A layer does not exist, exists already, is in use, or its id is not one."""
+
+
+class ImageError(ReflayerError):
+    """An image, its reference, manifest or content is not there or not right."""
+
+
+class StoreError(ReflayerError):
+    """The store refuses: a name is taken or unknown, something is in use, the schema is another."""

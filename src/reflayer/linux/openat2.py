@@ -1,0 +1,52 @@
+"""openat2(2): open a path that the kernel keeps beneath a folder."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+from reflayer.linux.libc import LIBC, checked
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+_SYS_OPENAT2 = 437  # the same number on every architecture (asm-generic/unistd.h)
+_RETRIES = 128
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+def openat2(dir_fd: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> int:
+    """Open ``path`` from ``dir_fd`` under the ``RESOLVE_*`` rules, close-on-exec.
+
+    ``path`` is at most PATH_MAX - 1 (4,095) bytes. EAGAIN, the kernel's answer when a rename
+    anywhere raced with a ``..``, is tried again.
+
+    Raises:
+        OSError: EXDEV when the path would leave ``dir_fd``, ELOOP when it meets a symbolic link
+            that ``resolve`` forbids, ENOSYS before Linux 5.6; otherwise as openat2(2) says.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    for _ in range(_RETRIES):
+        fd = int(
+            LIBC.syscall(
+                ctypes.c_long(_SYS_OPENAT2),
+                ctypes.c_int(dir_fd),
+                ctypes.c_char_p(path),
+                ctypes.byref(how),
+                ctypes.c_size_t(ctypes.sizeof(how)),
+            )
+        )
+        if fd >= 0 or ctypes.get_errno() != errno.EAGAIN:
+            break
+    return checked(fd)

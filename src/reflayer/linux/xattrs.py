@@ -1,0 +1,37 @@
+"""xattr(7) of a name in an open folder, for types that cannot be opened (links, devices, FIFOs).
+
+Linux had no *at() calls for extended attributes before 6.13, so the folder is reached through its
+own descriptor in proc(5); the last name is never followed.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def listxattr_at(dir_fd: int, name: str) -> list[str]:
+    """The names of the extended attributes of ``name`` itself in ``dir_fd`` (llistxattr(2)).
+
+    Raises:
+        OSError: EOPNOTSUPP when the file system has none; otherwise as listxattr(2) says.
+    """
+    return os.listxattr(f"/proc/self/fd/{dir_fd}/{name}", follow_symlinks=False)
+
+
+def getxattr_at(dir_fd: int, name: str, attribute: str) -> bytes:
+    """The value of ``attribute`` of ``name`` itself in ``dir_fd`` (lgetxattr(2)).
+
+    Raises:
+        OSError: ENODATA when it has none of that name; otherwise as getxattr(2) says.
+    """
+    return os.getxattr(f"/proc/self/fd/{dir_fd}/{name}", attribute, follow_symlinks=False)
+
+
+def setxattr_at(dir_fd: int, name: str, attribute: str, value: bytes) -> None:
+    """Set ``attribute`` of ``name`` itself in ``dir_fd`` (lsetxattr(2)).
+
+    Raises:
+        OSError: EPERM or EOPNOTSUPP when this type of file or file system cannot hold it;
+            otherwise as setxattr(2) says.
+    """
+    os.setxattr(f"/proc/self/fd/{dir_fd}/{name}", attribute, value, follow_symlinks=False)
