@@ -143,13 +143,13 @@ def _stream_extent(src: int, dst: int, offset: int, end: int) -> None:
 def _extents(src: int, dst: int, size: int, move: Callable[[int, int, int, int], None]) -> int:
     """Move each part that holds data, leave the holes; return the bytes moved."""
     moved = 0
-    last = 0
-    for start, end in _data(src, size):
+    extents = list(_data(src, size))
+    if extents != [(0, size)]:
+        # First: a file system that expects a growing file to go on growing would fill the holes.
+        os.ftruncate(dst, size)
+    for start, end in extents:
         move(src, dst, start, end)
         moved += end - start
-        last = end
-    if last < size:
-        os.ftruncate(dst, size)
     return moved
 
 
