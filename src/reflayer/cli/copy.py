@@ -46,9 +46,9 @@ def copy(
 ) -> None:
     """Make DST the same tree as the folder SRC.
 
-    DST is absent or an empty folder. Everything is kept: content (shared where the file system can),
-    owners, modes, times, extended attributes, ACLs, hard links, holes, devices. If it fails, DST is
-    left as it was.
+    DST is absent or an empty folder. Everything is kept: content (shared where the file system
+    can), owners, modes, times, extended attributes, ACLs, hard links, holes, devices. If it fails,
+    DST is left as it was.
     """
     with bars() as report_to:
         report = copy_tree(

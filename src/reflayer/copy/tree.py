@@ -103,10 +103,10 @@ def copy_tree(
             destination.close()
     finally:
         os.close(source)
-    moved = hand.content.moved
+    moved, made = hand.content.moved, hand.entries.made
     return CopyReport(
         method=next((rung for rung in LADDER if rung in moved), method),
-        entries={"directory": 1, **hand.entries.made},
+        entries={**made, "directory": made["directory"] + 1},
         bytes=moved,
         skipped=hand.metadata.skipped,
         seconds=time.monotonic() - started,

@@ -1,0 +1,60 @@
+"""What tests of all rooms share: file systems, mounted once a session, and places on them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.file_systems import mounted
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def file_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """``file_system("xfs")`` is where that file system is mounted, for the whole session."""
+    places: dict[str, Path] = {}
+    with ExitStack() as stack:
+
+        def place(kind: str) -> Path:
+            if kind not in places:
+                folder = tmp_path_factory.mktemp(f"mount-{kind}")
+                places[kind] = stack.enter_context(mounted(kind, folder))
+            return places[kind]
+
+        yield place
+
+
+@pytest.fixture
+def place_on(file_system: Callable[[str], Path]) -> Iterator[Callable[[str], Path]]:
+    """``place_on("xfs")`` is a new empty folder there, deleted after the test."""
+    made: list[Path] = []
+
+    def place(kind: str) -> Path:
+        folder = file_system(kind) / f"test-{next(_numbers)}"
+        folder.mkdir(mode=0o755)
+        made.append(folder)
+        return folder
+
+    yield place
+    for folder in made:
+        _delete(folder)
+
+
+@pytest.fixture(params=["xfs", "btrfs", "ext4", "tmpfs"])
+def place(request: pytest.FixtureRequest, place_on: Callable[[str], Path]) -> Path:
+    """A new empty folder on each file system in turn."""
+    return place_on(request.param)
+
+
+def _delete(folder: Path) -> None:
+    # rm(1) copes with any depth; rmtree of Python 3.11 does not.
+    if shutil.which("chattr"):
+        os.spawnlp(os.P_WAIT, "chattr", "chattr", "-R", "-f", "-i", str(folder))
+    os.spawnlp(os.P_WAIT, "rm", "rm", "-rf", str(folder))

@@ -1,0 +1,67 @@
+"""Loop-mounted file systems for tests: made with the real mkfs programs, gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+MKFS = {
+    "xfs": ("mkfs.xfs", "-q", "-m", "reflink=1"),
+    "btrfs": ("mkfs.btrfs", "-q"),
+    "ext4": ("mkfs.ext4", "-q", "-F"),
+}
+"""The program that makes each file system, with its options."""
+
+_SIZE = 1 << 30
+_IN_CI = os.environ.get("CI") == "true"
+
+
+def require_root() -> None:
+    """Skip the test without root; under CI that is a failure."""
+    if os.geteuid() != 0:
+        _miss("it needs root")
+
+
+def require(*programs: str) -> None:
+    """Skip the test where a program is not installed; under CI that is a failure."""
+    for program in programs:
+        if shutil.which(program) is None:
+            _miss(f"it needs the program {program}")
+
+
+def _miss(reason: str) -> None:
+    if _IN_CI:
+        pytest.fail(f"nothing is skipped under CI: {reason}")
+    pytest.skip(reason)
+
+
+@contextmanager
+def mounted(kind: str, folder: Path, size: int = _SIZE) -> Iterator[Path]:
+    """A new file system of ``kind`` (a key of ``MKFS``, or ``tmpfs``) mounted below ``folder``."""
+    require_root()
+    place = folder / kind
+    place.mkdir(parents=True)
+    if kind == "tmpfs":
+        source = ["-t", "tmpfs", "-o", f"size={size}", "tmpfs"]
+    else:
+        require(MKFS[kind][0], "mount")
+        image = folder / f"{kind}.img"
+        with open(image, "wb") as file:
+            file.truncate(size)
+        subprocess.run([*MKFS[kind], str(image)], check=True, capture_output=True)
+        source = ["-o", "loop", str(image)]
+    subprocess.run(["mount", *source, str(place)], check=True, capture_output=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=False, capture_output=True)
+        if os.path.ismount(place):
+            subprocess.run(["umount", "--lazy", str(place)], check=True, capture_output=True)
+        if kind != "tmpfs":
+            os.unlink(image)
