@@ -14,6 +14,7 @@ import socket
 
 from reflayer.copy.birth import Birth
 from reflayer.copy.board import Board
+from reflayer.copy.descriptors import receive
 from reflayer.copy.hand import Hand
 from reflayer.copy.job import Job
 from reflayer.copy.links import Links
@@ -35,7 +36,7 @@ def main() -> None:
     caller = socket.socket(fileno=0)
     _thread.start_new_thread(_end_with, (caller.fileno(),))
     while True:
-        message, fds, _, _ = socket.recv_fds(caller, MESSAGE, 4, socket.MSG_CMSG_CLOEXEC)
+        message, fds = receive(caller, MESSAGE, 4)
         if not message:
             return
         _join(caller, message, fds)

@@ -10,6 +10,7 @@ import sys
 import threading
 from contextlib import suppress
 
+from reflayer.copy.descriptors import send
 from reflayer.errors import CopyError
 
 TYPE_CHECKING = False
@@ -51,7 +52,7 @@ class Helper:
 
     def ask(self, message: tuple[Any, ...], fds: list[int]) -> None:
         """Let it join a copy."""
-        socket.send_fds(self.socket, [marshal.dumps(message)], fds)
+        send(self.socket, marshal.dumps(message), fds)
 
     def answer(self) -> tuple[object, ...]:
         """Its next message.

@@ -11,6 +11,7 @@ import os
 import socket
 
 from reflayer.copy.board import Board
+from reflayer.copy.descriptors import receive, send
 from reflayer.copy.folder import Folder
 
 TYPE_CHECKING = False
@@ -72,7 +73,7 @@ class Sharing:
         fds = [folder.src, folder.dst] if done < 0 else [folder.src, folder.dst, done]
         self.board.gave()
         try:
-            socket.send_fds(self.give_to, [message], fds, socket.MSG_DONTWAIT)
+            send(self.give_to, message, fds, socket.MSG_DONTWAIT)
         except BlockingIOError:
             self.board.gave(-1)
             return False
@@ -80,9 +81,8 @@ class Sharing:
 
     def take(self, wait: bool) -> Work | None:
         """Take a piece of work; None at the end of the copy, or at once where not to ``wait``."""
-        flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
         try:
-            message, fds, _, _ = socket.recv_fds(self.take_from, _MESSAGE, 3, flags)
+            message, fds = receive(self.take_from, _MESSAGE, 3, 0 if wait else socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
         if message == _END:
