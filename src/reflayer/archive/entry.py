@@ -1,0 +1,48 @@
+"""One entry of a tar, with all that its headers say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from reflayer.archive.sparse import SparseMap
+
+FILE = b"0"
+HARD_LINK = b"1"
+SYMLINK = b"2"
+CHAR = b"3"
+BLOCK_DEVICE = b"4"
+DIRECTORY = b"5"
+FIFO = b"6"
+
+NO_ATTRIBUTES: Mapping[bytes, bytes] = {}
+
+
+class Entry(NamedTuple):
+    """One entry; a named tuple because layers have a hundred thousand of them.
+
+    Attributes:
+        name: as in the archive, never empty, no NUL in it.
+        type: one of the types above.
+        size: bytes of data in the archive.
+        mode: permission bits with setuid, setgid and sticky.
+        uid, gid: owner and group.
+        atime, mtime: nanoseconds since the epoch; without an access time it is ``mtime``.
+        target: where a hard or symbolic link points; else empty.
+        device: major and minor number.
+        attributes: extended attributes by name.
+        sparse: where the data goes in a sparse file; else None.
+    """
+
+    name: bytes
+    type: bytes
+    size: int
+    mode: int
+    uid: int
+    gid: int
+    atime: int
+    mtime: int
+    target: bytes
+    device: tuple[int, int]
+    attributes: Mapping[bytes, bytes]
+    sparse: SparseMap | None

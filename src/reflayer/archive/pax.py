@@ -1,0 +1,111 @@
+"""PAX extended headers: records of key and value (POSIX pax, "pax Extended Header")."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+
+from reflayer.archive.tar_header import LARGEST
+from reflayer.errors import ArchiveError
+
+Records = dict[bytes, bytes]
+
+_SCHILY_XATTR = b"SCHILY.xattr."
+_LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."
+_SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
+_SPARSE_MAP = b"GNU.sparse.map"
+_LONGEST_LENGTH = 20  # digits
+_TIME = re.compile(rb"(-?)([0-9]+)(?:\.([0-9]*))?")
+
+
+def parse_records(data: bytes) -> Records:
+    """The records of one extended header; of those with the same key the last.
+
+    GNU's sparse format 0.0 repeats two keys for each span: they come joined under the one key that
+    format 0.1 uses.
+
+    Raises:
+        ArchiveError: a record is malformed.
+    """
+    records: Records = {}
+    spans: list[bytes] = []
+    position = 0
+    end = len(data)
+    while position < end:
+        space = data.find(b" ", position, position + _LONGEST_LENGTH)
+        length = data[position:space]
+        if space < 0 or not length.isdigit():
+            raise ArchiveError("its extended header has a record without a length")
+        after = position + int(length)
+        key, equals, value = data[space + 1 : after - 1].partition(b"=")
+        if after > end or after < space + 3 or data[after - 1] != 0x0A or not equals or not key:
+            raise ArchiveError("its extended header has a malformed record")
+        if key in _SPARSE_PAIR:
+            if key != _SPARSE_PAIR[len(spans) % 2]:
+                raise ArchiveError("its sparse map is malformed")
+            spans.append(value)
+        else:
+            records[key] = value
+        position = after
+    if spans:
+        records[_SPARSE_MAP] = b",".join(spans)
+    return records
+
+
+def decimal(value: bytes, what: str) -> int:
+    """A whole number of zero or more.
+
+    Raises:
+        ArchiveError: it is none, or beyond 63 bits.
+    """
+    if not value.isdigit() or len(value) > _LONGEST_LENGTH or int(value) > LARGEST:
+        raise ArchiveError(f"its {what} is not a number in range: {value[:40]!r}")
+    return int(value)
+
+
+def nanoseconds(value: bytes, what: str) -> int:
+    """A time in decimal seconds as nanoseconds since the epoch; further digits are dropped.
+
+    Raises:
+        ArchiveError: it is none, or beyond 63 bits of seconds.
+    """
+    match = _TIME.fullmatch(value)
+    if match is None or len(match[2]) > _LONGEST_LENGTH or int(match[2]) > LARGEST:
+        raise ArchiveError(f"its {what} is not a time in range: {value[:40]!r}")
+    fraction = (match[3] or b"")[:9].ljust(9, b"0")
+    time = int(match[2]) * 1_000_000_000 + int(fraction)
+    return -time if match[1] else time
+
+
+def extended_attributes(records: Records) -> dict[bytes, bytes]:
+    """The extended attributes among ``records``, by name.
+
+    GNU tar writes "=" and "%" in a name as %3D and %25; libarchive encodes name and value.
+
+    Raises:
+        ArchiveError: a name or value is malformed.
+    """
+    attributes: dict[bytes, bytes] = {}
+    for key, value in records.items():
+        if key.startswith(_SCHILY_XATTR):
+            name = key[len(_SCHILY_XATTR) :]
+            if b"%" in name:
+                name = name.replace(b"%3D", b"=").replace(b"%25", b"%")
+            attributes[_checked(name)] = value
+        elif key.startswith(_LIBARCHIVE_XATTR):
+            from urllib.parse import unquote_to_bytes  # rarely needed, slow to import
+
+            name = _checked(unquote_to_bytes(key[len(_LIBARCHIVE_XATTR) :]))
+            try:
+                decoded = b64decode(value.rstrip(b"=") + b"=" * (-len(value.rstrip(b"=")) % 4))
+            except binascii.Error as error:
+                raise ArchiveError(f"its attribute {name!r} is not base64") from error
+            attributes.setdefault(name, decoded)
+    return attributes
+
+
+def _checked(name: bytes) -> bytes:
+    if not name or b"\0" in name:
+        raise ArchiveError("it has an extended attribute without a proper name")
+    return name

@@ -1,0 +1,94 @@
+"""One header block of a tar: its fields and its checksum (tar(5), POSIX pax: ustar format)."""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from zlib import adler32
+
+from reflayer.errors import ArchiveError
+
+BLOCK = 512
+ZERO_BLOCK = bytes(BLOCK)
+LARGEST = 2**63 - 1  # off_t and time_t
+
+USTAR_MAGIC = b"ustar\x00"
+GNU_MAGIC = b"ustar "
+
+# name mode uid gid size mtime checksum type linkname magic version - - major minor prefix
+FIELDS = struct.Struct("100s8s8s8s12s12s8sc100s6s2s64x8s8s155s12x")
+
+_CHECKSUM = slice(148, 156)
+_SIGN_BIT = 0x80
+
+
+def is_header(block: bytes) -> bool:
+    """Whether 512 bytes are a tar header with the right checksum, or the zeros that end a tar."""
+    if block == ZERO_BLOCK:
+        return True
+    try:
+        return checksum_is(memoryview(block), 0, octal(block[_CHECKSUM]))
+    except ValueError:
+        return False
+
+
+def checksum_is(view: memoryview, start: int, wanted: int) -> bool:
+    """Whether the bytes of the block at ``start`` add up to ``wanted``, signed or unsigned.
+
+    The checksum's own field counts as spaces.
+    """
+    # The low half of Adler-32 is one more than the sum of the bytes, exact below 65,521: in C.
+    total = (
+        (adler32(view[start : start + 148]) & 0xFFFF)
+        + (adler32(view[start + 156 : start + 384]) & 0xFFFF)
+        + (adler32(view[start + 384 : start + 512]) & 0xFFFF)
+        + (8 * 32 - 3)
+    )
+    if total == wanted:
+        return True
+    high = sum(byte >> 7 for byte in view[start : start + 148])
+    high += sum(byte >> 7 for byte in view[start + 156 : start + 512])
+    return total - 256 * high == wanted
+
+
+def text(field: bytes) -> bytes:
+    """A field up to its first NUL."""
+    return field.partition(b"\0")[0]
+
+
+def octal(field: bytes) -> int:
+    """A field of octal digits among spaces, ended by NUL or space; 0 when blank.
+
+    Raises:
+        ValueError: it is none.
+    """
+    digits = field.partition(b"\0")[0].strip(b" ")
+    if digits.isdigit():
+        return int(digits, 8)
+    if digits:
+        raise ValueError(digits)
+    return 0
+
+
+def number(field: bytes, what: str) -> int:
+    """A field of octal digits, or GNU's base-256 where its first byte is 0x80 or more.
+
+    Raises:
+        ArchiveError: it is neither, or beyond 63 bits and sign.
+    """
+    if field[0] < _SIGN_BIT:
+        try:
+            return octal(field)
+        except ValueError:
+            raise ArchiveError(f"its {what} is not a number: {field!r}") from None
+    bits = len(field) * 8 - 1
+    value = int.from_bytes(field, "big") & ((1 << bits) - 1)
+    if field[0] & 0x40:  # two's complement without the marking bit
+        value -= 1 << bits
+    if not -LARGEST <= value <= LARGEST:
+        raise ArchiveError(f"its {what} is out of range: {value}")
+    return value
+
+
+# Modes and ids repeat: looked up twice as fast as read again.
+common_number = lru_cache(maxsize=512)(number)
