@@ -1,0 +1,114 @@
+"""A layer's blob, checked on the way, becomes files in a folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from reflayer.archive.blob import Blob, digest_of, hash_for
+from reflayer.archive.compression import PlainReader
+from reflayer.archive.folders import Folders
+from reflayer.archive.layer import Layer
+from reflayer.archive.read_ahead import ReadAhead
+from reflayer.archive.tar_reader import read_entries
+from reflayer.archive.tar_stream import TarStream
+from reflayer.errors import ArchiveError, OperationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from reflayer.copy.paths import AnyPath
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedLayer:
+    """One applied layer.
+
+    Attributes:
+        digest: of the blob as it was read, ``sha256:...`` unless another was asked for.
+        diff_id: digest of the plain tar.
+        size: bytes of the blob.
+        plain_size: bytes of the plain tar.
+        entries: how many entries it has, whiteouts included.
+        skipped: what ``ownership="ignore"`` left out, by kind: ``owner``, ``device``, ``xattr``.
+    """
+
+    digest: str
+    diff_id: str
+    size: int
+    plain_size: int
+    entries: int
+    skipped: Mapping[str, int]
+
+
+def apply_layer(
+    root: AnyPath,
+    blob: BinaryIO,
+    *,
+    digest: str | None = None,
+    size: int | None = None,
+    diff_id: str | None = None,
+    ownership: str = "keep",
+    progress: Callable[[int], None] | None = None,
+) -> AppliedLayer:
+    """Apply the layer ``blob`` in place to the folder ``root`` (OCI image-spec, layer.md).
+
+    Nothing is forced to disk. After an error ``root`` is half changed, and of no use.
+
+    Args:
+        root: the folder that the lower layers are in, or an empty one.
+        blob: a tar, plain or compressed by gzip, zstd, bzip2 or xz; it is read to its end.
+        digest: what the blob's digest has to be.
+        size: how many bytes the blob has to have.
+        diff_id: what the digest of the plain tar has to be.
+        ownership: ``keep``, or ``ignore`` to leave out and count owners, devices and attributes
+            that the kernel refuses, as it does without root.
+        progress: is called now and then with the number of the blob's bytes that were read.
+
+    Raises:
+        ArchiveError: the archive is damaged, is not what it has to be, or asks for what cannot be.
+        OperationError: the system could not do what the archive asks for; for want of space, say.
+        ValueError: ``ownership`` is neither.
+    """
+    if ownership not in ("keep", "ignore"):
+        raise ValueError(f"ownership is keep or ignore, not {ownership!r}")
+    compressed = Blob(blob, hash_for(digest), size)
+    plain = hash_for(diff_id)
+    path = os.fsencode(root)
+    try:
+        folders = Folders(path, ownership == "ignore")
+    except OSError as error:
+        raise OperationError.from_os_error(error, path, "open") from error
+    entries = 0
+    with folders, ReadAhead(PlainReader(compressed), plain) as ahead:
+        chunks = _told(ahead, compressed, progress)
+        stream = TarStream(chunks)
+        layer = Layer(folders, stream)
+        for entry in read_entries(stream):
+            layer.apply(entry)
+            entries += 1
+        for _ in chunks:
+            pass  # what follows the end of the archive counts for the digests
+    if size is not None and compressed.count != size:
+        raise ArchiveError(f"the blob has {compressed.count} bytes but should have {size}")
+    return AppliedLayer(
+        digest=digest_of(compressed.hash, digest, "blob's digest"),
+        diff_id=digest_of(plain, diff_id, "diff id"),
+        size=compressed.count,
+        plain_size=ahead.count,
+        entries=entries,
+        skipped=folders.metadata.skipped,
+    )
+
+
+def _told(
+    ahead: ReadAhead, blob: Blob, progress: Callable[[int], None] | None
+) -> Iterator[memoryview]:
+    """The chunks of ``ahead``, with ``progress`` called at each."""
+    for chunk in ahead:
+        if progress is not None:
+            progress(blob.count)
+        yield chunk
+    if progress is not None:
+        progress(blob.count)

@@ -1,0 +1,323 @@
+"""The folders that are being worked in: found beneath the root by the kernel, kept open a while."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from reflayer.archive.failure import FailedError, failure
+from reflayer.archive.folder import Folder
+from reflayer.archive.made import Made
+from reflayer.archive.metadata import Metadata
+from reflayer.archive.names import join
+from reflayer.copy.remove import empty_folder
+from reflayer.errors import ArchiveError
+from reflayer.linux.openat2 import RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from reflayer.archive.entry import Entry
+    from reflayer.archive.folder import Key
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OPEN_ITSELF = _OPEN | os.O_NOFOLLOW
+_NAME_ITSELF = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LONGEST_PATH = 4095  # bytes that a system call takes: limits.h, PATH_MAX
+_MOST_OPEN = 64
+_MOST_LINKS = 40  # that one path may go through: path_resolution(7)
+_NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})  # open(2) of what is another type
+_IMPLIED_MODE = 0o755  # of a folder without an entry, as Docker and umoci have it
+
+
+class Folders:
+    """Folders by their paths from the root.
+
+    Links on the way are followed as if the root were ``/`` (openat2(2): RESOLVE_IN_ROOT), which is
+    where a container would find them.
+
+    Attributes:
+        root: the layer's root.
+        root_path: its path as the caller named it.
+        made: what this layer's entries have made.
+        metadata: sets what entries say.
+    """
+
+    def __init__(self, root_path: bytes, ignore_refused: bool) -> None:
+        """Open ``root_path``; ``ignore_refused`` is for ``Metadata``."""
+        self.root_path = root_path
+        fd = os.open(root_path, _OPEN)
+        try:
+            status = os.fstat(fd)
+            is_powerful = os.geteuid() == 0
+            self.root = Folder(fd, status, status.st_ino, b".")
+            if not is_powerful:
+                self.root.let_in()
+            self.root.withhold_default_acl()
+            with os.scandir(fd) as scan:
+                self.made = Made(status, everything=next(scan, None) is None)
+            self.root.made = self.made.names_in(self.root.key)
+            self.metadata = Metadata(fd, ignore_refused)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._is_powerful = is_powerful  # permission bits do not bind us
+        self._open: OrderedDict[Key, Folder] = OrderedDict()  # all but the root, latest used last
+        self._by_path: dict[bytes, Folder] = {b"": self.root}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Shut all; with their metadata only where there was no error."""
+        folders = [*self._open.values(), self.root]
+        try:
+            if error is None:
+                for folder in folders:
+                    self._finish(folder)
+        finally:
+            for folder in folders:
+                folder.shut()
+
+    def at(self, path: bytes) -> Folder:
+        """The folder that ``path`` leads to; what is missing of it is made.
+
+        Raises:
+            OSError: ENOTDIR where something else is on the way, ELOOP for too many links.
+        """
+        folder = self._by_path.get(path)
+        if folder is None:
+            folder = self._find(path) or self._walk(path, make=True)
+            assert folder is not None
+        elif folder is not self.root:
+            self._open.move_to_end(folder.key)
+        return folder
+
+    def existing(self, path: bytes) -> Folder | None:
+        """The folder that ``path`` leads to, or None where that is none."""
+        folder = self._by_path.get(path)
+        if folder is not None:
+            if folder is not self.root:
+                self._open.move_to_end(folder.key)
+            return folder
+        try:
+            return self._find(path)
+        except OSError as error:
+            if error.errno in _NO_FOLDER:
+                return None
+            raise
+
+    def child(self, parent: Folder, name: bytes) -> Folder:
+        """The folder ``name`` in ``parent``.
+
+        Raises:
+            OSError: ENOTDIR or ELOOP where it is something else, a link to a folder included.
+        """
+        return self._adopt(self._open_child(parent, name), join(parent.path, name))
+
+    def beneath(self, top: int, above: bytes, path: bytes) -> Folder:
+        """The folder at ``path`` from the open folder ``top``, with no link on the way.
+
+        ``above`` is the path of ``top``, for messages.
+        """
+        return self._adopt(_open_straight(top, path), join(above, path))
+
+    def enter(self, parent: Folder, name: bytes, path: bytes, entry: Entry) -> None:
+        """Make the folder ``name`` in ``parent`` for its ``entry`` at ``path``, or change it.
+
+        Anything else of that name is replaced.
+        """
+        try:
+            folder = self._make(parent, name, entry.mode)
+        except FileExistsError:
+            try:
+                folder = self.child(parent, name)
+            except OSError as error:
+                if error.errno not in _NO_FOLDER:
+                    raise
+                self.remove(parent, name)
+                folder = self._make(parent, name, entry.mode)
+            else:
+                self.made.touch(folder)
+                self.metadata.clear_attributes(folder, entry.attributes)
+        self._call(path, folder)
+        self.metadata.enter_folder(folder, entry)
+
+    def remove(self, folder: Folder, name: bytes) -> None:
+        """Delete ``name`` in ``folder``, and all in it if it is a folder itself."""
+        status = os.stat(name, dir_fd=folder.fd, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            path = os.path.join(self.root_path, join(folder.path, name))
+            empty_folder(self._open_child(folder, name), path)
+            os.rmdir(name, dir_fd=folder.fd)
+        else:
+            os.unlink(name, dir_fd=folder.fd)
+            if not stat.S_ISLNK(status.st_mode):
+                return
+        # Any path may have led through it. The folders themselves stay open and are found again.
+        self._by_path = {b"": self.root}
+
+    def _find(self, path: bytes) -> Folder | None:
+        try:
+            if len(path) > _LONGEST_PATH:
+                return self._walk(path, make=False)
+            fd = openat2(self.root.fd, path, _OPEN, RESOLVE_IN_ROOT)
+        except FileNotFoundError:
+            return None
+        except PermissionError:
+            if self._is_powerful:
+                raise
+            return self._walk(path, make=False)
+        folder = self._adopt(fd, path)
+        self._call(path, folder)
+        return folder
+
+    def _walk(self, path: bytes, *, make: bool) -> Folder | None:
+        """Find ``path`` name by name, as openat2 would, and make what is missing if asked to."""
+        todo = path.split(b"/")[::-1]
+        done: list[bytes] = []  # the way to ``here``, with no link in it
+        here = self.root
+        links = 0
+        while todo:
+            name = todo.pop()
+            if name in (b"", b"."):
+                continue
+            if name == b"..":
+                del done[-1:]
+                here = self.beneath(self.root.fd, b".", b"/".join(done)) if done else self.root
+                continue
+            try:
+                here = self.child(here, name)
+            except FileNotFoundError:
+                if not make:
+                    return None
+                here = self._make_implied(here, name)
+            except OSError as error:
+                if error.errno not in _NO_FOLDER:
+                    raise
+                target = _link_target(here.fd, name)
+                links += 1
+                if target is None or links > _MOST_LINKS:
+                    number = errno.ENOTDIR if target is None else errno.ELOOP
+                    raise OSError(number, os.strerror(number)) from error
+                if target.startswith(b"/"):
+                    done, here = [], self.root
+                todo += target.split(b"/")[::-1]
+                continue
+            done.append(name)
+        self._call(path, here)
+        return here
+
+    def _make(self, parent: Folder, name: bytes, mode: int) -> Folder:
+        needed = 0 if self._is_powerful else 0o700
+        os.mkdir(name, mode & 0o777 | needed, dir_fd=parent.fd)
+        self.made.add(parent, name)
+        fd = self._open_child(parent, name)
+        status = os.fstat(fd)
+        key = self.made.key(status)
+        self.made.add_folder(key)
+        folder = Folder(fd, status, key, join(parent.path, name))
+        folder.mode = mode
+        self._keep(folder)
+        return folder
+
+    def _make_implied(self, parent: Folder, name: bytes) -> Folder:
+        folder = self._make(parent, name, _IMPLIED_MODE)
+        group = os.getegid()
+        if folder.gid != group:  # handed down by a setgid folder
+            os.chown(folder.fd, -1, group)
+            folder.gid = group
+        return folder
+
+    def _open_child(self, parent: Folder, name: bytes) -> int:
+        try:
+            return os.open(name, _OPEN_ITSELF, dir_fd=parent.fd)
+        except PermissionError:
+            if self._is_powerful:
+                raise
+        named = os.open(name, _NAME_ITSELF, dir_fd=parent.fd)
+        try:
+            itself = f"/proc/self/fd/{named}"
+            mode = stat.S_IMODE(os.fstat(named).st_mode)
+            os.chmod(itself, mode | 0o700)
+            try:
+                return os.open(itself, _OPEN)
+            finally:
+                os.chmod(itself, mode)
+        finally:
+            os.close(named)
+
+    def _adopt(self, fd: int, path: bytes) -> Folder:
+        """The folder that ``fd`` is open on: at work already, or from now on."""
+        status = os.fstat(fd)
+        key = self.made.key(status)
+        folder = self.root if key == self.root.key else self._open.get(key)
+        if folder is not None:
+            os.close(fd)
+            if folder is not self.root:
+                self._open.move_to_end(key)
+            return folder
+        folder = Folder(fd, status, key, path)
+        folder.made = self.made.names_in(key)
+        self._keep(folder)
+        if not self._is_powerful:
+            folder.let_in()
+        folder.withhold_default_acl()
+        return folder
+
+    def _keep(self, folder: Folder) -> None:
+        self._open[folder.key] = folder
+        if len(self._open) > _MOST_OPEN:
+            _, old = self._open.popitem(last=False)
+            for path in old.names:
+                if self._by_path.get(path) is old:
+                    del self._by_path[path]
+            self._finish(old)
+
+    def _finish(self, folder: Folder) -> None:
+        try:
+            self.metadata.finish_folder(folder)
+        except FailedError as failed:
+            raise failure(failed.cause, self.root_path, folder.path, failed.operation) from failed
+        except ArchiveError as error:
+            raise ArchiveError(error.reason, folder.path) from error
+        finally:
+            folder.shut()
+
+    def _call(self, path: bytes, folder: Folder) -> None:
+        self._by_path[path] = folder
+        folder.names.add(path)
+
+
+def _open_straight(top: int, path: bytes) -> int:
+    """Open the folder at ``path`` of any length beneath ``top``, with no link on the way."""
+    fd = os.dup(top)
+    while path:
+        cut = len(path)
+        if cut > _LONGEST_PATH:
+            cut = path.rindex(b"/", 0, _LONGEST_PATH)
+        try:
+            below = openat2(fd, path[:cut], _OPEN, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+        finally:
+            os.close(fd)
+        fd, path = below, path[cut + 1 :]
+    return fd
+
+
+def _link_target(dir_fd: int, name: bytes) -> bytes | None:
+    """Where the symbolic link ``name`` points; None where it is something else."""
+    try:
+        return os.readlink(name, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # readlink(2)
+            return None
+        raise

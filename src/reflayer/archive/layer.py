@@ -1,0 +1,196 @@
+"""The entries of a layer, made in its root one by one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from reflayer.archive import entry as types
+from reflayer.archive.content import write_content
+from reflayer.archive.failure import FailedError, failure
+from reflayer.archive.names import OPAQUE, WHITEOUT_PREFIX, clean, hidden_name, is_aufs_metadata
+from reflayer.archive.whiteouts import hide, hide_all
+from reflayer.errors import ArchiveError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reflayer.archive.entry import Entry
+    from reflayer.archive.folder import Folder
+    from reflayer.archive.folders import Folders
+    from reflayer.archive.tar_stream import TarStream
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_SPECIAL = {
+    types.CHAR: stat.S_IFCHR,
+    types.BLOCK_DEVICE: stat.S_IFBLK,
+    types.FIFO: stat.S_IFIFO,
+}
+_MOST_MAJOR, _MOST_MINOR = (1 << 12) - 1, (1 << 20) - 1  # linux/kdev_t.h
+_OPERATIONS = {
+    types.FILE: "write the file",
+    types.HARD_LINK: "link",
+    types.SYMLINK: "symlink",
+    types.DIRECTORY: "mkdir",
+}
+
+
+class Layer:
+    """Applies entries to a root."""
+
+    def __init__(self, folders: Folders, stream: TarStream) -> None:
+        """Entries are made in ``folders``; the data of the one at hand comes from ``stream``."""
+        self._folders = folders
+        self._metadata = folders.metadata
+        self._stream = stream
+        self._left_out: set[bytes] = set()  # devices, by path
+
+    def apply(self, entry: Entry) -> None:
+        """Make what ``entry`` says.
+
+        Raises:
+            ArchiveError: it asks for what cannot be.
+            OperationError: the system could not do it.
+        """
+        operation = _OPERATIONS.get(entry.type, "mknod")
+        try:
+            self._apply(entry)
+        except ArchiveError as error:
+            if error.entry is not None:
+                raise
+            raise ArchiveError(error.reason, entry.name) from error
+        except FailedError as failed:
+            root = self._folders.root_path
+            raise failure(failed.cause, root, entry.name, failed.operation) from failed
+        except OSError as error:
+            raise failure(error, self._folders.root_path, entry.name, operation) from error
+
+    def _apply(self, entry: Entry) -> None:
+        path = clean(entry.name)
+        above, _, name = path.rpartition(b"/")
+        if name.startswith(WHITEOUT_PREFIX):
+            self._apply_whiteout(path, above, name)
+        elif not path:
+            self._apply_root(entry)
+        elif not is_aufs_metadata(path):
+            self._make(path, above, name, entry)
+
+    def _make(self, path: bytes, above: bytes, name: bytes, entry: Entry) -> None:
+        if entry.type == types.HARD_LINK:
+            self._make_hard_link(path, above, name, entry)
+            return
+        folder = self._folders.at(above)
+        if entry.type == types.FILE:
+            self._make_file(folder, name, entry)
+        elif entry.type == types.DIRECTORY:
+            self._folders.enter(folder, name, path, entry)
+        else:
+            self._make_special(folder, name, entry)
+
+    def _apply_whiteout(self, path: bytes, above: bytes, name: bytes) -> None:
+        if is_aufs_metadata(path):
+            return
+        hidden = b"" if name == OPAQUE else hidden_name(name)
+        folder = self._folders.existing(above)
+        if folder is None:
+            return
+        if hidden:
+            hide(self._folders, folder, hidden)
+        else:
+            hide_all(self._folders, folder)
+
+    def _apply_root(self, entry: Entry) -> None:
+        if entry.type != types.DIRECTORY:
+            raise ArchiveError("it is the layer's root, and no folder")
+        self._metadata.clear_attributes(self._folders.root, entry.attributes)
+        self._metadata.enter_folder(self._folders.root, entry)
+
+    def _make_file(self, folder: Folder, name: bytes, entry: Entry) -> None:
+        mode = self._metadata.creation_mode(entry)
+        try:
+            fd = os.open(name, _CREATE, mode, dir_fd=folder.fd)
+        except FileExistsError:
+            self._folders.remove(folder, name)
+            fd = os.open(name, _CREATE, mode, dir_fd=folder.fd)
+        try:
+            if entry.size or entry.sparse:
+                write_content(fd, self._stream, entry.sparse)
+            self._metadata.finish_file(fd, folder, entry)
+        finally:
+            os.close(fd)
+        self._folders.made.add(folder, name)
+
+    def _make_special(self, folder: Folder, name: bytes, entry: Entry) -> None:
+        is_device = entry.type in (types.CHAR, types.BLOCK_DEVICE)
+        try:
+            self._replace(folder, name, lambda: _make_at(folder.fd, name, entry))
+        except PermissionError as error:
+            if not is_device or not self._metadata.refused("device", error):
+                raise
+            self._left_out.add(clean(entry.name))
+            return
+        self._metadata.finish_at(name, folder, entry)
+        self._folders.made.add(folder, name)
+
+    def _make_hard_link(self, path: bytes, above: bytes, name: bytes, entry: Entry) -> None:
+        """Give an inode another name; what else the entry says is said by the first name's."""
+        target = clean(entry.target)
+        target_above, _, target_name = target.rpartition(b"/")
+        source = self._folders.existing(target_above)
+        if source is None:
+            raise ArchiveError(f"it links to {printable(target)}, which is not there")
+        src = os.dup(source.fd)  # that folder may be shut while the other is found
+        try:
+            folder = self._folders.at(above)
+            if not _is_same(src, target_name, folder.fd, name):
+                self._replace(folder, name, lambda: _link(src, target_name, folder.fd, name))
+            self._folders.made.add(folder, name)
+        except FileNotFoundError as error:
+            if target not in self._left_out:
+                reason = f"it links to {printable(target)}, which is not there"
+                raise ArchiveError(reason) from error
+            self._left_out.add(path)
+            self._metadata.skip("device")
+        finally:
+            os.close(src)
+
+    def _replace(self, folder: Folder, name: bytes, make: Callable[[], None]) -> None:
+        """Make ``name`` in ``folder``, in place of what may be there."""
+        try:
+            make()
+        except FileExistsError:
+            self._folders.remove(folder, name)
+            make()
+
+
+def _make_at(dir_fd: int, name: bytes, entry: Entry) -> None:
+    """Make the symbolic link, device or FIFO ``name``."""
+    if entry.type == types.SYMLINK:
+        if not entry.target:
+            raise ArchiveError("it is a symbolic link to nowhere")
+        os.symlink(entry.target, name, dir_fd=dir_fd)
+        return
+    major, minor = entry.device
+    if not (0 <= major <= _MOST_MAJOR and 0 <= minor <= _MOST_MINOR):
+        raise ArchiveError(f"its device number {major}:{minor} is out of range")
+    mode = _SPECIAL[entry.type] | entry.mode & 0o777
+    os.mknod(name, mode, os.makedev(major, minor), dir_fd=dir_fd)
+
+
+def _link(src: int, target: bytes, dst: int, name: bytes) -> None:
+    try:
+        os.link(target, name, src_dir_fd=src, dst_dir_fd=dst, follow_symlinks=False)
+    except PermissionError as error:
+        if stat.S_ISDIR(os.stat(target, dir_fd=src, follow_symlinks=False).st_mode):
+            raise ArchiveError(f"it links to {printable(target)}, which is a folder") from error
+        raise
+
+
+def _is_same(src: int, target: bytes, dst: int, name: bytes) -> bool:
+    """Whether both names are of one inode already: it would be lost if it were replaced."""
+    try:
+        there = os.stat(name, dir_fd=dst, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.stat(target, dir_fd=src, follow_symlinks=False))

@@ -1,0 +1,75 @@
+"""What this layer's entries have made so far, which its whiteouts must leave alone.
+
+Nothing is kept of what is inside folders that the layer made itself, and nothing at all for a
+layer on an empty root, where whiteouts have nothing to hide.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reflayer.archive.folder import Folder, Key
+
+_UP = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Made:
+    """Folders by ``Key``: the new ones, and those of lower layers with something new beneath.
+
+    Attributes:
+        everything: the root was empty, so that all there is came from this layer.
+    """
+
+    def __init__(self, root: os.stat_result, everything: bool) -> None:
+        self.everything = everything
+        self._device = root.st_dev
+        self._new: set[Key] = set()
+        self._names: dict[Key, set[bytes]] = {root.st_ino: set()}
+
+    def key(self, status: os.stat_result) -> Key:
+        """What tells the folder with ``status`` from every other beneath the root."""
+        if status.st_dev == self._device:
+            return status.st_ino
+        return status.st_dev, status.st_ino
+
+    def names_in(self, key: Key) -> set[bytes] | None:
+        """The names that were made in a folder; None where all were."""
+        if self.everything or key in self._new:
+            return None
+        return self._names.get(key, set())
+
+    def has_lower_folder(self, key: Key) -> bool:
+        """Whether a lower layer's folder has an entry in this layer, or beneath it."""
+        return key in self._names
+
+    def add_folder(self, key: Key) -> None:
+        """A folder has been made; an older one with its inode number is no more."""
+        if not self.everything:
+            self._new.add(key)
+            self._names.pop(key, None)
+
+    def add(self, folder: Folder, name: bytes) -> None:
+        """``name`` has been made in ``folder``."""
+        if folder.made is not None:
+            self.touch(folder)
+            folder.made.add(name)
+
+    def touch(self, folder: Folder) -> None:
+        """``folder`` has an entry of its own or in it, and so do those above it beneath."""
+        if folder.made is None or self._names.get(folder.key) is folder.made:
+            return
+        self._names[folder.key] = folder.made
+        fd = os.dup(folder.fd)
+        try:
+            while True:
+                above = os.open("..", _UP, dir_fd=fd)
+                os.close(fd)
+                fd = above
+                key_above = self.key(os.fstat(fd))
+                if key_above in self._names or key_above in self._new:
+                    return
+                self._names[key_above] = set()
+        finally:
+            os.close(fd)

@@ -1,0 +1,207 @@
+"""Owner, extended attributes, mode and times of what was made, in the order that keeps them all.
+
+chown(2) takes setuid bits and file capabilities away, so it comes first; an access ACL brings its
+own group bits, so the mode follows the attributes; the times come last.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from reflayer.archive.entry import SYMLINK
+from reflayer.archive.failure import FailedError
+from reflayer.archive.folder import ACCESS_ACL, DEFAULT_ACL, attribute_names
+from reflayer.copy.birth import birth_in
+from reflayer.errors import ArchiveError, printable
+from reflayer.linux.xattrs import setxattr_at
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from reflayer.archive.entry import Entry
+    from reflayer.archive.folder import Folder
+
+_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL})
+_IMPOSSIBLE = _REFUSED | {errno.ERANGE, errno.E2BIG}  # setxattr(2): here, or anywhere
+_SPECIAL_BITS = 0o7000
+_OF_LAYERS = ("user.", "trusted.", "security.", "system.posix_acl_")
+_LABEL = "security.selinux"  # every file has one from the system's policy
+_NAMED = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Metadata:
+    """Sets what entries say; calls whose result is known beforehand are left out.
+
+    Attributes:
+        skipped: how many owners, xattrs and devices were left out, by kind.
+        powerful: permission bits do not bind this process.
+    """
+
+    def __init__(self, root: int, ignore_refused: bool) -> None:
+        """Refusals for want of privilege are counted in ``skipped`` where ``ignore_refused``.
+
+        Args:
+            root: descriptor of the layer's root, which has no default ACL for now.
+            ignore_refused: what ``ownership="ignore"`` means.
+        """
+        birth = birth_in(root)
+        self.skipped: dict[str, int] = {}
+        self.powerful = birth.powerful
+        self._uid = birth.uid
+        # Where files do not have our group from birth, each gets its group set.
+        self._gid = birth.gid if birth.gid == os.getegid() else -1
+        self._to_chmod = birth.withheld | _SPECIAL_BITS
+        self._ignore_refused = ignore_refused
+
+    def skip(self, kind: str) -> None:
+        """Count one thing of ``kind`` that was left out."""
+        self.skipped[kind] = self.skipped.get(kind, 0) + 1
+
+    def refused(self, kind: str, error: OSError) -> bool:
+        """Whether ``error`` is a want of privilege that the caller ignores; then it is counted."""
+        if self._ignore_refused and error.errno in _REFUSED:
+            self.skip(kind)
+            return True
+        return False
+
+    def creation_mode(self, entry: Entry) -> int:
+        """The mode to make a file with: its own, or more where attributes need it (xattr(7))."""
+        mode = entry.mode & 0o777
+        return mode | 0o600 if entry.attributes and not self.powerful else mode
+
+    def finish_file(self, fd: int, folder: Folder, entry: Entry) -> None:
+        """Set all of a new regular file in ``folder``.
+
+        Raises:
+            ArchiveError: an attribute cannot be set.
+            FailedError: another call failed.
+        """
+        if entry.uid != self._uid or entry.gid != self._gid or folder.gid != self._gid:
+            self._chown(fd, entry)
+        if entry.attributes:
+            for name, value in entry.attributes.items():
+                self._set_attribute(fd, os.fsdecode(name), value)
+        if entry.attributes or entry.mode & self._to_chmod:
+            try:
+                os.chmod(fd, entry.mode)
+            except OSError as error:
+                raise FailedError("chmod", error) from error
+        try:
+            os.utime(fd, ns=(entry.atime, entry.mtime))
+        except OSError as error:
+            raise FailedError("utimensat", error) from error
+
+    def finish_at(self, name: bytes, folder: Folder, entry: Entry) -> None:
+        """Set all of ``name`` in ``folder``, a link or special file that was just made.
+
+        Raises:
+            ArchiveError: an attribute cannot be set.
+            FailedError: another call failed.
+        """
+        if entry.uid != self._uid or entry.gid != self._gid or folder.gid != self._gid:
+            try:
+                os.chown(name, entry.uid, entry.gid, dir_fd=folder.fd, follow_symlinks=False)
+            except OSError as error:
+                if not self.refused("owner", error):
+                    raise FailedError("chown", error) from error
+        for attribute, value in entry.attributes.items():
+            text = os.fsdecode(attribute)
+            try:
+                setxattr_at(folder.fd, os.fsdecode(name), text, value)
+            except OSError as error:
+                self._not_set(text, error)
+        try:
+            if entry.type != SYMLINK and (entry.attributes or entry.mode & self._to_chmod):
+                _chmod_at(folder.fd, name, entry.mode)
+            times = (entry.atime, entry.mtime)
+            os.utime(name, ns=times, dir_fd=folder.fd, follow_symlinks=False)
+        except OSError as error:
+            raise FailedError("chmod or utimensat", error) from error
+
+    def enter_folder(self, folder: Folder, entry: Entry) -> None:
+        """Give ``folder`` its entry's owner and attributes, and note the rest for its end.
+
+        Raises:
+            ArchiveError: an attribute cannot be set.
+            FailedError: another call failed.
+        """
+        if entry.uid != folder.uid or entry.gid != folder.gid:
+            self._chown(folder.fd, entry)
+            status = os.fstat(folder.fd)
+            folder.uid, folder.gid = status.st_uid, status.st_gid
+        folder.acls.clear()
+        for attribute, value in entry.attributes.items():
+            name = os.fsdecode(attribute)
+            if name in (ACCESS_ACL, DEFAULT_ACL):
+                folder.acls[name] = value
+            else:
+                self._set_attribute(folder.fd, name, value)
+        folder.mode = entry.mode
+        folder.atime, folder.mtime = entry.atime, entry.mtime
+
+    def finish_folder(self, folder: Folder) -> None:
+        """Give ``folder`` the rest of its metadata: nothing will be made in it for now.
+
+        Raises:
+            ArchiveError: an ACL cannot be set.
+            FailedError: another call failed.
+        """
+        for attribute, value in folder.acls.items():
+            self._set_attribute(folder.fd, attribute, value)
+        try:
+            if folder.acls or folder.mode != folder.mode_now:
+                os.chmod(folder.fd, folder.mode)
+            os.utime(folder.fd, ns=(folder.atime, folder.mtime))
+        except OSError as error:
+            raise FailedError("chmod or utimensat", error) from error
+
+    def clear_attributes(self, folder: Folder, kept: Mapping[bytes, bytes]) -> None:
+        """Take away the attributes of a folder of lower layers that its entry lacks.
+
+        As umoci does, and as an overlay of the layers would show it.
+
+        Raises:
+            FailedError: a call failed.
+        """
+        for name in attribute_names(folder.fd):
+            if name == _LABEL or not name.startswith(_OF_LAYERS) or os.fsencode(name) in kept:
+                continue
+            try:
+                os.removexattr(folder.fd, name)
+            except OSError as error:
+                if not self.refused("xattr", error):
+                    raise FailedError(f"removexattr {name}", error) from error
+            if name == ACCESS_ACL:
+                folder.mode_now = None  # its mask is the group's permissions now
+
+    def _chown(self, fd: int, entry: Entry) -> None:
+        try:
+            os.chown(fd, entry.uid, entry.gid)
+        except OSError as error:
+            if not self.refused("owner", error):
+                raise FailedError("chown", error) from error
+
+    def _set_attribute(self, fd: int, name: str, value: bytes) -> None:
+        try:
+            os.setxattr(fd, name, value)
+        except OSError as error:
+            self._not_set(name, error)
+
+    def _not_set(self, name: str, error: OSError) -> None:
+        if self.refused("xattr", error):
+            return
+        if error.errno in _IMPOSSIBLE:
+            reason = f"its attribute {printable(name)} cannot be set here: {error.strerror}"
+            raise ArchiveError(reason) from error
+        raise FailedError(f"setxattr {printable(name)}", error) from error
+
+
+def _chmod_at(dir_fd: int, name: bytes, mode: int) -> None:
+    # fchmodat(2) would follow a link; a descriptor that only names the inode cannot.
+    fd = os.open(name, _NAMED, dir_fd=dir_fd)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        os.close(fd)
