@@ -1,6 +1,7 @@
 # Sourced by the other scripts: Debian's packages that they need, and the virtual environment.
 # shellcheck shell=bash
 
+export LC_ALL=C.UTF-8
 PATH=$PATH:/usr/sbin:/sbin # mkfs and its like, which an ordinary user's path lacks
 project=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$project/.venv
