@@ -17,6 +17,7 @@ _MODULES = {
     "rmi": "images",
     "copy": "copy",
     "doctor": "doctor",
+    "bench": "bench",
 }
 _HELP = {
     "create": "Make a container from an image; print its root's path.",
@@ -27,6 +28,7 @@ _HELP = {
     "rmi": "Remove images.",
     "copy": "Make one folder the same tree as another.",
     "doctor": "Tell what a folder's file system can do.",
+    "bench": "Measure the methods in a folder, side by side.",
 }
 
 

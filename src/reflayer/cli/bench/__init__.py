@@ -1,0 +1,7 @@
+"""``reflayer bench``: how fast each way of making a container is in a folder."""
+
+from __future__ import annotations
+
+from reflayer.cli.bench.command import bench
+
+__all__ = ["bench"]
