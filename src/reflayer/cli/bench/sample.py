@@ -45,9 +45,8 @@ def make_tree(root: str, entries: int, seed: int = 0) -> None:
         _make_file(path, _content(noise, random), random.choice(_MODES))
         files.append(path)
     for number in range(links[0] if files else 0):
-        os.symlink(
-            os.path.basename(random.choice(files)), f"{_skewed(folders, random)}/ln-{number}"
-        )
+        symlinks.append(f"{_skewed(folders, random)}/link-{number}")
+        os.symlink(os.path.basename(random.choice(files)), symlinks[-1])
     for number in range(links[1] if files else 0):
         os.link(random.choice(files), f"{_skewed(folders, random)}/again-{number}")
     for path in [*files, *symlinks, *reversed(folders), root]:
