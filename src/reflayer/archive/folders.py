@@ -50,7 +50,10 @@ class Folders:
     def __init__(self, root_path: bytes, ignore_refused: bool) -> None:
         """Open ``root_path``; ``ignore_refused`` is for ``Metadata``."""
         self.root_path = root_path
-        fd = os.open(root_path, _OPEN)
+        try:
+            fd = os.open(root_path, _OPEN)
+        except PermissionError:
+            fd = _open_shut(root_path)
         try:
             status = os.fstat(fd)
             is_powerful = os.geteuid() == 0
@@ -242,19 +245,7 @@ class Folders:
         try:
             return os.open(name, _OPEN_ITSELF, dir_fd=parent.fd)
         except PermissionError:
-            if self._is_powerful:
-                raise
-        named = os.open(name, _NAME_ITSELF, dir_fd=parent.fd)
-        try:
-            itself = f"/proc/self/fd/{named}"
-            mode = stat.S_IMODE(os.fstat(named).st_mode)
-            os.chmod(itself, mode | 0o700)
-            try:
-                return os.open(itself, _OPEN)
-            finally:
-                os.chmod(itself, mode)
-        finally:
-            os.close(named)
+            return _open_shut(name, parent.fd)
 
     def _adopt(self, fd: int, path: bytes) -> Folder:
         """The folder that ``fd`` is open on: at work already, or from now on."""
@@ -296,6 +287,25 @@ class Folders:
     def _call(self, path: bytes, folder: Folder) -> None:
         self._by_path[path] = folder
         folder.names.add(path)
+
+
+def _open_shut(name: bytes, dir_fd: int | None = None) -> int:
+    """Open the folder ``name`` although it lacks the permission bits for it, if it is ours.
+
+    Raises:
+        PermissionError: it is not.
+    """
+    named = os.open(name, _NAME_ITSELF, dir_fd=dir_fd)
+    try:
+        itself = f"/proc/self/fd/{named}"
+        mode = stat.S_IMODE(os.fstat(named).st_mode)
+        os.chmod(itself, mode | 0o700)
+        try:
+            return os.open(itself, _OPEN)
+        finally:
+            os.chmod(itself, mode)
+    finally:
+        os.close(named)
 
 
 def _open_straight(top: int, path: bytes) -> int:

@@ -13,6 +13,9 @@ Records = dict[bytes, bytes]
 
 _SCHILY_XATTR = b"SCHILY.xattr."
 _LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."
+XFS_ACL = b"trusted.SGI_ACL_"
+"""Names under which XFS shows root each ACL a second time: of no meaning in an archive."""
+
 _SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 _SPARSE_MAP = b"GNU.sparse.map"
 _LONGEST_LENGTH = 20  # digits
@@ -81,7 +84,8 @@ def nanoseconds(value: bytes, what: str) -> int:
 def extended_attributes(records: Records) -> dict[bytes, bytes]:
     """The extended attributes among ``records``, by name.
 
-    GNU tar writes "=" and "%" in a name as %3D and %25; libarchive encodes name and value.
+    GNU tar writes "=" and "%" in a name as %3D and %25; libarchive encodes name and value. ACLs as
+    texts (SCHILY.acl) are not read, as by no tool for layers.
 
     Raises:
         ArchiveError: a name or value is malformed.
@@ -92,20 +96,23 @@ def extended_attributes(records: Records) -> dict[bytes, bytes]:
             name = key[len(_SCHILY_XATTR) :]
             if b"%" in name:
                 name = name.replace(b"%3D", b"=").replace(b"%25", b"%")
-            attributes[_checked(name)] = value
+            attributes[name] = value
         elif key.startswith(_LIBARCHIVE_XATTR):
             from urllib.parse import unquote_to_bytes  # rarely needed, slow to import
 
-            name = _checked(unquote_to_bytes(key[len(_LIBARCHIVE_XATTR) :]))
-            try:
-                decoded = b64decode(value.rstrip(b"=") + b"=" * (-len(value.rstrip(b"=")) % 4))
-            except binascii.Error as error:
-                raise ArchiveError(f"its attribute {name!r} is not base64") from error
-            attributes.setdefault(name, decoded)
+            name = unquote_to_bytes(key[len(_LIBARCHIVE_XATTR) :])
+            attributes.setdefault(name, _unpadded_base64(value))
+    for name in list(attributes):
+        if not name or b"\0" in name:
+            raise ArchiveError("it has an extended attribute without a proper name")
+        if name.startswith(XFS_ACL):
+            del attributes[name]
     return attributes
 
 
-def _checked(name: bytes) -> bytes:
-    if not name or b"\0" in name:
-        raise ArchiveError("it has an extended attribute without a proper name")
-    return name
+def _unpadded_base64(value: bytes) -> bytes:
+    digits = value.rstrip(b"=")
+    try:
+        return b64decode(digits + b"=" * (-len(digits) % 4))
+    except binascii.Error as error:
+        raise ArchiveError("it has an extended attribute that is not base64") from error

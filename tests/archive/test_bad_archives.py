@@ -1,0 +1,144 @@
+"""A bad archive is one clear error that names the entry, soon and in little memory."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from reflayer.errors import ArchiveError, OperationError
+from tests.archive.tars import apply, entry, folder, tar, xattr
+from tests.archive.test_formats import extended, raw, record
+from tests.file_systems import mounted
+
+MiB = 1 << 20
+HUGE = (
+    b"\x80" + (2**62).to_bytes(11, "big"),
+    b"\x80" + b"\xff" * 11,
+    b"\xff" * 12,
+    b"777777777777",
+)
+MANY = record(b"comment", b"x" * 1000) * 1040
+
+
+@pytest.mark.parametrize(
+    ("archive", "message"),
+    [
+        pytest.param(tar(entry("a", b"x" * 2000))[:1500], "a: the archive ends", id="in data"),
+        pytest.param(tar(entry("a", b"x"))[:600], "a: the archive ends", id="in padding"),
+        pytest.param(tar(entry("a"), entry("b"))[:700], "a: the archive ends", id="in a header"),
+        pytest.param(extended(record(b"uid", 1)), "ends before the entry", id="after a PAX header"),
+        pytest.param(raw(name=b"x", type=b"x", size=b"100\0"), "x: the archive ends", id="in PAX"),
+        pytest.param(b"garbage" * 1000, "checksum", id="garbage"),
+        pytest.param(gzip.compress(b"garbage" * 1000), "checksum", id="garbage in gzip"),
+        pytest.param(b"short", "ends in the middle of a header", id="short"),
+        pytest.param(bytes(512) + tar(entry("a")), "single block of zeros", id="lone zeros"),
+        pytest.param(raw(name=b"a", type=b"Z"), "^a: it is of an unknown type", id="type"),
+        pytest.param(raw(name=b"a", type=b"M"), "^a: it is of an unknown type", id="multi-volume"),
+        pytest.param(raw(name=b"a", size=b"12x4\0"), "a: its size is not a number", id="size"),
+        pytest.param(raw(name=b"a", mode=b"rwxr-x"), "a: its mode is not a number", id="mode"),
+        pytest.param(raw(name=b"a", uid=b"\xff" * 8), "^a: .*out of range", id="negative uid"),
+        pytest.param(raw(name=b"a", gid=b"\x80\0\0\0" + b"\xff" * 4), "out of range", id="gid -1"),
+        pytest.param(raw(name=b""), "empty name", id="no name"),
+        pytest.param(extended(record(b"path", b"a\0b")) + raw(name=b"a"), "NUL", id="NUL in name"),
+        pytest.param(extended(b"7 uid=1\n" * 2) + raw(name=b"a"), "malformed", id="length"),
+        pytest.param(extended(b"99 uid=1\n") + raw(name=b"a"), "malformed", id="beyond"),
+        pytest.param(extended(b"uid=1\n") + raw(name=b"a"), "without a length", id="no length"),
+        pytest.param(extended(b"5 =1\n") + raw(name=b"a"), "malformed", id="no key"),
+        pytest.param(extended(record(b"uid", b"-1")) + raw(name=b"a"), "uid", id="PAX uid"),
+        pytest.param(extended(record(b"size", b"9" * 19)) + raw(name=b"a"), "size", id="PAX size"),
+        pytest.param(extended(record(b"mtime", b"1e9")) + raw(name=b"a"), "mtime", id="PAX time"),
+        pytest.param(extended(MANY) + raw(name=b"a"), "too many", id="huge PAX header"),
+        pytest.param(raw(name=b"n", type=b"L", size=b"00010000000\0"), "too many", id="long name"),
+        pytest.param(raw(name=b"a", type=b"3", major=b"7777777"), "device number", id="major"),
+        pytest.param(raw(name=b"a", type=b"2"), "link to nowhere", id="no target"),
+        pytest.param(raw(name=b"."), "root, and no folder", id="a root that is a file"),
+        pytest.param(tar(entry("n" * 300)), "File name too long", id="long name"),
+        pytest.param(tar(entry("a", kind="symlink", target="t" * 5000)), "too long", id="target"),
+        pytest.param(tar(entry("a", pax={xattr("nonsense"): ""})), "a: its attribute", id="xattr"),
+        pytest.param(tar(folder("a", pax={xattr("system.posix_acl_default"): "?"})), "^a: its attr",
+                     id="ACL"),
+        pytest.param(tar(entry("a", pax={"LIBARCHIVE.xattr.user.a": "x"})), "base64", id="base64"),
+        *[pytest.param(raw(name=b"a", size=size) + bytes(4096), "^a: ", id=f"size {size[0]}")
+          for size in HUGE],
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_error_that_names_the_entry(
+    archive: bytes, message: str, tmp_path: Path
+) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArchiveError, match=message) as raised:
+            apply(tmp_path / "root", archive)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_flipped_bit_in_a_header_is_an_error(tmp_path: Path) -> None:
+    archive = bytearray(tar(entry("a"), entry("b")))
+    archive[512 + 3] ^= 1
+    with pytest.raises(ArchiveError, match="its header has a wrong checksum"):
+        apply(tmp_path / "root", bytes(archive))
+
+
+def test_a_signed_checksum_is_taken_as_well(tmp_path: Path) -> None:
+    block = bytearray(raw(name=b"\xff\xfe"))
+    signed = sum(byte - 256 * (byte > 127) for byte in block[:148] + b" " * 8 + block[156:])
+    block[148:156] = b"%06o\0 " % signed
+    apply(tmp_path / "root", bytes(block))
+    assert os.listdir(os.fsencode(tmp_path / "root")) == [b"\xff\xfe"]
+
+
+def test_global_headers_do_not_pile_up(tmp_path: Path) -> None:
+    headers = []
+    for n in range(30):
+        records = b"".join(record(b"key-%d-%d" % (n, m), b"x" * 5000) for m in range(10))
+        headers.append(raw(name=b"g", type=b"g", size=b"%011o\0" % len(records)))
+        headers.append(records + bytes(-len(records) % 512))
+    with pytest.raises(ArchiveError, match="too much"):
+        apply(tmp_path / "root", b"".join(headers))
+
+
+def test_a_large_layer_is_never_held_in_memory(tmp_path: Path) -> None:
+    archive = gzip.compress(
+        tar(entry("zeros", bytes(100 << 20)), *[entry(str(n)) for n in range(99)])
+    )
+    tracemalloc.start()
+    try:
+        apply(tmp_path / "root", archive)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["xfs", "tmpfs"])
+def test_a_full_disk_is_an_error_that_names_the_path_and_the_reason(
+    kind: str, tmp_path: Path
+) -> None:
+    size = 300 << 20 if kind == "xfs" else 8 << 20
+    with mounted(kind, tmp_path, size) as place:
+        archive = tar(folder("dir"), entry("dir/large", bytes(size + MiB)))
+        with pytest.raises(OperationError, match=r"dir/large: .*No space left on device"):
+            apply(place / "root", archive)
+
+
+def test_a_root_that_is_not_there_is_an_operation_error(tmp_path: Path) -> None:
+    with pytest.raises(OperationError, match="No such file"):
+        apply(str(tmp_path / "missing"), tar())
+
+
+def test_no_descriptor_is_left_open_by_an_error(tmp_path: Path) -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = count()
+    folders = [folder(str(n)) for n in range(100)]
+    for bad in (b"x" * 512, raw(name=b"a", type=b"Z"), raw(name=b"1/a", type=b"1", target=b"1/no")):
+        with pytest.raises(ArchiveError):
+            apply(tmp_path / "root", tar(*folders, end=False) + bad)
+        assert count() == before
