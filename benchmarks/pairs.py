@@ -1,0 +1,100 @@
+"""Whole processes that do the same work, timed in turn."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+
+from reflayer.linux.syncfs import syncfs
+
+
+def nothing() -> None:
+    """No step is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """One program that does the work.
+
+    Attributes:
+        name: what the table calls it.
+        command: the process that is timed, from its start to its end.
+        before: what has to be done first, not timed.
+        after: what puts things as they were, not timed.
+        missing: why it cannot run here; None where it can.
+    """
+
+    name: str
+    command: Sequence[str | Path]
+    before: Callable[[], None] = nothing
+    after: Callable[[], None] = nothing
+    missing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Wall times of one rival in seconds, in the order of the rounds; none where it is missing."""
+
+    name: str
+    seconds: tuple[float, ...]
+    missing: str | None = None
+
+    @property
+    def median(self) -> float:
+        """The median in seconds."""
+        return median(self.seconds)
+
+    def ratio_of(self, ours: Times) -> tuple[float, float, float]:
+        """``ours`` as a part of it in each round: the median and the quartiles around it."""
+        ratios = [a / b for a, b in zip(ours.seconds, self.seconds, strict=True)]
+        low, middle, high = quantiles(ratios, n=4, method="inclusive") if ratios[1:] else ratios * 3
+        return middle, low, high
+
+
+def alternate(
+    rivals: Sequence[Rival], place: Path, rounds: int, watch: Callable[[str], None]
+) -> list[Times]:
+    """Time each rival once in each round, after a round that only warms the caches.
+
+    The file system of ``place`` is written out before each process starts. One that fails ends it
+    all with its own words.
+
+    Raises:
+        subprocess.CalledProcessError: a process failed.
+    """
+    seconds: dict[str, list[float]] = {rival.name: [] for rival in rivals}
+    running = [rival for rival in rivals if rival.missing is None]
+    for number in range(rounds + 1):
+        for rival in running:
+            watch(f"{place}: {rival.name}, {number} of {rounds}")
+            taken = _time(rival, place)
+            if number:
+                seconds[rival.name].append(taken)
+    return [Times(rival.name, tuple(seconds[rival.name]), rival.missing) for rival in rivals]
+
+
+def _time(rival: Rival, place: Path) -> float:
+    rival.before()
+    try:
+        _write_out(place)
+        started = time.perf_counter()
+        done = subprocess.run(rival.command, capture_output=True, check=False)
+        taken = time.perf_counter() - started
+        if done.returncode:
+            raise SystemExit(f"{rival.name}: {os.fsdecode(done.stderr).strip()}")
+        return taken
+    finally:
+        rival.after()
+
+
+def _write_out(place: Path) -> None:
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        syncfs(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,92 @@
+"""Where is measured and on what: file systems in loop devices, and trees."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reflayer.cli.bench.sample import make_tree
+
+MKFS = {
+    "xfs": ("mkfs.xfs", "-q", "-m", "reflink=1"),
+    "ext4": ("mkfs.ext4", "-q", "-F", "-i", "8192"),
+    "btrfs": ("mkfs.btrfs", "-q"),
+}
+"""The program that makes each file system, with its options."""
+
+_SIZE = 16 << 30  # bytes; only what is used takes space
+KEPT = Path("/var/tmp/reflayer-benchmarks")
+"""Where trees that take long to make are kept for the next time."""
+
+
+@contextmanager
+def mounted(kind: str) -> Iterator[Path]:
+    """A new file system of ``kind``, a key of ``MKFS``, in a loop device; gone afterwards."""
+    if os.geteuid() != 0:
+        raise SystemExit(f"mounting {kind} needs root; --place measures in a folder that is there")
+    with tempfile.TemporaryDirectory(prefix="reflayer-benchmarks-", dir="/var/tmp") as folder:
+        image, place = Path(folder, "image"), Path(folder, kind)
+        place.mkdir()
+        with open(image, "wb") as file:
+            file.truncate(_SIZE)
+        subprocess.run([*MKFS[kind], image], check=True, capture_output=True)
+        subprocess.run(["mount", "-o", "loop", image, place], check=True)
+        try:
+            yield place
+        finally:
+            subprocess.run(["umount", place], check=True)
+
+
+@contextmanager
+def scratch(place: Path) -> Iterator[Path]:
+    """A new folder in ``place``, gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="reflayer-benchmarks-", dir=place))
+    try:
+        yield folder
+    finally:
+        delete(folder)
+
+
+def tree(name: str) -> Path:
+    """The tree of that name: ``debian``, a number of entries to make, or a folder that is there.
+
+    What is made is kept in ``KEPT``.
+    """
+    if "/" in name:
+        return Path(name)
+    folder = KEPT / name
+    if folder.is_dir():
+        return folder
+    KEPT.mkdir(parents=True, exist_ok=True)
+    new = KEPT / f"{name}.new"
+    delete(new)
+    if name == "debian":
+        if shutil.which("debootstrap") is None:
+            raise SystemExit("debootstrap makes the tree: apt-get install debootstrap")
+        subprocess.run(["debootstrap", "--variant=minbase", "stable", new], check=True)
+    elif name.isdecimal():
+        new.mkdir()
+        make_tree(str(new), int(name))
+    else:
+        raise SystemExit(f"{name}: neither debian, nor a number, nor a folder with a / in its name")
+    new.rename(folder)
+    return folder
+
+
+def count(folder: Path) -> tuple[int, int]:
+    """How many entries are in ``folder`` and how many bytes its files hold."""
+    entries = size = 0
+    for path, folders, files in os.walk(folder):
+        entries += len(folders) + len(files)
+        size += sum(os.lstat(os.path.join(path, name)).st_size for name in files)
+    return entries, size
+
+
+def delete(path: Path) -> None:
+    """Delete whatever is there."""
+    subprocess.run(["rm", "-rf", "--one-file-system", path], check=True)

@@ -1,0 +1,74 @@
+"""What the benchmarks tell can be trusted: whole processes, in turn, each with its pair."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.pairs import Rival, Times, alternate
+from benchmarks.question import markdown
+
+
+def appending(name: str, log: Path) -> Rival:
+    return Rival(name, ["sh", "-c", f"echo {name} >>{log}"])
+
+
+def test_rivals_take_turns_and_a_first_round_is_not_counted(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    times = alternate([appending("a", log), appending("b", log)], tmp_path, 2, lambda _: None)
+    assert log.read_text().split() == ["a", "b"] * 3
+    assert [len(one.seconds) for one in times] == [2, 2]
+
+
+def test_what_comes_before_and_after_is_not_timed(tmp_path: Path) -> None:
+    steps: list[str] = []
+    rival = Rival(
+        "a", ["true"], before=lambda: steps.append("before"), after=lambda: steps.append("after")
+    )
+    alternate([rival], tmp_path, 1, lambda _: None)
+    assert steps == ["before", "after"] * 2
+
+
+def test_one_that_fails_ends_it_with_its_own_words(tmp_path: Path) -> None:
+    rival = Rival("a", ["sh", "-c", "echo no such thing >&2; exit 3"])
+    with pytest.raises(SystemExit, match="a: no such thing"):
+        alternate([rival], tmp_path, 1, lambda _: None)
+
+
+def test_a_ratio_is_the_median_of_those_of_the_pairs() -> None:
+    # Both slowed down in the second round: the ratio of the medians would be 0.5 too, but the
+    # quartiles show that every single pair says so.
+    ours, theirs = Times("a", (1.0, 4.0, 1.0)), Times("b", (2.0, 8.0, 2.0))
+    assert theirs.ratio_of(ours) == (0.5, 0.5, 0.5)
+
+
+def test_the_table_has_a_column_for_each_place_and_says_what_is_missing() -> None:
+    ours, theirs = Times("a", (1.0, 1.0)), Times("b", (2.0, 2.0))
+    gone = Times("c", (), missing="no c here")
+    assert markdown({"xfs": [ours, theirs, gone], "ext4": [ours, ours, gone]}).splitlines() == [
+        "| | xfs | ext4 |",
+        "| --- | --- | --- |",
+        "| a | 1 s | 1 s |",
+        "| b | 2 s (0.50; 0.50 to 0.50) | 1 s |",
+        "| c | no c here | no c here |",
+    ]
+
+
+def test_copying_is_measured_as_whole_processes(tmp_path: Path) -> None:
+    source, place = tmp_path / "source", tmp_path / "place"
+    for folder in (source, source / "folder", place):
+        folder.mkdir()
+    (source / "folder" / "file").write_text("content")
+    command = [sys.executable, "-m", "benchmarks.copying", "--place", place, "--tree", source]
+    done = subprocess.run(
+        [*command, "--runs", "1", "--only", "cp", "--json"], capture_output=True, check=True
+    )
+    told = json.loads(done.stdout)
+    assert told["entries"] == 2
+    (seconds,) = told["seconds"].values()
+    assert list(seconds) == ["reflayer copy", "cp -a"]
+    assert list(place.iterdir()) == []
