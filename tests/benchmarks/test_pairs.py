@@ -63,10 +63,9 @@ def test_copying_is_measured_as_whole_processes(tmp_path: Path) -> None:
     for folder in (source, source / "folder", place):
         folder.mkdir()
     (source / "folder" / "file").write_text("content")
-    command = [sys.executable, "-m", "benchmarks.copying", "--place", place, "--tree", source]
-    done = subprocess.run(
-        [*command, "--runs", "1", "--only", "cp", "--json"], capture_output=True, check=True
-    )
+    command = [sys.executable, "-m", "benchmarks.copying", "--runs", "1", "--only", "cp", "--json"]
+    where = ["--place", str(place), "--tree", str(source)]
+    done = subprocess.run([*command, *where], capture_output=True, check=True)
     told = json.loads(done.stdout)
     assert told["entries"] == 2
     (seconds,) = told["seconds"].values()
