@@ -7,14 +7,21 @@ import sys
 
 def main() -> None:
     """The program ``reflayer``: exits 0, 1 (failed: one line says why) or 2 (wrong usage)."""
-    from reflayer.cli.program import program
+    if sys.argv[1:2] == ["copy"]:
+        from reflayer.cli import hands
+
+        hands.start()  # while the rest of the program is being imported
+    from reflayer.cli.program import parser
     from reflayer.errors import ReflayerError
 
+    arguments = parser().parse_args()
     try:
-        program(prog_name="reflayer")
+        status = arguments.run(arguments)
+        sys.stdout.flush()
     except ReflayerError as error:
         print(f"reflayer: {error}", file=sys.stderr)
-        sys.exit(1)
+        status = 1
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has enough
-        sys.exit(1)
+        sys.stdout = None  # whoever read our output has enough
+        status = 1
+    sys.exit(status)

@@ -2,68 +2,74 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+import os
+import sys
 
-import click
-
+from reflayer.cli.arguments import add_json, at_least_one
+from reflayer.cli.hands import pool
 from reflayer.cli.progress import bars, size_text
 from reflayer.copy import METHODS, CopyReport, copy_tree
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
 
-@click.command()
-@click.argument("src", type=click.Path(path_type=bytes))
-@click.argument("dst", type=click.Path(path_type=bytes))
-@click.option(
-    "--method",
-    type=click.Choice(METHODS),
-    default="auto",
-    show_default=True,
-    help="How content is copied; auto takes the best that works here.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    help="Processes that work on it. By default, the processors that may be used.",
-)
-@click.option(
-    "--ownership",
-    type=click.Choice(["keep", "ignore"]),
-    default="keep",
-    show_default=True,
-    help="ignore: leave out owners, devices and attributes that only root may set.",
-)
-@click.option("--cross-mounts", is_flag=True, help="Copy what is mounted inside SRC, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def copy(
-    src: bytes,
-    dst: bytes,
-    method: str,
-    workers: int | None,
-    ownership: str,
-    cross_mounts: bool,
-    as_json: bool,
-) -> None:
-    """Make DST the same tree as the folder SRC.
 
-    DST is absent or an empty folder. Everything is kept: content (shared where the file system
-    can), owners, modes, times, extended attributes, ACLs, hard links, holes, devices. If it fails,
-    DST is left as it was.
-    """
+def add_arguments(parser: ArgumentParser) -> None:
+    """Tell ``parser`` what the command takes."""
+    parser.description = (
+        "Make DST the same tree as the folder SRC. DST is absent or an empty folder.\n\n"
+        "Everything is kept: content (shared where the file system can), owners, modes, times,\n"
+        "extended attributes, ACLs, hard links, holes, devices. If it fails, DST is left as it was."
+    )
+    parser.add_argument("src", metavar="SRC", type=os.fsencode, help="the folder to copy")
+    parser.add_argument("dst", metavar="DST", type=os.fsencode, help="where the copy goes")
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        default="auto",
+        help="how content is copied: shared (reflink), by copy_file_range (range), read and "
+        "written (stream), packed and unpacked as a tar (tar, to compare with), or auto, the "
+        "default: the first of the first three that works here",
+    )
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=at_least_one,
+        help="processes that work on it; by default the processors that may be used",
+    )
+    parser.add_argument(
+        "--ownership",
+        choices=["keep", "ignore"],
+        default="keep",
+        help="ignore: leave out and count owners, devices and attributes that only root may set",
+    )
+    parser.add_argument(
+        "--cross-mounts", action="store_true", help="copy what is mounted inside SRC, too"
+    )
+    add_json(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Copy, and tell how it went."""
     with bars() as report_to:
         report = copy_tree(
-            src,
-            dst,
-            method=method,
-            workers=workers,
-            ownership=ownership,
-            cross_mounts=cross_mounts,
+            arguments.src,
+            arguments.dst,
+            method=arguments.method,
+            workers=arguments.workers,
+            pool=pool() if arguments.workers is None else None,
+            ownership=arguments.ownership,
+            cross_mounts=arguments.cross_mounts,
             progress=report_to and (lambda entries, _: report_to("clone", entries, None)),
         )
-    if as_json:
-        click.echo(json.dumps(asdict(report)))
+    if arguments.json:
+        import json
+
+        print(json.dumps(report.as_dict()))
     else:
-        click.echo(_summary(report), err=True)
+        print(_summary(report), file=sys.stderr)
+    return 0
 
 
 def _summary(report: CopyReport) -> str:

@@ -1,76 +1,98 @@
-"""The program and the list of its commands, each imported when it is called."""
+"""The program's parser: global options, and the commands, each imported when it is called.
+
+It is argparse's, since most commands take less time than the import of a larger library would.
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
 from importlib import import_module
-
-import click
 
 from reflayer import __version__
 
-_MODULES = {
-    "create": "containers",
-    "ps": "containers",
-    "path": "containers",
-    "rm": "containers",
-    "images": "images",
-    "rmi": "images",
-    "copy": "copy",
-    "doctor": "doctor",
-    "bench": "bench",
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+COMMANDS = {
+    "copy": "make one folder the same tree as another",
+    "bench": "measure the methods in a folder, side by side",
 }
-_HELP = {
-    "create": "Make a container from an image; print its root's path.",
-    "ps": "List the containers.",
-    "path": "Print the path of a container's root.",
-    "rm": "Remove containers.",
-    "images": "List the images.",
-    "rmi": "Remove images.",
-    "copy": "Make one folder the same tree as another.",
-    "doctor": "Tell what a folder's file system can do.",
-    "bench": "Measure the methods in a folder, side by side.",
-}
+"""Each command with its line of help.
+
+Module ``reflayer.cli.NAME`` has its ``add_arguments``, which tells a parser what the command takes,
+and its ``run``, which does it and returns its exit status.
+"""
+
+_DESCRIPTION = """\
+Container layers as plain directories, cloned in the kernel.
+
+  reflayer create oci:DIR:TAG      a container's root file system from an image
+  reflayer ps, path, rm            what there is, where it is, and away with it
+  reflayer copy SRC DST            the copy alone: one tree the same as another
+  reflayer doctor DIR              what that folder's file system can do
+"""
+_EPILOG = """\
+What a script wants is the only thing on standard output; progress and messages go to standard
+error. The exit status is 0, 1 (failed) or 2 (wrong usage). "reflayer COMMAND --help" tells more.
+
+Completion in the shell: eval "$(register-python-argcomplete reflayer)"
+"""
 
 
-class _Commands(click.Group):
-    """Commands by name, in the order of a container's life; none is imported to list them."""
+class _Command(argparse.ArgumentParser):
+    """A command's parser, filled by the command's module when it is needed."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(_MODULES)
+    def __init__(self, *, module: str, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        self._module = module
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
-        if name not in _MODULES:
-            return None
-        command = getattr(import_module(f"reflayer.cli.{_MODULES[name]}"), name)
-        assert isinstance(command, click.Command)
-        return command
+    def fill(self) -> None:
+        """Import the command."""
+        if self._module:
+            command = import_module(self._module)
+            self._module = ""
+            command.add_arguments(self)
+            self.set_defaults(run=command.run)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_HELP.items()))
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As its base class does."""
+        self.fill()
+        return super().parse_known_args(args, namespace)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, message="%(prog)s %(version)s")
-@click.option(
-    "--root",
-    metavar="DIR",
-    envvar="REFLAYER_ROOT",
-    show_envvar=True,
-    help="The store's folder. By default /var/lib/reflayer for root, else "
-    "$XDG_DATA_HOME/reflayer (~/.local/share/reflayer).",
-)
-@click.pass_context
-def program(ctx: click.Context, root: str | None) -> None:
-    """Container layers as plain directories, cloned in the kernel.
+def parser() -> argparse.ArgumentParser:
+    """The whole parser; what it returns has ``run``, to be called with it."""
+    program = argparse.ArgumentParser(
+        prog="reflayer",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    program.add_argument("--version", action="version", version=f"reflayer {__version__}")
+    program.add_argument(
+        "--root",
+        metavar="DIR",
+        default=os.environ.get("REFLAYER_ROOT") or None,
+        help="the store's folder; by default $REFLAYER_ROOT, else /var/lib/reflayer for root and "
+        "$XDG_DATA_HOME/reflayer (~/.local/share/reflayer) for others",
+    )
+    commands = program.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_Command
+    )
+    for name, line in COMMANDS.items():
+        commands.add_parser(name, help=line, module=f"reflayer.cli.{name}")
+    if "_ARGCOMPLETE" in os.environ:
+        _complete(program, list(commands.choices.values()))
+    return program
 
-    \b
-      reflayer create oci:DIR:TAG      a container's root file system from an image
-      reflayer ps, path, rm            what there is, where it is, and away with it
-      reflayer copy SRC DST            the copy alone: one tree the same as another
-      reflayer doctor DIR              what that folder's file system can do
 
-    What a script wants is the only thing on standard output; progress and messages go to standard
-    error. The exit status is 0, 1 (failed) or 2 (wrong usage).
-    """
-    ctx.obj = root
+def _complete(program: argparse.ArgumentParser, commands: Sequence[_Command]) -> None:
+    """Answer the shell that asks how the command line could go on, and exit."""
+    import argcomplete
+
+    for command in commands:
+        command.fill()
+    argcomplete.autocomplete(program)

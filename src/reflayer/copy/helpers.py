@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import select
 import signal
 import socket
 import sys
@@ -35,6 +36,7 @@ class Helper:
         Raises:
             OSError: it could not be started.
         """
+        self._is_up = False
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         arguments = [sys.executable, "-I", "-S", "-X", f"utf8={sys.flags.utf8_mode}"]
         try:
@@ -50,6 +52,12 @@ class Helper:
         finally:
             theirs.close()
 
+    def is_up(self) -> bool:
+        """Whether it has finished starting, of which it sends word."""
+        if not self._is_up:
+            self._is_up = bool(select.select([self.socket], (), (), 0)[0])
+        return self._is_up
+
     def ask(self, message: tuple[Any, ...], fds: list[int]) -> None:
         """Let it join a copy."""
         send(self.socket, marshal.dumps(message), fds)
@@ -64,6 +72,7 @@ class Helper:
             message = self.socket.recv(_MESSAGE)
         except ConnectionError:
             message = b""
+        self._is_up = True
         if not message:
             raise CopyError(b"helper process %d" % self._pid, "copy", "it died; try again")
         answer = marshal.loads(message)
@@ -91,6 +100,19 @@ class Pool:
         self._lock = threading.Lock()
         self._free: list[Helper] = []
         self._more = most
+
+    def start(self) -> None:
+        """Start helpers ahead of the copy that will want them, as many as there may be."""
+        helpers = []
+        while (helper := self.hire()) is not None:
+            helpers.append(helper)
+        with self._lock:
+            self._free += helpers
+
+    def has_one_up(self) -> bool:
+        """Whether a helper is free that need not be waited for."""
+        with self._lock:
+            return any(helper.is_up() for helper in self._free)
 
     def hire(self) -> Helper | None:
         """A helper that is free, or None."""

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from reflayer.cli.bench.command import bench
+from reflayer.cli.bench.command import add_arguments, run
 
-__all__ = ["bench"]
+__all__ = ["add_arguments", "run"]

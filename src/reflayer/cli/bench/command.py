@@ -9,10 +9,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import click
-
+from reflayer.cli.arguments import add_json, at_least_one, folder
 from reflayer.cli.bench.chart import chart
 from reflayer.cli.bench.machine import machine_facts
 from reflayer.cli.bench.runs import Outcome, compared_with, measure
@@ -23,38 +22,43 @@ from reflayer.cli.progress import size_text
 from reflayer.copy import copy_tree, remove_tree
 from reflayer.errors import OperationError
 
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
 _ENTRIES = 6000  # of the tree that is made: as many as a minimal Debian has
 
 
-@click.command()
-@click.argument("path", type=click.Path(exists=True, file_okay=False, writable=True), default=".")
-@click.option(
-    "--tree",
-    metavar="DIR",
-    type=click.Path(exists=True, file_okay=False),
-    help="Measure with a copy of this folder. By default a tree like a small distribution's is "
-    "made, always the same.",
-)
-@click.option(
-    "--runs",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="How often each method is measured; the median counts.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print all numbers as JSON.")
-@click.option(
-    "--plot",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, writable=True),
-    help="Draw a chart, an SVG file.",
-)
-def bench(path: str, tree: str | None, runs: int, as_json: bool, plot: str | None) -> None:
-    """Measure each method of making a container's tree in the folder PATH.
+def add_arguments(parser: ArgumentParser) -> None:
+    """Tell ``parser`` what the command takes."""
+    parser.description = (
+        "Measure each method of making a container's tree in the folder PATH.\n\n"
+        "The methods run in turn, side by side with cp -a, in a new folder of PATH that is\n"
+        "removed at the end, however it ends."
+    )
+    parser.add_argument(
+        "path", metavar="PATH", nargs="?", type=folder, default=".", help="by default, here"
+    )
+    parser.add_argument(
+        "--tree",
+        metavar="DIR",
+        type=folder,
+        help="measure with a copy of this folder; by default a tree like a small distribution's "
+        "is made, always the same",
+    )
+    parser.add_argument(
+        "--runs",
+        metavar="N",
+        type=at_least_one,
+        default=5,
+        help="how often each method is measured; the median counts (default: 5)",
+    )
+    parser.add_argument("--plot", metavar="FILE", help="draw a chart, an SVG file")
+    add_json(parser)
 
-    The methods run in turn, side by side with cp -a, in a new folder of PATH that is removed at
-    the end, however it ends. PATH is the current folder if it is not given.
-    """
+
+def run(arguments: Namespace) -> int:
+    """Measure and tell."""
+    path, tree, runs = arguments.path, arguments.tree, arguments.runs
     with _scratch(path) as scratch, _watched(runs) as watch:
         source = os.path.join(scratch, "tree")
         watch("making the tree")
@@ -68,12 +72,13 @@ def bench(path: str, tree: str | None, runs: int, as_json: bool, plot: str | Non
     facts = machine_facts(path)
     title = f"Making a tree of {entries:,} entries, {size_text(size)}, on {facts['file system']}"
     caption = f"Median of {runs}, {facts['processor']}, {facts['kernel']}, {facts['date']}"
-    if plot is not None:
-        _write(plot, chart(outcomes, title, caption))
-    if as_json:
-        click.echo(json.dumps(_numbers(outcomes, facts, entries, size)))
+    if arguments.plot is not None:
+        _write(arguments.plot, chart(outcomes, title, caption))
+    if arguments.json:
+        print(json.dumps(_numbers(outcomes, facts, entries, size)))
     else:
         print_table(outcomes, title, caption)
+    return 0
 
 
 def _numbers(
@@ -102,9 +107,9 @@ def _numbers(
 def _count(tree: str) -> tuple[int, int]:
     """How many entries are below ``tree`` and how many bytes its files hold."""
     entries = size = 0
-    for folder, folders, files in os.walk(tree):
+    for here, folders, files in os.walk(tree):
         entries += len(folders) + len(files)
-        size += sum(os.lstat(os.path.join(folder, name)).st_size for name in files)
+        size += sum(os.lstat(os.path.join(here, name)).st_size for name in files)
     return entries, size
 
 
@@ -121,13 +126,13 @@ def _scratch(place: str) -> Iterator[str]:
     """A new folder in ``place``, gone at the end: on an error, on Ctrl-C and on SIGTERM too."""
     before = signal.signal(signal.SIGTERM, _exit)
     try:
-        folder = tempfile.mkdtemp(prefix=".reflayer-bench-", dir=place)
+        made = tempfile.mkdtemp(prefix=".reflayer-bench-", dir=place)
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(place), "make a folder") from error
     try:
-        yield folder
+        yield made
     finally:
-        remove_tree(folder)
+        remove_tree(made)
         signal.signal(signal.SIGTERM, before)
 
 

@@ -1,0 +1,33 @@
+"""What several commands take: types of arguments, and options that are the same everywhere."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+
+def at_least_one(text: str) -> int:
+    """A whole number of 1 or more.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def folder(text: str) -> str:
+    """The path of a folder that is there.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
+    return text
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Let a command take ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
