@@ -1,19 +1,19 @@
-"""A question as a command: the options that all scripts have, the runs, and the answer's table."""
+"""A question's command line, which is the same for all, its runs, and the table that answers it."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
 from benchmarks.pairs import Rival, Times, alternate
 from benchmarks.places import MKFS, count, mounted, scratch, tree
+from reflayer.cli.arguments import at_least_one, folder
 from reflayer.cli.bench.machine import file_system, machine_facts
 
 REFLAYER = Path(sys.executable).with_name("reflayer")
@@ -32,80 +32,84 @@ Rivals = Callable[[Setting, ExitStack], list[Rival]]
 """Makes the rivals for a setting, ours first; what has to end afterwards goes on the stack."""
 
 
-def question(title: str, rivals: Rivals) -> click.Command:
-    """The command that measures ``rivals`` and prints a table with ``title``."""
+def question(title: str, rivals: Rivals) -> None:
+    """Measure ``rivals`` as the command line asks, and print a table with ``title``."""
+    parser = _parser(title)
+    arguments = parser.parse_args()
+    if not arguments.place and not arguments.file_system:
+        parser.error("--place or --file-system says where to measure")
+    source = tree(arguments.tree)
+    columns: dict[str, list[Times]] = {}
+    with ExitStack() as stack:
+        places = list(arguments.place)
+        places += [stack.enter_context(mounted(kind)) for kind in arguments.file_system]
+        for place in places:
+            found = _measure(place, source, rivals, arguments.runs, arguments.only)
+            columns[_heading(place, columns)] = found
+    facts = machine_facts(".")
+    del facts["file system"]  # each column has its own
+    entries, size = count(source)
+    if arguments.json:
+        seconds = {
+            column: {times.name: times.missing or times.seconds for times in found}
+            for column, found in columns.items()
+        }
+        told = {"question": title, "tree": arguments.tree, "entries": entries, "bytes": size}
+        print(json.dumps({**told, **facts, "seconds": seconds}))
+        return
+    print(
+        f"{title}: {entries:,} entries, {size / 1e6:,.0f} MB. Medians of {arguments.runs} "
+        "alternating runs of whole processes; in brackets reflayer's part of that time, with the "
+        f"quartiles of the pairs. {', '.join(facts.values())}.\n"
+    )
+    print(markdown(columns))
 
-    @click.command(help=title)
-    @click.option(
+
+def _parser(title: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=title)
+    where = parser.add_argument_group("where, at least one; each may be repeated")
+    where.add_argument(
         "--file-system",
-        "kinds",
-        type=click.Choice([*MKFS]),
-        multiple=True,
-        help="Measure on a new file system in a loop device; may be repeated; needs root.",
+        choices=[*MKFS],
+        action="append",
+        default=[],
+        help="on a new file system in a loop device, which needs root",
     )
-    @click.option(
-        "--place",
-        "places",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
-        multiple=True,
-        help="Measure in a new folder there; may be repeated.",
+    where.add_argument(
+        "--place", metavar="DIR", type=_folder, action="append", default=[], help="in that folder"
     )
-    @click.option(
+    parser.add_argument(
         "--tree",
-        "name",
         default="debian",
-        show_default=True,
-        help="debian: made by debootstrap; a number: as many entries, made; or a folder.",
+        help="debian: made by debootstrap (default); a number: as many entries, made; or a folder",
     )
-    @click.option("--runs", type=click.IntRange(min=1), default=9, show_default=True)
-    @click.option("--only", multiple=True, help="Of the others, only those with this in the name.")
-    @click.option("--json", "as_json", is_flag=True, help="All times as JSON.")
-    def command(
-        kinds: tuple[str, ...],
-        places: tuple[Path, ...],
-        name: str,
-        runs: int,
-        only: tuple[str, ...],
-        as_json: bool,
-    ) -> None:
-        source = tree(name)
-        columns: dict[str, list[Times]] = {}
-        with ExitStack() as stack:
-            where = [*places, *(stack.enter_context(mounted(kind)) for kind in kinds)]
-            if not where:
-                raise click.UsageError("--place or --file-system says where to measure")
-            for place in where:
-                columns[_heading(place, columns)] = _measure(place, source, rivals, runs, only)
-        facts = machine_facts(".")
-        del facts["file system"]  # each column has its own
-        entries, size = count(source)
-        if as_json:
-            seconds = {
-                column: {times.name: times.missing or times.seconds for times in found}
-                for column, found in columns.items()
-            }
-            told = {"question": title, "tree": name, "entries": entries, "bytes": size}
-            click.echo(json.dumps({**told, **facts, "seconds": seconds}))
-            return
-        click.echo(
-            f"{title}: {entries:,} entries, {size / 1e6:,.0f} MB. Medians of {runs} alternating "
-            "runs of whole processes; in brackets reflayer's part of that time, with the "
-            f"quartiles of the pairs. {', '.join(facts.values())}.\n"
-        )
-        click.echo(markdown(columns))
+    parser.add_argument(
+        "--runs", metavar="N", type=at_least_one, default=9, help="rounds that count (default: 9)"
+    )
+    parser.add_argument(
+        "--only",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="of the others, only those with this in the name; may be repeated",
+    )
+    parser.add_argument("--json", action="store_true", help="all times as JSON")
+    return parser
 
-    return command
+
+def _folder(text: str) -> Path:
+    return Path(folder(text)).absolute()
 
 
 def _measure(
-    place: Path, source: Path, rivals: Rivals, runs: int, only: tuple[str, ...]
+    place: Path, source: Path, rivals: Rivals, runs: int, only: Sequence[str]
 ) -> list[Times]:
-    with scratch(place) as folder, ExitStack() as stack:
-        subprocess.run(["cp", "-a", "--", source, folder / "tree"], check=True)
-        ours, *others = rivals(Setting(folder, folder / "tree"), stack)
+    with scratch(place) as new, ExitStack() as stack:
+        subprocess.run(["cp", "-a", "--", source, new / "tree"], check=True)
+        ours, *others = rivals(Setting(new, new / "tree"), stack)
         if only:
             others = [one for one in others if any(part in one.name for part in only)]
-        return alternate([ours, *others], folder, runs, _watch)
+        return alternate([ours, *others], new, runs, _watch)
 
 
 def _heading(place: Path, taken: dict[str, list[Times]]) -> str:
@@ -115,7 +119,7 @@ def _heading(place: Path, taken: dict[str, list[Times]]) -> str:
 
 def _watch(what: str) -> None:
     if sys.stderr.isatty():
-        click.echo(f"\r\x1b[K{what}", err=True, nl=False)
+        print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
 
 
 def markdown(columns: dict[str, list[Times]]) -> str:

@@ -51,4 +51,4 @@ def rivals(setting: Setting, _: ExitStack) -> list[Rival]:
 
 
 if __name__ == "__main__":
-    question("Unpacking a gzip layer", rivals)()
+    question("Unpacking a gzip layer", rivals)
