@@ -1,0 +1,90 @@
+"""A layer on its way in: claimed and built in ``tmp/``, published whole, or gone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from contextlib import contextmanager
+
+from reflayer.driver.claims import Claim, claim_new
+from reflayer.driver.names import passing_name
+from reflayer.driver.trash import delete
+from reflayer.errors import LayerError, OperationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_AT_FDCWD = -100  # fcntl.h: paths from the current folder
+_PATIENCE = 0.002  # seconds between two looks at a lock that is held for as long as one rename
+
+
+@contextmanager
+def building(builds: str, id: str) -> Iterator[str]:
+    """A path in the folder ``builds`` for the block to make ``id`` at, and to move away from.
+
+    What is still there at the end of the block is deleted. After the death of this process it is
+    free for the next ``sweep``.
+
+    Raises:
+        OperationError: the claim cannot be made.
+    """
+    path = f"{builds}/{passing_name(id)}"
+    claim = claim_new(path)
+    assert claim is not None, "a name of 96 random bits is new"
+    try:
+        yield path
+    except BaseException as error:
+        try:
+            delete(path)
+        except OperationError as failed:
+            error.add_note(f"it was left for the next start to clear: {failed}")
+        raise
+    finally:
+        claim.release()
+
+
+def publish(path: str, layer: str) -> None:
+    """Let the complete folder ``path`` appear as ``layer``, which must not be there.
+
+    Raises:
+        LayerError: there is a layer of that id already.
+        OperationError: the rename failed.
+    """
+    from reflayer.linux.renameat2 import RENAME_NOREPLACE, renameat2
+
+    old, new = os.fsencode(path), os.fsencode(layer)
+    try:
+        try:
+            renameat2(_AT_FDCWD, old, _AT_FDCWD, new, RENAME_NOREPLACE)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
+            _publish_in_turn(path, layer)
+    except FileExistsError as error:
+        raise taken(os.path.basename(layer)) from error
+    except OSError as error:
+        raise OperationError.from_os_error(error, new, "rename") from error
+
+
+def taken(id: str) -> LayerError:
+    """The error for a layer that is there already."""
+    return LayerError(f"layer {id} exists already")
+
+
+def _publish_in_turn(path: str, layer: str) -> None:
+    # rename(2) replaces an empty folder, and this file system knows no RENAME_NOREPLACE. All
+    # reflayer processes meet here then, so looking first is safe under a lock.
+    turn = f"{os.path.dirname(path)}/{os.path.basename(layer)}.publish"
+    claim: Claim | None = None
+    while claim is None:
+        claim = claim_new(turn)
+        if claim is None:
+            time.sleep(_PATIENCE)
+    try:
+        if os.path.lexists(layer):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        os.rename(path, layer)
+    finally:
+        claim.release()

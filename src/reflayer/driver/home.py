@@ -1,0 +1,56 @@
+"""A driver's folder: ``dir/`` with the layers, ``tmp/`` with those being built, ``trash/``."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from reflayer.errors import OperationError
+
+LAYERS = "dir"
+"""The folder of the layers, as in Docker's vfs driver."""
+
+BUILDS = "tmp"
+"""The folder in which layers are built."""
+
+TRASH = "trash"
+"""The folder of what is to be deleted."""
+
+TRASH_LOCK = "trash.lock"
+"""The file that is locked by the process which empties the trash."""
+
+_ACLS = ("system.posix_acl_access", "system.posix_acl_default")
+
+
+def make_home(home: str) -> None:
+    """Make the folder ``home`` and those in it, where they are absent; only the owner gets in.
+
+    Raises:
+        OperationError: one of them cannot be made.
+    """
+    try:
+        os.makedirs(home, 0o700, exist_ok=True)
+        if not os.path.exists(f"{home}/{TRASH_LOCK}"):  # now: on a full disk it could not be made
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            os.close(os.open(f"{home}/{TRASH_LOCK}", flags, 0o600))
+        for name in (LAYERS, BUILDS, TRASH):
+            _make_folder(f"{home}/{name}")
+    except OSError as error:
+        where = os.fsencode(error.filename or home)
+        raise OperationError.from_os_error(error, where, "make the driver's folder") from error
+
+
+def _make_folder(path: str) -> None:
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    # Layers are made in here: they must not take their group or an ACL from it.
+    os.chown(path, -1, os.getegid())
+    os.chmod(path, 0o700)
+    for attribute in _ACLS:
+        try:
+            os.removexattr(path, attribute)
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+                raise

@@ -1,0 +1,38 @@
+"""What a crash left: moved out of the way by the next start."""
+
+from __future__ import annotations
+
+import os
+
+from reflayer.driver.claims import LOCK, claim_left
+from reflayer.driver.home import BUILDS, TRASH
+from reflayer.errors import OperationError
+
+
+def sweep(home: str) -> None:
+    """Move the builds of processes that are dead to the trash; those of the living stay.
+
+    Raises:
+        OperationError: one of them cannot be moved.
+    """
+    for name in {name.removesuffix(LOCK) for name in os.listdir(f"{home}/{BUILDS}")}:
+        path = f"{home}/{BUILDS}/{name}"
+        try:
+            claim = claim_left(path)
+        except FileNotFoundError:
+            _discard(path, f"{home}/{TRASH}/{name}")  # without a lock file it is nobody's
+            continue
+        if claim is not None:
+            try:
+                _discard(path, f"{home}/{TRASH}/{name}")
+            finally:
+                claim.release()
+
+
+def _discard(path: str, trash: str) -> None:
+    try:
+        os.rename(path, trash)
+    except FileNotFoundError:
+        pass  # it was published, or only its claim was left
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(path), "rename") from error
