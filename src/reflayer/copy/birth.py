@@ -17,11 +17,11 @@ class Birth:
 
     __slots__ = ("gid", "powerful", "uid", "withheld")
 
-    def __init__(self, uid: int, gid: int, withheld: int) -> None:
+    def __init__(self, uid: int, gid: int, withheld: int, powerful: bool) -> None:
         self.uid = uid
         self.gid = gid
         self.withheld = withheld
-        self.powerful = os.geteuid() == 0
+        self.powerful = powerful
 
 
 def birth_in(folder: int) -> Birth:
@@ -34,6 +34,13 @@ def birth_in(folder: int) -> Birth:
     os.mkdir(probe, 0o777, dir_fd=folder)
     try:
         status = os.stat(probe, dir_fd=folder, follow_symlinks=False)
+        powerful = os.geteuid() == 0 and _may_all(probe, folder)
     finally:
         os.rmdir(probe, dir_fd=folder)
-    return Birth(status.st_uid, status.st_gid, 0o777 & ~status.st_mode)
+    return Birth(status.st_uid, status.st_gid, 0o777 & ~status.st_mode, powerful)
+
+
+def _may_all(probe: str, folder: int) -> bool:
+    # Root in a container may have lost its capabilities.
+    os.chmod(probe, 0, dir_fd=folder)
+    return os.access(probe, os.R_OK | os.W_OK, dir_fd=folder, effective_ids=True)

@@ -29,15 +29,15 @@ LADDER = ("reflink", "range", "stream")
 
 _STEP = 1 << 30  # bytes asked of one copy_file_range: far below its limit of 2 GiB - 4 KiB
 _BUFFER = 1 << 20  # bytes that stream reads at once
-_DOUBTS = 4  # EINVAL answers before a method that never worked is given up for a pair
 
-_NOT_SUPPORTED = {
-    # EINVAL is not here: it may speak of two files alone (ioctl_ficlone(2): one is NOCOW, or a
-    # swap file), so it lowers the pair of file systems only where the method never worked.
+NOT_SUPPORTED = {
+    # EINVAL is not here: it speaks of two files alone (ioctl_ficlone(2): only one is NOCOW), so it
+    # lowers the method for this file and says nothing of the next.
     "reflink": frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.ENOSYS}),
     "range": frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.ENOSYS}),
     "stream": frozenset[int](),
 }
+"""The answers of each method's call that mean that two file systems cannot."""
 
 
 class SizeChangedError(Exception):
@@ -51,7 +51,7 @@ class Content:
     """Copies contents by the best method that works, decided once for each source file system.
 
     Attributes:
-        moved: bytes of content by method, holes not counted.
+        moved: bytes of content by method; ``reflink`` counts a file's size, the others its data.
     """
 
     def __init__(self, method: str, fall_back: bool) -> None:
@@ -60,8 +60,6 @@ class Content:
         self.moved: dict[str, int] = {}
         self._rungs = LADDER[start:] if fall_back else (method,)
         self._decided: dict[int, str] = {}
-        self._proven: set[tuple[int, str]] = set()
-        self._doubts: dict[tuple[int, str], int] = {}
 
     def count(self) -> int:
         """How many bytes have been copied in all."""
@@ -81,25 +79,17 @@ class Content:
                 break
             except OSError as error:
                 method = self._lower(device, method, error)
-        if (device, method) not in self._proven:
-            self._proven.add((device, method))
         self.moved[method] = self.moved.get(method, 0) + moved
         if os.lseek(src, 0, os.SEEK_END) != size:
             raise SizeChangedError
 
     def _lower(self, device: int, method: str, error: OSError) -> str:
         """The method to try for this file after ``error``; remembered where the pair cannot."""
-        unsupported = error.errno in _NOT_SUPPORTED[method]
-        if not unsupported and (error.errno != errno.EINVAL or method == self._rungs[-1]):
+        unsupported = error.errno in NOT_SUPPORTED[method]
+        if method == self._rungs[-1] or not (unsupported or error.errno == errno.EINVAL):
             raise error
-        place = self._rungs.index(method) + 1
-        if place == len(self._rungs):
-            raise error
-        below = self._rungs[place]
-        pair = (device, method)
-        if not unsupported and pair not in self._proven:
-            self._doubts[pair] = self._doubts.get(pair, 0) + 1
-        if unsupported or self._doubts.get(pair, 0) >= _DOUBTS:
+        below = self._rungs[self._rungs.index(method) + 1]
+        if unsupported:
             self._decided[device] = below
         return below
 
@@ -143,17 +133,18 @@ def _stream_extent(src: int, dst: int, offset: int, end: int) -> None:
 def _extents(src: int, dst: int, size: int, move: Callable[[int, int, int, int], None]) -> int:
     """Move each part that holds data, leave the holes; return the bytes moved."""
     moved = 0
-    extents = list(_data(src, size))
-    if extents != [(0, size)]:
-        # First: a file system that expects a growing file to go on growing would fill the holes.
-        os.ftruncate(dst, size)
-    for start, end in extents:
+    for start, end in data_extents(src, size):
+        if not moved and (start, end) != (0, size):
+            # First: a file system that expects a growing file to go on growing fills the holes.
+            os.ftruncate(dst, size)
         move(src, dst, start, end)
         moved += end - start
+    if not moved:
+        os.ftruncate(dst, size)
     return moved
 
 
-def _data(src: int, size: int) -> Iterator[tuple[int, int]]:
+def data_extents(src: int, size: int) -> Iterator[tuple[int, int]]:
     """The parts of ``src`` below ``size`` that hold data (lseek(2): SEEK_DATA, SEEK_HOLE)."""
     if not hasattr(os, "SEEK_DATA"):
         yield 0, size
@@ -169,7 +160,12 @@ def _data(src: int, size: int) -> Iterator[tuple[int, int]]:
                 raise
             yield start, size  # a file system that does not know holes
             return
-        end = min(os.lseek(src, start, os.SEEK_HOLE), size)
+        try:
+            end = min(os.lseek(src, start, os.SEEK_HOLE), size)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # it ends before ``start`` now
+                raise SizeChangedError from error
+            raise
         if start >= end:
             return
         yield start, end

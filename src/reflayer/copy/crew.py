@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import time
@@ -43,7 +44,8 @@ class Crew:
         self._job = job
         self._birth = birth
         self._root = root
-        self._workers = min(workers, MOST_HANDS)
+        # memfd_create(2) and all else that hands share is Linux's.
+        self._workers = min(workers, MOST_HANDS) if hasattr(os, "memfd_create") else 1
         self._pool = pool or Pool(self._workers - 1)
         self._is_own_pool = pool is None
         self._helpers: list[Helper] = []
@@ -75,7 +77,9 @@ class Crew:
     def _pause(self, hand: Hand) -> None:
         """Between two entries: tell how far it is, call for help, give work away, see errors."""
         now = time.monotonic()
-        if len(self._helpers) + 1 < self._workers and now - self._started > _ALONE:
+        if len(self._helpers) + 1 < self._workers and (
+            now - self._started > _ALONE or self._pool.has_one_up()
+        ):
             self._hire()
         if self._progress is not None and now - self._told > _TELL:
             self._told = now
@@ -102,7 +106,12 @@ class Crew:
         self._helpers.append(helper)
         fds = [sharing.give_to.fileno(), sharing.take_from.fileno(), sharing.board.fd, self._root]
         birth = self._birth
-        helper.ask((self._job.pack(), self._workers, slot, birth.uid, birth.gid), fds)
+        settings = (birth.uid, birth.gid, birth.powerful)
+        try:
+            helper.ask((self._job.pack(), self._workers, slot, *settings), fds)
+        except ConnectionError:  # it died while it was waiting in the pool
+            self._helpers.remove(helper)
+            self._pool.bury(helper)
 
     def _finish_together(self, sharing: Sharing) -> None:
         """Work for the others until all is done, and gather what they report."""
@@ -124,8 +133,9 @@ class Crew:
                         self.hand.do(work)
                         board.rest()
             self._pause(self.hand)
-        if self._is_own_pool:
-            for helper in [h for n, h in enumerate(self._helpers, 1) if not board.joined(n)]:
+        absent = [h for n, h in enumerate(self._helpers, 1) if not board.joined(n)]
+        for helper in absent:
+            if self._is_own_pool or not helper.is_up():
                 self._helpers.remove(helper)
                 self._pool.bury(helper)  # it has only just been started
         for _ in self._helpers:

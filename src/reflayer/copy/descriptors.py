@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from array import array
 
@@ -27,9 +29,13 @@ def receive(source: socket.socket, size: int, most: int, flags: int = 0) -> tupl
         OSError: as recvmsg(2) says; BlockingIOError with MSG_DONTWAIT where there is none.
     """
     space = socket.CMSG_LEN(most * _SIZE)
-    message, extras, _, _ = source.recvmsg(size, space, flags | socket.MSG_CMSG_CLOEXEC)
+    message, extras, got, _ = source.recvmsg(size, space, flags | socket.MSG_CMSG_CLOEXEC)
     fds = array("i")
     for level, kind, data in extras:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % _SIZE])
+    if got & socket.MSG_CTRUNC:
+        for fd in fds:
+            os.close(fd)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return message, list(fds)

@@ -7,8 +7,9 @@ import os
 import stat
 
 from reflayer.copy.content import Content, SizeChangedError
-from reflayer.copy.folder import Folder, open_source
+from reflayer.copy.folder import OPEN_FILE, Folder, open_source
 from reflayer.copy.metadata import FailedError, Metadata, list_attributes
+from reflayer.copy.mounts import is_mount_point
 from reflayer.errors import CopyError
 
 TYPE_CHECKING = False
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from reflayer.copy.job import Job
     from reflayer.copy.links import Links
 
-# O_NONBLOCK: should the name have become a FIFO meanwhile, open(2) must not wait for a writer.
-_SRC_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DST_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _SPECIAL = {
@@ -55,10 +54,10 @@ class Entries:
         operation = "open"
         src = dst = -1
         try:
-            src = open_source(name, folder.src, _SRC_FILE)
+            src = open_source(name, folder.src, OPEN_FILE)
             status = os.fstat(src)
             if not stat.S_ISREG(status.st_mode):
-                raise failure(self._job, folder, name, "open", _CHANGED)
+                raise failure(self._job, folder, name, "open", CHANGED)
             attributes = list_attributes(src)
             mode = self._metadata.creation_mode(status.st_mode, attributes)
             operation = "create"
@@ -69,10 +68,10 @@ class Entries:
                 try:
                     dst = os.open(waiting, _DST_FILE, mode, dir_fd=self._links.folder())
                 except FileExistsError:
-                    self._link(folder, name, waiting)
+                    self._link(folder, name, waiting, status.st_nlink)
                     return
-                self._links.link(waiting, folder.dst, name)
-            if status.st_size and not self._is_border(folder, name):
+                self._links.link(waiting, folder.dst, name, status.st_nlink)
+            if status.st_size:
                 operation = "copy its content"
                 self._content.copy(src, dst, status.st_size, status.st_dev)
             operation = "set its times"
@@ -107,10 +106,10 @@ class Entries:
                 try:
                     kind = self._make(folder, name, status, self._links.folder(), waiting)
                 except FileExistsError:
-                    self._link(folder, name, waiting)
+                    self._link(folder, name, waiting, status.st_nlink)
                     return
                 if kind:
-                    self._links.link(waiting, folder.dst, name)
+                    self._links.link(waiting, folder.dst, name, status.st_nlink)
             if kind:
                 operation = "set its times"
                 self._metadata.finish_at(name, folder.src, folder.dst, status)
@@ -119,6 +118,40 @@ class Entries:
             raise failure(self._job, folder, name, operation, error) from error
         except FailedError as failed:
             raise failure(self._job, folder, name, failed.operation, failed.cause) from failed
+
+    def copy_mounted(self, folder: Folder, name: str) -> bool:
+        """Copy ``name`` of ``folder``, no folder, if something is mounted on it; else say False.
+
+        What the folder's listing tells of it is the type of the name below the mount. Where mounts
+        are not crossed an empty file stands for it.
+
+        Raises:
+            CopyError: a call failed.
+        """
+        operation = "stat"
+        dst = -1
+        try:
+            if not is_mount_point(self._job, folder, name):
+                return False
+            status = os.stat(name, dir_fd=folder.src, follow_symlinks=False)
+            if not self._job.cross_mounts:
+                operation = "create"
+                mode = self._metadata.creation_mode(status.st_mode, [])
+                dst = os.open(name, _DST_FILE, mode, dir_fd=folder.dst)
+                self._metadata.finish_file(-1, dst, status, [])
+                self._metadata.skip("mount")
+                self.made["file"] += 1
+        except OSError as error:
+            raise failure(self._job, folder, name, operation, error) from error
+        except FailedError as failed:
+            raise failure(self._job, folder, name, failed.operation, failed.cause) from failed
+        finally:
+            if dst >= 0:
+                os.close(dst)
+        if self._job.cross_mounts:
+            copy = self.copy_file if stat.S_ISREG(status.st_mode) else self.copy_special
+            copy(folder, name)
+        return True
 
     def _make(
         self, folder: Folder, name: str, status: os.stat_result, dst: int, dst_name: str
@@ -130,7 +163,7 @@ class Entries:
             return "symlink"
         kind = _SPECIAL.get(stat.S_IFMT(mode))
         if kind is None:
-            raise failure(self._job, folder, name, "stat", _CHANGED)
+            raise failure(self._job, folder, name, "stat", CHANGED)
         try:
             os.mknod(dst_name, mode, status.st_rdev, dir_fd=dst)
         except PermissionError as error:
@@ -139,27 +172,27 @@ class Entries:
             raise
         return kind
 
-    def _link(self, folder: Folder, name: str, waiting: str) -> None:
-        self._links.link(waiting, folder.dst, name)
+    def _link(self, folder: Folder, name: str, waiting: str, names: int) -> None:
+        self._links.link(waiting, folder.dst, name, names)
         self.made["hardlink"] = self.made.get("hardlink", 0) + 1
 
-    def _is_border(self, folder: Folder, name: str) -> bool:
-        """Whether something is mounted on the file, whose content then stays out."""
-        if not self._job.mounts or folder.relative(name) not in self._job.mounts:
-            return False
-        self._metadata.skip("mount")
-        return True
 
+CHANGED = OSError(errno.ESTALE, "it became another type of file during the copy")
+"""What a name met as one type and found as another fails with."""
 
-_CHANGED = OSError(errno.ESTALE, "it became another type of file during the copy")
+_MEANWHILE = {
+    errno.ENOENT: "it vanished during the copy",
+    # open(2): a link, no folder, a socket, where the folder's listing told otherwise
+    **dict.fromkeys((errno.ESTALE, errno.ELOOP, errno.ENOTDIR, errno.ENXIO), CHANGED.strerror),
+}
 
 
 def failure(job: Job, folder: Folder, name: str, operation: str, error: OSError) -> CopyError:
     """The error that names ``name`` of ``folder``, or the folder itself, as the user knows it."""
     path = folder.path(job, name)
-    if error.errno in (errno.ENOENT, errno.ESTALE) and operation in ("open", "stat"):
-        reason = error.strerror if error is _CHANGED else "it vanished during the copy"
-        return CopyError(path, operation, reason or "", error.errno)
+    reason = _MEANWHILE.get(error.errno or 0) if operation in ("open", "stat") else None
+    if reason is not None:
+        return CopyError(path, operation, reason, error.errno)
     return CopyError.from_os_error(error, path, operation)
 
 

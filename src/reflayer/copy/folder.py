@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from reflayer.copy.job import Job
 
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: should the name have become a FIFO meanwhile, open(2) must not wait for a writer.
+OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOATIME = getattr(os, "O_NOATIME", 0)
 
 
@@ -32,7 +34,7 @@ class Folder:
     )  # fmt: skip
 
     def __init__(self, parent: Folder | None, name: str, src: int, dst: int) -> None:
-        """Take over both descriptors of an open folder."""
+        """Take over both descriptors of an open folder; ``dst`` is -1 where only one is wanted."""
         self.parent = parent
         self.name = name
         self.src = src
@@ -69,7 +71,8 @@ class Folder:
     def shelve(self) -> None:
         """Shut both descriptors of a folder that ``reopen`` can find again; once is enough."""
         if self.src >= 0:
-            self._dst_id = identity(os.fstat(self.dst))
+            if self.dst >= 0:
+                self._dst_id = identity(os.fstat(self.dst))
             self.close()
 
     def reopen(self, child: Folder) -> None:
@@ -78,8 +81,9 @@ class Folder:
         Raises:
             OSError: ESTALE when the folder above ``child`` is another one now.
         """
-        self.src = _open_above(child.src, identity(self.status))
-        self.dst = _open_above(child.dst, self._dst_id)
+        self.src = open_above(child.src, identity(self.status))
+        if child.dst >= 0:
+            self.dst = open_above(child.dst, self._dst_id)
 
 
 def identity(status: os.stat_result) -> tuple[int, int]:
@@ -99,7 +103,12 @@ def open_source(name: str, parent: int, flags: int) -> int:
         return os.open(name, flags, dir_fd=parent)
 
 
-def _open_above(child: int, wanted: tuple[int, int]) -> int:
+def open_above(child: int, wanted: tuple[int, int]) -> int:
+    """Open the folder above the open folder ``child``.
+
+    Raises:
+        OSError: ESTALE when it is another one than ``wanted``.
+    """
     fd = open_source("..", child, OPEN_FOLDER)
     if identity(os.fstat(fd)) != wanted:
         os.close(fd)

@@ -8,13 +8,13 @@ from reflayer.copy.content import Content
 from reflayer.copy.entries import Entries, failure
 from reflayer.copy.folder import OPEN_FOLDER, Folder, identity, open_source
 from reflayer.copy.metadata import FailedError, Metadata
-from reflayer.copy.mounts import crosses_mount
-from reflayer.copy.split import FILE, FOLDER, Split
+from reflayer.copy.mounts import is_mount_point
+from reflayer.copy.split import BATCH, FILE, FOLDER, Split, read_names
 from reflayer.errors import CopyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from reflayer.copy.birth import Birth
     from reflayer.copy.job import Job
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reflayer.copy.split import Names
 
 _OPEN_LEVELS = 64  # folders whose descriptors stay open; those further up are shelved
-_PAUSE = 256  # names of one folder between two pauses
+_WAITS = 8  # folders at the most whose rest others make while this hand does something else
 
 
 class Hand:
@@ -47,6 +47,7 @@ class Hand:
         self.entries = Entries(job, self.content, self.metadata, links)
         self.stack: list[Folder] = []
         self.sharing: Sharing | None = None
+        self._waits = 0
         self._job = job
         self._powerful = birth.powerful
         self._pause = pause
@@ -110,9 +111,10 @@ class Hand:
             job = self._job
             if identity(status) == job.root:
                 raise CopyError(folder.path(job), "copy", "the destination is inside the source")
-            if not job.cross_mounts and (
-                (status.st_dev != parent.status.st_dev and crosses_mount(parent.src, name))
-                or (job.mounts and folder.relative() in job.mounts)
+            if (
+                (status.st_dev != parent.status.st_dev or name in job.mount_names)
+                and not job.cross_mounts
+                and is_mount_point(job, parent, name)
             ):
                 folder.is_border = True
         except BaseException as error:
@@ -141,38 +143,57 @@ class Hand:
 
     def _fill(self, folder: Folder) -> None:
         """Make every entry of ``folder``; child folders are made empty and noted for later."""
-        copy_file = self.entries.copy_file
-        names = 0
         split = None
         try:
-            with os.scandir(folder.src) as scan:
-                for entry in scan:
-                    if entry.is_file(follow_symlinks=False):
-                        copy_file(folder, entry.name)
-                    elif entry.is_dir(follow_symlinks=False):
-                        self._make_folder(folder, entry.name)
-                    else:
-                        self.entries.copy_special(folder, entry.name)
-                    names += 1
-                    if not names % _PAUSE:
-                        self._pause(self)
-                        if self.sharing is not None and self.sharing.board.calls():
-                            split = split or Split(self.sharing, folder)
-                            self._make(folder, split.give(scan))
+            scan = os.scandir(folder.src)
         except OSError as error:
             raise failure(self._job, folder, "", "read the folder", error) from error
+        try:
+            with scan:
+                while names := self._read(folder, scan):
+                    self._make(folder, names)
+                    if len(names) < BATCH:
+                        break
+                    self._pause(self)
+                    if self.sharing is not None and self._may_split(folder, self.sharing):
+                        split = split or Split(self.sharing, folder)
+                        names = self._read(folder, scan)
+                        if names and not split.give(names):
+                            self._make(folder, names)
         finally:
             if split:
+                self._waits += 1
                 split.wait(self.do)
+                self._waits -= 1
+
+    def _read(self, folder: Folder, scan: Iterator[os.DirEntry[str]]) -> Names:
+        try:
+            return read_names(scan)
+        except OSError as error:
+            raise failure(self._job, folder, "", "read the folder", error) from error
+
+    def _may_split(self, folder: Folder, sharing: Sharing) -> bool:
+        # Who waits for others works for others, and may come to wait there: not for ever deeper.
+        # A mode that shuts us out can be set only when all below is done, which others would not
+        # tell.
+        return (
+            sharing.board.calls()
+            and self._waits < _WAITS
+            and (self._powerful or folder.status.st_mode & 0o700 == 0o700)
+        )
 
     def _make(self, folder: Folder, names: Names) -> None:
+        entries = self.entries
+        mounted = self._job.mount_names
         for kind, name in names:
-            if kind == FILE:
-                self.entries.copy_file(folder, name)
-            elif kind == FOLDER:
+            if kind == FOLDER:
                 self._make_folder(folder, name)
+            elif name in mounted and entries.copy_mounted(folder, name):
+                pass
+            elif kind == FILE:
+                entries.copy_file(folder, name)
             else:
-                self.entries.copy_special(folder, name)
+                entries.copy_special(folder, name)
 
     def _make_folder(self, folder: Folder, name: str) -> None:
         try:
@@ -186,10 +207,10 @@ class Hand:
         """Close the innermost folder, all below which is done, and return to the one above."""
         folder = stack.pop()
         try:
-            if folder.mode is not None:
-                os.chmod(folder.dst, folder.mode)
             if stack and stack[-1].src < 0:
                 stack[-1].reopen(folder)
+            if folder.mode is not None:  # it may shut the way back
+                os.chmod(folder.dst, folder.mode)
         except OSError as error:
             raise failure(self._job, folder, "", "return to the parent", error) from error
         finally:

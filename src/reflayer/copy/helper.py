@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+from contextlib import suppress
 
 from reflayer.copy.birth import Birth
 from reflayer.copy.board import Board
@@ -35,6 +36,10 @@ def main() -> None:
     os.umask(0)
     caller = socket.socket(fileno=0)
     _thread.start_new_thread(_end_with, (caller.fileno(),))
+    try:
+        caller.send(marshal.dumps(("up",)))
+    except BrokenPipeError:
+        return
     while True:
         message, fds = receive(caller, MESSAGE, 4)
         if not message:
@@ -51,13 +56,13 @@ def _end_with(caller: int) -> None:
 
 def _join(caller: socket.socket, message: bytes, fds: list[int]) -> None:
     """Work along on the copy that ``message`` describes, until it ends or fails."""
-    job_values, hands, slot, uid, gid = marshal.loads(message)
+    job_values, hands, slot, uid, gid, powerful = marshal.loads(message)
     give_to, take_from, board_fd, root = fds
     board = Board(hands, slot, board_fd)
     links = Links(root, job_values[6])
     sharing = Sharing(board, socket.socket(fileno=give_to), socket.socket(fileno=take_from))
     try:
-        report = _work(caller, Job(*job_values), Birth(uid, gid, 0), links, sharing)
+        report = _work(caller, Job(*job_values), Birth(uid, gid, 0, powerful), links, sharing)
     finally:
         links.close()
         os.close(root)
@@ -82,7 +87,8 @@ def _work(
     try:
         while True:
             board.rest()
-            caller.send(marshal.dumps(("idle",)))
+            with suppress(BlockingIOError):  # the caller has not heard the last ones yet
+                caller.send(marshal.dumps(("idle",)), socket.MSG_DONTWAIT)
             work = sharing.take(wait=True)
             if work is None:
                 break

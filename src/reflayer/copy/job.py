@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 class Job:
     """One copy's settings, the same for all its hands.
@@ -13,6 +15,7 @@ class Job:
         ignore_refused: whether what only a privileged user may keep is left out and counted.
         cross_mounts: whether mount points inside the source are copied through.
         mounts: the mount points inside the source, as paths from its root.
+        mount_names: the last names of those: what is called otherwise is no mount point.
         links: name of the folder in the destination's root where inodes with several names wait.
         root: identity of the destination's root, which must not be met inside the source.
     """
@@ -23,6 +26,7 @@ class Job:
         "ignore_refused",
         "links",
         "method",
+        "mount_names",
         "mounts",
         "root",
         "source",
@@ -45,6 +49,7 @@ class Job:
         self.ignore_refused = ignore_refused
         self.cross_mounts = cross_mounts
         self.mounts = mounts
+        self.mount_names = frozenset(os.fsdecode(os.path.basename(path)) for path in mounts)
         self.links = links
         self.root = root
 

@@ -31,14 +31,23 @@ class Links:
             self._folder = os.open(self._name, OPEN_FOLDER, dir_fd=self._root)
         return self._folder
 
-    def link(self, waiting: str, dst: int, name: str) -> None:
-        """Give the inode that waits under the name ``waiting`` the name ``name`` in ``dst``."""
+    def link(self, waiting: str, dst: int, name: str, names: int) -> None:
+        """Give the inode that waits under the name ``waiting`` the name ``name`` in ``dst``.
+
+        ``names`` is how many its original has.
+
+        Raises:
+            OSError: EMLINK when there are more than this file system can give an inode.
+        """
         try:
             os.link(waiting, name, src_dir_fd=self.folder(), dst_dir_fd=dst, follow_symlinks=False)
         except OSError as error:
             if error.errno != errno.EMLINK:
                 raise
-            # The waiting name takes one of the file system's last places: it is the last link.
+            most = os.stat(waiting, dir_fd=self.folder(), follow_symlinks=False).st_nlink
+            if names > most:
+                raise
+            # The waiting name takes the last place that there is, and this is the last name.
             os.rename(waiting, name, src_dir_fd=self.folder(), dst_dir_fd=dst)
 
     def close(self) -> None:

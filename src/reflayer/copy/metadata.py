@@ -62,7 +62,7 @@ class Metadata:
         A ``user`` attribute needs write permission by mode, even on a descriptor open for writing
         (xattr(7)).
         """
-        mode &= 0o7777
+        mode &= 0o777  # a setuid bit must not stand beside the wrong owner, even for a moment
         return mode | 0o600 if attributes and not self._birth.powerful else mode
 
     def finish_file(
@@ -84,10 +84,8 @@ class Metadata:
             self._chmod(dst, mode & 0o7777)
         os.utime(dst, ns=(status.st_atime_ns, status.st_mtime_ns))
 
-    def finish_folder(
-        self, src: int, dst: int, status: os.stat_result, mode: int, created_mode: int = 0o700
-    ) -> None:
-        """Set all of a folder ``dst`` that has ``created_mode``: as ``src``, but with ``mode``.
+    def finish_folder(self, src: int, dst: int, status: os.stat_result, mode: int) -> None:
+        """Set all of a folder ``dst`` that was made with mode 0700: as ``src``, but with ``mode``.
 
         Raises:
             FailedError: a call failed.
@@ -97,7 +95,7 @@ class Metadata:
         attributes = list_attributes(src)
         if attributes:
             self._copy_attributes(attributes, src, dst)
-        if attributes or mode != created_mode:
+        if attributes or mode != 0o700 & ~self._birth.withheld:
             self._chmod(dst, mode)
         try:
             os.utime(dst, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -126,7 +124,7 @@ class Metadata:
             )
         mode = status.st_mode
         if not stat.S_ISLNK(mode) and (attributes or mode & (self._birth.withheld | _SPECIAL_BITS)):
-            self._chmod_at(dst, name, mode & 0o7777)
+            self.chmod_at(dst, name, mode & 0o7777)
         times = (status.st_atime_ns, status.st_mtime_ns)
         os.utime(name, ns=times, dir_fd=dst, follow_symlinks=False)
 
@@ -143,7 +141,12 @@ class Metadata:
         except OSError as error:
             raise FailedError("chmod", error) from error
 
-    def _chmod_at(self, dst: int, name: str, mode: int) -> None:
+    def chmod_at(self, dst: int, name: str, mode: int) -> None:
+        """Set the mode of ``name``, which is no symbolic link, in the open folder ``dst``.
+
+        Raises:
+            FailedError: a call failed.
+        """
         # fchmodat(2) would follow a link; a descriptor that only names the inode cannot.
         try:
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dst)
@@ -165,17 +168,24 @@ class Metadata:
     def _copy_attribute(
         self, attribute: str, get: Callable[[str], bytes], put: Callable[[str, bytes], None]
     ) -> None:
-        try:
-            value = get(attribute)
-        except OSError as error:
-            if error.errno in _UNREADABLE:
-                return
-            raise FailedError(f"getxattr {attribute}", error) from error
+        value = read_attribute(attribute, get)
+        if value is None:
+            return
         try:
             put(attribute, value)
         except OSError as error:
             if not self.refused("xattr", error):
                 raise FailedError(f"setxattr {attribute}", error) from error
+
+
+def read_attribute(attribute: str, get: Callable[[str], bytes]) -> bytes | None:
+    """The value that ``get`` has of ``attribute``; None where it may not be read or has gone."""
+    try:
+        return get(attribute)
+    except OSError as error:
+        if error.errno in _UNREADABLE:
+            return None
+        raise FailedError(f"getxattr {attribute}", error) from error
 
 
 def list_attributes(fd: int) -> list[str]:

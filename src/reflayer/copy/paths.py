@@ -13,7 +13,7 @@ from reflayer.errors import CopyError
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
-_INHERITED = ("system.posix_acl_access", "system.posix_acl_default")
+_ATTRIBUTES = ("user.", "trusted.", "system.posix_acl_access", "system.posix_acl_default")
 
 
 def open_source_root(path: bytes) -> int:
@@ -49,8 +49,9 @@ class Destination:
             CopyError: it is neither absent nor an empty folder, or its parent is not there.
         """
         self.fd = -1
-        self._inherited: dict[str, bytes] = {}
-        self.path = path.rstrip(b"/") or b"/"
+        self._attributes: dict[str, bytes] = {}
+        self._made = False
+        self.path = path if path.strip(b"/") == b"" else path.rstrip(b"/")
         try:
             status = os.lstat(self.path)
         except FileNotFoundError:
@@ -66,9 +67,15 @@ class Destination:
             self._place = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise CopyError.from_os_error(error, place, "open") from error
-        if self._before and os.listdir(self._place):
+        try:
+            if self._before and os.listdir(self._place):
+                raise CopyError(path, "create", "the folder is not empty", errno.ENOTEMPTY)
+        except OSError as error:
             self.close()
-            raise CopyError(path, "create", "the folder is not empty", errno.ENOTEMPTY)
+            raise CopyError.from_os_error(error, path, "look whether it is empty") from error
+        except CopyError:
+            self.close()
+            raise
 
     @property
     def place(self) -> int:
@@ -107,6 +114,7 @@ class Destination:
             if self._before is None:
                 name = os.path.basename(self.path)
                 os.mkdir(name, 0o700, dir_fd=self._place)
+                self._made = True
                 self.fd = os.open(name, OPEN_FOLDER, dir_fd=self._place)
             else:
                 self.fd = os.dup(self._place)
@@ -116,17 +124,19 @@ class Destination:
             raise CopyError.from_os_error(error, self.path, "create") from error
 
     def _disinherit(self) -> None:
-        # What is made in here must not take its group or ACL from it; all is set again at the end.
+        # What is made in here must not take its group or ACL from it, and a folder that was there
+        # becomes as one that is made now; all is set again at the end.
         status = os.fstat(self.fd)
-        if status.st_gid != os.getegid():
-            # Not our folder? What is made inside is looked at before it is relied on.
+        if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+            # A file system may have its own mind: what is made inside is looked at, too.
             with suppress(PermissionError):
-                os.chown(self.fd, -1, os.getegid())
+                os.chown(self.fd, os.geteuid(), os.getegid())
         if hasattr(os, "listxattr"):
             try:
-                for attribute in set(os.listxattr(self.fd)).intersection(_INHERITED):
-                    self._inherited[attribute] = os.getxattr(self.fd, attribute)
-                    os.removexattr(self.fd, attribute)
+                for attribute in os.listxattr(self.fd):
+                    if attribute.startswith(_ATTRIBUTES):
+                        self._attributes[attribute] = os.getxattr(self.fd, attribute)
+                        os.removexattr(self.fd, attribute)
             except OSError as error:
                 if error.errno != errno.EOPNOTSUPP:
                     raise
@@ -138,16 +148,18 @@ class Destination:
         if self.fd >= 0:
             empty_folder(os.dup(self.fd), self.path)
             self._restore()
-        if self._before is None:
+        if self._made:
             with suppress(FileNotFoundError):
                 os.rmdir(os.path.basename(self.path), dir_fd=self._place)
 
     def _restore(self) -> None:
         if self._before is None:
             return
-        if os.fstat(self.fd).st_gid != self._before.st_gid:
-            os.chown(self.fd, -1, self._before.st_gid)
-        for attribute, value in self._inherited.items():
+        owner = self._before.st_uid, self._before.st_gid
+        status = os.fstat(self.fd)
+        if (status.st_uid, status.st_gid) != owner:
+            os.chown(self.fd, *owner)
+        for attribute, value in self._attributes.items():
             os.setxattr(self.fd, attribute, value)
         os.chmod(self.fd, stat.S_IMODE(self._before.st_mode))
         os.utime(self.fd, ns=(self._before.st_atime_ns, self._before.st_mtime_ns))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
-from reflayer.copy.content import copy_file_range, ficlone
-from reflayer.copy.folder import OPEN_FOLDER, open_source
+from reflayer.copy.content import NOT_SUPPORTED, copy_file_range, ficlone
+from reflayer.copy.folder import OPEN_FILE, OPEN_FOLDER, open_source
 
 _DEPTH = 32  # levels that are searched for a file to try with
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
@@ -19,13 +19,14 @@ def why_not(method: str, src: int, dst: int) -> OSError | None:
 
     Args:
         method: ``reflink``, ``range`` or ``stream``.
-        src: open folder; searched for a file that is not empty. Without one everything works.
+        src: open folder; searched for a file that is not empty, on its own file system only.
+            Without one everything works.
         dst: open folder on the destination's file system, which is left as it was.
 
     Raises:
         OSError: the source cannot be read or the destination not be written for another reason.
     """
-    file = _first_file(src, _DEPTH)
+    file = -1 if method == "stream" else _first_file(src, os.fstat(src).st_dev, _DEPTH)
     if file < 0:
         return None
     try:
@@ -33,10 +34,12 @@ def why_not(method: str, src: int, dst: int) -> OSError | None:
         try:
             if method == "reflink":
                 ficlone(scratch, file)
-            elif method == "range":
+            else:
                 copy_file_range(file, scratch, 1, 0)
         except OSError as error:
-            return error
+            if error.errno in NOT_SUPPORTED[method] or error.errno == errno.EINVAL:
+                return error
+            raise
         finally:
             os.close(scratch)
     finally:
@@ -44,19 +47,21 @@ def why_not(method: str, src: int, dst: int) -> OSError | None:
     return None
 
 
-def _first_file(folder: int, depth: int) -> int:
+def _first_file(folder: int, device: int, depth: int) -> int:
     """Open the first regular file with content below ``folder``; -1 where there is none."""
     folders = []
+    if os.fstat(folder).st_dev != device:
+        return -1
     with os.scandir(folder) as scan:
         for entry in scan:
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.name)
             elif entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_size:
-                return open_source(entry.name, folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                return open_source(entry.name, folder, OPEN_FILE)
     for name in folders if depth else ():
         child = open_source(name, folder, OPEN_FOLDER)
         try:
-            file = _first_file(child, depth - 1)
+            file = _first_file(child, device, depth - 1)
         finally:
             os.close(child)
         if file >= 0:

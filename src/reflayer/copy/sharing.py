@@ -6,6 +6,7 @@ path is resolved again: either a whole folder to copy, or some names of a folder
 
 from __future__ import annotations
 
+import errno
 import marshal
 import os
 import socket
@@ -22,6 +23,8 @@ _MESSAGE = 1 << 17  # bytes of one piece of work at the most: half of a socket's
 _PATH = 1 << 14  # bytes of a path in one piece: all of it, but for monsters
 
 _END = b"end"
+# sendmsg(2), unix(7): no room, or too many descriptors of this user on their way
+_FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.EMSGSIZE, errno.ETOOMANYREFS})
 
 
 class Work:
@@ -69,14 +72,17 @@ class Sharing:
         Both descriptors of ``folder`` stay open here.
         """
         path = folder.relative()[-_PATH:]
-        message = marshal.dumps((path, folder.is_border, names))
+        packed = names and b"/".join(os.fsencode(kind + name) for kind, name in names)
+        message = marshal.dumps((path, folder.is_border, packed))
         fds = [folder.src, folder.dst] if done < 0 else [folder.src, folder.dst, done]
         self.board.gave()
         try:
             send(self.give_to, message, fds, socket.MSG_DONTWAIT)
-        except BlockingIOError:
+        except OSError as error:
             self.board.gave(-1)
-            return False
+            if error.errno in _FULL:
+                return False
+            raise
         return True
 
     def take(self, wait: bool) -> Work | None:
@@ -88,7 +94,8 @@ class Sharing:
         if message == _END:
             return None
         self.board.took()
-        path, is_border, names = marshal.loads(message)
+        path, is_border, packed = marshal.loads(message)
+        names = packed and [(n[0], n[1:]) for n in os.fsdecode(packed).split("/")]
         folder = Folder(None, os.fsdecode(path), fds[0], fds[1])
         folder.is_border = is_border
         return Work(folder, names, fds[2] if len(fds) > 2 else -1)

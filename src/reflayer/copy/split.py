@@ -18,7 +18,24 @@ if TYPE_CHECKING:
 FILE, FOLDER, SPECIAL = "f", "d", "s"
 """What stands beside a name for its type."""
 
-_BATCH = 256  # names given at once: 64 KiB at the most, and some milliseconds of work
+BATCH = 256
+"""Names read, and given, at once: 65 KiB at the most, and some milliseconds of work."""
+
+
+def read_names(scan: Iterator[os.DirEntry[str]]) -> Names:
+    """The next names of ``scan``, each with its type; fewer than ``BATCH`` at its end.
+
+    Raises:
+        OSError: as getdents(2) says.
+    """
+    return [
+        (FILE if entry.is_file(follow_symlinks=False) else _other_type(entry), entry.name)
+        for entry in islice(scan, BATCH)
+    ]
+
+
+def _other_type(entry: os.DirEntry[str]) -> str:
+    return FOLDER if entry.is_dir(follow_symlinks=False) else SPECIAL
 
 
 class Split:
@@ -33,12 +50,9 @@ class Split:
         self._folder = folder
         self._reading, self._writing = os.pipe()
 
-    def give(self, scan: Iterator[os.DirEntry[str]]) -> Names:
-        """Give the next names of ``scan`` away; return those that are left to the caller."""
-        names = [(_type(entry), entry.name) for entry in islice(scan, _BATCH)]
-        if names and self._sharing.give(self._folder, names, self._writing):
-            return []
-        return names
+    def give(self, names: Names) -> bool:
+        """Give ``names`` away; False where nobody takes them."""
+        return self._sharing.give(self._folder, names, self._writing)
 
     def wait(self, do: Callable[[Work], None]) -> None:
         """Wait until all that was given is made, and ``do`` what else there is meanwhile."""
@@ -56,9 +70,3 @@ class Split:
                     do(work)
         finally:
             os.close(self._reading)
-
-
-def _type(entry: os.DirEntry[str]) -> str:
-    if entry.is_file(follow_symlinks=False):
-        return FILE
-    return FOLDER if entry.is_dir(follow_symlinks=False) else SPECIAL

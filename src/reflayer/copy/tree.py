@@ -23,9 +23,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from reflayer.copy.hand import Hand
+    from reflayer.copy.birth import Birth
     from reflayer.copy.helpers import Pool
     from reflayer.copy.paths import AnyPath
+
+    Counts = tuple[dict[str, int], dict[str, int], dict[str, int]]  # as CopyReport has them
 
 METHODS = ("auto", *LADDER, "tar")
 """The names of the methods that ``copy_tree`` takes."""
@@ -59,7 +61,7 @@ def copy_tree(
         cross_mounts: copy what is mounted inside ``src`` too; otherwise an empty folder (or file)
             stands in each mount point's place.
         workers: processes that work on it, this one included; by default the processors that this
-            process may use. A small tree never waits for one to start.
+            process may use. A small tree never waits for one to start; ``tar`` takes none.
         pool: helper processes that are there already; by default they are started and ended here.
         progress: called some times a second with the entries and bytes copied so far.
 
@@ -84,18 +86,16 @@ def copy_tree(
                 _refuse_unsupported(method, source, destination, src_path)
             destination.make()
             try:
-                root = Folder(None, "", os.dup(source), os.dup(destination.fd))
-                job = Job(
-                    source=src_path,
-                    method=LADDER[0] if method == "auto" else method,
-                    fall_back=method == "auto",
-                    ignore_refused=ownership == "ignore",
-                    cross_mounts=cross_mounts,
-                    mounts=frozenset() if cross_mounts else mounts_below(source),
-                    links=f".reflayer-links-{os.urandom(8).hex()}",
-                    root=identity(os.fstat(destination.fd)),
+                job, root, birth = _prepare(
+                    source, destination.fd, src_path, method, ownership == "ignore", cross_mounts
                 )
-                hand = _copy(job, root, destination.fd, workers or usable_cpus(), pool, progress)
+                if method == "tar":
+                    from reflayer.copy.tar import copy_as_tar  # costs start-up time
+
+                    counts = copy_as_tar(job, root, birth, progress)
+                else:
+                    hands = workers or usable_cpus()
+                    counts = _copy(job, root, birth, destination.fd, hands, pool, progress)
             except BaseException:
                 destination.undo()
                 raise
@@ -103,12 +103,12 @@ def copy_tree(
             destination.close()
     finally:
         os.close(source)
-    moved, made = hand.content.moved, hand.entries.made
+    made, moved, skipped = counts
     return CopyReport(
         method=next((rung for rung in LADDER if rung in moved), method),
-        entries={**made, "directory": made["directory"] + 1},
+        entries=made,
         bytes=moved,
-        skipped=hand.metadata.skipped,
+        skipped=skipped,
         seconds=time.monotonic() - started,
     )
 
@@ -123,35 +123,54 @@ def _refuse_unsupported(method: str, source: int, destination: Destination, path
         raise CopyError(destination.path, method, reason, refusal.errno)
 
 
+def _prepare(
+    source: int, dst: int, path: bytes, method: str, ignore_refused: bool, cross_mounts: bool
+) -> tuple[Job, Folder, Birth]:
+    try:
+        job = Job(
+            source=path,
+            method=LADDER[0] if method == "auto" else method,
+            fall_back=method == "auto",
+            ignore_refused=ignore_refused,
+            cross_mounts=cross_mounts,
+            mounts=mounts_below(source),
+            links=f".reflayer-links-{os.urandom(8).hex()}",
+            root=identity(os.fstat(dst)),
+        )
+        birth = birth_in(dst)
+        return job, Folder(None, "", os.dup(source), os.dup(dst)), birth
+    except OSError as error:
+        raise CopyError.from_os_error(error, path, "prepare the copy") from error
+
+
 def _copy(
     job: Job,
     root: Folder,
+    birth: Birth,
     dst: int,
     workers: int,
     pool: Pool | None,
     progress: Callable[[int, int], None] | None,
-) -> Hand:
+) -> Counts:
     """Copy all below ``root`` into ``dst``, and the root's own metadata last of all."""
     status = root.status
-    try:
-        birth = birth_in(dst)
-    except OSError as error:
-        root.close()
-        raise CopyError.from_os_error(error, job.source, "make a folder in the copy") from error
     links = Links(dst, job.links)
     src = os.dup(root.src)
     try:
         crew = Crew(job, birth, links, dst, workers, pool, progress)
         crew.copy(root)
-        links.clear()
-        crew.hand.metadata.finish_folder(src, dst, status, status.st_mode & 0o7777)
-    except FailedError as failed:
-        raise CopyError.from_os_error(failed.cause, job.source, failed.operation) from failed
-    except OSError as error:
-        raise CopyError.from_os_error(error, job.source, "finish the copy") from error
+        hand = crew.hand
+        try:
+            links.clear()
+            hand.metadata.finish_folder(src, dst, status, status.st_mode & 0o7777)
+        except FailedError as failed:
+            raise CopyError.from_os_error(failed.cause, job.source, failed.operation) from failed
+        except OSError as error:
+            raise CopyError.from_os_error(error, job.source, "finish the copy") from error
     finally:
         os.close(src)
         links.close()
+    hand.entries.made["directory"] += 1
     if progress is not None:
-        progress(crew.hand.entries.count(), crew.hand.content.count())
-    return crew.hand
+        progress(hand.entries.count(), hand.content.count())
+    return hand.entries.made, hand.content.moved, hand.metadata.skipped
