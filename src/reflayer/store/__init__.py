@@ -1,0 +1,41 @@
+"""Images and containers of one machine: what exists, who uses what, what can go.
+
+In a store's folder ROOT are:
+
+- ``reflayer.db``: the SQLite database, which says what exists and who uses what;
+- ``content/``: the blobs of images, an OCI image layout;
+- ``layers/``: a driver's home, with one folder for each unpacked chain and each container;
+- ``lock``, ``locks/``: lock files (flock(2)), of the whole store and of single chains.
+
+**The order.** Whoever makes a container *shares* ``lock`` from before the first blob comes in until
+all is recorded, and then it goes like this:
+
+1. the blobs come into ``content/``, each verified, and written out;
+2. under the chain's own lock: the layer is built, written out and renamed into place, and then
+   recorded (who wanted the same chain meanwhile waits for the lock, and finds the record);
+3. the container's folder is cloned from it and renamed into place;
+4. one transaction records the image, its blobs, its names, and the container.
+
+So at any moment a record's folder is there, and everything else that is there is either being
+made by somebody who shares ``lock``, or garbage. Removing goes the other way: a container's folder
+first, and then its record; an image only loses its record.
+
+**Collecting.** Who gets ``lock`` for himself knows that nobody is making anything: all blobs,
+layers and folders that no record needs are garbage, and so are records whose folder is gone.
+``collect`` takes the lock only if it is free. It runs before and after each creation and after each
+removal, so whoever comes last removes what others had to leave, and a crash is cleared by the next
+start. Half-made layers (``layers/tmp``), those that are being deleted (``layers/trash``) and
+half-made blobs are no business of it: the driver and the content store clear them, under locks of
+their own.
+
+A transaction never waits for a lock file, and no two chains are locked at once: nobody waits in a
+ring.
+"""
+
+from __future__ import annotations
+
+from reflayer.store.parts import default_root
+from reflayer.store.records import Container, StoredImage
+from reflayer.store.store import Store
+
+__all__ = ["Container", "Store", "StoredImage", "default_root"]

@@ -1,0 +1,191 @@
+"""What a user calls an image becomes an image whose layer is there, wherever it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reflayer.errors import OperationError, StoreError, printable
+from reflayer.store import records
+from reflayer.store.find import find_image
+from reflayer.store.locks import locked
+from reflayer.store.names import new_id
+from reflayer.store.records import StoredImage, StoredLayer, descriptor
+from reflayer.store.unpack import cloning, layer_of, layer_there, refuse_incomplete, unpack
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from reflayer.images import Image, Platform, RootFs, Source
+    from reflayer.store.parts import Parts
+    from reflayer.store.unpack import Progress
+
+_UNSETTLED = 2.0  # seconds in which a file can change again without its times telling
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """An image whose layer is there and recorded, and what is to be recorded of itself.
+
+    Attributes:
+        image: its record; ``names`` are those that move to it.
+        blobs: the digests of all that it refers to.
+        called: what to call it in a container's record.
+        stamp: what tells whether its source is still the same; empty where that is not known.
+    """
+
+    image: StoredImage
+    blobs: frozenset[str]
+    called: str
+    stamp: str = ""
+
+
+def bring(
+    text: str,
+    platform: Platform | None,
+    pull: str,
+    parts: Parts,
+    until: ExitStack,
+    progress: Progress | None,
+) -> Brought:
+    """Fetch and unpack what is not there of the image ``text``.
+
+    The caller shares the store's lock until the image is recorded.
+
+    Args:
+        text: ``oci:DIR[:TAG]``, ``docker-archive:FILE[:REF]``, ``tar:FILE``, ``rootfs:DIR``, or
+            the name or id of an image that is in the store.
+        platform: which of several to take, or None for what this machine runs.
+        pull: ``missing``, or ``always`` to take in a folder anew that was taken in before.
+        parts: the store's.
+        until: gets what has to be held until the image is recorded.
+        progress: is told the stages ``fetch``, ``clone`` and ``unpack``.
+
+    Raises:
+        ReflayerError: it cannot be had.
+    """
+    from reflayer.images import Reference, RootFs, open_source
+
+    with parts.database.reading() as db:
+        known = records.image_with_full_id(db, text)
+    if known is None:
+        source = open_source(text)
+        if isinstance(source, RootFs):
+            return _from_folder(source, pull, parts, until, progress)
+        if not isinstance(source, Reference):
+            return _from_source(source, platform, parts, progress)
+        with parts.database.reading() as db:
+            known, _ = find_image(db, text)
+    if pull == "always":
+        raise StoreError(f"{printable(text)}: cannot be pulled: registries are not spoken yet")
+    if platform is not None and known.platform not in map(str, platform.fitting()):
+        raise StoreError(f"{printable(text)}: is for {known.platform}, not for {platform}")
+    return _from_store(known, text, parts, progress)
+
+
+def _from_source(
+    source: Source, platform: Platform | None, parts: Parts, progress: Progress | None
+) -> Brought:
+    """From a local transport, which is asked anew each time: its tag may have moved."""
+    name = source.name
+    stamp = _stamp(name)
+    with parts.database.reading() as db:
+        known = records.image_named(db, name, stamp) if stamp else None
+    if known is not None and (platform is None or known.platform == str(platform)):
+        image = _read(known, parts)
+    else:
+        image = source.fetch(parts.content, platform, progress)
+    unpack(image, parts, progress)
+    return Brought(_record(image, (name,)), _blobs(image), name, stamp)
+
+
+def _from_store(known: StoredImage, text: str, parts: Parts, progress: Progress | None) -> Brought:
+    if known.manifest is None:
+        layer = layer_there(known.layer, parts)
+        if layer is None:
+            raise StoreError(f"{printable(text)}: its layer is gone: take it in anew by rootfs:DIR")
+        refuse_incomplete(layer, parts)
+        return Brought(known, frozenset(), text)
+    image = _read(known, parts)
+    unpack(image, parts, progress)
+    return Brought(_record(image, ()), _blobs(image), text)
+
+
+def _from_folder(
+    source: RootFs, pull: str, parts: Parts, until: ExitStack, progress: Progress | None
+) -> Brought:
+    """From a folder, which is cloned at its first use; others who want it wait until then."""
+    from reflayer.copy import copy_tree
+
+    digest = hashlib.sha256(os.fsencode(source.name)).hexdigest()
+    until.enter_context(locked(parts.lock_of(f"rootfs-{digest}")))
+    with parts.database.reading() as db:
+        known = records.image_named(db, source.name)
+    layer = None if known is None else layer_there(known.layer, parts)
+    if known is not None and layer is not None and pull != "always":
+        refuse_incomplete(layer, parts)
+        return Brought(known, frozenset(), source.name)
+    layer_id = new_id()
+    with parts.driver.build(layer_id) as folder:
+        report = copy_tree(
+            source.path, folder, ownership=parts.ownership, progress=cloning(progress)
+        )
+    with parts.database.writing() as db:
+        size = sum(report.bytes.values())
+        records.add_layer(db, StoredLayer(layer_id, size, report.skipped))
+    name, platform = source.name, _machine()
+    image = StoredImage(f"sha256:{layer_id}", (name,), platform, None, layer_id, None, None)
+    return Brought(image, frozenset(), name)
+
+
+def _machine() -> str:
+    from reflayer.images import Platform
+
+    return str(Platform.of_machine())
+
+
+def _read(known: StoredImage, parts: Parts) -> Image:
+    """An image of the store, from its blobs."""
+    from reflayer.images import read_image
+
+    assert known.manifest is not None
+    return read_image(parts.content, descriptor(known.manifest))
+
+
+def _record(image: Image, names: tuple[str, ...]) -> StoredImage:
+    return StoredImage(
+        id=image.id,
+        names=names,
+        platform=str(image.platform),
+        created=image.created,
+        layer=layer_of(image),
+        manifest=json.dumps(image.manifest.as_json()),
+        size=None,
+    )
+
+
+def _blobs(image: Image) -> frozenset[str]:
+    descriptors = (image.manifest, image.config, *image.layers)
+    return frozenset(descriptor.digest for descriptor in descriptors)
+
+
+def _stamp(name: str) -> str:
+    """What tells that a ``tar:`` file is the same as before, whose digest takes reading all of it.
+
+    Empty for others, and for a file that was changed just now.
+    """
+    transport, _, path = name.partition(":")
+    if transport != "tar":
+        return ""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(path), "stat") from error
+    if time.time() - status.st_ctime < _UNSETTLED:
+        return ""
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return ":".join(map(str, (status.st_dev, status.st_ino, status.st_size, *times)))

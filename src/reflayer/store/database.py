@@ -1,0 +1,165 @@
+"""The store's SQLite database: its schema, and transactions that end in one clear line."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+from reflayer.errors import OperationError, StoreError
+from reflayer.store.locks import locked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCHEMA_VERSION = 1
+"""What ``user_version`` says; a database with a higher one is another, newer reflayer's."""
+
+_SCHEMA = """
+CREATE TABLE layers (
+    id TEXT PRIMARY KEY,      -- the folder's name in the driver's home
+    size INTEGER NOT NULL,    -- bytes of what was unpacked
+    skipped TEXT NOT NULL     -- how many things ownership="ignore" left out, by kind, as JSON
+);
+CREATE TABLE images (
+    id TEXT PRIMARY KEY,      -- digest of the config; of a folder that was taken in: random
+    manifest TEXT,            -- its descriptor as JSON; NULL: a folder that was taken in
+    platform TEXT NOT NULL,
+    created TEXT,             -- RFC 3339, as the config has it
+    layer TEXT NOT NULL       -- the id of the layer of its top chain, whether it is there or not
+);
+CREATE TABLE names (
+    name TEXT PRIMARY KEY,
+    image TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    stamp TEXT NOT NULL       -- what tells that its source is unchanged; empty: unknown
+);
+CREATE TABLE blobs (
+    image TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    digest TEXT NOT NULL,
+    PRIMARY KEY (image, digest)
+);
+CREATE TABLE containers (
+    id TEXT PRIMARY KEY,      -- the folder's name in the driver's home, too
+    name TEXT NOT NULL UNIQUE,
+    image TEXT NOT NULL REFERENCES images (id),
+    image_name TEXT NOT NULL, -- what it was asked for by, when the container was made
+    created REAL NOT NULL     -- seconds since 1970
+);
+CREATE INDEX names_by_image ON names (image);
+CREATE INDEX containers_by_image ON containers (image);
+"""
+_PATIENCE = 60.0  # seconds to wait for another process's transaction, all of which are short
+
+
+class Database:
+    """The database in the file ``path``; each transaction opens it anew, so any thread may."""
+
+    def __init__(self, path: str, lock: str) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            path: the database's file.
+            lock: the lock file under which it is made.
+        """
+        self._path = path
+        self._lock = lock
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection for reading, at one moment's state; to an empty database if there is none.
+
+        Raises:
+            StoreError: it cannot be read, is none, or is of a newer schema.
+        """
+        with self._told():
+            if _is_there(self._path):
+                with closing(self._connect()) as db:
+                    if _version(db) == SCHEMA_VERSION:
+                        db.execute("BEGIN")
+                        yield db
+                        return
+            with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+                db.executescript(_SCHEMA)
+                yield db
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A connection in a transaction: durable when the block has ended, undone if it raises.
+
+        Raises:
+            StoreError: it cannot be written, is none, or is of a newer schema.
+        """
+        with self._told(), closing(self._connect()) as db:
+            if _version(db) != SCHEMA_VERSION:
+                self._make()
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                if db.in_transaction:  # SQLite has ended it where the disk is full
+                    db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
+        try:
+            db.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
+            db.execute("PRAGMA foreign_keys = ON")
+            version = _version(db)
+            if version > SCHEMA_VERSION:
+                raise StoreError(
+                    f"{self._path}: a newer reflayer made this store (schema {version}, this one "
+                    f"knows {SCHEMA_VERSION}): use that one, or another --root"
+                )
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _make(self) -> None:
+        # Alone: SQLite does not wait for others while it changes to the write-ahead log.
+        with locked(self._lock), closing(self._connect()) as db:
+            if _version(db) == SCHEMA_VERSION:
+                return
+            db.execute("PRAGMA journal_mode = WAL")
+            db.executescript(
+                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Whatever SQLite raises becomes one line with the file's name."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            name = getattr(error, "sqlite_errorname", "")
+            hint = next((text for start, text in _HINTS.items() if name.startswith(start)), "")
+            raise StoreError(f"{self._path}: {error}{hint}") from error
+
+
+_HINTS = {
+    "SQLITE_BUSY": ": another process has kept it locked for a minute; try again",
+    "SQLITE_CORRUPT": ": restore it, or remove the store and begin anew",
+    "SQLITE_NOTADB": ": move it away, or use another --root",
+    "SQLITE_FULL": ": free some space and try again",
+    "SQLITE_CANTOPEN": ": may this user write there?",
+    "SQLITE_READONLY": ": may this user write there?",
+}
+
+
+def _version(db: sqlite3.Connection) -> int:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    assert isinstance(version, int)
+    return version
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(path), "stat") from error
+    return True

@@ -1,0 +1,56 @@
+"""Which image of the store a user means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reflayer.errors import StoreError, printable
+from reflayer.store import records
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
+
+    from reflayer.store.records import StoredImage
+
+
+def find_image(db: Connection, text: str) -> tuple[StoredImage, str | None]:
+    """The image that ``text`` means, and which of its names that is; None where it is an id.
+
+    A name is one that the store has, one that Docker reads as such, or where an image came from.
+    An id may lack its end. ``NAME@DIGEST`` is the image whose manifest has the digest.
+
+    Raises:
+        ImageError: it is neither a name nor an id.
+        StoreError: there is none, or more than one.
+    """
+    image = records.image_named(db, text)
+    if image is not None:
+        return image, text
+    image = records.image_with_full_id(db, text)
+    if image is not None:
+        return image, None
+    name, digest = _read(text)
+    if digest:
+        image = records.image_with_manifest(db, digest)
+        if image is not None:
+            return image, None
+    else:
+        image = records.image_named(db, name)
+        if image is not None:
+            return image, name
+    image = records.image_with_id(db, text)
+    if image is None:
+        raise StoreError(
+            f"{printable(text)}: no such image in the store (reflayer images lists them), and "
+            "registries are not spoken yet: give oci:DIR[:TAG], docker-archive:FILE[:REF], "
+            "tar:FILE or rootfs:DIR"
+        )
+    return image, None
+
+
+def _read(text: str) -> tuple[str, str]:
+    """The name as the store has it, and the digest if it is one of a manifest."""
+    from reflayer.images import Reference, open_source
+
+    source = open_source(text)
+    return (str(source), source.digest) if isinstance(source, Reference) else (source.name, "")

@@ -1,0 +1,89 @@
+"""What a store is made of, where each part lies, and the store's folder."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from reflayer.errors import OperationError
+from reflayer.store.database import Database
+
+if TYPE_CHECKING:
+    from reflayer.copy import Pool
+    from reflayer.driver import Driver
+    from reflayer.images import Content
+
+
+def default_root() -> str:
+    """``/var/lib/reflayer`` for root, ``$XDG_DATA_HOME/reflayer`` for everybody else."""
+    if os.geteuid() == 0:
+        return "/var/lib/reflayer"
+    data = os.environ.get("XDG_DATA_HOME", "")
+    if not os.path.isabs(data):  # the XDG specification: a relative path is to be ignored
+        data = os.path.expanduser("~/.local/share")
+    return os.path.join(data, "reflayer")
+
+
+class Parts:
+    """The parts of one store; each is opened when it is first wanted.
+
+    Attributes:
+        root: the store's folder.
+        database: what exists, and who uses what.
+        home: the folders of layers and containers, each named by its id.
+        lock: the lock file of the whole store.
+        locks: folder of the lock files of single chains and folders.
+        ownership: ``keep`` or ``ignore``.
+    """
+
+    def __init__(
+        self, root: str, method: str, ownership: str, workers: int | None, pool: Pool | None
+    ) -> None:
+        """Nothing is touched yet."""
+        self.root = root
+        self.lock = os.path.join(root, "lock")
+        self.locks = os.path.join(root, "locks")
+        self.database = Database(os.path.join(root, "reflayer.db"), self.lock_of("database"))
+        self.home = os.path.join(root, "layers", "dir")
+        self.ownership = ownership
+        self._method = method
+        self._workers = workers
+        self._pool = pool
+
+    def make_folders(self) -> None:
+        """Make the store's folder where it is absent, for nobody but its owner.
+
+        Raises:
+            OperationError: it cannot be made.
+        """
+        for folder in (self.root, self.locks):
+            try:
+                os.makedirs(folder, 0o700, exist_ok=True)
+            except OSError as error:
+                where = os.fsencode(error.filename or folder)
+                raise OperationError.from_os_error(error, where, "mkdir") from error
+
+    def lock_of(self, name: str) -> str:
+        """The lock file of one thing that only one may make at a time."""
+        return os.path.join(self.locks, name)
+
+    @cached_property
+    def driver(self) -> Driver:
+        """The folders of layers and containers; made where it is absent."""
+        from reflayer.driver import Driver
+
+        return Driver(
+            os.path.join(self.root, "layers"),
+            method=self._method,
+            ownership=self.ownership,
+            workers=self._workers,
+            pool=self._pool,
+        )
+
+    @cached_property
+    def content(self) -> Content:
+        """The blobs, an OCI image layout; made where it is absent."""
+        from reflayer.images import Content
+
+        return Content(os.path.join(self.root, "content"))

@@ -1,0 +1,239 @@
+"""``Store``: the recipes of creating and removing."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from reflayer.errors import ReflayerError, StoreError
+from reflayer.store import records
+from reflayer.store.collect import collect
+from reflayer.store.find import find_image
+from reflayer.store.locks import locked
+from reflayer.store.names import checked_name, free_name, new_id
+from reflayer.store.parts import Parts, default_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from sqlite3 import Connection
+
+    from reflayer.copy import Pool
+    from reflayer.copy.paths import AnyPath
+    from reflayer.store.bring import Brought
+    from reflayer.store.records import Container, StoredImage
+    from reflayer.store.unpack import Progress
+
+
+class Store:
+    """The images and containers of one machine; any thread and any process may use it at once.
+
+    Attributes:
+        root: the store's folder, absolute.
+    """
+
+    def __init__(
+        self,
+        root: AnyPath | None = None,
+        *,
+        ownership: str = "keep",
+        method: str = "auto",
+        workers: int | None = None,
+        pool: Pool | None = None,
+    ) -> None:
+        """Nothing is touched before something is asked for.
+
+        Args:
+            root: the store's folder; by default ``/var/lib/reflayer`` for root, and
+                ``$XDG_DATA_HOME/reflayer`` for everybody else. The first ``create`` makes it.
+            ownership: ``keep``, or ``ignore`` to leave out what only root can keep: owners,
+                devices, some extended attributes.
+            method: how content is copied, one of ``reflayer.copy.METHODS``.
+            workers: processes that work on a copy.
+            pool: helper processes that are there already.
+
+        Raises:
+            ValueError: ``ownership`` is neither.
+        """
+        if ownership not in ("keep", "ignore"):
+            raise ValueError(f"ownership {ownership!r} is neither keep nor ignore")
+        self.root = os.path.abspath(os.fsdecode(default_root() if root is None else root))
+        self._parts = Parts(self.root, method, ownership, workers, pool)
+
+    def create(
+        self,
+        image: str,
+        *,
+        name: str | None = None,
+        platform: str | None = None,
+        pull: str = "missing",
+        progress: Progress | None = None,
+    ) -> Container:
+        """Make a container: a writable clone of ``image``, whole or not at all.
+
+        Args:
+            image: ``oci:DIR[:TAG]``, ``docker-archive:FILE[:REF]``, ``tar:FILE``, ``rootfs:DIR``,
+                or the name or id of an image that is in the store.
+            name: the container's; by default one is made up.
+            platform: ``os/architecture[/variant]``; by default this machine's.
+            pull: ``missing``, or ``always`` to take in a folder anew that was taken in before.
+            progress: is told a stage (``fetch``, ``unpack``, ``clone``), how much of it is done
+                (bytes, bytes, entries) and, where it is known, of how much.
+
+        Raises:
+            ReflayerError: it cannot be made; the store is as it was before.
+            ValueError: ``pull`` is neither.
+        """
+        if pull not in ("missing", "always"):
+            raise ValueError(f"pull {pull!r} is neither missing nor always")
+        if name is not None:
+            checked_name(name)
+        from reflayer.images import Platform
+        from reflayer.store.bring import bring
+        from reflayer.store.unpack import cloning
+
+        parts = self._parts
+        wanted = None if platform is None else Platform.parse(platform)
+        with self._making() as until:
+            if name is not None:
+                with parts.database.reading() as db:
+                    _refuse_taken(db, name)
+            brought = bring(image, wanted, pull, parts, until, progress)
+            container_id = new_id()
+            parts.driver.create_read_write(
+                container_id, brought.image.layer, progress=cloning(progress)
+            )
+            with parts.database.writing() as db:
+                return self._record(db, container_id, name, brought)
+
+    def containers(self) -> list[Container]:
+        """All containers, the newest first.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        with self._parts.database.reading() as db:
+            return records.containers(db, self._parts.home)
+
+    def container(self, name: str) -> Container:
+        """The container with this name, id, or beginning of an id.
+
+        Raises:
+            StoreError: there is none, or more than one.
+        """
+        with self._parts.database.reading() as db:
+            return records.find_container(db, name, self._parts.home)
+
+    def remove_container(self, name: str, *, wait: bool = True) -> Container:
+        """Remove a container; return what it was.
+
+        Args:
+            name: its name, id, or beginning of an id.
+            wait: wait until its folder is deleted; otherwise that goes on in another process.
+
+        Raises:
+            StoreError: there is none, or more than one.
+            OperationError: its folder cannot be removed; the container is still there.
+        """
+        container = self.container(name)
+        # The folder first: a record whose folder is gone is forgotten by the next collection, and
+        # a folder that cannot be removed still has its record.
+        self._parts.driver.remove(container.id, wait=wait)
+        with self._parts.database.writing() as db:
+            db.execute("DELETE FROM containers WHERE id = ?", (container.id,))
+        collect(self._parts, wait=wait)
+        return container
+
+    def images(self) -> list[StoredImage]:
+        """All images, by name; those without a name last.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        with self._parts.database.reading() as db:
+            return records.images(db)
+
+    def remove_image(self, name: str, *, wait: bool = True) -> StoredImage | None:
+        """Remove an image, or only one of its names where it has others.
+
+        Args:
+            name: a name of the image, its id, or the beginning of it.
+            wait: wait until its folder is deleted; otherwise that goes on in another process.
+
+        Returns:
+            What the image was, or None where it stays under other names.
+
+        Raises:
+            StoreError: there is none, there are containers of it, or its id is given but it has
+                several names.
+        """
+        with self._parts.database.reading() as db:
+            find_image(db, name)  # nothing is made in order to remove what is not there
+        with self._parts.database.writing() as db:
+            image, found = find_image(db, name)
+            gone = _unname(db, image, found)
+        collect(self._parts, wait=wait)
+        return image if gone else None
+
+    @contextmanager
+    def _making(self) -> Iterator[ExitStack]:
+        """Nothing that the block makes is collected before the block ends; what it leaves, then."""
+        parts = self._parts
+        parts.make_folders()
+        collect(parts)
+        try:
+            with locked(parts.lock, shared=True), ExitStack() as until:
+                yield until
+        finally:
+            with suppress(ReflayerError):  # then the next start tells, before it makes anything
+                collect(parts)
+
+    def _record(
+        self, db: Connection, container_id: str, name: str | None, brought: Brought
+    ) -> Container:
+        """Record the image, its names and the container, all in one transaction."""
+        if name is None:
+            rows = db.execute("SELECT name FROM containers")
+            name = free_name({row[0] for row in rows})
+        else:
+            _refuse_taken(db, name)
+        image = brought.image
+        records.add_image(db, image, brought.blobs, brought.stamp)
+        container = records.Container(
+            id=container_id,
+            name=name,
+            image=brought.called,
+            image_id=image.id,
+            created=time.time(),
+            path=os.path.join(self._parts.home, container_id),
+        )
+        records.add_container(db, container)
+        return container
+
+
+def _refuse_taken(db: Connection, name: str) -> None:
+    if db.execute("SELECT 1 FROM containers WHERE name = ?", (name,)).fetchone():
+        raise StoreError(f"{name}: there is a container of this name: take another, or remove it")
+
+
+def _unname(db: Connection, image: StoredImage, name: str | None) -> bool:
+    """Take ``name`` from ``image``, or the one that it has; tell whether the image goes by that."""
+    others = [other for other in image.names if other != name]
+    if name is not None and others:
+        db.execute("DELETE FROM names WHERE name = ?", (name,))
+        return False
+    if len(others) > 1:
+        raise StoreError(
+            f"image {image.id[:19]} has {len(others)} names: remove them one by one: "
+            + ", ".join(others)
+        )
+    rows = db.execute("SELECT name FROM containers WHERE image = ? ORDER BY name", (image.id,))
+    users = [row[0] for row in rows]
+    if users:
+        containers = ", ".join(users)
+        raise StoreError(
+            f"{name or image.id[:19]}: is in use: remove its containers first: {containers}"
+        )
+    db.execute("DELETE FROM images WHERE id = ?", (image.id,))
+    return True

@@ -1,0 +1,141 @@
+"""An image's chain of layers becomes one folder, from the deepest part of it that is there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reflayer.errors import StoreError
+from reflayer.store import records
+from reflayer.store.locks import locked
+from reflayer.store.records import StoredLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reflayer.images import Image
+    from reflayer.store.parts import Parts
+
+    Progress = Callable[[str, int, int | None], None]
+
+_NO_LAYERS = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def layer_of(image: Image) -> str:
+    """The id of the layer that the image's whole chain becomes."""
+    return _layer_id(image.chain_ids[-1] if image.chain_ids else _NO_LAYERS)
+
+
+def unpack(image: Image, parts: Parts, progress: Progress | None) -> None:
+    """Have the layer of ``image`` in the driver and on record; nothing is done where it is.
+
+    Who wants the same chain at the same time waits, and then finds it there.
+
+    Args:
+        image: an image whose blobs are in the content store.
+        parts: the store's.
+        progress: is told the stages ``clone`` (entries) and ``unpack`` (the blobs' bytes).
+
+    Raises:
+        ArchiveError, ImageError, OperationError, CopyError: it cannot be unpacked.
+        StoreError: it is there, but things were left out that ``ownership="keep"`` asks for.
+    """
+    top = layer_of(image)
+    with locked(parts.lock_of(top)):
+        known = layer_there(top, parts)
+        if known is not None:
+            refuse_incomplete(known, parts)
+            return
+        parts.driver.remove(top)  # whole, but whoever made it was killed before it was recorded
+        layer = _apply(image, _deepest(image, parts), parts, progress)
+        with parts.database.writing() as db:
+            records.add_layer(db, layer)
+
+
+def layer_there(layer_id: str, parts: Parts) -> StoredLayer | None:
+    """The record of a layer whose folder is there, too."""
+    with parts.database.reading() as db:
+        known = records.layer(db, layer_id)
+    return known if known is not None and parts.driver.exists(layer_id) else None
+
+
+def refuse_incomplete(layer: StoredLayer, parts: Parts) -> None:
+    """Raise StoreError where ``layer`` lacks what was left out and is now to be kept."""
+    if layer.skipped and parts.ownership == "keep":
+        left_out = ", ".join(f"{n:,} {kind}{'s' * (n > 1)}" for kind, n in layer.skipped.items())
+        raise StoreError(
+            "the image is there as --ownership ignore unpacked it, which left out "
+            f"{left_out}: use that again, or remove the image first"
+        )
+
+
+def _layer_id(chain_id: str) -> str:
+    return chain_id.partition(":")[2]
+
+
+def _deepest(image: Image, parts: Parts) -> tuple[int, StoredLayer | None]:
+    """How many of the image's layers are there already, as one folder, and that folder."""
+    for depth in range(len(image.chain_ids) - 1, 0, -1):
+        known = layer_there(_layer_id(image.chain_ids[depth - 1]), parts)
+        if known is not None and not (known.skipped and parts.ownership == "keep"):
+            return depth, known
+    return 0, None
+
+
+def _apply(
+    image: Image,
+    deepest: tuple[int, StoredLayer | None],
+    parts: Parts,
+    progress: Progress | None,
+) -> StoredLayer:
+    """Apply the image's other layers onto a clone of the deepest that is there."""
+    from reflayer.archive import ArchiveError, apply_layer
+
+    depth, below = deepest
+    top = layer_of(image)
+    size = below.size if below else 0
+    skipped = dict(below.skipped) if below else {}
+    missing = list(zip(image.layers, image.diff_ids, strict=True))[depth:]
+    told = _Told(progress, sum(blob.size for blob, _ in missing))
+    with parts.driver.build(top, below.id if below else None, progress=cloning(progress)) as folder:
+        for blob, diff_id in missing:
+            with parts.content.open(blob.digest) as file:
+                try:
+                    applied = apply_layer(
+                        folder,
+                        file,
+                        digest=blob.digest,
+                        size=blob.size,
+                        diff_id=diff_id,
+                        ownership=parts.ownership,
+                        progress=told.within,
+                    )
+                except ArchiveError as error:
+                    raise ArchiveError(f"layer {blob.digest}: {error}") from error
+            told.finished(blob.size)
+            size += applied.plain_size
+            for kind, count in applied.skipped.items():
+                skipped[kind] = skipped.get(kind, 0) + count
+    return StoredLayer(top, size, skipped)
+
+
+class _Told:
+    """Adds up what is read of one blob after the other, and tells the sum."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._before = 0
+
+    def within(self, done: int) -> None:
+        """So many bytes of this blob are read."""
+        if self._progress is not None:
+            self._progress("unpack", self._before + done, self._total)
+
+    def finished(self, size: int) -> None:
+        """This blob, of ``size`` bytes, is read; the next follows."""
+        self._before += size
+
+
+def cloning(progress: Progress | None) -> Callable[[int, int], None] | None:
+    """The callback for a copy that tells ``progress`` of it as the stage ``clone``."""
+    return progress and (lambda entries, _: progress("clone", entries, None))
