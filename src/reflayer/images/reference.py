@@ -1,0 +1,100 @@
+"""References to images in registries, read as Docker reads them.
+
+The grammar is that of distribution's ``reference`` package.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from reflayer.errors import ImageError, printable
+from reflayer.images.digest import check_digest
+
+_DEFAULT_DOMAIN = "docker.io"
+_LEGACY_DOMAIN = "index.docker.io"
+_OFFICIAL = "library/"
+_DEFAULT_TAG = "latest"
+_LONGEST_PATH = 255  # characters
+
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])"
+_DOMAIN = re.compile(rf"{_HOST}(?::[0-9]+)?")
+_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}")
+_IDENTIFIER = re.compile(r"[a-f0-9]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An image's name in a registry.
+
+    Attributes:
+        domain: the registry's host, with its port if one was given.
+        path: the repository.
+        tag: or empty, which it is only beside a digest.
+        digest: or empty.
+    """
+
+    domain: str
+    path: str
+    tag: str = ""
+    digest: str = ""
+
+    def __str__(self) -> str:
+        """The whole of it: ``docker.io/library/alpine:latest``."""
+        return f"{self.domain}/{self.path}{self._suffix}"
+
+    def familiar(self) -> str:
+        """As Docker shows it, without what is the default: ``alpine:latest``."""
+        if self.domain != _DEFAULT_DOMAIN:
+            return str(self)
+        short = self.path.removeprefix(_OFFICIAL)
+        return (self.path if "/" in short else short) + self._suffix
+
+    @property
+    def _suffix(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        return f"{tag}@{self.digest}" if self.digest else tag
+
+
+def parse_reference(text: str) -> Reference:
+    """Read ``[DOMAIN/]PATH[:TAG][@DIGEST]``; the tag is ``latest`` where there is neither.
+
+    Raises:
+        ImageError: it is not a reference.
+    """
+    if _IDENTIFIER.fullmatch(text):
+        raise _bad(text, "64 hexadecimal digits are an id, not a name")
+    name, at, digest = text.partition("@")
+    if at:
+        check_digest(digest)
+    domain, remainder = _split_domain(name)
+    path, colon, tag = remainder.partition(":")
+    if path != path.lower():
+        raise _bad(text, "the repository must be in lower case")
+    if not _DOMAIN.fullmatch(domain) or not _PATH.fullmatch(path):
+        raise _bad(text, "expected [DOMAIN/]NAME[:TAG][@DIGEST]")
+    if len(path) > _LONGEST_PATH:
+        raise _bad(text, f"the repository has more than {_LONGEST_PATH} characters")
+    if colon and not _TAG.fullmatch(tag):
+        raise _bad(text, "the tag is not one")
+    return Reference(domain, path, tag if colon or at else _DEFAULT_TAG, digest)
+
+
+def _split_domain(name: str) -> tuple[str, str]:
+    first, slash, rest = name.partition("/")
+    is_domain = slash and (
+        first == "localhost" or "." in first or ":" in first or first != first.lower()
+    )
+    domain, remainder = (first, rest) if is_domain else (_DEFAULT_DOMAIN, name)
+    if domain == _LEGACY_DOMAIN:
+        domain = _DEFAULT_DOMAIN
+    if domain == _DEFAULT_DOMAIN and "/" not in remainder:
+        remainder = _OFFICIAL + remainder
+    return domain, remainder
+
+
+def _bad(text: str, reason: str) -> ImageError:
+    return ImageError(f"{printable(text[:300])!r} is not an image reference: {reason}")

@@ -1,0 +1,137 @@
+"""References are read as Docker reads them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reflayer.errors import ImageError
+from reflayer.images import Reference, parse_reference
+
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+LONG = "a" * 255
+
+# From the behaviour of `docker pull`: what is typed, the whole of it, and what is shown.
+READ = [
+    ("alpine", "docker.io/library/alpine:latest", "alpine:latest"),
+    ("alpine:3.20", "docker.io/library/alpine:3.20", "alpine:3.20"),
+    ("library/alpine", "docker.io/library/alpine:latest", "alpine:latest"),
+    ("docker.io/alpine", "docker.io/library/alpine:latest", "alpine:latest"),
+    ("index.docker.io/alpine", "docker.io/library/alpine:latest", "alpine:latest"),
+    ("docker.io/library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
+    ("user/thing:1", "docker.io/user/thing:1", "user/thing:1"),
+    ("localhost/x", "localhost/x:latest", "localhost/x:latest"),
+    ("localhost:5000/x:1", "localhost:5000/x:1", "localhost:5000/x:1"),
+    ("localhost:5000", "docker.io/library/localhost:5000", "localhost:5000"),
+    ("quay.io/a/b/c", "quay.io/a/b/c:latest", "quay.io/a/b/c:latest"),
+    ("127.0.0.1/x", "127.0.0.1/x:latest", "127.0.0.1/x:latest"),
+    ("[::1]:5000/x:y", "[::1]:5000/x:y", "[::1]:5000/x:y"),
+    ("[fe80::1]/x", "[fe80::1]/x:latest", "[fe80::1]/x:latest"),
+    ("Host/x", "Host/x:latest", "Host/x:latest"),
+    ("EXAMPLE.com/x", "EXAMPLE.com/x:latest", "EXAMPLE.com/x:latest"),
+    (f"alpine@{DIGEST}", f"docker.io/library/alpine@{DIGEST}", f"alpine@{DIGEST}"),
+    (f"alpine:1@{DIGEST}", f"docker.io/library/alpine:1@{DIGEST}", f"alpine:1@{DIGEST}"),
+    ("a_b/c__d/e--f.g:V_1.2-3", "docker.io/a_b/c__d/e--f.g:V_1.2-3", "a_b/c__d/e--f.g:V_1.2-3"),
+    ("x:" + "a" * 128, "docker.io/library/x:" + "a" * 128, "x:" + "a" * 128),
+    (f"q.io/{LONG}", f"q.io/{LONG}:latest", f"q.io/{LONG}:latest"),
+]  # fmt: skip
+
+REFUSED = [
+    "",
+    ":tag",
+    "Alpine",
+    "user/Thing",
+    "a//b",
+    "a/",
+    "/a",
+    "a:",
+    "a:b:c",
+    "a:-b",
+    "a: b",
+    "a:" + "b" * 129,
+    "a@",
+    "a@sha256:1234",
+    "a@sha256:" + "G" * 64,
+    "a@md5:" + "0" * 32,
+    "a@" + DIGEST + "x",
+    "a..b",
+    "a.-b",
+    "a___b",
+    "-a",
+    "a-",
+    "../a",
+    "-host.io/a",
+    "[::1/a",
+    "[::g]/a",
+    "host:port/a",
+    "quay.io/" + "a" * 256,
+    "a" * 64,
+    "0123456789abcdef" * 4,
+    "bücher",
+    "alpine:lätest",
+    "alpine\n",
+    "alpine:latest\n",
+    "\N{SUPERSCRIPT TWO}",
+    "h.io:\N{ARABIC-INDIC DIGIT ONE}/x",
+]
+
+
+@pytest.mark.parametrize(("text", "whole", "shown"), READ)
+def test_a_reference_is_read(text: str, whole: str, shown: str) -> None:
+    reference = parse_reference(text)
+    assert (str(reference), reference.familiar()) == (whole, shown)
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_is_no_reference_is_refused(text: str) -> None:
+    with pytest.raises(ImageError):
+        parse_reference(text)
+
+
+def test_upper_case_is_named_as_the_reason() -> None:
+    with pytest.raises(ImageError, match="lower case"):
+        parse_reference("user/Thing:1")
+
+
+labels = st.from_regex(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,8}[a-zA-Z0-9])?", fullmatch=True)
+hosts = st.lists(labels, min_size=2, max_size=4).map(".".join) | st.just("localhost")
+domains = st.tuples(
+    hosts | st.sampled_from(["[::1]", "[2001:db8::1]", "10.0.0.1"]),
+    st.none() | st.integers(0, 65535),
+).map(lambda parts: parts[0] if parts[1] is None else f"{parts[0]}:{parts[1]}")
+components = st.from_regex(r"[a-z0-9]{1,6}((\.|_|__|-{1,3})[a-z0-9]{1,6}){0,2}", fullmatch=True)
+paths = st.lists(components, min_size=1, max_size=4).map("/".join)
+tags = st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,20}", fullmatch=True)
+digests = st.binary(min_size=32, max_size=32).map(lambda data: f"sha256:{data.hex()}")
+
+
+@given(domains, paths, tags, st.just("") | digests)
+def test_what_is_written_is_read_again(domain: str, path: str, tag: str, digest: str) -> None:
+    reference = Reference(domain, path, tag, digest)
+    assert parse_reference(str(reference)) == reference
+
+
+@given(
+    st.just("docker.io") | domains,
+    paths.filter(lambda path: path.partition("/")[0] != "localhost"),
+    tags,
+)
+def test_what_is_shown_is_read_again(domain: str, path: str, tag: str) -> None:
+    reference = parse_reference(f"{domain}/{path}:{tag}")
+    first = reference.path.partition("/")[0]
+    if domain == "docker.io" and "." in first:
+        return  # shown as Docker shows it, and read as Docker reads it: as a domain
+    assert parse_reference(reference.familiar()) == reference
+
+
+@given(st.text(max_size=80) | st.text("aA0:/@.-_[]\n", max_size=40))
+def test_any_text_is_a_reference_or_an_image_error(text: str) -> None:
+    try:
+        reference = parse_reference(text)
+    except ImageError as error:
+        message = str(error)
+    else:
+        message = str(reference)
+        assert parse_reference(message) == reference
+    assert message.isprintable()
