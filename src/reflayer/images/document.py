@@ -1,0 +1,154 @@
+"""JSON documents from others: read within limits, and asked for nothing that need not be there."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, NoReturn
+
+from reflayer.errors import ImageError, printable
+from reflayer.images.descriptor import Descriptor
+from reflayer.images.digest import check_digest
+from reflayer.images.platform import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TypeVar
+
+    Type = TypeVar("Type")
+
+_LARGEST_SIZE = 2**63 - 1  # off_t
+_WORDS = {str: "a string", int: "a whole number", list: "a list", dict: "an object"}
+
+
+class Document:
+    """An object of a JSON document.
+
+    Attributes:
+        what: the document in words, for messages.
+        fields: its members, of whatever types they are.
+    """
+
+    __slots__ = ("fields", "what")
+
+    def __init__(self, fields: dict[str, object], what: str) -> None:
+        self.fields = fields
+        self.what = what
+
+    @classmethod
+    def parse(cls, data: bytes, what: str) -> Document:
+        """The document ``data``, which has to be one object.
+
+        Raises:
+            ImageError: it is not.
+        """
+        value = parse_json(data, what)
+        if not isinstance(value, dict):
+            raise ImageError(f"{what} is not a JSON object")
+        return cls(value, what)
+
+    def string(self, key: str) -> str:
+        """A member that is a string; empty where it is absent.
+
+        Raises:
+            ImageError: it is something else.
+        """
+        return self._member(key, str) or ""
+
+    def required_string(self, key: str) -> str:
+        """A member that is a string and not empty.
+
+        Raises:
+            ImageError: it is something else, or absent.
+        """
+        return self.string(key) or self._refuse(f"has no {key!r}")
+
+    def child(self, key: str) -> Document | None:
+        """A member that is an object.
+
+        Raises:
+            ImageError: it is something else.
+        """
+        value = self._member(key, dict)
+        return None if value is None else Document(value, self.what)
+
+    def children(self, key: str) -> Iterator[Document]:
+        """The members of a list of objects.
+
+        Raises:
+            ImageError: it is something else.
+        """
+        for value in self._member(key, list) or ():
+            if not isinstance(value, dict):
+                self._refuse(f"has something else than objects in {key!r}")
+            yield Document(value, self.what)
+
+    def strings(self, key: str) -> list[str]:
+        """The members of a list of strings.
+
+        Raises:
+            ImageError: it is something else.
+        """
+        values = self._member(key, list) or []
+        if not all(isinstance(value, str) for value in values):
+            self._refuse(f"has something else than strings in {key!r}")
+        return values
+
+    def descriptor(self) -> Descriptor:
+        """The descriptor that this object is.
+
+        Raises:
+            ImageError: it is none.
+        """
+        digest, size = self.required_string("digest"), self._member("size", int)
+        check_digest(digest)
+        if size is None or not 0 <= size <= _LARGEST_SIZE:
+            self._refuse(f"gives {digest} no proper size")
+        annotations = self.child("annotations")
+        said = annotations.fields if annotations else {}
+        return Descriptor(
+            media_type=self.required_string("mediaType"),
+            digest=digest,
+            size=size,
+            annotations={key: value for key, value in said.items() if isinstance(value, str)},
+            platform=platform.platform() if (platform := self.child("platform")) else None,
+        )
+
+    def platform(self) -> Platform | None:
+        """The platform that this object speaks of; None where it names no architecture.
+
+        Raises:
+            ImageError: it is malformed.
+        """
+        architecture = self.string("architecture")
+        if not architecture:
+            return None
+        return Platform(self.string("os") or "linux", architecture, self.string("variant"))
+
+    def _member(self, key: str, kind: type[Type]) -> Type | None:
+        value = self.fields.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, kind) or isinstance(value, bool):
+            self._refuse(f"has {key!r} that is not {_WORDS[kind]}")
+        return value
+
+    def _refuse(self, reason: str) -> NoReturn:
+        raise ImageError(f"{self.what} {reason}")
+
+
+def parse_json(data: bytes, what: str) -> object:
+    """The value of a JSON text (RFC 8259).
+
+    Raises:
+        ImageError: it is none, or nested too deeply.
+    """
+    try:
+        value: object = json.loads(data.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        # UnicodeDecodeError and JSONDecodeError are ValueErrors.
+        raise ImageError(f"{what} is not JSON: {printable(str(error))}") from error
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")

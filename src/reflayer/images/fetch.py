@@ -1,0 +1,133 @@
+"""An image's blobs into the content store: what is missing, several layers at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from reflayer.copy.cpus import usable_cpus
+from reflayer.images.digest import check_size
+from reflayer.images.resolve import find_image
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from reflayer.images.content import Content
+    from reflayer.images.descriptor import Descriptor
+    from reflayer.images.image import Image
+    from reflayer.images.platform import Platform
+    from reflayer.images.resolve import Open
+
+Progress = Callable[[str, int, int | None], None]
+"""What is told: a stage, how many bytes of it are done and, where it is known, of how many."""
+
+_MOST_HANDS = 4
+
+
+def fetch_image(
+    top: Descriptor,
+    platform: Platform | None,
+    open_blob: Open,
+    content: Content,
+    progress: Progress | None,
+) -> Image:
+    """Bring the image that ``top`` leads to into ``content``, its manifest last.
+
+    Args:
+        top: a manifest or an index.
+        platform: what the image has to run on; None for this machine.
+        open_blob: opens a blob of the source by its digest; from several threads at once.
+        content: where the blobs go. Those that are there are not read.
+        progress: is told of stage ``fetch``, in bytes, by one thread at a time.
+
+    Raises:
+        ImageError: there is no such image, or a blob is missing or not what it should be.
+        OperationError: a blob could not be read or written.
+    """
+
+    def open_nearest(digest: str) -> BinaryIO:
+        return content.open(digest) if content.has(digest) else open_blob(digest)
+
+    image = find_image(top, platform, open_nearest)
+    add_blobs(content, open_blob, (image.config, *image.layers), progress)
+    add_blobs(content, open_blob, (image.manifest,), None)
+    content.sync()
+    return image
+
+
+def add_blobs(
+    content: Content,
+    open_blob: Open,
+    descriptors: tuple[Descriptor, ...],
+    progress: Progress | None,
+) -> None:
+    """Add the blobs that ``content`` lacks, the largest first, several at once.
+
+    Raises:
+        ImageError: one is missing or not what it should be.
+        OperationError: one could not be read or written.
+    """
+    blobs = {one.digest: one for one in descriptors}
+    for one in blobs.values():
+        if content.has(one.digest):
+            check_size(content.size(one.digest), one.size, one.digest)
+    missing = [one for one in blobs.values() if not content.has(one.digest)]
+    missing.sort(key=lambda one: one.size, reverse=True)
+    total = _Total(sum(one.size for one in missing), progress)
+
+    def add(one: Descriptor) -> None:
+        with open_blob(one.digest) as blob:
+            content.add(blob, digest=one.digest, size=one.size, progress=total.part())
+
+    hands = min(len(missing), usable_cpus(), _MOST_HANDS)
+    if hands <= 1:
+        for one in missing:
+            add(one)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(hands, "reflayer-fetch") as pool:
+        futures = [pool.submit(add, one) for one in missing]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            total.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+class _StoppedError(Exception):
+    """Another blob failed: no need to go on with this one."""
+
+
+class _Total:
+    """What is done of several blobs together."""
+
+    def __init__(self, size: int, progress: Progress | None) -> None:
+        self._size = size
+        self._progress = progress
+        self._done = 0
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def part(self) -> Callable[[int], None]:
+        """What one blob is to call with the bytes that are done of it."""
+        before = 0
+
+        def told(done: int) -> None:
+            nonlocal before
+            with self._lock:
+                if self._stopped:
+                    raise _StoppedError
+                self._done += done - before
+                before = done
+                if self._progress is not None:
+                    self._progress("fetch", self._done, self._size)
+
+        return told
+
+    def stop(self) -> None:
+        """Let every blob end at its next step."""
+        self._stopped = True

@@ -1,0 +1,130 @@
+"""Files that are being written, until they are complete: nobody sees them, no crash leaves them.
+
+Each writer holds a lock (flock(2)) on its own file, which ends with the writer however it ends.
+So a file whose lock can be had is left over, and no list of writers is needed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from reflayer.errors import OperationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Incoming:
+    """A file that is being written.
+
+    Attributes:
+        fd: it, open for reading and writing.
+        path: where it is meanwhile.
+    """
+
+    def __init__(self, fd: int, path: str) -> None:
+        self.fd = fd
+        self.path = path
+
+    def commit(self, path: str) -> None:
+        """Write it out (fsync(2)), then make it ``path`` in place of what is there.
+
+        Raises:
+            OperationError: it cannot be written.
+        """
+        with failing(path, "write"):
+            os.fsync(self.fd)
+            os.rename(self.path, path)
+
+
+@contextmanager
+def incoming(folder: str, path: str) -> Iterator[Incoming]:
+    """A new file in ``folder`` that is to become ``path``; gone at the end unless it has.
+
+    Raises:
+        OperationError: it cannot be made; and for every ``OSError`` of the block: ``path`` cannot
+            be written.
+    """
+    with failing(path, "write"):
+        file = _create(folder)
+        try:
+            yield file
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(file.path)
+            os.close(file.fd)
+
+
+def clear(folder: str) -> None:
+    """Remove the files of ``folder`` whose writers are gone.
+
+    Raises:
+        OperationError: one cannot be removed.
+    """
+    with failing(folder, "clear"):
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            with suppress(FileNotFoundError, BlockingIOError), _opened(path) as fd:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(path)
+
+
+@contextmanager
+def locked(path: str, kind: int) -> Iterator[None]:
+    """Hold a lock (``LOCK_SH`` or ``LOCK_EX`` of flock(2)) on the file ``path`` meanwhile.
+
+    Raises:
+        OperationError: it cannot be had.
+    """
+    with failing(path, "lock"):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        with failing(path, "lock"):
+            fcntl.flock(fd, kind)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def failing(path: str, operation: str) -> Iterator[None]:
+    """Every ``OSError`` of the block as an ``OperationError`` on ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(path), operation) from error
+
+
+def sync_folder(path: str) -> None:
+    """Write out the names in a folder (fsync(2)).
+
+    Raises:
+        OperationError: they cannot be written.
+    """
+    with failing(path, "fsync"), _opened(path, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        os.fsync(fd)
+
+
+def _create(folder: str) -> Incoming:
+    while True:
+        path = os.path.join(folder, os.urandom(16).hex())
+        fd = os.open(path, _CREATE, 0o644)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return Incoming(fd, path)
+        os.close(fd)  # taken for a leftover before it was locked
+
+
+@contextmanager
+def _opened(path: str, flags: int = _OPEN) -> Iterator[int]:
+    fd = os.open(path, flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

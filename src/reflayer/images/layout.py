@@ -1,0 +1,117 @@
+"""An OCI image layout, as files: where blobs are, and what the index lists.
+
+OCI image-spec, image-layout.md.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from typing import TYPE_CHECKING, BinaryIO
+
+from reflayer.errors import ImageError, OperationError, printable
+from reflayer.images.descriptor import REF_NAME, Descriptor
+from reflayer.images.digest import check_digest
+from reflayer.images.document import Document
+from reflayer.images.manifest import LARGEST_MANIFEST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LAYOUT_FILE = "oci-layout"
+INDEX_FILE = "index.json"
+BLOBS = "blobs"
+VERSION = "1.0.0"
+
+
+def blob_path(folder: str, digest: str) -> str:
+    """Where a blob is or would be.
+
+    Raises:
+        ImageError: ``digest`` is not one.
+    """
+    return os.path.join(folder, BLOBS, *check_digest(digest))
+
+
+def open_blob(folder: str, digest: str) -> BinaryIO:
+    """Open a blob for reading.
+
+    Raises:
+        ImageError: it is not there.
+        OperationError: it cannot be opened.
+    """
+    path = blob_path(folder, digest)
+    try:
+        return open_regular(path)
+    except FileNotFoundError:
+        raise ImageError(f"the blob {digest} is missing from {printable(folder)}") from None
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(path), "open") from error
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open a regular file for reading, and never wait for a FIFO.
+
+    Raises:
+        ImageError: it is something else.
+        OSError: as open(2) says.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ImageError(f"{printable(path)} is not a regular file")
+    return io.FileIO(fd)
+
+
+def check_layout(folder: str) -> None:
+    """Make sure that ``folder`` is an image layout of the version that we know.
+
+    Raises:
+        ImageError: it is not.
+        OperationError: it cannot be read.
+    """
+    document = Document.parse(_read(folder, LAYOUT_FILE), f"{printable(folder)}/{LAYOUT_FILE}")
+    version = document.string("imageLayoutVersion")
+    if version != VERSION:
+        raise ImageError(
+            f"{printable(folder)} is an image layout of version {printable(version)!r}, "
+            f"not {VERSION}"
+        )
+
+
+def read_index(folder: str) -> Document:
+    """The index of the layout ``folder``.
+
+    Raises:
+        ImageError: it is not there or malformed.
+        OperationError: it cannot be read.
+    """
+    return Document.parse(_read(folder, INDEX_FILE), f"{printable(folder)}/{INDEX_FILE}")
+
+
+def named(index: Document) -> Iterator[tuple[str, Descriptor]]:
+    """Each manifest that an index lists, with its tag or the empty string.
+
+    Raises:
+        ImageError: one is malformed.
+    """
+    for entry in index.children("manifests"):
+        descriptor = entry.descriptor()
+        yield descriptor.annotations.get(REF_NAME, ""), descriptor
+
+
+def _read(folder: str, name: str) -> bytes:
+    path = os.path.join(folder, name)
+    try:
+        with open_regular(path) as file:
+            data = file.read(LARGEST_MANIFEST + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageError(
+            f"{printable(folder)} is not an OCI image layout: it has no {name}"
+        ) from None
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(path), "read") from error
+    if len(data) > LARGEST_MANIFEST:
+        raise ImageError(f"{printable(path)} has more than {LARGEST_MANIFEST} bytes")
+    return data

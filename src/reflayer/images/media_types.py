@@ -1,0 +1,28 @@
+"""Media types of manifests, configs and layers: OCI's and Docker's.
+
+OCI image-spec, media-types.md.
+"""
+
+from __future__ import annotations
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+
+INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
+MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
+LAYERS = frozenset(
+    {
+        *(OCI_LAYER + suffix for suffix in ("", "+gzip", "+zstd")),
+        *(DOCKER_LAYER + suffix for suffix in ("", ".gzip", ".zstd")),
+    }
+)
+SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
+FOREIGN = ("nondistributable", ".foreign.")
+"""What the media types of layers have in them that registries must not hand out."""

@@ -1,0 +1,77 @@
+"""``manifest.json`` of what ``docker save`` wrote: which images there are, and of which members."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reflayer.errors import ImageError, printable
+from reflayer.images.document import Document, parse_json
+from reflayer.images.reference import Reference, parse_reference
+
+
+@dataclass(frozen=True, slots=True)
+class SavedImage:
+    """One image.
+
+    Attributes:
+        config: the member that is its config.
+        layers: the members that are its layers, the lowest first.
+        tags: its names.
+    """
+
+    config: str
+    layers: tuple[str, ...]
+    tags: tuple[Reference, ...]
+
+
+def parse_saved(data: bytes) -> list[SavedImage]:
+    """Read ``manifest.json``.
+
+    Raises:
+        ImageError: it is malformed.
+    """
+    entries = parse_json(data, "manifest.json")
+    if not isinstance(entries, list):
+        raise ImageError("manifest.json is not a list of images")
+    return [_image(entry) for entry in entries]
+
+
+def choose(images: list[SavedImage], which: Reference | int | None) -> SavedImage:
+    """The image of that name or place, or the only one.
+
+    Raises:
+        ImageError: there is none, or more than one without a name asked for.
+    """
+    if isinstance(which, int):
+        if which < len(images):
+            return images[which]
+        raise ImageError(f"there is no image @{which}: {_there(images)}")
+    if which is None:
+        if len(images) == 1:
+            return images[0]
+        raise ImageError(f"say which image: {_there(images)}" if images else _there(images))
+    for image in images:
+        if which in image.tags:
+            return image
+    raise ImageError(f"there is no image {which.familiar()}: {_there(images)}")
+
+
+def _image(entry: object) -> SavedImage:
+    if not isinstance(entry, dict):
+        raise ImageError("manifest.json has an image that is not an object")
+    document = Document(entry, "manifest.json")
+    return SavedImage(
+        config=document.required_string("Config"),
+        layers=tuple(document.strings("Layers")),
+        tags=tuple(parse_reference(tag) for tag in document.strings("RepoTags")),
+    )
+
+
+def _there(images: list[SavedImage]) -> str:
+    if not images:
+        return "the archive has no images"
+    names = (
+        printable(image.tags[0].familiar()) if image.tags else f"@{place}"
+        for place, image in enumerate(images)
+    )
+    return f"the archive has {', '.join(names)}"

@@ -1,0 +1,115 @@
+"""Where images come from: one text says the transport and the place."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from reflayer.errors import ImageError, printable
+from reflayer.images.docker_archive import DockerArchive
+from reflayer.images.oci_layout import OciLayout
+from reflayer.images.reference import Reference, parse_reference
+from reflayer.images.tar_image import TarImage
+
+if TYPE_CHECKING:
+    from reflayer.images.content import Content
+    from reflayer.images.fetch import Progress
+    from reflayer.images.image import Image
+    from reflayer.images.platform import Platform
+
+
+class Source(Protocol):
+    """An image somewhere, to be fetched."""
+
+    @property
+    def name(self) -> str:
+        """What a store calls the image."""
+
+    def fetch(
+        self, content: Content, platform: Platform | None, progress: Progress | None
+    ) -> Image:
+        """Bring it into ``content``; all of its blobs are there, checked, when this returns.
+
+        Args:
+            content: where the blobs go. Those that are there are not read again.
+            platform: what it has to run on; None for this machine, or for whatever the only
+                one is.
+            progress: is told of stage ``fetch``, in bytes, by one thread at a time.
+
+        Raises:
+            ImageError: there is no such image, or it is not right.
+            OperationError: it could not be read or written.
+        """
+
+
+_TRANSPORT = re.compile(
+    r"(oci-archive|dir|docker-daemon|containers-storage|ostree|sif|https?):.*", re.S
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RootFs:
+    """A folder that is a root file system.
+
+    Attributes:
+        path: absolute.
+    """
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        """What a store calls it."""
+        return f"rootfs:{self.path}"
+
+
+def open_source(text: str) -> Source | RootFs | Reference:
+    """What ``text`` names; nothing is read yet.
+
+    ``oci:DIR[:TAG]``, ``docker-archive:FILE[:REF]``, ``tar:FILE``, ``rootfs:DIR``; or, as
+    ``docker://REF`` or without a prefix, a reference. As in skopeo, the first colon after the
+    prefix ends DIR and FILE where something may follow. Instead of REF, ``@N`` is the image's place
+    in the archive.
+
+    Raises:
+        ImageError: it is none of these.
+    """
+    transport, colon, place = text.partition(":")
+    if colon and transport in ("oci", "docker-archive", "tar", "rootfs"):
+        return _open_place(transport, place)
+    if text.startswith("docker://"):
+        return parse_reference(text.removeprefix("docker://"))
+    if text.startswith(("/", ".")):
+        raise ImageError(
+            f"{printable(text)} is a path, not an image's name: "
+            "say which it is by rootfs:, tar:, oci: or docker-archive: before it"
+        )
+    try:
+        return parse_reference(text)
+    except ImageError:
+        if match := _TRANSPORT.fullmatch(text):
+            raise ImageError(
+                f"the transport {match[1]}: is not known: "
+                "use oci:, docker-archive:, tar: or rootfs:"
+            ) from None
+        raise
+
+
+def _open_place(transport: str, place: str) -> Source | RootFs:
+    if not place or "\0" in place:
+        raise ImageError(f"{transport}: needs a path after it")
+    if transport == "tar":
+        return TarImage(os.path.abspath(place))
+    if transport == "rootfs":
+        return RootFs(os.path.abspath(place))
+    path, colon, name = place.partition(":")
+    if not path or (colon and not name):
+        raise ImageError(f"{printable(f'{transport}:{place}')}: a path or a name is empty")
+    path = os.path.abspath(path)
+    if transport == "oci":
+        return OciLayout(path, name)
+    if re.fullmatch(r"@[0-9]{1,6}", name):
+        return DockerArchive(path, int(name[1:]))
+    return DockerArchive(path, parse_reference(name) if name else None)

@@ -1,0 +1,95 @@
+"""``tar:FILE``: a root file system's tar as an image of one layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from io import FileIO
+from typing import TYPE_CHECKING
+
+from reflayer.archive.blob import Blob
+from reflayer.archive.compression import PlainReader
+from reflayer.archive.read_ahead import ReadAhead
+from reflayer.archive.tar_header import BLOCK, is_header
+from reflayer.errors import ArchiveError, ImageError, printable
+from reflayer.images.descriptor import Descriptor
+from reflayer.images.digest import Unhashed, digest_text
+from reflayer.images.fill import keep, write_all
+from reflayer.images.incoming import failing
+from reflayer.images.made import LAYER_TYPES, add_image, config_of
+from reflayer.images.media_types import OCI_LAYER
+from reflayer.images.platform import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+    from reflayer.images.content import Content
+    from reflayer.images.fetch import Progress
+    from reflayer.images.image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class TarImage:
+    """The tar ``path``, in any usual compression. The same file is always the same image."""
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        """What a store calls the image."""
+        return f"tar:{self.path}"
+
+    def fetch(
+        self, content: Content, platform: Platform | None, progress: Progress | None
+    ) -> Image:
+        """As ``Source`` has it; the file is read whole, since only that tells what it is."""
+        with failing(self.path, "open"):
+            file = FileIO(self.path)
+        with file:
+            try:
+                layer, diff_id = _add_layer(content, file, progress)
+            except ArchiveError as error:
+                raise ImageError(f"{printable(self.path)}: {error}") from error
+        return add_image(content, config_of(platform or Platform.of_machine(), diff_id), (layer,))
+
+
+def _add_layer(
+    content: Content, file: BinaryIO, progress: Progress | None
+) -> tuple[Descriptor, str]:
+    """Add the layer, as it is where OCI has a media type for it, else plain; and its diff id."""
+    plain = sha256()
+    with content.incoming() as kept:
+        size = keep(kept.fd, file)
+        compressed = sha256()
+        blob = Blob(FileIO(kept.fd, closefd=False), compressed, size)
+        reader = PlainReader(blob)
+        chunks = _chunks(reader, blob, size, progress)
+        if reader.compression in LAYER_TYPES:
+            for chunk in chunks:
+                plain.update(chunk)
+            digest = digest_text(compressed)
+            content.commit(kept, digest)
+            return Descriptor(LAYER_TYPES[reader.compression], digest, size), digest_text(plain)
+        with content.incoming() as unpacked:
+            count = 0
+            for chunk in chunks:
+                plain.update(chunk)
+                write_all(unpacked.fd, chunk)
+                count += len(chunk)
+            digest = digest_text(plain)
+            content.commit(unpacked, digest)
+            return Descriptor(OCI_LAYER, digest, count), digest
+
+
+def _chunks(
+    reader: PlainReader, blob: Blob, size: int, progress: Progress | None
+) -> Iterator[memoryview]:
+    """The plain bytes, decompressed by a thread while whoever asks for them works."""
+    with ReadAhead(reader, Unhashed()) as ahead:
+        for chunk in ahead:
+            if ahead.count == len(chunk) and not is_header(bytes(chunk[:BLOCK])):
+                raise ArchiveError("it is not a tar")
+            yield chunk
+            if progress is not None:
+                progress("fetch", blob.count, size)
