@@ -6,13 +6,29 @@ import sys
 
 
 def main() -> None:
-    """The program ``reflayer``: exits 0, 1 (failed: one line says why) or 2 (wrong usage)."""
-    if sys.argv[1:2] == ["copy"]:
+    """The program ``reflayer``.
+
+    Exits 0, 1 (failed: one line says why), 2 (wrong usage) or, undone by a signal, 128 and its
+    number.
+    """
+    from reflayer.cli.interrupt import Interrupted, catch_signals
+
+    catch_signals()
+    try:
+        status = _run()
+    except Interrupted as interrupted:
+        print(f"reflayer: {interrupted}", file=sys.stderr)
+        status = interrupted.status
+    sys.exit(status)
+
+
+def _run() -> int:
+    if sys.argv[1:2] in (["copy"], ["create"]):
         from reflayer.cli import hands
 
         hands.start()  # while the rest of the program is being imported
     from reflayer.cli.program import parser
-    from reflayer.errors import ReflayerError
+    from reflayer.errors import ReflayerError, printable
 
     arguments = parser().parse_args()
     try:
@@ -20,8 +36,13 @@ def main() -> None:
         sys.stdout.flush()
     except ReflayerError as error:
         print(f"reflayer: {error}", file=sys.stderr)
-        status = 1
+        return 1
     except BrokenPipeError:
         sys.stdout = None  # whoever read our output has enough
-        status = 1
-    sys.exit(status)
+        return 1
+    except OSError as error:  # standard output's device is full, say
+        where = f"{printable(error.filename)}: " if error.filename else ""
+        print(f"reflayer: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+    assert isinstance(status, int)
+    return status

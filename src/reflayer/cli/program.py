@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 COMMANDS = {
+    "create": "make a container from an image, print its root's path",
+    "ps": "list the containers",
+    "path": "print the path of a container's root",
+    "rm": "remove containers",
+    "images": "list the images",
+    "rmi": "remove images",
     "copy": "make one folder the same tree as another",
     "bench": "measure the methods in a folder, side by side",
 }

@@ -120,6 +120,7 @@ def _from_folder(
 ) -> Brought:
     """From a folder, which is cloned at its first use; others who want it wait until then."""
     from reflayer.copy import copy_tree
+    from reflayer.images import Platform
 
     digest = hashlib.sha256(os.fsencode(source.name)).hexdigest()
     until.enter_context(locked(parts.lock_of(f"rootfs-{digest}")))
@@ -137,15 +138,16 @@ def _from_folder(
     with parts.database.writing() as db:
         size = sum(report.bytes.values())
         records.add_layer(db, StoredLayer(layer_id, size, report.skipped))
-    name, platform = source.name, _machine()
-    image = StoredImage(f"sha256:{layer_id}", (name,), platform, None, layer_id, None, None)
-    return Brought(image, frozenset(), name)
-
-
-def _machine() -> str:
-    from reflayer.images import Platform
-
-    return str(Platform.of_machine())
+    image = StoredImage(
+        id=f"sha256:{layer_id}",
+        names=(source.name,),
+        platform=str(Platform.of_machine()),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        layer=layer_id,
+        manifest=None,
+        size=None,
+    )
+    return Brought(image, frozenset(), source.name)
 
 
 def _read(known: StoredImage, parts: Parts) -> Image:

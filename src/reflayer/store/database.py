@@ -26,7 +26,7 @@ CREATE TABLE images (
     id TEXT PRIMARY KEY,      -- digest of the config; of a folder that was taken in: random
     manifest TEXT,            -- its descriptor as JSON; NULL: a folder that was taken in
     platform TEXT NOT NULL,
-    created TEXT,             -- RFC 3339, as the config has it
+    created TEXT,             -- RFC 3339, as the config has it; of a folder: when it was taken in
     layer TEXT NOT NULL       -- the id of the layer of its top chain, whether it is there or not
 );
 CREATE TABLE names (

@@ -1,0 +1,79 @@
+"""``reflayer create``."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+from reflayer.cli.arguments import add_json
+from reflayer.cli.hands import pool
+from reflayer.cli.names import complete_images
+from reflayer.cli.output import container_fields, print_json, print_path
+from reflayer.cli.progress import bars
+from reflayer.errors import OperationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Tell ``parser`` what the command takes."""
+    parser.description = (
+        "Make a container, a writable clone of an image, and print the path of its root.\n\n"
+        "IMAGE is one of\n"
+        "  oci:DIR[:TAG]               an OCI image layout\n"
+        "  docker-archive:FILE[:REF]   what docker save writes\n"
+        "  tar:FILE                    a root file system's tar, of any usual compression\n"
+        "  rootfs:DIR                  a folder that is a root file system\n"
+        "  NAME or ID                  an image that is in the store (reflayer images)\n\n"
+        "What the store has already is neither read nor unpacked again. It is all there, or\n"
+        "nothing is: a container that could not be made leaves nothing behind."
+    )
+    parser.add_argument("image", metavar="IMAGE", help="what to clone").completer = complete_images  # type: ignore[attr-defined]
+    parser.add_argument("--name", help="the container's name; by default one is made up")
+    parser.add_argument(
+        "--platform",
+        metavar="OS/ARCH[/VARIANT]",
+        help="take the image for this platform; by default for this machine",
+    )
+    parser.add_argument(
+        "--pull",
+        choices=["missing", "always"],
+        default="missing",
+        help="always: take in a rootfs: folder anew, though the store has it",
+    )
+    parser.add_argument(
+        "--ownership",
+        choices=["keep", "ignore"],
+        default="keep",
+        help="ignore: leave out owners, devices and attributes that only root may set",
+    )
+    add_json(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Create it, and print where it is."""
+    from reflayer.store import Store
+
+    store = Store(arguments.root, ownership=arguments.ownership, pool=pool())
+    try:
+        with bars() as report_to:
+            container = store.create(
+                arguments.image,
+                name=arguments.name,
+                platform=arguments.platform,
+                pull=arguments.pull,
+                progress=report_to,
+            )
+    except OperationError as error:
+        if error.errno != errno.EPERM or arguments.ownership == "ignore":
+            raise
+        hint = "--ownership ignore leaves out what only root may set"
+        print(f"reflayer: {error}: {hint}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        print_json(container_fields(container))
+    else:
+        print_path(container.path)
+    return 0
