@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import bz2
 import io
-import lzma
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, cast
-
-import zstandard
-from isal import igzip, isal_zlib
+from typing import TYPE_CHECKING, cast
 
 from reflayer.archive.tar_header import BLOCK, is_header
-from reflayer.archive.zstd_frames import ZstdFrames, is_zstd
+from reflayer.archive.zstd_frames import is_zstd
 from reflayer.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -41,7 +36,6 @@ if TYPE_CHECKING:
 
 
 _READ_SIZE = 1 << 18
-_DAMAGED = (OSError, cast("type[Exception]", isal_zlib.error), zstandard.ZstdError, lzma.LZMAError)
 _MOST_XZ_MEMORY = 1 << 27  # bytes; the strongest of xz's presets needs half of it
 
 
@@ -76,7 +70,7 @@ class PlainReader(io.RawIOBase):
     def __init__(self, blob: Blob) -> None:
         """Look at the first bytes of ``blob``, of which nothing has been read."""
         self.compression = compression_of(blob.peek(BLOCK))
-        self._source = _open(blob, self.compression)
+        self._source, self._damaged = _open(blob, self.compression)
 
     def readable(self) -> bool:
         """Always."""
@@ -96,49 +90,37 @@ class PlainReader(io.RawIOBase):
                 filled += count
         except EOFError as error:
             raise ArchiveError(f"the {self.compression} data ends too early") from error
-        except _DAMAGED as error:
+        except (OSError, self._damaged) as error:
             # The blob's own failures come as OperationError.
             raise ArchiveError(f"the {self.compression} data is damaged: {error}") from error
         return filled
 
 
-def _open(blob: Blob, compression: str) -> Source:
+def _open(blob: Blob, compression: str) -> tuple[Source, type[Exception]]:
+    """The reader for ``compression``, and what it raises for damaged data beside OSError.
+
+    Only the library that is needed is imported: together they take longer than a small layer.
+    """
     match compression:
         case "gzip":
-            return cast("Source", igzip.IGzipFile(fileobj=blob, mode="rb"))  # type: ignore[no-untyped-call]
+            from isal import igzip, isal_zlib
+
+            gzip_reader = igzip.IGzipFile(fileobj=blob, mode="rb")  # type: ignore[no-untyped-call]
+            return cast("Source", gzip_reader), cast("type[Exception]", isal_zlib.error)
         case "zstd":
-            return _ZstdReader(blob)
+            from reflayer.archive.zstd_reader import ZstdError, ZstdReader
+
+            return ZstdReader(blob), ZstdError
         case "bzip2":
-            return _StreamsReader(blob, bz2.BZ2Decompressor)
+            from bz2 import BZ2Decompressor
+
+            return _StreamsReader(blob, BZ2Decompressor), OSError
         case "xz":
-            return _StreamsReader(blob, partial(lzma.LZMADecompressor, memlimit=_MOST_XZ_MEMORY))
-    return blob
+            from lzma import LZMADecompressor, LZMAError
 
-
-class _ZstdReader:
-    """The plain bytes of zstd frames, skippable ones passed over."""
-
-    def __init__(self, blob: Blob) -> None:
-        self._frames = ZstdFrames()
-        self._blob = blob
-        self._reader = zstandard.ZstdDecompressor().stream_reader(
-            cast("BinaryIO", self),  # its read is all that is used
-            read_size=_READ_SIZE,
-            read_across_frames=True,
-            closefd=False,
-        )
-
-    def read(self, size: int) -> bytes:
-        """The next compressed bytes, for zstandard."""
-        data = self._blob.read(size) or b""
-        self._frames.feed(memoryview(data))
-        return data
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        count = self._reader.readinto(buffer)
-        if count == 0:
-            self._frames.finish()
-        return count
+            new = partial(LZMADecompressor, memlimit=_MOST_XZ_MEMORY)
+            return _StreamsReader(blob, new), LZMAError
+    return blob, OSError
 
 
 class _StreamsReader:

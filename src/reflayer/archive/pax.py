@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
+from functools import lru_cache
 
 from reflayer.archive.tar_header import LARGEST
 from reflayer.errors import ArchiveError
@@ -79,6 +80,9 @@ def nanoseconds(value: bytes, what: str) -> int:
     fraction = (match[3] or b"")[:9].ljust(9, b"0")
     time = int(match[2]) * 1_000_000_000 + int(fraction)
     return -time if match[1] else time
+
+
+common_nanoseconds = lru_cache(maxsize=512)(nanoseconds)  # times repeat
 
 
 def extended_attributes(records: Records) -> dict[bytes, bytes]:

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from reflayer.archive.compression import PlainReader
 
 CHUNK = 2048 * BLOCK  # 1 MiB: fewer turns of the interpreter lock than smaller ones take
-_CHUNKS = 4
+_CHUNKS = 16  # enough to get ahead while small files are made, for the large ones
 
 _Filled = tuple[bytearray, int] | BaseException
 
 
 class ReadAhead:
-    """Reads ahead of whoever iterates over it, at most 4 MiB, until it is left.
+    """Reads ahead of whoever iterates over it, at most 16 MiB, until it is left.
 
     A thread starts only once there is more than one chunk. Leaving ends it, but waits for a read of
     the blob that it may be in.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from reflayer.archive import entry as types
 from reflayer.archive.entry import NO_ATTRIBUTES, Entry
-from reflayer.archive.pax import decimal, extended_attributes, nanoseconds, parse_records
+from reflayer.archive.pax import common_nanoseconds, decimal, extended_attributes, parse_records
 from reflayer.archive.sparse import old_gnu_map, pax_map, pax_map_in_data
 from reflayer.archive.tar_header import (
     FIELDS,
@@ -144,7 +144,7 @@ def _entry(fields: Fields, extensions: _Extensions, stream: TarStream) -> Entry:
     size = number(size_field, "size")
     uid = common_number(uid_field, "uid")
     gid = common_number(gid_field, "gid")
-    atime = mtime = number(mtime_field, "mtime") * _SECOND
+    atime = mtime = common_number(mtime_field, "mtime") * _SECOND
     if fields[13][0]:
         prefix, gnu_atime = _tail(fields, stream)
         if prefix:
@@ -163,9 +163,9 @@ def _entry(fields: Fields, extensions: _Extensions, stream: TarStream) -> Entry:
         if value := get(b"gid"):
             gid = decimal(value, "gid")
         if value := get(b"mtime"):
-            atime = mtime = nanoseconds(value, "mtime")
+            atime = mtime = common_nanoseconds(value, "mtime")
         if value := get(b"atime"):
-            atime = nanoseconds(value, "atime")
+            atime = common_nanoseconds(value, "atime")
         attributes = extended_attributes(records)
     if extensions.wait_for_entry:
         name = extensions.long_name or name

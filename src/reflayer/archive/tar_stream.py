@@ -76,10 +76,10 @@ class TarStream:
 
     def all_data(self) -> bytes:
         """All that is left of the data."""
-        pieces = []
+        data = bytes(self.data(self.left))
         while self.left:
-            pieces.append(bytes(self.data(self.left)))
-        return b"".join(pieces)
+            data += self.data(self.left)
+        return data
 
     def block(self) -> memoryview:
         """The block at hand."""
