@@ -144,8 +144,8 @@ _HINTS = {
     "SQLITE_CORRUPT": ": restore it, or remove the store and begin anew",
     "SQLITE_NOTADB": ": move it away, or use another --root",
     "SQLITE_FULL": ": free some space and try again",
-    "SQLITE_CANTOPEN": ": may this user write there?",
-    "SQLITE_READONLY": ": may this user write there?",
+    "SQLITE_CANTOPEN": ": it has to be in a place that this user can write, even to be read",
+    "SQLITE_READONLY": ": it has to be in a place that this user can write",
 }
 
 

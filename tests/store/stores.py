@@ -1,0 +1,101 @@
+"""What the tests of the store share: layers, the program, and a look at a store from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+from tests.archive.tars import entry, folder, tar
+from tests.images.layouts import Layout
+
+PROGRAM = (sys.executable, "-m", "reflayer.cli")
+_PATIENCE = 20.0  # seconds for those who delete behind
+
+BASE = tar(
+    folder("./"),
+    folder("bin"),
+    entry("bin/sh", b"#!" * 5000, mode=0o4755),
+    entry("bin/ash", kind="link", target="bin/sh"),
+    folder("etc"),
+    entry("etc/passwd", b"root:x:0:0::/:/bin/sh\n", uid=7, gid=9),
+    entry("etc/old", b"old"),
+)
+MORE = tar(
+    entry("etc/.wh.old"),
+    entry("etc/new", b"new"),
+    entry("etc/link", kind="symlink", target="new"),
+)
+MOST = tar(folder("etc"), entry("etc/.wh..wh..opq"), entry("etc/last", b"last"))
+
+
+def image(path: Path, *layers: bytes) -> str:
+    """What a user calls an image of these plain layers, in a new layout at ``path``."""
+    layout = Layout(path)
+    layout.index(latest=layout.image(*layers))
+    return f"oci:{path}:latest"
+
+
+def names_in(path: str | Path) -> set[str]:
+    """The names in a folder of a container."""
+    return set(os.listdir(path))
+
+
+def reflayer(root: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the program on the store at ``root``, with ``more`` in its environment."""
+    return subprocess.run(
+        [*PROGRAM, "--root", str(root), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, **more},
+    )
+
+
+def layers_in(root: Path) -> set[str]:
+    """The names of the folders of layers and containers."""
+    return names_in(root / "layers/dir")
+
+
+def assert_clean(root: Path) -> None:
+    """Fail unless all in the store at ``root`` is on record, and all on record is there."""
+    told = _told(root)
+    needed = told["layers"] | told["containers"]
+    assert layers_in(root) == needed
+    assert told["used layers"] == told["layers"]
+    assert told["unused images"] == set()
+    blobs = {f"sha256:{name}" for name in names_in(root / "content/blobs/sha256")}
+    assert blobs == told["blobs"]
+    index = json.loads((root / "content/index.json").read_text())["manifests"]
+    assert {one["digest"] for one in index} == told["manifests"]
+    assert names_in(root / "content/tmp") == set()
+    assert names_in(root / "locks") == set()
+    _wait_until_empty(root / "layers/tmp")
+    _wait_until_empty(root / "layers/trash")
+
+
+def _told(root: Path) -> dict[str, set[str]]:
+    used = "(SELECT image FROM names UNION SELECT image FROM containers)"
+    queries = {
+        "layers": "SELECT id FROM layers",
+        "containers": "SELECT id FROM containers",
+        "used layers": f"SELECT layer FROM images WHERE id IN {used}",
+        "unused images": f"SELECT id FROM images WHERE id NOT IN {used}",
+        "blobs": "SELECT digest FROM blobs",
+        "manifests": "SELECT json_extract(manifest, '$.digest') FROM images WHERE manifest NOTNULL",
+    }
+    with closing(sqlite3.connect(root / "reflayer.db")) as db:
+        return {what: {row[0] for row in db.execute(query)} for what, query in queries.items()}
+
+
+def _wait_until_empty(path: Path) -> None:
+    end = time.monotonic() + _PATIENCE
+    while names_in(path) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert names_in(path) == set()

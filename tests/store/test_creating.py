@@ -1,0 +1,316 @@
+"""From an image to a container: what is unpacked, what is shared, what it is called."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from reflayer import ReflayerError, Store
+from reflayer.errors import ArchiveError, StoreError
+from tests.archive.tars import entry, tar
+from tests.file_systems import require
+from tests.images.layouts import CONFIG, LAYER, MANIFEST, Layout, config, sha256
+from tests.store.stores import BASE, MORE, MOST, assert_clean, image, layers_in
+from tests.trees import assert_same, facts
+
+
+class Stages:
+    """The stages that were told of."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, tuple[int, int | None]] = {}
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        self.told[stage] = (done, total)
+
+
+def test_a_container_is_what_umoci_makes_of_the_image(place: Path) -> None:
+    require("umoci")
+    made = image(place / "image", BASE, MORE, MOST)
+    container = Store(place / "store").create(made)
+    bundle = place / "bundle"
+    subprocess.run(
+        ["umoci", "unpack", "--keep-dirlinks", "--image", made.removeprefix("oci:"), str(bundle)],
+        check=True,
+        capture_output=True,
+    )
+    assert_same(facts(Path(container.path), atime=False), facts(bundle / "rootfs", atime=False))
+
+
+def test_an_image_of_many_layers_makes_one_folder(base: Path, root: Path) -> None:
+    container = Store(root).create(image(base / "image", BASE, MORE, MOST))
+    assert len(layers_in(root)) == 2
+    assert os.listdir(f"{container.path}/etc") == ["last"]
+    assert_clean(root)
+
+
+def test_a_second_container_unpacks_nothing(base: Path, root: Path) -> None:
+    made = image(base / "image", BASE, MORE)
+    first = Store(root).create(made)
+    stages = Stages()
+    second = Store(root).create(made, progress=stages)
+    assert "unpack" not in stages.told
+    assert "fetch" not in stages.told
+    assert_same(facts(Path(first.path), atime=False), facts(Path(second.path), atime=False))
+    assert len(layers_in(root)) == 3
+    assert_clean(root)
+
+
+def test_progress_tells_of_fetching_unpacking_and_cloning(base: Path, root: Path) -> None:
+    stages = Stages()
+    Store(root).create(image(base / "image", BASE, MORE), progress=stages)
+    assert set(stages.told) == {"fetch", "unpack", "clone"}
+    done, total = stages.told["unpack"]
+    assert done == total
+    done, total = stages.told["fetch"]
+    assert done == total
+
+
+def test_the_deepest_chain_that_is_there_is_cloned_and_the_rest_applied(
+    base: Path, root: Path
+) -> None:
+    layout = Layout(base / "image")
+    layout.index(low=layout.image(BASE, MORE), high=layout.image(BASE, MORE, MOST))
+    store = Store(root)
+    low = store.create(f"oci:{layout.folder}:low")
+    stages = Stages()
+    high = store.create(f"oci:{layout.folder}:high", progress=stages)
+    sizes = {one.names[0][-3:]: one.size for one in store.images()}
+    assert sizes == {"low": len(BASE + MORE), "igh": len(BASE + MORE + MOST)}
+    assert stages.told["unpack"][1] == _size_of_last_layer(layout)
+    assert sorted(os.listdir(f"{low.path}/etc")) == ["link", "new", "passwd"]
+    assert os.listdir(f"{high.path}/etc") == ["last"]
+    assert_clean(root)
+
+
+def _size_of_last_layer(layout: Layout) -> int:
+    return layout.path({"digest": sha256(gzip.compress(MOST, mtime=0))}).stat().st_size
+
+
+def test_images_of_the_same_layers_share_one_folder(base: Path, root: Path) -> None:
+    layout = Layout(base / "image")
+    layout.index(
+        one=layout.image(BASE, created="2020-01-01T00:00:00Z"),
+        two=layout.image(BASE, created="2021-01-01T00:00:00Z"),
+    )
+    store = Store(root)
+    store.create(f"oci:{layout.folder}:one")
+    store.create(f"oci:{layout.folder}:two")
+    assert len(store.images()) == 2
+    assert len(layers_in(root)) == 3
+    assert_clean(root)
+
+
+def test_an_image_without_layers_is_an_empty_folder(base: Path, root: Path) -> None:
+    container = Store(root).create(image(base / "image"))
+    assert os.listdir(container.path) == []
+    assert_clean(root)
+
+
+def test_what_a_container_changes_stays_its_own(base: Path, root: Path) -> None:
+    store = Store(root)
+    made = image(base / "image", BASE)
+    one = store.create(made)
+    Path(one.path, "etc/passwd").write_text("changed")
+    os.unlink(f"{one.path}/etc/old")
+    two = store.create(made)
+    assert Path(two.path, "etc/passwd").read_text().startswith("root:")
+    assert Path(two.path, "etc/old").read_text() == "old"
+
+
+def test_a_tag_that_moves_leaves_the_old_image_to_its_containers(base: Path, root: Path) -> None:
+    layout = Layout(base / "image")
+    name = f"oci:{layout.folder}:latest"
+    store = Store(root)
+    layout.index(latest=layout.image(BASE))
+    old = store.create(name)
+    layout.index(latest=layout.image(BASE, MORE))
+    new = store.create(name)
+    assert old.image_id != new.image_id
+    assert {one.id: one.names for one in store.images()} == {
+        old.image_id: (),
+        new.image_id: (name,),
+    }
+    store.remove_container(old.name)
+    assert [one.id for one in store.images()] == [new.image_id]
+    assert_clean(root)
+
+
+def test_a_tag_that_moves_takes_the_old_image_with_it_where_nobody_uses_it(
+    base: Path, root: Path
+) -> None:
+    layout = Layout(base / "image")
+    store = Store(root)
+    layout.index(latest=layout.image(BASE))
+    store.remove_container(store.create(f"oci:{layout.folder}:latest").name)
+    layout.index(latest=layout.image(MORE))
+    new = store.create(f"oci:{layout.folder}:latest")
+    assert [one.id for one in store.images()] == [new.image_id]
+    assert_clean(root)
+
+
+def test_an_image_is_created_from_by_its_id_too(base: Path, root: Path) -> None:
+    store = Store(root)
+    first = store.create(image(base / "image", BASE))
+    digits = first.image_id.removeprefix("sha256:")
+    for text in (first.image_id, digits, digits[:12], f"sha256:{digits[:12]}"):
+        assert store.create(text).image_id == first.image_id
+    assert store.images()[0].names == (first.image,)
+
+
+def test_an_image_that_was_loaded_goes_by_its_repository_and_tag(base: Path, root: Path) -> None:
+    require("skopeo")
+    made = image(base / "image", BASE)
+    archive = f"docker-archive:{base}/saved.tar"
+    subprocess.run(
+        ["skopeo", "copy", made, f"{archive}:example.org/some/thing:1"],
+        check=True,
+        capture_output=True,
+    )
+    store = Store(root)
+    first = store.create(archive)
+    assert first.image == "example.org/some/thing:1"
+    assert store.create("example.org/some/thing:1").image_id == first.image_id
+    assert store.create("docker://example.org/some/thing:1").image_id == first.image_id
+    assert_clean(root)
+
+
+def test_the_content_is_a_layout_that_skopeo_and_umoci_read_in_place(
+    base: Path, root: Path
+) -> None:
+    require("skopeo", "umoci")
+    container = Store(root).create(image(base / "image", BASE, MORE))
+    tag = container.image_id.removeprefix("sha256:")
+    listed = subprocess.run(
+        ["umoci", "list", "--layout", str(root / "content")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert listed.stdout.split() == [tag]
+    subprocess.run(
+        ["skopeo", "copy", f"oci:{root}/content:{tag}", f"oci:{base}/copied:x"],
+        check=True,
+        capture_output=True,
+    )
+    assert Store(root).create(f"oci:{base}/copied:x").image_id == container.image_id
+
+
+def test_a_name_that_the_store_lacks_is_one_clear_line(root: Path) -> None:
+    with pytest.raises(StoreError) as failed:
+        Store(root).create("alpine")
+    assert "no such image" in str(failed.value)
+    assert "rootfs:DIR" in str(failed.value)
+    assert "\n" not in str(failed.value)
+
+
+def test_an_image_for_another_platform_is_refused_by_name(base: Path, root: Path) -> None:
+    layout = Layout(base / "image")
+    layout.index(latest=layout.image(BASE, architecture="riscv64"))
+    store = Store(root)
+    foreign = store.create(f"oci:{layout.folder}:latest", platform="linux/riscv64")
+    assert store.images()[0].platform == "linux/riscv64"
+    with pytest.raises(StoreError, match="is for linux/riscv64"):
+        store.create(foreign.image_id, platform="linux/arm64")
+
+
+def test_a_tar_is_not_read_again_while_its_file_is_the_same(base: Path, root: Path) -> None:
+    file = base / "root.tar"
+    file.write_bytes(BASE)
+    os.utime(file, (1, 1))
+    store = Store(root)
+    store.create(f"tar:{file}")
+    file.write_bytes(BASE[:-1024] + tar(entry("more", b"more")))
+    changed = store.create(f"tar:{file}")
+    assert Path(changed.path, "more").read_bytes() == b"more"
+    assert len(store.images()) == 2
+
+
+def test_a_folder_is_taken_in_once_and_anew_when_asked(base: Path, root: Path) -> None:
+    folder = base / "rootfs"
+    with tarfile.open(fileobj=io.BytesIO(BASE)) as archive:
+        archive.extractall(folder, filter="fully_trusted")
+    store = Store(root)
+    one = store.create(f"rootfs:{folder}")
+    assert_same(facts(folder, atime=False), facts(Path(one.path), atime=False))
+    (folder / "etc/passwd").write_text("changed")
+    two = store.create(f"rootfs:{folder}")
+    assert two.image_id == one.image_id
+    assert Path(two.path, "etc/passwd").read_text().startswith("root:")
+    three = store.create(f"rootfs:{folder}", pull="always")
+    assert three.image_id != one.image_id
+    assert Path(three.path, "etc/passwd").read_text() == "changed"
+    assert {one.names for one in store.images()} == {(), (f"rootfs:{folder}",)}
+    assert_clean(root)
+
+
+@pytest.mark.parametrize("bad", ["truncated", "wrong diff id"])
+def test_a_bad_layer_leaves_nothing(base: Path, root: Path, bad: str) -> None:
+    broken = BASE[:3000] if bad == "truncated" else BASE
+    layout = Layout(base / "image")
+    manifest = layout.image(broken)
+    if bad == "wrong diff id":
+        manifest = _with_other_config(layout)
+    layout.index(latest=manifest)
+    with pytest.raises(ArchiveError, match="layer sha256:"):
+        Store(root).create(f"oci:{layout.folder}:latest")
+    assert layers_in(root) == set()
+    assert Store(root).images() == []
+    assert_clean(root)
+
+
+def _with_other_config(layout: Layout) -> dict[str, object]:
+    value = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": layout.blob(config(MORE), CONFIG),
+        "layers": [layout.blob(gzip.compress(BASE, mtime=0), LAYER + "+gzip")],
+    }
+    return layout.document(value, MANIFEST)
+
+
+def test_a_missing_blob_leaves_nothing(base: Path, root: Path) -> None:
+    layout = Layout(base / "image")
+    layout.index(latest=layout.image(BASE))
+    for blob in (layout.folder / "blobs/sha256").iterdir():
+        if blob.read_bytes()[:2] == b"\x1f\x8b":
+            blob.unlink()
+    with pytest.raises(ReflayerError):
+        Store(root).create(f"oci:{layout.folder}:latest")
+    assert_clean(root)
+
+
+def test_a_taken_name_is_refused_before_anything_is_made(base: Path, root: Path) -> None:
+    store = Store(root)
+    made = image(base / "image", BASE)
+    store.create(made, name="web")
+    with pytest.raises(StoreError, match="web: there is a container of this name"):
+        store.create("tar:/nowhere", name="web")
+    assert len(store.containers()) == 1
+
+
+def test_a_layer_that_lost_its_folder_is_unpacked_again(base: Path, root: Path) -> None:
+    store = Store(root)
+    made = image(base / "image", BASE)
+    first = store.create(made)
+    (layer,) = layers_in(root) - {first.id}
+    subprocess.run(["rm", "-rf", str(root / "layers/dir" / layer)], check=True)
+    second = store.create(made)
+    assert_same(facts(Path(first.path), atime=False), facts(Path(second.path), atime=False))
+    assert_clean(root)
+
+
+def test_a_container_that_lost_its_folder_is_forgotten(base: Path, root: Path) -> None:
+    store = Store(root)
+    made = image(base / "image", BASE)
+    lost = store.create(made)
+    subprocess.run(["rm", "-rf", lost.path], check=True)
+    kept = store.create(made)
+    assert [one.name for one in store.containers()] == [kept.name]
+    assert_clean(root)

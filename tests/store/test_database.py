@@ -1,0 +1,116 @@
+"""A database that cannot be used is one clear line, and a commit is durable."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from reflayer import Store
+from reflayer.errors import OperationError, StoreError
+from reflayer.store import default_root
+from tests.store.stores import BASE, PROGRAM, assert_clean, image, reflayer
+
+
+@pytest.fixture
+def made(base: Path, root: Path) -> str:
+    """An image of which a store has a container already."""
+    made = image(base / "image", BASE)
+    Store(root).create(made, name="first")
+    return made
+
+
+@pytest.mark.usefixtures("made")
+def test_only_its_owner_gets_into_a_store(root: Path) -> None:
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+
+
+@pytest.mark.usefixtures("made")
+def test_the_database_is_a_write_ahead_log_with_a_version(root: Path) -> None:
+    with closing(sqlite3.connect(root / "reflayer.db")) as db:
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_a_newer_schema_is_refused_and_left_alone(root: Path, made: str) -> None:
+    with closing(sqlite3.connect(root / "reflayer.db")) as db:
+        db.execute("PRAGMA user_version = 7")
+    for use in (Store(root).containers, Store(root).images, lambda: Store(root).create(made)):
+        with pytest.raises(StoreError, match=r"a newer reflayer made this store \(schema 7"):
+            use()
+    with closing(sqlite3.connect(root / "reflayer.db")) as db:
+        assert db.execute("SELECT count(*) FROM containers").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("arguments", [("ps",), ("create", "MADE"), ("rm", "first")])
+def test_what_is_no_database_is_one_line(root: Path, made: str, arguments: tuple[str, ...]) -> None:
+    (root / "reflayer.db").write_bytes(b"no database at all\n" * 500)
+    done = reflayer(root, *(made if one == "MADE" else one for one in arguments))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"reflayer: {root}/reflayer.db: file is not a database")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("made")
+def test_a_damaged_database_is_one_line(root: Path) -> None:
+    path = root / "reflayer.db"
+    content = bytearray(path.read_bytes())
+    content[4096 + 100 :] = os.urandom(len(content) - 4096 - 100)
+    path.write_bytes(content)
+    done = reflayer(root, "ps")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"reflayer: {path}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_others_are_waited_for(root: Path, made: str) -> None:
+    with closing(sqlite3.connect(root / "reflayer.db", isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        waiting = subprocess.Popen([*PROGRAM, "--root", root, "create", made])
+        time.sleep(0.5)
+        assert len(Store(root).containers()) == 1  # who only reads needs not wait
+        db.execute("COMMIT")
+    assert waiting.wait() == 0
+    assert len(Store(root).containers()) == 2
+    assert_clean(root)
+
+
+def test_the_root_of_everybody_else_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    assert default_root() == "/home/somebody/.local/share/reflayer"
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    assert default_root() == "/data/reflayer"
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")
+    assert default_root() == "/home/somebody/.local/share/reflayer"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert default_root() == "/var/lib/reflayer"
+
+
+def test_a_store_that_cannot_be_made_is_one_line(base: Path) -> None:
+    (base / "file").write_text("")
+    with pytest.raises(OperationError, match="file"):
+        Store(base / "file/store").create("tar:/nowhere")
+
+
+def test_a_store_on_a_read_only_file_system_is_one_line(root: Path, made: str) -> None:
+    subprocess.run(["mount", "--bind", str(root), str(root)], check=True)
+    subprocess.run(["mount", "-o", "remount,ro,bind", str(root)], check=True)
+    try:
+        for arguments in (("create", made), ("rm", "first"), ("ps",)):
+            done = reflayer(root, *arguments)
+            assert done.returncode == 1
+            assert done.stderr.startswith(f"reflayer: {root}/")
+            assert done.stderr.count("\n") == 1
+    finally:
+        subprocess.run(["umount", str(root)], check=True)
