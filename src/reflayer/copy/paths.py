@@ -13,6 +13,7 @@ from reflayer.errors import CopyError
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
+_LOOK = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY  # it may only let us pass
 _ATTRIBUTES = ("user.", "trusted.", "system.posix_acl_access", "system.posix_acl_default")
 
 
@@ -92,7 +93,7 @@ class Destination:
         folder = os.dup(self._place)
         try:
             while identity(os.fstat(folder)) != wanted:
-                above = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+                above = os.open("..", _LOOK | os.O_CLOEXEC, dir_fd=folder)
                 here, folder = folder, above
                 reached_top = identity(os.fstat(here)) == identity(os.fstat(above))
                 os.close(here)
