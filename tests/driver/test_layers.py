@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from reflayer.driver import Driver
-from reflayer.errors import CopyError, LayerError
-from tests.trees import Facts, assert_same, facts
+from reflayer.errors import CopyError, LayerError, OperationError
+from tests.driver.layers import fill, leftovers, make, tree
+from tests.trees import assert_same
 
 
 @pytest.fixture
 def driver(place: Path) -> Driver:
     return Driver(place / "home")
-
-
-def tree(path: str) -> Mapping[bytes, Facts]:
-    return facts(Path(path), atime=False)  # reading a link moves its time
-
-
-def fill(root: str) -> None:
-    """Some of everything."""
-    path = Path(root)
-    (path / "folder").mkdir(mode=0o2750)
-    (path / "folder/file").write_bytes(b"content" * 1000)
-    os.link(path / "folder/file", path / "second name")
-    (path / "link").symlink_to("/nowhere")
-    os.mkfifo(path / "fifo", 0o640)
-    os.setxattr(path, "user.on-the-root", b"value")
-    os.utime(path / "folder", ns=(5, 1_000_000_000_000_000_007))
-    path.chmod(0o1751)
-    os.utime(path, ns=(77, -3_000_000_001))
-
-
-def make(driver: Driver, id: str) -> str:
-    with driver.build(id) as path:
-        fill(path)
-    return driver.path(id)
-
-
-def leftovers(driver: Driver) -> list[str]:
-    home = Path(driver.home)
-    return [p.name for folder in ("tmp", "trash") for p in (home / folder).iterdir()]
 
 
 def test_a_layer_without_parent_is_an_empty_folder_whatever_the_umask(driver: Driver) -> None:
@@ -104,8 +76,6 @@ def test_a_build_whose_block_raises_leaves_nothing(driver: Driver) -> None:
 
 
 def test_a_build_whose_path_was_moved_away_is_an_error_and_leaves_nothing(driver: Driver) -> None:
-    from reflayer.errors import OperationError
-
     def build_and_lose() -> None:
         with driver.build("next") as path:
             os.rmdir(path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 
-from reflayer.errors import LayerError, OperationError
+from reflayer.driver.snapshot import make_subvolume, snapshot
+from reflayer.errors import CopyError, LayerError, OperationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,18 +14,24 @@ if TYPE_CHECKING:
 
     from reflayer.copy import CopyReport, Pool
 
+    Progress = Callable[[int, int], None]
+
 METHODS = ("auto", "snapshot", "reflink", "range", "stream", "tar")
 """The names of the methods that a driver takes."""
 
 
-def empty_layer(path: str) -> None:
-    """Make the empty folder ``path``, mode 0755.
+def empty_layer(path: str, method: str) -> None:
+    """Make the empty folder ``path``, mode 0755: a subvolume where there are such.
 
     Raises:
+        CopyError: ``method`` is ``snapshot``, but there are no subvolumes here.
         OperationError: it cannot be made.
     """
     try:
-        os.mkdir(path, 0o700)
+        if not make_subvolume(path):
+            if method == "snapshot":
+                raise _no_snapshot(path, "there are no btrfs subvolumes here")
+            os.mkdir(path, 0o700)
         os.chmod(path, 0o755)
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(path), "mkdir") from error
@@ -37,18 +45,24 @@ def clone_layer(
     ownership: str,
     workers: int | None,
     pool: Pool | None,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> CopyReport:
     """Make ``path`` the same tree as the layer at ``parent``, which may be removed meanwhile.
 
     Raises:
         CopyError: something failed; what was made stays for the caller to delete.
         LayerError: the parent was removed before its clone was complete.
+        OperationError: the parent cannot be opened.
     """
-    from reflayer.copy import copy_tree
-
     held = _hold(parent)
     try:
+        if method in ("auto", "snapshot"):
+            report = _snapshot(held, path, named=method == "snapshot")
+            if report is not None:
+                return report
+        _make_folder(path)
+        from reflayer.copy import copy_tree
+
         report = copy_tree(
             parent,
             path,
@@ -65,6 +79,34 @@ def clone_layer(
         return report
     finally:
         os.close(held)
+
+
+def _snapshot(parent: int, path: str, *, named: bool) -> CopyReport | None:
+    """The report of a snapshot; None where a copy has to do, unless it was ``named``."""
+    started = time.monotonic()
+    try:
+        refusal = snapshot(parent, path)
+    except OSError as error:
+        raise CopyError.from_os_error(error, os.fsencode(path), "snapshot") from error
+    if refusal is None:
+        from reflayer.copy.report import CopyReport
+
+        return CopyReport("snapshot", {}, {}, {}, time.monotonic() - started)
+    if named:
+        raise _no_snapshot(path, refusal)
+    return None
+
+
+def _make_folder(path: str) -> None:
+    try:
+        if not make_subvolume(path):
+            os.mkdir(path, 0o700)
+    except OSError as error:
+        raise CopyError.from_os_error(error, os.fsencode(path), "mkdir") from error
+
+
+def _no_snapshot(path: str, reason: str) -> CopyError:
+    return CopyError(os.fsencode(path), "snapshot", f"{reason}: use another method or auto")
 
 
 def _hold(parent: str) -> int:

@@ -212,7 +212,7 @@ class Driver:
             folder = _open_folder(f"{self.home}/{LAYERS}")
             try:
                 if source is None:
-                    empty_layer(path)
+                    empty_layer(path, self._method)
                     report = None
                 else:
                     report = clone_layer(

@@ -18,10 +18,12 @@ def delete(path: str) -> None:
         OperationError: something in it cannot be deleted, which the error names.
     """
     from reflayer.copy.remove import remove_tree
+    from reflayer.driver.snapshot import destroy
 
     for tries_left in reversed(range(_TRIES)):
         try:
-            remove_tree(path)
+            if not destroy(path):
+                remove_tree(path)
         except OperationError as error:
             if error.errno != errno.ENOTEMPTY or not tries_left:
                 raise

@@ -1,0 +1,107 @@
+"""btrfs: a layer is a subvolume, and its clone a snapshot where nothing is lost by it."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from reflayer.errors import OperationError
+from reflayer.linux.btrfs import (
+    SUBVOLUME_INODE,
+    create_snapshot,
+    create_subvolume,
+    destroy_subvolume,
+    has_subvolumes,
+    is_subvolume,
+)
+
+_NO_SUBVOLUMES = frozenset({errno.ENOTTY, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
+_NO_SNAPSHOT = frozenset({errno.EXDEV, errno.EPERM, errno.EINVAL})
+_NOT_TO_DESTROY = frozenset(
+    {errno.EPERM, errno.EACCES, errno.ENOTEMPTY, errno.EINVAL, errno.ENOTDIR, errno.ENOENT}
+)
+
+
+def make_subvolume(path: str) -> bool:
+    """Make an empty subvolume at ``path``; False where the file system has none.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder, name = _place(path)
+    try:
+        create_subvolume(folder, name)
+    except OSError as error:
+        if error.errno in _NO_SUBVOLUMES:
+            return False
+        raise
+    finally:
+        os.close(folder)
+    return True
+
+
+def snapshot(source: int, path: str) -> str | None:
+    """Make ``path`` a snapshot of the open folder ``source``; or say why it would not be the same.
+
+    Raises:
+        OSError: it cannot be made for another reason.
+    """
+    if not is_subvolume(source):
+        return "the parent is not a btrfs subvolume"
+    folder, name = _place(path)
+    try:
+        if has_subvolumes(source):
+            return "a subvolume inside the parent would be missing"
+        create_snapshot(source, folder, name)
+    except OSError as error:
+        if error.errno == errno.ENOTTY:
+            return "this kernel cannot tell whether a subvolume is inside the parent"
+        if error.errno in _NO_SNAPSHOT:
+            return f"{error.strerror}: the kernel does not let it be made here"
+        raise
+    finally:
+        os.close(folder)
+    return None
+
+
+def destroy(path: str) -> bool:
+    """Destroy the subvolume ``path``; False where that is not what it is, or not allowed.
+
+    Raises:
+        OperationError: a file system is mounted in it, or destroying it failed.
+    """
+    try:
+        folder, name = _place(path)
+        try:
+            if os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino != SUBVOLUME_INODE:
+                return False
+            _refuse_mounts(folder, name, path)
+            destroy_subvolume(folder, name)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if error.errno in _NOT_TO_DESTROY or error.errno in _NO_SUBVOLUMES:
+            return False
+        raise OperationError.from_os_error(error, os.fsencode(path), "destroy") from error
+    return True
+
+
+def _refuse_mounts(folder: int, name: bytes, path: str) -> None:
+    # The kernel would detach them without a word.
+    from reflayer.copy.mounts import mounts_below
+
+    fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        mounts = mounts_below(fd)
+    finally:
+        os.close(fd)
+    for mount in sorted(mounts):
+        where = os.path.join(os.fsencode(path), mount)
+        reason = "a file system is mounted there: unmount it"
+        raise OperationError(where, "remove", reason, errno.EXDEV)
+
+
+def _place(path: str) -> tuple[int, bytes]:
+    """The open folder that ``path`` is in, and its name there."""
+    folder, name = os.path.split(os.fsencode(path))
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), name

@@ -1,0 +1,82 @@
+"""btrfs-subvolume(8): make, clone and destroy the trees of which btrfs keeps one for each layer.
+
+The requests and structures are those of linux/btrfs.h. A name is that of an entry of an open
+folder. A file system other than btrfs answers each of them with ENOTTY.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+
+SUBVOLUME_INODE = 256
+"""The inode number of every subvolume's root (BTRFS_FIRST_FREE_OBJECTID)."""
+
+_SUBVOL_CREATE = 0x5000940E  # _IOW(0x94, 14, struct btrfs_ioctl_vol_args)
+_SNAP_DESTROY = 0x5000940F  # _IOW(0x94, 15, struct btrfs_ioctl_vol_args)
+_SNAP_CREATE_V2 = 0x50009417  # _IOW(0x94, 23, struct btrfs_ioctl_vol_args_v2)
+_SUBVOL_GETFLAGS = 0x80089419  # _IOR(0x94, 25, __u64)
+_GET_SUBVOL_ROOTREF = 0xD000943D  # _IOWR(0x94, 61, struct btrfs_ioctl_get_subvol_rootref_args)
+
+_VOL_ARGS = struct.Struct("=q4088s")  # fd, name
+_VOL_ARGS_V2 = struct.Struct("=qQQ32x4040s")  # fd, transid, flags, unused, name
+_ROOTREF_ARGS = 4096  # bytes: min_treeid, 255 pairs of treeid and dirid, num_items, align
+_ROOTREF_COUNT = 8 + 255 * 16  # where num_items is
+
+
+def is_subvolume(fd: int) -> bool:
+    """Whether the open folder ``fd`` is the root of a btrfs subvolume."""
+    if os.fstat(fd).st_ino != SUBVOLUME_INODE:
+        return False
+    try:
+        fcntl.ioctl(fd, _SUBVOL_GETFLAGS, bytes(8))
+    except OSError:
+        return False
+    return True
+
+
+def has_subvolumes(fd: int) -> bool:
+    """Whether other subvolumes are inside the one that the open folder ``fd`` is in.
+
+    Their number does not matter to the time that it takes, nor does the tree's size.
+
+    Raises:
+        OSError: ENOTTY before Linux 4.18, which cannot tell.
+    """
+    args = bytearray(_ROOTREF_ARGS)
+    fcntl.ioctl(fd, _GET_SUBVOL_ROOTREF, args)
+    return args[_ROOTREF_COUNT] > 0
+
+
+def create_subvolume(folder: int, name: bytes) -> None:
+    """Make the empty subvolume ``name``, owned and permitted as mkdir(2) would.
+
+    Raises:
+        OSError: EEXIST, ENOSPC, ... as mkdir(2) says.
+    """
+    fcntl.ioctl(folder, _SUBVOL_CREATE, bytearray(_VOL_ARGS.pack(0, name)))
+
+
+def create_snapshot(source: int, folder: int, name: bytes) -> None:
+    """Make ``name`` a writable snapshot of the subvolume whose root is open as ``source``.
+
+    What was written to the source before is in it, and on disk with it.
+
+    Raises:
+        OSError: EINVAL when ``source`` is no subvolume's root, EXDEV when it is on another file
+            system, EPERM when it belongs to another user.
+    """
+    args = bytearray(_VOL_ARGS_V2.pack(source, 0, 0, name))
+    fcntl.ioctl(folder, _SNAP_CREATE_V2, args)
+
+
+def destroy_subvolume(folder: int, name: bytes) -> None:
+    """Take the subvolume ``name`` away with all in it; the kernel frees its blocks behind.
+
+    Raises:
+        OSError: EPERM without privilege, but for owners under the mount option
+            user_subvol_rm_allowed; ENOTEMPTY when other subvolumes are inside; EINVAL when it is
+            no subvolume.
+    """
+    fcntl.ioctl(folder, _SNAP_DESTROY, bytearray(_VOL_ARGS.pack(0, name)))

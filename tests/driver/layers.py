@@ -1,0 +1,72 @@
+"""What the tests of the driver share: a layer with some of everything, and what is left over."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from subprocess import run
+
+from reflayer.driver import Driver
+from tests.trees import Facts, facts
+
+
+def tree(path: str | Path) -> Mapping[bytes, Facts]:
+    """Its facts but for access times, which telling them changes."""
+    return facts(Path(path), atime=False)
+
+
+def fill(root: str | Path) -> None:
+    """Some of everything that needs no root."""
+    path = Path(root)
+    (path / "folder").mkdir(mode=0o2750)
+    (path / "folder/file").write_bytes(b"content" * 1000)
+    os.link(path / "folder/file", path / "second name")
+    (path / "link").symlink_to("/nowhere")
+    os.mkfifo(path / "fifo", 0o640)
+    os.setxattr(path, "user.on-the-root", b"value")
+    os.utime(path / "folder", ns=(5, 1_000_000_000_000_000_007))
+    path.chmod(0o1751)
+    os.utime(path, ns=(77, -3_000_000_001))
+
+
+def make(driver: Driver, id: str) -> str:
+    """The path of a new layer of that id, filled."""
+    with driver.build(id) as path:
+        fill(path)
+    return driver.path(id)
+
+
+def leftovers(driver: Driver) -> list[str]:
+    """What is in the folders that are empty when nothing is being made or deleted."""
+    home = Path(driver.home)
+    return [p.name for folder in ("tmp", "trash") for p in (home / folder).iterdir()]
+
+
+_BECOME = """
+import importlib, os, pkgutil, sys
+import reflayer.copy, reflayer.driver, reflayer.linux, tests.driver.layers
+for package in (reflayer.copy, reflayer.driver, reflayer.linux):
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+os.setgroups([])
+os.setgid(int(sys.argv[1]))
+os.setuid(int(sys.argv[1]))
+del sys.argv[1]
+"""  # root's own interpreter may be out of others' reach, so all is imported before
+
+
+def run_as(uid: int, code: str, place: Path, *arguments: str) -> str:
+    """Run Python ``code`` with ``place`` and ``arguments`` as another user; its standard output."""
+    for folder in (place, *place.parents):
+        folder.chmod(folder.stat().st_mode | 0o011)  # the user may pass through
+    os.chown(place, uid, uid)
+    done = run(
+        [sys.executable, "-c", _BECOME + code, str(uid), str(place), *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
