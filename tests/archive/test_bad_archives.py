@@ -125,7 +125,7 @@ def test_a_large_layer_takes_little_memory(
     files = [entry(f"{n % 50}/{n}") for n in range(5000)]
     (tmp_path / "blob").write_bytes(compress(tar(entry("zeros", bytes(100 * MiB)), *files)))
     (tmp_path / "root").mkdir()
-    command = [sys.executable, "-c", APPLY, tmp_path / "blob", tmp_path / "root"]
+    command = [sys.executable, "-c", APPLY, str(tmp_path / "blob"), str(tmp_path / "root")]
     answer = subprocess.run(command, check=True, capture_output=True, text=True)
     assert int(answer.stdout) < 40 * 1024  # KiB
 

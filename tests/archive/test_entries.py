@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,36 @@ def test_nothing_is_inherited_from_where_the_layer_lands(place: Path) -> None:
     # What has no entry is as it was: the root itself.
     assert attributes(told[b"."]) == {"system.posix_acl_default": ACL}
     assert (told[b"."].mode & 0o7000, told[b"."].owner) == (0o2000, (0, 4321))
+
+
+def test_nothing_is_inherited_from_folders_of_lower_layers(place: Path) -> None:
+    root = place / "root"
+    default = {xattr("system.posix_acl_default"): text(ACL)}
+    apply(root, tar(folder("dir", mode=0o2777, gid=50, mtime=9, pax=default)))
+    before = facts(root)[b"dir"]
+    apply(root, tar(entry("dir/file"), folder("dir/sub"), entry("dir/new/file", gid=50)))
+    told = facts(root)
+    assert told[b"dir"] == before
+    assert {path: (fact.mode, fact.owner) for path, fact in told.items() if b"/" in path} == {
+        b"dir/file": (0o644, (0, 0)),
+        b"dir/sub": (0o755, (0, 0)),
+        b"dir/new": (0o755, (0, 0)),
+        b"dir/new/file": (0o644, (0, 50)),
+    }
+    assert not any(attributes(fact) for path, fact in told.items() if b"/" in path)
+
+
+def test_several_layers_are_applied_at_once_by_several_threads(tmp_path: Path) -> None:
+    layers = [
+        tar(*[entry(f"{n % 7}/{n}", bytes([thread]) * 5000) for n in range(400)])
+        for thread in range(4)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: apply(tmp_path / str(n), layers[n]), range(4)))
+    for thread in range(4):
+        files = [path for path in (tmp_path / str(thread)).rglob("*") if path.is_file()]
+        assert len(files) == 400
+        assert all(path.read_bytes() == bytes([thread]) * 5000 for path in files)
 
 
 def test_the_root_entry_replaces_the_root_s_metadata(place: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_random_layer_comes_out_whatever_the_order_of_its_entries(
         assert seen(root) == expected(tree)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(lower=TREES, upper=TREES, data=st.data())
 def test_a_random_layer_hides_and_replaces_what_lower_layers_have(
     lower: Tree, upper: Tree, data: st.DataObject
@@ -158,7 +158,7 @@ SEEDS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_broken_layer_is_applied_or_refused_and_does_no_harm(data: st.DataObject) -> None:
     archive = bytearray(data.draw(st.sampled_from(SEEDS)))

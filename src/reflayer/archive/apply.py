@@ -75,13 +75,16 @@ def apply_layer(
         raise ValueError(f"ownership is keep or ignore, not {ownership!r}")
     compressed = Blob(blob, hash_for(digest), size)
     plain = hash_for(diff_id)
+    reader = PlainReader(compressed)
+    # The digest of a plain tar is its diff id, and need not be made twice.
+    is_one = reader.compression == "none" and compressed.hash.name == plain.name
     path = os.fsencode(root)
     try:
         folders = Folders(path, ownership == "ignore")
     except OSError as error:
         raise OperationError.from_os_error(error, path, "open") from error
     entries = 0
-    with folders, ReadAhead(PlainReader(compressed), plain) as ahead:
+    with folders, ReadAhead(reader, None if is_one else plain) as ahead:
         chunks = _told(ahead, compressed, progress)
         stream = TarStream(chunks)
         layer = Layer(folders, stream)
@@ -94,7 +97,7 @@ def apply_layer(
         raise ArchiveError(f"the blob has {compressed.count} bytes but should have {size}")
     return AppliedLayer(
         digest=digest_of(compressed.hash, digest, "blob's digest"),
-        diff_id=digest_of(plain, diff_id, "diff id"),
+        diff_id=digest_of(compressed.hash if is_one else plain, diff_id, "diff id"),
         size=compressed.count,
         plain_size=ahead.count,
         entries=entries,

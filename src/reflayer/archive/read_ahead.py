@@ -32,8 +32,8 @@ class ReadAhead:
         count: plain bytes handed out so far.
     """
 
-    def __init__(self, reader: PlainReader, hashing: Hash) -> None:
-        """Read all of ``reader``; ``hashing`` gets every byte of it."""
+    def __init__(self, reader: PlainReader, hashing: Hash | None) -> None:
+        """Read all of ``reader``; ``hashing`` gets every byte of it, where there is one."""
         self.count = 0
         self._reader = reader
         self._hash = hashing
@@ -94,5 +94,6 @@ class ReadAhead:
 
     def _fill(self, buffer: bytearray) -> int:
         size = self._reader.readinto(buffer)
-        self._hash.update(memoryview(buffer)[:size])
+        if self._hash is not None:
+            self._hash.update(memoryview(buffer)[:size])
         return size
