@@ -155,7 +155,7 @@ def _find_manifest(file: BinaryIO) -> bytes:
     """``manifest.json``, read without keeping anything of a compressed archive."""
     if _compression(file) == "none":
         return _read(TarMembers(file.fileno()), _MANIFEST, LARGEST_MANIFEST)
-    with ReadAhead(PlainReader(Blob(file, Unhashed(), None)), Unhashed()) as ahead:
+    with ReadAhead(PlainReader(Blob(file, Unhashed(), None)), None) as ahead:
         stream = TarStream(iter(ahead))
         for entry in read_entries(stream):
             if clean(entry.name) == os.fsencode(_MANIFEST):
@@ -174,7 +174,7 @@ def _compression(file: BinaryIO) -> str:
 def _decompress(file: BinaryIO, fd: int, progress: Progress | None) -> None:
     size = os.fstat(file.fileno()).st_size
     blob = Blob(file, Unhashed(), None)
-    with ReadAhead(PlainReader(blob), Unhashed()) as ahead:
+    with ReadAhead(PlainReader(blob), None) as ahead:
         for chunk in ahead:
             write_all(fd, chunk)
             if progress is not None:

@@ -84,7 +84,8 @@ def image_of(manifest: Descriptor, contents: Manifest, data: bytes) -> Image:
     config = parse_config(data, f"the config {contents.config.digest}")
     check_layers(len(contents.layers), config, f"the manifest {manifest.digest}")
     return Image(
-        manifest=manifest,
+        # Bare: the same image is equal wherever it comes from.
+        manifest=Descriptor(manifest.media_type, manifest.digest, manifest.size),
         config=contents.config,
         layers=contents.layers,
         diff_ids=config.diff_ids,

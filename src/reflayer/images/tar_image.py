@@ -13,7 +13,7 @@ from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_header import BLOCK, is_header
 from reflayer.errors import ArchiveError, ImageError, printable
 from reflayer.images.descriptor import Descriptor
-from reflayer.images.digest import Unhashed, digest_text
+from reflayer.images.digest import digest_text
 from reflayer.images.fill import keep, write_all
 from reflayer.images.incoming import failing
 from reflayer.images.made import LAYER_TYPES, add_image, config_of
@@ -58,38 +58,48 @@ def _add_layer(
     content: Content, file: BinaryIO, progress: Progress | None
 ) -> tuple[Descriptor, str]:
     """Add the layer, as it is where OCI has a media type for it, else plain; and its diff id."""
-    plain = sha256()
     with content.incoming() as kept:
         size = keep(kept.fd, file)
-        compressed = sha256()
-        blob = Blob(FileIO(kept.fd, closefd=False), compressed, size)
+        hashing = sha256()
+        blob = Blob(FileIO(kept.fd, closefd=False), hashing, size)
         reader = PlainReader(blob)
-        chunks = _chunks(reader, blob, size, progress)
-        if reader.compression in LAYER_TYPES:
+        with ReadAhead(reader, None) as ahead:
+            chunks = _checked(ahead, blob, progress, size)
+            if reader.compression not in LAYER_TYPES:
+                return _add_plain(content, chunks)
+            # The digest of a plain tar is its diff id.
+            plain = None if reader.compression == "none" else sha256()
             for chunk in chunks:
-                plain.update(chunk)
-            digest = digest_text(compressed)
-            content.commit(kept, digest)
-            return Descriptor(LAYER_TYPES[reader.compression], digest, size), digest_text(plain)
-        with content.incoming() as unpacked:
-            count = 0
-            for chunk in chunks:
-                plain.update(chunk)
-                write_all(unpacked.fd, chunk)
-                count += len(chunk)
-            digest = digest_text(plain)
-            content.commit(unpacked, digest)
-            return Descriptor(OCI_LAYER, digest, count), digest
+                if plain is not None:
+                    plain.update(chunk)
+        digest = digest_text(hashing)
+        content.commit(kept, digest)
+        layer = Descriptor(LAYER_TYPES[reader.compression], digest, size)
+        return layer, digest_text(plain) if plain is not None else digest
 
 
-def _chunks(
-    reader: PlainReader, blob: Blob, size: int, progress: Progress | None
+def _add_plain(content: Content, chunks: Iterator[memoryview]) -> tuple[Descriptor, str]:
+    plain = sha256()
+    count = 0
+    with content.incoming() as file:
+        for chunk in chunks:
+            plain.update(chunk)
+            write_all(file.fd, chunk)
+            count += len(chunk)
+        digest = digest_text(plain)
+        content.commit(file, digest)
+    return Descriptor(OCI_LAYER, digest, count), digest
+
+
+def _checked(
+    ahead: ReadAhead, blob: Blob, progress: Progress | None, size: int
 ) -> Iterator[memoryview]:
-    """The plain bytes, decompressed by a thread while whoever asks for them works."""
-    with ReadAhead(reader, Unhashed()) as ahead:
-        for chunk in ahead:
-            if ahead.count == len(chunk) and not is_header(bytes(chunk[:BLOCK])):
-                raise ArchiveError("it is not a tar")
-            yield chunk
-            if progress is not None:
-                progress("fetch", blob.count, size)
+    """The chunks of ``ahead``, which are a tar's, with ``progress`` called at each."""
+    for chunk in ahead:
+        if ahead.count == len(chunk) and not is_header(bytes(chunk[:BLOCK])):
+            raise ArchiveError("it is not a tar")
+        if progress is not None:
+            progress("fetch", blob.count, size)
+        yield chunk
+    if progress is not None:
+        progress("fetch", blob.count, size)

@@ -1,0 +1,342 @@
+"""``docker-archive:``: what ``docker save`` writes, in both of its layouts."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+import random
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reflayer.errors import ImageError, OperationError
+from reflayer.images import Content, Image, Platform, open_source
+from tests.archive.tars import Entry, entry, tar
+from tests.file_systems import mounted, require
+from tests.images.layouts import LAYER, config, layer, sha256
+
+ONE, TWO = layer("one", random.Random(1).randbytes(300_000)), layer("two")
+CONFIG = config(ONE, TWO, created="2024-01-01T00:00:00Z", container="docker's own")
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Content:
+    return Content(tmp_path / "content")
+
+
+def saved(*images: Mapping[str, object]) -> Entry:
+    """``manifest.json``."""
+    return entry("manifest.json", json.dumps(images).encode())
+
+
+def image_of(
+    layers: Sequence[str], tags: Sequence[str] | None = ("x:1",), config: str = "config.json"
+) -> dict[str, object]:
+    return {"Config": config, "RepoTags": tags, "Layers": layers}
+
+
+def legacy() -> list[Entry]:
+    """As Docker wrote it up to version 24."""
+    return [
+        entry("11", kind="folder"),
+        entry("11/VERSION", b"1.0"),
+        entry("11/json", b"{}"),
+        entry("11/layer.tar", ONE),
+        entry("22/layer.tar", TWO),
+        entry("config.json", CONFIG),
+        saved(image_of(["11/layer.tar", "22/layer.tar"])),
+        entry("repositories", b"{}"),
+    ]
+
+
+def current() -> list[Entry]:
+    """As Docker writes it from version 25 on: an OCI layout, and manifest.json."""
+
+    def blob(data: bytes) -> Entry:
+        return entry(f"blobs/{sha256(data).replace(':', '/')}", data)
+
+    blobs = [blob(data) for data in (CONFIG, ONE, TWO)]
+    names = [info.name for info, _ in blobs]
+    return [
+        entry("blobs", kind="folder"),
+        *blobs,
+        entry("index.json", b"{}"),
+        saved(image_of(names[1:], config=names[0])),
+        entry("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'),
+    ]
+
+
+def fetch(path: Path, content: Content, which: str = "", platform: str | None = None) -> Image:
+    source = open_source(f"docker-archive:{path}{which}")
+    wanted = Platform.parse(platform) if platform else None
+    return source.fetch(content, wanted, None)  # type: ignore[union-attr]
+
+
+def name_of(path: Path, which: str = "") -> str:
+    return open_source(f"docker-archive:{path}{which}").name  # type: ignore[union-attr]
+
+
+def zstd(data: bytes) -> bytes:
+    return zstandard.compress(data)
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("layout", [legacy, current])
+def test_an_archive_is_an_image_of_plain_layers(
+    layout: Callable[[], list[Entry]],
+    compress: Callable[[bytes], bytes],
+    content: Content,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "saved.tar"
+    path.write_bytes(compress(tar(*layout())))
+
+    image = fetch(path, content)
+
+    assert image.id == sha256(CONFIG)
+    assert image.diff_ids == tuple(one.digest for one in image.layers) == (sha256(ONE), sha256(TWO))
+    assert {one.media_type for one in image.layers} == {LAYER}
+    assert content.open(sha256(ONE)).read() == ONE
+    assert image.created == "2024-01-01T00:00:00Z"
+    assert name_of(path) == "docker.io/library/x:1"
+    assert os.listdir(Path(content.folder) / "tmp") == []
+    assert fetch(path, content) == image
+
+
+def test_the_same_image_in_both_layouts_is_the_same(content: Content, tmp_path: Path) -> None:
+    for layout in (legacy, current):
+        (tmp_path / layout.__name__).write_bytes(tar(*layout()))
+    assert fetch(tmp_path / "legacy", content) == fetch(tmp_path / "current", content)
+
+
+@pytest.mark.parametrize("kind", ["symlink", "link"])
+def test_a_layer_may_be_a_link_to_another(kind: str, content: Content, tmp_path: Path) -> None:
+    target = "../11/layer.tar" if kind == "symlink" else "11/layer.tar"
+    (tmp_path / "saved.tar").write_bytes(
+        tar(
+            entry("22/layer.tar", kind=kind, target=target),
+            entry("./11/layer.tar", ONE),
+            entry("config.json", config(ONE, ONE)),
+            saved(image_of(["11/layer.tar", "22/layer.tar"])),
+        )
+    )
+    assert fetch(tmp_path / "saved.tar", content).diff_ids == (sha256(ONE), sha256(ONE))
+
+
+def test_one_of_several_images_is_named(content: Content, tmp_path: Path) -> None:
+    path = tmp_path / "saved.tar"
+    path.write_bytes(
+        tar(
+            entry("1.tar", ONE),
+            entry("2.tar", TWO),
+            entry("1.json", config(ONE)),
+            entry("2.json", config(TWO)),
+            saved(
+                image_of(["1.tar"], ["a:1", "quay.io/b:2"], "1.json"),
+                image_of(["2.tar"], None, "2.json"),
+            ),
+        )
+    )
+    assert fetch(path, content, ":a:1").diff_ids == (sha256(ONE),)
+    assert fetch(path, content, ":quay.io/b:2").diff_ids == (sha256(ONE),)
+    assert fetch(path, content, ":@1").diff_ids == (sha256(TWO),)
+    assert name_of(path, ":quay.io/b:2") == "quay.io/b:2"
+    assert name_of(path, ":@0") == "docker.io/library/a:1"
+    assert name_of(path, ":@1") == f"docker-archive:{path}:@1"
+    for which, reason in {
+        "": "say which image: the archive has a:1, @1",
+        ":a": "no image a:latest: the archive has a:1, @1",
+        ":@2": "no image @2: the archive has a:1, @1",
+    }.items():
+        with pytest.raises(ImageError, match=reason):
+            fetch(path, content, which)
+
+
+def test_compressed_layers_stay_compressed(content: Content, tmp_path: Path) -> None:
+    blobs = gzip.compress(ONE), zstd(TWO)
+    name = f"blobs/{sha256(blobs[0]).replace(':', '/')}"
+    (tmp_path / "saved.tar").write_bytes(
+        tar(
+            entry(name, blobs[0]),
+            entry("two.tar.zst", blobs[1]),
+            entry("config.json", config(ONE, TWO)),
+            saved(image_of([name, "two.tar.zst"])),
+        )
+    )
+    image = fetch(tmp_path / "saved.tar", content)
+    assert [one.digest for one in image.layers] == [sha256(blob) for blob in blobs]
+    assert [one.media_type for one in image.layers] == [f"{LAYER}+gzip", f"{LAYER}+zstd"]
+
+
+def test_what_skopeo_writes_is_read(content: Content, tmp_path: Path) -> None:
+    require("umoci", "skopeo")
+    path, place = tmp_path / "saved.tar", tmp_path / "layout"
+    commands: list[list[str | Path]] = [
+        ["umoci", "init", "--layout", place],
+        ["umoci", "new", "--image", f"{place}:x"],
+        ["umoci", "unpack", "--rootless", "--image", f"{place}:x", tmp_path / "bundle"],
+        ["umoci", "insert", "--rootless", "--image", f"{place}:x", __file__, "/test.py"],
+        ["skopeo", "copy", f"oci:{place}:x", f"docker-archive:{path}:quay.io/a/b:1"],
+    ]
+    for command in commands:
+        subprocess.run(command, check=True, capture_output=True)
+
+    image = fetch(path, content)
+    assert name_of(path) == "quay.io/a/b:1"
+    assert b"what_skopeo_writes" in content.open(image.layers[0].digest).read()
+
+    content.tag("y", image.manifest)
+    unpack = ["umoci", "unpack", "--rootless", "--image", f"{content.folder}:y"]
+    subprocess.run([*unpack, tmp_path / "out"], check=True, capture_output=True)
+    assert (tmp_path / "out/rootfs/test.py").read_bytes() == Path(__file__).read_bytes()
+
+
+def test_a_platform_that_was_asked_for_has_to_fit(content: Content, tmp_path: Path) -> None:
+    (tmp_path / "saved.tar").write_bytes(tar(*legacy()))
+    assert fetch(tmp_path / "saved.tar", content, platform="linux/amd64").id == sha256(CONFIG)
+    with pytest.raises(ImageError, match="no image for linux/arm64, only for linux/amd64"):
+        fetch(tmp_path / "saved.tar", content, platform="linux/arm64")
+
+
+GOOD = image_of(["1.tar"])
+WRONG: dict[str, Sequence[Entry]] = {
+    "no file manifest.json": [entry("x")],
+    "manifest.json is not JSON": [entry("manifest.json", b"{")],
+    "not a list": [entry("manifest.json", b"{}")],
+    "an image that is not an object": [entry("manifest.json", b"[1]")],
+    "the archive has no images": [saved()],
+    "no 'Config'": [saved({})],
+    "no file config.json": [saved(GOOD)],
+    "config.json is not JSON": [saved(GOOD), entry("config.json", b"nonsense")],
+    "no 'rootfs'": [saved(GOOD), entry("config.json", b"{}")],
+    "1 layers, but its config has 2": [saved(GOOD), entry("config.json", config(ONE, TWO))],
+    "no file 1.tar": [saved(GOOD), entry("config.json", config(ONE))],
+    "another content": [saved(GOOD), entry("config.json", config(ONE)), entry("1.tar", TWO)],
+    "compressed by xz": [
+        saved(GOOD), entry("config.json", config(ONE)), entry("1.tar", lzma.compress(ONE))
+    ],
+    "is not an image reference": [saved(image_of(["1.tar"], ["../../x"]))],
+    "no file ../../../etc/passwd": [saved(image_of([], config="../../../etc/passwd"))],
+    "no file config.json ": [
+        saved(GOOD), entry("config.json", kind="symlink", target="/etc/passwd")
+    ],
+    "no file config.json  ": [
+        saved(GOOD),
+        entry("config.json", kind="symlink", target="other.json"),
+        entry("other.json", kind="symlink", target="config.json"),
+    ],
+    "is not a sha256 or sha512 digest": [
+        saved(image_of(["./blobs/sha256/x"])),
+        entry("config.json", config(ONE)),
+        entry("blobs/sha256/x", gzip.compress(ONE)),
+    ],
+    "more than 8388608 bytes": [saved(GOOD), entry("config.json", bytes((8 << 20) + 1))],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", WRONG)
+def test_what_is_wrong_is_said(reason: str, content: Content, tmp_path: Path) -> None:
+    path = tmp_path / "saved.tar"
+    path.write_bytes(tar(*WRONG[reason]))
+    with pytest.raises(ImageError) as caught:
+        fetch(path, content)
+    assert reason.strip() in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert [digest for digest in content.digests() if digest == sha256(TWO)] == []
+    assert os.listdir(Path(content.folder) / "tmp") == []
+
+
+@given(cut=st.integers(0, 20_000), flips=st.lists(st.integers(0, 10_000), max_size=4))
+def test_a_damaged_archive_is_an_image_or_an_image_error(
+    cut: int, flips: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    small = layer("small")
+    data = bytearray(
+        tar(
+            entry("1.tar", small),
+            entry("l.tar", kind="symlink", target="1.tar"),
+            entry("config.json", config(small)),
+            saved(image_of(["l.tar"])),
+        )
+    )
+    for flip in flips:
+        data[flip % len(data)] ^= 1 << flip % 8
+    folder = tmp_path_factory.mktemp("damaged")
+    (folder / "saved.tar").write_bytes(data[: cut or len(data)])
+    content = Content(folder / "content")
+    try:
+        message = repr(fetch(folder / "saved.tar", content))
+    except ImageError as error:
+        message = str(error)
+    assert message.isprintable()
+    for digest in content.digests():
+        assert sha256(content.open(digest).read()) == digest
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd])
+def test_a_truncated_compressed_archive_is_an_image_error(
+    compress: Callable[[bytes], bytes], content: Content, tmp_path: Path
+) -> None:
+    data = compress(tar(*legacy()))
+    (tmp_path / "saved.tar").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError, match="ends too early"):
+        fetch(tmp_path / "saved.tar", content)
+    with pytest.raises(ImageError, match="ends too early"):
+        name_of(tmp_path / "saved.tar")
+    assert os.listdir(Path(content.folder) / "tmp") == []
+
+
+def test_a_huge_layer_is_neither_read_to_find_others_nor_kept_in_memory(
+    content: Content, tmp_path: Path
+) -> None:
+    # 1 TiB of hole: reading it would take an hour.
+    path = tmp_path / "saved.tar"
+    info, _ = entry("big.tar")
+    info.size = 1 << 40
+    with open(path, "wb") as file:
+        file.write(info.tobuf())
+        file.seek(info.size, os.SEEK_CUR)
+        file.write(tar(*legacy()))
+    assert fetch(path, content).id == sha256(CONFIG)
+
+
+def test_an_archive_of_too_many_members_is_refused(content: Content, tmp_path: Path) -> None:
+    (tmp_path / "saved.tar").write_bytes(tar(entry("x"))[:512] * 100_001)
+    with pytest.raises(ImageError, match="more than 100000 members"):
+        fetch(tmp_path / "saved.tar", content)
+
+
+@pytest.mark.parametrize("what", ["nothing", "folder", "fifo"])
+def test_what_is_no_file_is_an_error(what: str, content: Content, tmp_path: Path) -> None:
+    path = tmp_path / "saved.tar"
+    if what == "folder":
+        path.mkdir()
+    elif what == "fifo":
+        os.mkfifo(path)
+    with pytest.raises((ImageError, OperationError), match=r"saved\.tar"):
+        fetch(path, content)
+
+
+@pytest.mark.root
+def test_a_full_disk_is_one_clear_error_and_nothing_is_left(tmp_path: Path) -> None:
+    big = layer("big", os.urandom(5_000_000))
+    archive = tar(
+        entry("1.tar", big), entry("config.json", config(big)), saved(image_of(["1.tar"]))
+    )
+    with mounted("tmpfs", tmp_path / "small", 4 << 20) as place:
+        for compress in (bytes, gzip.compress):
+            content = Content(place / "content")
+            (tmp_path / "saved.tar").write_bytes(compress(archive))
+            with pytest.raises(OperationError, match="No space left on device"):
+                fetch(tmp_path / "saved.tar", content)
+            assert list(content.digests()) == []
+            assert os.listdir(place / "content/tmp") == []

@@ -1,0 +1,191 @@
+"""``oci:``: layouts as umoci and skopeo make them, and what may be wrong with one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from reflayer.errors import ImageError, OperationError
+from reflayer.images import Content, Image, Platform, open_source, read_image
+from tests.file_systems import mounted, require
+from tests.images.layouts import LAYER, MANIFEST, Layout, config, layer, sha256, tagged
+
+ONE, TWO = layer("one"), layer("two")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "layout")
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Content:
+    return Content(tmp_path / "content")
+
+
+def fetch(text: str, content: Content) -> Image:
+    return open_source(text).fetch(content, None, None)  # type: ignore[union-attr]
+
+
+def run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def made_by_umoci(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A layout whose image ``x`` has two layers."""
+    require("umoci", "skopeo")
+    folder = tmp_path_factory.mktemp("umoci")
+    place = folder / "layout"
+    run("umoci", "init", "--layout", place)
+    run("umoci", "new", "--image", f"{place}:x")
+    run("umoci", "unpack", "--rootless", "--image", f"{place}:x", folder / "bundle")
+    for name in ("one", "two"):
+        (folder / "bundle/rootfs" / name).write_text(name)
+        run("umoci", "repack", "--refresh-bundle", "--image", f"{place}:x", folder / "bundle")
+    run("umoci", "config", "--image", f"{place}:x", "--created", "2020-01-02T03:04:05Z")
+    return place
+
+
+def test_an_image_made_by_umoci_is_read(made_by_umoci: Path, content: Content) -> None:
+    image = fetch(f"oci:{made_by_umoci}:x", content)
+
+    shown = subprocess.run(
+        ["skopeo", "inspect", f"oci:{made_by_umoci}:x"], check=True, capture_output=True
+    )
+    told = json.loads(shown.stdout)
+    assert image.manifest.digest == told["Digest"]
+    assert [one.digest for one in image.layers] == told["Layers"]
+    assert image.platform == Platform(told["Os"], told["Architecture"])
+    assert image.created == "2020-01-02T03:04:05Z"
+    assert len(image.diff_ids) == 2
+    assert read_image(content, image.manifest) == image
+
+
+def test_an_image_copied_by_skopeo_is_read(
+    made_by_umoci: Path, content: Content, tmp_path: Path
+) -> None:
+    name = "quay.io/a/b:1.2"
+    run("skopeo", "copy", f"oci:{made_by_umoci}:x", f"oci:{tmp_path}/copy:{name}")
+    image = fetch(f"oci:{tmp_path}/copy:{name}", content)
+    assert image == fetch(f"oci:{made_by_umoci}:x", content)
+
+
+def test_an_image_that_is_there_is_not_read_again(layout: Layout, content: Content) -> None:
+    top = layout.image(ONE, TWO)
+    layout.index(top)
+    image = fetch(f"oci:{layout.folder}", content)
+    for blob in (layout.folder / "blobs/sha256").iterdir():
+        blob.unlink()
+    assert fetch(f"oci:{layout.folder}", content) == image
+
+
+def test_the_tag_says_which(layout: Layout, content: Content) -> None:
+    layout.index(a=layout.image(ONE), b=layout.image(TWO))
+    assert fetch(f"oci:{layout.folder}:b", content).diff_ids == (sha256(TWO),)
+    with pytest.raises(ImageError, match="several images, say which: a, b"):
+        fetch(f"oci:{layout.folder}", content)
+    with pytest.raises(ImageError, match="no image c; there are: a, b"):
+        fetch(f"oci:{layout.folder}:c", content)
+
+
+def test_the_only_image_needs_no_tag(layout: Layout, content: Content) -> None:
+    top = layout.image(ONE)
+    layout.index(tagged(top, "a"), tagged(top, "b"))
+    assert fetch(f"oci:{layout.folder}", content).diff_ids == (sha256(ONE),)
+
+
+def test_an_empty_layout_says_so(layout: Layout, content: Content) -> None:
+    with pytest.raises(ImageError, match="no image; there are: no tags"):
+        fetch(f"oci:{layout.folder}", content)
+
+
+def test_a_tag_that_is_two_images_is_refused(layout: Layout, content: Content) -> None:
+    layout.index(tagged(layout.image(ONE), "a"), tagged(layout.image(TWO), "a"))
+    with pytest.raises(ImageError, match="several images a"):
+        fetch(f"oci:{layout.folder}:a", content)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("oci-layout", None, "not an OCI image layout: it has no oci-layout"),
+        ("index.json", None, "it has no index.json"),
+        ("oci-layout", "{", "is not JSON"),
+        ("oci-layout", "{}", "version ''"),
+        ("index.json", "[]", "is not a JSON object"),
+        ("index.json", '{"manifests": [{"digest": "sha256:../x"}]}', "digest"),
+        ("index.json", " " * ((4 << 20) + 1), "has more than"),
+    ],
+)
+def test_what_is_no_layout_is_refused(
+    name: str, text: str | None, reason: str, layout: Layout, content: Content
+) -> None:
+    (layout.folder / name).unlink()
+    if text is not None:
+        (layout.folder / name).write_text(text)
+    with pytest.raises(ImageError, match=reason):
+        fetch(f"oci:{layout.folder}", content)
+
+
+def test_a_folder_that_is_not_there_is_named(content: Content, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="nowhere is not an OCI image layout"):
+        fetch(f"oci:{tmp_path}/nowhere:x", content)
+
+
+def test_a_fifo_in_a_blobs_place_is_not_waited_for(layout: Layout, content: Content) -> None:
+    top = layout.image(ONE)
+    layout.index(top)
+    layout.path(top).unlink()
+    os.mkfifo(layout.path(top))
+    with pytest.raises(ImageError, match="not a regular file"):
+        fetch(f"oci:{layout.folder}", content)
+
+
+def test_progress_counts_what_is_missing(layout: Layout, content: Content) -> None:
+    layers = [layer(f"layer {n}", os.urandom(1_500_000)) for n in range(6)]
+    layout.index(layout.image(*layers))
+    told: list[tuple[str, int, int | None]] = []
+    source = open_source(f"oci:{layout.folder}")
+    image = source.fetch(content, None, lambda *values: told.append(values))  # type: ignore[union-attr]
+    total = image.config.size + sum(one.size for one in image.layers)
+    assert {(stage, of) for stage, _, of in told} == {("fetch", total)}
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    assert told[-1][1] == total
+
+
+def test_a_bad_layer_among_many_leaves_no_image_and_no_thread(
+    layout: Layout, content: Content
+) -> None:
+    plain = [layer(f"layer {n}", bytes(100_000)) for n in range(12)]
+    blobs = [layout.blob(data, LAYER) for data in plain]
+    layout.path(blobs[7]).write_bytes(bytes(len(plain[7])))
+    value = {
+        "schemaVersion": 2,
+        "config": layout.blob(config(*plain), "application/vnd.oci.image.config.v1+json"),
+        "layers": blobs,
+    }
+    top = layout.document(value, MANIFEST)
+    layout.index(top)
+    with pytest.raises(ImageError, match=f"{blobs[7]['digest']} has another content"):
+        fetch(f"oci:{layout.folder}", content)
+    assert not content.has(str(top["digest"]))
+    assert os.listdir(Path(content.folder) / "tmp") == []
+
+
+@pytest.mark.root
+def test_a_full_disk_is_one_clear_error_and_the_next_try_goes_on(
+    layout: Layout, tmp_path: Path
+) -> None:
+    layout.index(layout.image(*(layer(f"{n}", os.urandom(1_000_000)) for n in range(6))))
+    with mounted("tmpfs", tmp_path / "small", 4 << 20) as place:
+        content = Content(place / "content")
+        with pytest.raises(OperationError, match="No space left on device"):
+            fetch(f"oci:{layout.folder}", content)
+        assert os.listdir(place / "content/tmp") == []
+        subprocess.run(["mount", "-o", "remount,size=16M", str(place)], check=True)
+        assert len(fetch(f"oci:{layout.folder}", content).layers) == 6

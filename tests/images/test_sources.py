@@ -1,0 +1,91 @@
+"""One text says where an image is: by its transport, or by name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reflayer.errors import ImageError
+from reflayer.images import Reference, RootFs, open_source
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("oci:/a/b", "oci:/a/b"),
+        ("oci:/a/b/:x", "oci:/a/b:x"),
+        ("oci:/a:quay.io/b/c:1.2", "oci:/a:quay.io/b/c:1.2"),
+        ("oci:/a/../b", "oci:/b"),
+        ("tar:/a:b/c.tar", "tar:/a:b/c.tar"),
+        ("rootfs:/a:b", "rootfs:/a:b"),
+        ("docker-archive:/a.tar:x", "docker.io/library/x:latest"),
+        ("docker-archive:/a.tar:localhost:5000/x:1", "localhost:5000/x:1"),
+        ("alpine", "docker.io/library/alpine:latest"),
+        ("docker://alpine:3", "docker.io/library/alpine:3"),
+        ("docker://docker://x", None),
+        ("oci:", None),
+        ("oci::x", None),
+        ("oci:/a:", None),
+        ("tar:", None),
+        ("rootfs:", None),
+        ("docker-archive:", None),
+        ("docker-archive:/a:UPPER", None),
+        ("docker-archive:/a:@x", None),
+        ("tar:a\0b", None),
+        ("", None),
+        ("./folder", None),
+        ("/folder", None),
+        ("oci-archive:/x", None),
+        ("https://example.com/x", None),
+    ],
+)
+def test_a_text_names_an_image(text: str, name: str | None) -> None:
+    if name is None:
+        with pytest.raises(ImageError) as caught:
+            open_source(text)
+        assert str(caught.value).isprintable()
+    else:
+        source = open_source(text)
+        assert (str(source) if isinstance(source, Reference) else source.name) == name
+
+
+def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_source("rootfs:a/../b") == RootFs(f"{tmp_path}/b")
+    assert open_source("oci:a:x").name == f"oci:{tmp_path}/a:x"  # type: ignore[union-attr]
+    assert open_source("tar:a").name == f"tar:{tmp_path}/a"  # type: ignore[union-attr]
+
+
+def test_paths_and_other_transports_are_explained() -> None:
+    with pytest.raises(ImageError, match="say which it is by rootfs:"):
+        open_source("./folder")
+    with pytest.raises(ImageError, match="transport oci-archive: is not known"):
+        open_source("oci-archive:/x.tar")
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_source_or_an_image_error(text: str) -> None:
+    for prefix in ("", "oci:", "tar:", "rootfs:", "docker-archive:/x:", "docker://"):
+        try:
+            open_source(prefix + text)
+        except ImageError as error:
+            message = str(error)
+        else:
+            message = ""
+        assert message.isprintable()
+
+
+def test_the_room_imports_nothing_above_it() -> None:
+    program = "import reflayer.images, sys; print(*sorted(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, env=os.environ
+    ).stdout.split()
+    above = ("reflayer.driver", "reflayer.store", "reflayer.cli", "reflayer.plugins")
+    assert [name for name in loaded if name.startswith(above)] == []
+    assert {"tarfile", "concurrent.futures", "asyncio", "rich"}.isdisjoint(loaded)
