@@ -292,22 +292,6 @@ def test_what_a_living_writer_writes_is_left_alone(content: Content) -> None:
     assert content.open(DIGEST).read() == DATA
 
 
-def test_blobs_are_not_collected_while_somebody_relies_on_them(content: Content) -> None:
-    order: list[str] = []
-
-    def collect() -> None:
-        with content.lock_exclusive():
-            order.append("collected")
-
-    with content.lock_shared(), content.lock_shared():
-        thread = threading.Thread(target=collect)
-        thread.start()
-        thread.join(0.2)
-        order.append("recorded")
-    thread.join()
-    assert order == ["recorded", "collected"]
-
-
 @pytest.mark.root
 @pytest.mark.parametrize("as_file", [False, True])
 def test_a_full_disk_is_one_clear_error_and_nothing_is_left(as_file: bool, tmp_path: Path) -> None:

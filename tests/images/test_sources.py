@@ -88,4 +88,5 @@ def test_the_room_imports_nothing_above_it() -> None:
     ).stdout.split()
     above = ("reflayer.driver", "reflayer.store", "reflayer.cli", "reflayer.plugins")
     assert [name for name in loaded if name.startswith(above)] == []
-    assert {"tarfile", "concurrent.futures", "asyncio", "rich"}.isdisjoint(loaded)
+    # Most calls bring nothing in, so what does is not imported yet.
+    assert {"reflayer.archive", "reflayer.copy", "concurrent.futures"}.isdisjoint(loaded)

@@ -19,7 +19,6 @@ from reflayer.images.digest import (
     digest_bytes,
     digest_text,
 )
-from reflayer.images.fill import fill
 from reflayer.images.incoming import Incoming, clear, failing, incoming, locked, sync_folder
 from reflayer.images.media_types import OCI_INDEX
 
@@ -37,7 +36,8 @@ _ANY = "application/octet-stream"
 class Content:
     """Blobs by digest, and tags; several threads and processes may use one folder at once.
 
-    A blob is there whole and checked, or not at all.
+    A blob is there whole and checked, or not at all. What keeps it there is no business of this:
+    whoever deletes blobs has to know that nobody is about to use them.
 
     Attributes:
         folder: the layout.
@@ -135,6 +135,8 @@ class Content:
             if size is not None:
                 check_size(there, size, digest)
             return Descriptor(media_type, digest, there)
+        from reflayer.images.fill import fill  # where nothing comes in it is not needed
+
         with self.incoming(digest) as file:
             hashing, count = fill(file.fd, source, digest, size, progress)
             found = digest_text(hashing)
@@ -193,14 +195,6 @@ class Content:
         path = self.path(digest)
         with failing(path, "remove"), suppress(FileNotFoundError):
             os.unlink(path)
-
-    def lock_shared(self) -> AbstractContextManager[None]:
-        """Keep others from removing blobs meanwhile: from finding one there to recording it."""
-        return locked(os.path.join(self.folder, "blobs.lock"), fcntl.LOCK_SH)
-
-    def lock_exclusive(self) -> AbstractContextManager[None]:
-        """Wait until nobody holds the other lock: blobs that nothing refers to may be removed."""
-        return locked(os.path.join(self.folder, "blobs.lock"), fcntl.LOCK_EX)
 
     def tag(self, name: str, descriptor: Descriptor) -> None:
         """Let ``name`` be the manifest or index ``descriptor``, whatever it was before.

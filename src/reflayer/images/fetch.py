@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from reflayer.copy.cpus import usable_cpus
 from reflayer.images.digest import check_size
 from reflayer.images.resolve import find_image
 
@@ -80,14 +79,15 @@ def add_blobs(
         with open_blob(one.digest) as blob:
             content.add(blob, digest=one.digest, size=one.size, progress=total.part())
 
-    hands = min(len(missing), usable_cpus(), _MOST_HANDS)
-    if hands <= 1:
+    if len(missing) < 2:
         for one in missing:
             add(one)
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(hands, "reflayer-fetch") as pool:
+    from reflayer.copy.cpus import usable_cpus
+
+    with ThreadPoolExecutor(min(usable_cpus(), _MOST_HANDS), "reflayer-fetch") as pool:
         futures = [pool.submit(add, one) for one in missing]
         try:
             for future in futures:

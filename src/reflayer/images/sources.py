@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from reflayer.errors import ImageError, printable
-from reflayer.images.docker_archive import DockerArchive
-from reflayer.images.oci_layout import OciLayout
 from reflayer.images.reference import Reference, parse_reference
-from reflayer.images.tar_image import TarImage
 
 if TYPE_CHECKING:
     from reflayer.images.content import Content
@@ -100,7 +97,10 @@ def open_source(text: str) -> Source | RootFs | Reference:
 def _open_place(transport: str, place: str) -> Source | RootFs:
     if not place or "\0" in place:
         raise ImageError(f"{transport}: needs a path after it")
+    # Each is imported only where it is meant: they need more than most calls do.
     if transport == "tar":
+        from reflayer.images.tar_image import TarImage
+
         return TarImage(os.path.abspath(place))
     if transport == "rootfs":
         return RootFs(os.path.abspath(place))
@@ -109,7 +109,11 @@ def _open_place(transport: str, place: str) -> Source | RootFs:
         raise ImageError(f"{printable(f'{transport}:{place}')}: a path or a name is empty")
     path = os.path.abspath(path)
     if transport == "oci":
+        from reflayer.images.oci_layout import OciLayout
+
         return OciLayout(path, name)
+    from reflayer.images.docker_archive import DockerArchive
+
     if re.fullmatch(r"@[0-9]{1,6}", name):
         return DockerArchive(path, int(name[1:]))
     return DockerArchive(path, parse_reference(name) if name else None)
