@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL})
 _UNREADABLE = frozenset({errno.EPERM, errno.EACCES, errno.ENODATA, errno.EOPNOTSUPP})
 _SPECIAL_BITS = 0o7000
+# XFS lists its own form of an ACL beside the portable one; elsewhere it would mean nothing.
+_TWICE = frozenset({"trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT"})
 
 
 class FailedError(Exception):
@@ -191,7 +193,8 @@ def read_attribute(attribute: str, get: Callable[[str], bytes]) -> bytes | None:
 def list_attributes(fd: int) -> list[str]:
     """The names of an open file's extended attributes; none where the file system has none."""
     try:
-        return os.listxattr(fd)
+        names = os.listxattr(fd)
+        return [name for name in names if name not in _TWICE] if names else names
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             return []
@@ -201,7 +204,8 @@ def list_attributes(fd: int) -> list[str]:
 def list_attributes_at(dir_fd: int, name: str) -> list[str]:
     """The same for ``name`` itself in an open folder."""
     try:
-        return listxattr_at(dir_fd, name)
+        names = listxattr_at(dir_fd, name)
+        return [name for name in names if name not in _TWICE] if names else names
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             return []

@@ -1,9 +1,13 @@
-"""Delete a tree by descriptor: any depth, no link followed, no other mount entered."""
+"""Delete a tree by descriptor: any depth, no link followed, no other mount entered.
+
+Somebody else may be deleting the same tree: what is gone already is no error.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 from reflayer.errors import OperationError
 
@@ -38,6 +42,8 @@ def remove_tree(path: AnyPath) -> int:
     removed = empty_folder(fd, name)
     try:
         os.rmdir(name)
+    except FileNotFoundError:
+        return removed
     except OSError as error:
         raise OperationError.from_os_error(error, name, "rmdir") from error
     return removed + 1
@@ -65,7 +71,10 @@ def empty_folder(fd: int, path: bytes) -> int:
             level = stack[-1]
             if level.children:
                 name = level.children.pop()
-                stack.append(_Level(name, _enter(level.fd, name)))
+                child = _enter(level.fd, name)
+                if child < 0:
+                    continue
+                stack.append(_Level(name, child))
                 if len(stack) > _OPEN_LEVELS:
                     stack[-_OPEN_LEVELS].shelve()
                 removed += stack[-1].unlink_files()
@@ -73,13 +82,17 @@ def empty_folder(fd: int, path: bytes) -> int:
                 above = stack[-2]
                 above.reopen(level)
                 stack.pop().shelve()
-                os.rmdir(level.name, dir_fd=above.fd)
-                removed += 1
+                with suppress(FileNotFoundError):
+                    os.rmdir(level.name, dir_fd=above.fd)
+                    removed += 1
     except OSError as error:
         names = [level.name for level in stack[1:]]
         if error.filename and error.filename != "..":
             names.append(error.filename)
         where = os.path.join(path, *map(os.fsencode, names))
+        if error.errno == errno.EPERM:
+            reason = f"{error.strerror}; lsattr tells if it or its folder is immutable"
+            raise OperationError(where, "remove", reason, error.errno) from error
         raise OperationError.from_os_error(error, where, "remove") from error
     finally:
         for level in stack:
@@ -104,13 +117,17 @@ class _Level:
     def unlink_files(self) -> int:
         """Unlink all that is no folder, note the folders in ``children``; return how many went."""
         removed = 0
-        with os.scandir(self.fd) as scan:
+        # Not found: the name, or the folder itself, which then lists no more.
+        with os.scandir(self.fd) as scan, suppress(FileNotFoundError):
             for entry in scan:
                 if entry.is_dir(follow_symlinks=False):
                     self.children.append(entry.name)
-                else:
+                    continue
+                try:
                     os.unlink(entry.name, dir_fd=self.fd)
-                    removed += 1
+                except FileNotFoundError:
+                    continue
+                removed += 1
         return removed
 
     def shelve(self) -> None:
@@ -130,12 +147,17 @@ class _Level:
 
 
 def _enter(parent: int, name: str) -> int:
-    """Open the folder ``name`` of ``parent``, in no other mount (openat2(2): RESOLVE_NO_XDEV)."""
+    """Open the folder ``name`` of ``parent``, in no other mount (openat2(2): RESOLVE_NO_XDEV).
+
+    Returns -1 where it is not there any more.
+    """
     try:
         from reflayer.linux.openat2 import RESOLVE_NO_XDEV, openat2
 
         return openat2(parent, os.fsencode(name), _OPEN_FOLDER, RESOLVE_NO_XDEV)
     except OSError as error:
+        if error.errno == errno.ENOENT:
+            return -1
         if error.errno == errno.EACCES:
             _let_in(name, parent)
             return os.open(name, _OPEN_FOLDER, dir_fd=parent)
