@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from subprocess import run
 
@@ -42,6 +43,14 @@ def leftovers(driver: Driver) -> list[str]:
     """What is in the folders that are empty when nothing is being made or deleted."""
     home = Path(driver.home)
     return [p.name for folder in ("tmp", "trash") for p in (home / folder).iterdir()]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Return when ``condition`` holds; fail when it does not in that time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.002)
 
 
 _BECOME = """

@@ -6,12 +6,13 @@ import os
 import threading
 from contextlib import contextmanager
 
+from reflayer.driver.behind import delete_behind
 from reflayer.driver.builds import building, publish, taken
 from reflayer.driver.clone import METHODS, clone_layer, empty_layer
-from reflayer.driver.home import BUILDS, LAYERS, TRASH, make_home
-from reflayer.driver.names import checked_id, is_id, passing_name
+from reflayer.driver.home import BUILDS, LAYERS, make_home
+from reflayer.driver.names import checked_id, is_id
 from reflayer.driver.sweep import sweep
-from reflayer.driver.trash import delete
+from reflayer.driver.trash import delete_trash, discard, holds_trash
 from reflayer.errors import LayerError, OperationError
 
 TYPE_CHECKING = False
@@ -68,6 +69,8 @@ class Driver:
         self._references: dict[str, int] = {}
         make_home(self.home)
         sweep(self.home)
+        if holds_trash(self.home):
+            delete_behind(self.home)
 
     def create(
         self, id: str, parent: str | None = None, *, progress: Progress | None = None
@@ -169,24 +172,25 @@ class Driver:
         except OSError as error:
             raise OperationError.from_os_error(error, os.fsencode(folder), "list") from error
 
-    def remove(self, id: str, *, wait: bool = True) -> None:  # noqa: ARG002
-        """Remove layer ``id``; it is no error where there is none.
+    def remove(self, id: str, *, wait: bool = True) -> None:
+        """Remove layer ``id``; it is no error where there is none. The id is free at once.
+
+        Args:
+            id: the layer.
+            wait: return when all of it is deleted; otherwise a process of its own deletes it.
 
         Raises:
             LayerError: it is no id.
-            OperationError: it cannot be moved out of the way, or not all in it deleted.
+            OperationError: it cannot be moved out of the way; or, after that, not all in it can be
+                deleted, and the next start or ``remove`` tries again.
         """
         if not self.exists(id):
             return
-        trash = f"{self.home}/{TRASH}/{passing_name(id)}"
-        path = self._layer(id)
-        try:
-            os.rename(path, trash)
-        except OSError as error:
-            if isinstance(error, FileNotFoundError) and not self.exists(id):
-                return  # somebody else was faster
-            raise OperationError.from_os_error(error, os.fsencode(path), "remove") from error
-        delete(trash)
+        trash = discard(self._layer(id), self.home)
+        if trash is not None and wait:
+            delete_trash(trash, wait=True)
+        if not wait or holds_trash(self.home):
+            delete_behind(self.home)
 
     def metadata(self, id: str) -> dict[str, str]:
         """What Docker shows of layer ``id`` as its ``GraphDriver.Data``: its ``Path``.

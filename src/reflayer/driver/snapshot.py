@@ -8,6 +8,7 @@ import os
 from reflayer.errors import OperationError
 from reflayer.linux.btrfs import (
     SUBVOLUME_INODE,
+    allow_writing,
     create_snapshot,
     create_subvolume,
     destroy_subvolume,
@@ -62,6 +63,19 @@ def snapshot(source: int, path: str) -> str | None:
     finally:
         os.close(folder)
     return None
+
+
+def make_writable(path: str) -> None:
+    """Let the subvolume at ``path``, which is read-only, be changed.
+
+    Raises:
+        OSError: EINVAL or ENOTTY where it is no subvolume; otherwise it is not ours.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        allow_writing(fd)
+    finally:
+        os.close(fd)
 
 
 def destroy(path: str) -> bool:

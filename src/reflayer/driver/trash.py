@@ -1,14 +1,46 @@
-"""Layers on their way out: moved to ``trash/`` at once, deleted here or behind."""
+"""Layers on their way out: moved to ``trash/`` at once, then deleted, whoever does it."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import time
 
+from reflayer.driver.home import TRASH, TRASH_LOCK
+from reflayer.driver.names import passing_name
 from reflayer.errors import OperationError
 
+_IN_MOTION = frozenset({errno.ENOTEMPTY, errno.ENOENT, errno.ESTALE})  # others are at work in it
 _TRIES = 100
 _PAUSE = 0.02  # seconds; a copy's helper processes end a moment after their killed caller
+_NO_FOLDER_LOCKS = frozenset({errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def discard(path: str, home: str) -> str | None:
+    """Move the layer at ``path`` to the trash; return its path there, None if it was not there.
+
+    Raises:
+        OperationError: the rename failed.
+    """
+    trash = f"{home}/{TRASH}/{passing_name(os.path.basename(path))}"
+    try:
+        try:
+            os.rename(path, trash)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            # A btrfs subvolume that is read-only, as one that was received is, cannot be moved.
+            from reflayer.driver.snapshot import make_writable
+
+            make_writable(path)
+            os.rename(path, trash)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
+            return None  # somebody else was faster
+        raise OperationError.from_os_error(error, os.fsencode(path), "remove") from error
+    return trash
 
 
 def delete(path: str) -> None:
@@ -25,8 +57,117 @@ def delete(path: str) -> None:
             if not destroy(path):
                 remove_tree(path)
         except OperationError as error:
-            if error.errno != errno.ENOTEMPTY or not tries_left:
+            if error.errno not in _IN_MOTION or not tries_left:
                 raise
             time.sleep(_PAUSE)
         else:
             return
+
+
+def delete_trash(path: str, *, wait: bool) -> None:
+    """Delete ``path`` in the trash; if somebody else is at it, ``wait`` for him or leave it to him.
+
+    Raises:
+        OperationError: as ``delete`` does.
+    """
+    try:
+        fd = os.open(path, _FOLDER)
+    except FileNotFoundError:
+        return
+    except PermissionError:  # its owner may delete it all the same
+        delete(path)
+        return
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(path), "open") from error
+    try:
+        if _lock(fd, path, wait=wait):
+            delete(path)
+    finally:
+        os.close(fd)
+
+
+def empty_trash(home: str) -> None:
+    """Delete all in the trash of ``home`` until it is empty, unless another process does already.
+
+    Raises:
+        OperationError: the first thing that could not be deleted; everything else has been.
+    """
+    trash = f"{home}/{TRASH}"
+    seen: set[str] = set()
+    first: OperationError | None = None
+    while names := set(_names(trash)) - seen:
+        # Who discards a layer while this is locked leaves it to us. So look again after unlocking.
+        fd = _take_turn(home)
+        if fd is None:
+            break
+        try:
+            while names:
+                seen |= names
+                for name in sorted(names):
+                    try:
+                        delete_trash(f"{trash}/{name}", wait=False)
+                    except OperationError as error:
+                        first = first or error
+                names = set(_names(trash)) - seen
+        finally:
+            os.close(fd)
+    if first is not None:
+        raise first
+
+
+def holds_trash(home: str) -> bool:
+    """Whether something waits to be deleted.
+
+    Raises:
+        OperationError: the trash cannot be read.
+    """
+    return bool(_names(f"{home}/{TRASH}"))
+
+
+def is_being_emptied(home: str) -> bool:
+    """Whether a process is emptying the trash, and will see what has been put there before now.
+
+    Raises:
+        OperationError: the lock file cannot be opened.
+    """
+    fd = _take_turn(home)
+    if fd is None:
+        return True
+    os.close(fd)
+    return False
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(folder), "list") from error
+
+
+def _take_turn(home: str) -> int | None:
+    """Lock the trash; return the descriptor that holds the lock, None where another has it."""
+    path = f"{home}/{TRASH_LOCK}"
+    fd = -1
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if fd >= 0:
+            os.close(fd)
+            if error.errno == errno.EWOULDBLOCK:
+                return None
+        raise OperationError.from_os_error(error, os.fsencode(path), "lock") from error
+    return fd
+
+
+def _lock(folder: int, path: str, *, wait: bool) -> bool:
+    """Lock the open ``folder`` against those who would do the same work; whether that was had."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno == errno.EWOULDBLOCK:
+            return False
+        # NFS locks no folders: two may then delete the same tree, which only takes longer.
+        if error.errno not in _NO_FOLDER_LOCKS:
+            raise OperationError.from_os_error(error, os.fsencode(path), "flock") from error
+    return True

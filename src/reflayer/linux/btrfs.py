@@ -17,6 +17,7 @@ _SUBVOL_CREATE = 0x5000940E  # _IOW(0x94, 14, struct btrfs_ioctl_vol_args)
 _SNAP_DESTROY = 0x5000940F  # _IOW(0x94, 15, struct btrfs_ioctl_vol_args)
 _SNAP_CREATE_V2 = 0x50009417  # _IOW(0x94, 23, struct btrfs_ioctl_vol_args_v2)
 _SUBVOL_GETFLAGS = 0x80089419  # _IOR(0x94, 25, __u64)
+_SUBVOL_SETFLAGS = 0x4008941A  # _IOW(0x94, 26, __u64)
 _GET_SUBVOL_ROOTREF = 0xD000943D  # _IOWR(0x94, 61, struct btrfs_ioctl_get_subvol_rootref_args)
 
 _VOL_ARGS = struct.Struct("=q4088s")  # fd, name
@@ -80,3 +81,12 @@ def destroy_subvolume(folder: int, name: bytes) -> None:
             no subvolume.
     """
     fcntl.ioctl(folder, _SNAP_DESTROY, bytearray(_VOL_ARGS.pack(0, name)))
+
+
+def allow_writing(fd: int) -> None:
+    """Make the subvolume whose root is open as ``fd`` writable, if it is read-only.
+
+    Raises:
+        OSError: EINVAL when it is no subvolume's root, EPERM when it belongs to another user.
+    """
+    fcntl.ioctl(fd, _SUBVOL_SETFLAGS, bytes(8))

@@ -1,0 +1,69 @@
+"""The process that empties the trash behind the back of whoever removed something.
+
+It belongs to nobody: its own session, no descriptor of its starter, no terminal, no folder that it
+would keep from being unmounted but those that it deletes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+from reflayer.driver.trash import empty_trash, is_being_emptied
+
+_PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_CODE = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from reflayer.driver.behind import main; main()"
+)
+
+_started: list[int] = []  # processes of ours whose end nobody has been told yet
+
+
+def delete_behind(home: str) -> None:
+    """Let the trash of ``home`` be emptied, and return at once.
+
+    Raises:
+        OperationError: the trash cannot be locked.
+    """
+    _reap()
+    if is_being_emptied(home):
+        return
+    try:
+        _started.append(_start(home))
+    except OSError:
+        empty_trash(home)  # it takes longer here, but the space has to come back
+
+
+def _start(home: str) -> int:
+    python = sys.executable
+    if not python:
+        raise FileNotFoundError("an embedded interpreter may not know its program")
+    null = os.devnull
+    return os.posix_spawn(
+        python,
+        [python, "-I", "-S", "-X", "utf8=1", "-c", _CODE, _PACKAGES, home],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_OPEN, fd, null, os.O_RDWR, 0) for fd in range(3)],
+        setsid=True,
+        setsigmask=[],
+    )
+
+
+def main() -> None:
+    """Empty the trash of the home that is the program's last argument."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.chdir("/")
+    empty_trash(sys.argv[-1])
+
+
+def _reap() -> None:
+    """Take note of those that have ended, so that no zombies stay in a process that lives long."""
+    for pid in list(_started):
+        try:
+            ended = os.waitpid(pid, os.WNOHANG)[0] == pid
+        except ChildProcessError:  # somebody else in this process waits for all children
+            ended = True
+        if ended:
+            with suppress(ValueError):  # another thread was faster
+                _started.remove(pid)
