@@ -91,7 +91,7 @@ def identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def open_source(name: str, parent: int, flags: int) -> int:
+def open_source(name: str | bytes, parent: int | None, flags: int) -> int:
     """Open ``name`` in the folder ``parent``, where allowed so that reading leaves its atime.
 
     Raises:

@@ -7,7 +7,8 @@ import os
 import stat
 from contextlib import suppress
 
-from reflayer.copy.folder import OPEN_FOLDER, identity
+from reflayer.copy.folder import OPEN_FOLDER, identity, open_source
+from reflayer.copy.metadata import FailedError, list_attributes
 from reflayer.copy.remove import empty_folder
 from reflayer.errors import CopyError
 
@@ -25,10 +26,7 @@ def open_source_root(path: bytes) -> int:
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
-        try:
-            return os.open(path, flags | getattr(os, "O_NOATIME", 0))
-        except PermissionError:
-            return os.open(path, flags)
+        return open_source(path, None, flags)
     except NotADirectoryError as error:
         raise CopyError(path, "open", "the source is not a folder", error.errno) from error
     except OSError as error:
@@ -65,7 +63,7 @@ class Destination:
             self._before = status
         place = self.path if self._before else os.path.dirname(self.path) or b"."
         try:
-            self._place = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._place = open_source(place, None, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise CopyError.from_os_error(error, place, "open") from error
         try:
@@ -123,6 +121,9 @@ class Destination:
         except OSError as error:
             self.undo()
             raise CopyError.from_os_error(error, self.path, "create") from error
+        except FailedError as failed:
+            self.undo()
+            raise CopyError.from_os_error(failed.cause, self.path, failed.operation) from failed
 
     def _disinherit(self) -> None:
         # What is made in here must not take its group or ACL from it, and a folder that was there
@@ -132,15 +133,10 @@ class Destination:
             # A file system may have its own mind: what is made inside is looked at, too.
             with suppress(PermissionError):
                 os.chown(self.fd, os.geteuid(), os.getegid())
-        if hasattr(os, "listxattr"):
-            try:
-                for attribute in os.listxattr(self.fd):
-                    if attribute.startswith(_ATTRIBUTES):
-                        self._attributes[attribute] = os.getxattr(self.fd, attribute)
-                        os.removexattr(self.fd, attribute)
-            except OSError as error:
-                if error.errno != errno.EOPNOTSUPP:
-                    raise
+        for attribute in list_attributes(self.fd):
+            if attribute.startswith(_ATTRIBUTES):
+                self._attributes[attribute] = os.getxattr(self.fd, attribute)
+                os.removexattr(self.fd, attribute)
         if stat.S_IMODE(status.st_mode) != 0o700:
             os.chmod(self.fd, 0o700)
 
