@@ -60,6 +60,7 @@ MANY = record(b"comment", b"x" * 1000) * 1040
         pytest.param(raw(name=b"a", type=b"3", major=b"7777777"), "device number", id="major"),
         pytest.param(raw(name=b"a", type=b"2"), "link to nowhere", id="no target"),
         pytest.param(raw(name=b"."), "root, and no folder", id="a root that is a file"),
+        pytest.param(tar(entry("d/" * 40_000 + "d")), "^d/d/.*too many", id="too deep"),
         pytest.param(tar(entry("n" * 300)), "File name too long", id="long name"),
         pytest.param(tar(entry("a", kind="symlink", target="t" * 5000)), "too long", id="target"),
         pytest.param(tar(entry("a", pax={xattr("nonsense"): ""})), "a: its attribute", id="xattr"),

@@ -13,9 +13,10 @@ from reflayer.archive.folder import Folder
 from reflayer.archive.made import Made
 from reflayer.archive.metadata import Metadata
 from reflayer.archive.names import join
+from reflayer.archive.opening import LONGEST_PATH, OPEN, link_target, open_shut, open_straight
 from reflayer.copy.remove import empty_folder
 from reflayer.errors import ArchiveError
-from reflayer.linux.openat2 import RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
+from reflayer.linux.openat2 import RESOLVE_IN_ROOT, openat2
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
     from reflayer.archive.entry import Entry
     from reflayer.archive.folder import Key
 
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_OPEN_ITSELF = _OPEN | os.O_NOFOLLOW
-_NAME_ITSELF = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_LONGEST_PATH = 4095  # bytes that a system call takes: limits.h, PATH_MAX
+_OPEN_ITSELF = OPEN | os.O_NOFOLLOW
 _MOST_OPEN = 64
 _MOST_LINKS = 40  # that one path may go through: path_resolution(7)
 _NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})  # open(2) of what is another type
@@ -51,9 +49,9 @@ class Folders:
         """Open ``root_path``; ``ignore_refused`` is for ``Metadata``."""
         self.root_path = root_path
         try:
-            fd = os.open(root_path, _OPEN)
+            fd = os.open(root_path, OPEN)
         except PermissionError:
-            fd = _open_shut(root_path)
+            fd = open_shut(root_path)
         try:
             status = os.fstat(fd)
             is_powerful = os.geteuid() == 0
@@ -132,7 +130,7 @@ class Folders:
 
         ``above`` is the path of ``top``, for messages.
         """
-        return self._adopt(_open_straight(top, path), join(above, path))
+        return self._adopt(open_straight(top, path), join(above, path))
 
     def enter(self, parent: Folder, name: bytes, path: bytes, entry: Entry) -> None:
         """Make the folder ``name`` in ``parent`` for its ``entry`` at ``path``, or change it.
@@ -171,9 +169,9 @@ class Folders:
 
     def _find(self, path: bytes) -> Folder | None:
         try:
-            if len(path) > _LONGEST_PATH:
+            if len(path) > LONGEST_PATH:
                 return self._walk(path, make=False)
-            fd = openat2(self.root.fd, path, _OPEN, RESOLVE_IN_ROOT)
+            fd = openat2(self.root.fd, path, OPEN, RESOLVE_IN_ROOT)
         except FileNotFoundError:
             return None
         except PermissionError:
@@ -207,7 +205,7 @@ class Folders:
             except OSError as error:
                 if error.errno not in _NO_FOLDER:
                     raise
-                target = _link_target(here.fd, name)
+                target = link_target(here.fd, name)
                 links += 1
                 if target is None or links > _MOST_LINKS:
                     number = errno.ENOTDIR if target is None else errno.ELOOP
@@ -245,7 +243,7 @@ class Folders:
         try:
             return os.open(name, _OPEN_ITSELF, dir_fd=parent.fd)
         except PermissionError:
-            return _open_shut(name, parent.fd)
+            return open_shut(name, parent.fd)
 
     def _adopt(self, fd: int, path: bytes) -> Folder:
         """The folder that ``fd`` is open on: at work already, or from now on."""
@@ -287,47 +285,3 @@ class Folders:
     def _call(self, path: bytes, folder: Folder) -> None:
         self._by_path[path] = folder
         folder.names.add(path)
-
-
-def _open_shut(name: bytes, dir_fd: int | None = None) -> int:
-    """Open the folder ``name`` although it lacks the permission bits for it, if it is ours.
-
-    Raises:
-        PermissionError: it is not.
-    """
-    named = os.open(name, _NAME_ITSELF, dir_fd=dir_fd)
-    try:
-        itself = f"/proc/self/fd/{named}"
-        mode = stat.S_IMODE(os.fstat(named).st_mode)
-        os.chmod(itself, mode | 0o700)
-        try:
-            return os.open(itself, _OPEN)
-        finally:
-            os.chmod(itself, mode)
-    finally:
-        os.close(named)
-
-
-def _open_straight(top: int, path: bytes) -> int:
-    """Open the folder at ``path`` of any length beneath ``top``, with no link on the way."""
-    fd = os.dup(top)
-    while path:
-        cut = len(path)
-        if cut > _LONGEST_PATH:
-            cut = path.rindex(b"/", 0, _LONGEST_PATH)
-        try:
-            below = openat2(fd, path[:cut], _OPEN, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
-        finally:
-            os.close(fd)
-        fd, path = below, path[cut + 1 :]
-    return fd
-
-
-def _link_target(dir_fd: int, name: bytes) -> bytes | None:
-    """Where the symbolic link ``name`` points; None where it is something else."""
-    try:
-        return os.readlink(name, dir_fd=dir_fd)
-    except OSError as error:
-        if error.errno == errno.EINVAL:  # readlink(2)
-            return None
-        raise

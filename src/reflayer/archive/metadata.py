@@ -87,15 +87,14 @@ class Metadata:
         if entry.attributes:
             for name, value in entry.attributes.items():
                 self._set_attribute(fd, os.fsdecode(name), value)
-        if entry.attributes or entry.mode & self._to_chmod:
-            try:
-                os.chmod(fd, entry.mode)
-            except OSError as error:
-                raise FailedError("chmod", error) from error
+        operation = "chmod"
         try:
+            if entry.attributes or entry.mode & self._to_chmod:
+                os.chmod(fd, entry.mode)
+            operation = "utimensat"
             os.utime(fd, ns=(entry.atime, entry.mtime))
         except OSError as error:
-            raise FailedError("utimensat", error) from error
+            raise FailedError(operation, error) from error
 
     def finish_at(self, name: bytes, folder: Folder, entry: Entry) -> None:
         """Set all of ``name`` in ``folder``, a link or special file that was just made.
@@ -116,13 +115,15 @@ class Metadata:
                 setxattr_at(folder.fd, os.fsdecode(name), text, value)
             except OSError as error:
                 self._not_set(text, error)
+        operation = "chmod"
         try:
             if entry.type != SYMLINK and (entry.attributes or entry.mode & self._to_chmod):
                 _chmod_at(folder.fd, name, entry.mode)
+            operation = "utimensat"
             times = (entry.atime, entry.mtime)
             os.utime(name, ns=times, dir_fd=folder.fd, follow_symlinks=False)
         except OSError as error:
-            raise FailedError("chmod or utimensat", error) from error
+            raise FailedError(operation, error) from error
 
     def enter_folder(self, folder: Folder, entry: Entry) -> None:
         """Give ``folder`` its entry's owner and attributes, and note the rest for its end.
@@ -154,12 +155,14 @@ class Metadata:
         """
         for attribute, value in folder.acls.items():
             self._set_attribute(folder.fd, attribute, value)
+        operation = "chmod"
         try:
             if folder.acls or folder.mode != folder.mode_now:
                 os.chmod(folder.fd, folder.mode)
+            operation = "utimensat"
             os.utime(folder.fd, ns=(folder.atime, folder.mtime))
         except OSError as error:
-            raise FailedError("chmod or utimensat", error) from error
+            raise FailedError(operation, error) from error
 
     def clear_attributes(self, folder: Folder, kept: Mapping[bytes, bytes]) -> None:
         """Take away the attributes of a folder of lower layers that its entry lacks.

@@ -24,19 +24,18 @@ _SIGN_BIT = 0x80
 
 def is_header(block: bytes) -> bool:
     """Whether 512 bytes are a tar header with the right checksum, or the zeros that end a tar."""
-    if block == ZERO_BLOCK:
-        return True
+    return block == ZERO_BLOCK or has_checksum(memoryview(block), 0, block[_CHECKSUM])
+
+
+def has_checksum(view: memoryview, start: int, field: bytes) -> bool:
+    """Whether the bytes of the block at ``start`` add up to what its ``field`` says.
+
+    Signed or unsigned; the field itself counts as spaces.
+    """
     try:
-        return checksum_is(memoryview(block), 0, octal(block[_CHECKSUM]))
+        wanted = octal(field)
     except ValueError:
         return False
-
-
-def checksum_is(view: memoryview, start: int, wanted: int) -> bool:
-    """Whether the bytes of the block at ``start`` add up to ``wanted``, signed or unsigned.
-
-    The checksum's own field counts as spaces.
-    """
     # The low half of Adler-32 is one more than the sum of the bytes, exact below 65,521: in C.
     total = (
         (adler32(view[start : start + 148]) & 0xFFFF)

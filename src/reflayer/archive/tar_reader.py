@@ -12,10 +12,9 @@ from reflayer.archive.tar_header import (
     FIELDS,
     GNU_MAGIC,
     USTAR_MAGIC,
-    checksum_is,
     common_number,
+    has_checksum,
     number,
-    octal,
     text,
 )
 from reflayer.errors import ArchiveError
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     Fields = tuple[bytes, ...]
 
 _LARGEST_HEADER = 1 << 20  # of an extended header or a long name, in bytes
+_LONGEST_NAME = 1 << 16  # bytes; one name can be as many folders, half of that deep
 _NO_ID = 2**32 - 1  # chown(2): leave as it is
 _SECOND = 1_000_000_000
 _V7_FILE = b"\0"
@@ -101,7 +101,9 @@ def read_entries(stream: TarStream) -> Iterator[Entry]:
             fields: Fields = FIELDS.unpack_from(stream.view, stream.position)
             name = fields[0].partition(b"\0")[0]
             kind = fields[7]
-            _check(fields, stream)
+            if not has_checksum(stream.view, stream.position, fields[6]):
+                reason = "its header has a wrong checksum: the archive is damaged, or no tar"
+                raise ArchiveError(reason)
             if kind in _EXTENSIONS:
                 extensions.add(kind, _small_data(fields, stream))
                 continue
@@ -116,15 +118,6 @@ def read_entries(stream: TarStream) -> Iterator[Entry]:
         if error.entry is None and name:
             raise ArchiveError(error.reason, name) from error
         raise
-
-
-def _check(fields: Fields, stream: TarStream) -> None:
-    try:
-        stated = octal(fields[6])
-    except ValueError:
-        stated = -1
-    if not checksum_is(stream.view, stream.position, stated):
-        raise ArchiveError("its header has a wrong checksum: the archive is damaged, or no tar")
 
 
 def _small_data(fields: Fields, stream: TarStream) -> bytes:
@@ -207,6 +200,8 @@ def _check_names(name: bytes, target: bytes) -> None:
         raise ArchiveError("an entry has an empty name")
     if b"\0" in name or b"\0" in target:
         raise ArchiveError("its name, or that it links to, has a NUL in it", name)
+    if len(name) > _LONGEST_NAME:
+        raise ArchiveError(f"its name has {len(name)} bytes: too many", name[:100])
 
 
 def _tail(fields: Fields, stream: TarStream) -> tuple[bytes, int | None]:
