@@ -30,9 +30,10 @@ def building(builds: str, id: str) -> Iterator[str]:
     Raises:
         OperationError: the claim cannot be made.
     """
-    path = f"{builds}/{passing_name(id)}"
-    claim = claim_new(path)
-    assert claim is not None, "a name of 96 random bits is new"
+    claim: Claim | None = None
+    while claim is None:  # a sweep may lock the new file before we do, and then unlinks it
+        path = f"{builds}/{passing_name(id)}"
+        claim = claim_new(path)
     try:
         yield path
     except BaseException as error:

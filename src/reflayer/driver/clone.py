@@ -56,29 +56,33 @@ def clone_layer(
     """
     held = _hold(parent)
     try:
+        report = None
         if method in ("auto", "snapshot"):
             report = _snapshot(held, path, named=method == "snapshot")
-            if report is not None:
-                return report
-        _make_folder(path)
-        from reflayer.copy import copy_tree
+        if report is None:
+            _make_folder(path)
+            from reflayer.copy import copy_tree
 
-        report = copy_tree(
-            parent,
-            path,
-            method=method,
-            ownership=ownership,
-            workers=workers,
-            pool=pool,
-            progress=progress,
-        )
-        # Its own deletion may have emptied folders before they were read. It begins with a rename,
-        # and while we hold the folder open, no other one can have its inode number.
+            report = copy_tree(
+                parent,
+                path,
+                method=method,
+                ownership=ownership,
+                workers=workers,
+                pool=pool,
+                progress=progress,
+            )
+            # Its own deletion may have emptied folders before they were read. It begins with a
+            # rename, and while we hold the folder open, no other one can have its inode number.
+            if not _is_at(held, parent):
+                raise _gone(parent)
+    except CopyError as error:
         if not _is_at(held, parent):
-            raise _gone(parent)
-        return report
+            raise _gone(parent) from error
+        raise
     finally:
         os.close(held)
+    return report
 
 
 def _snapshot(parent: int, path: str, *, named: bool) -> CopyReport | None:

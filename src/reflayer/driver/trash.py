@@ -37,8 +37,8 @@ def discard(path: str, home: str) -> str | None:
             make_writable(path)
             os.rename(path, trash)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
-            return None  # somebody else was faster
+        if isinstance(error, FileNotFoundError) and os.path.isdir(f"{home}/{TRASH}"):
+            return None  # somebody else was faster, whether or not it is there anew by now
         raise OperationError.from_os_error(error, os.fsencode(path), "remove") from error
     return trash
 
