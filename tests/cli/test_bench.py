@@ -48,8 +48,8 @@ def test_every_method_is_measured_as_often_as_asked_for(
     tree: Path, place_on: Callable[[str], Path]
 ) -> None:
     methods = numbers(place_on("xfs"), "--tree", tree)["methods"]
-    assert {"reflink", "range", "stream", "cp -a"} <= set(methods)
-    for way in ("reflink", "range", "stream", "cp -a"):
+    assert {"reflink", "range", "stream", "tar", "cp -a"} <= set(methods)
+    for way in ("reflink", "range", "stream", "tar", "cp -a"):
         assert len(methods[way]["seconds"]) == 2, way  # type: ignore[arg-type]
     assert methods["cp -a"]["ratio"] == 1
 
@@ -60,6 +60,12 @@ def test_a_method_that_does_not_work_there_is_told_with_the_reason(
     methods = numbers(place_on("ext4"), "--tree", tree)["methods"]
     assert methods["reflink"] == {"error": os.strerror(95)}
     assert "median" in methods["range"]
+
+
+def test_a_snapshot_is_measured_on_btrfs_alone(tree: Path, place_on: Callable[[str], Path]) -> None:
+    assert "median" in numbers(place_on("btrfs"), "--tree", tree)["methods"]["snapshot"]
+    done = bench(place_on("ext4"), "--tree", tree, "--runs", "1")
+    assert re.search(r"^snapshot does not work here: .*btrfs", done.stdout, re.MULTILINE)
 
 
 def test_blocks_that_are_shared_take_no_space(tree: Path, place_on: Callable[[str], Path]) -> None:

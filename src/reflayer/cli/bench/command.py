@@ -17,14 +17,16 @@ from reflayer.cli.bench.machine import machine_facts
 from reflayer.cli.bench.runs import Outcome, compared_with, measure
 from reflayer.cli.bench.sample import make_tree
 from reflayer.cli.bench.table import print_table
-from reflayer.cli.bench.ways import ways
+from reflayer.cli.bench.ways import METHODS, ways
 from reflayer.cli.progress import size_text
 from reflayer.copy import copy_tree, remove_tree
+from reflayer.driver import Driver
 from reflayer.errors import OperationError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+_LAYER = "image"
 _ENTRIES = 6000  # of the tree that is made: as many as a minimal Debian has
 
 
@@ -60,17 +62,18 @@ def run(arguments: Namespace) -> int:
     """Measure and tell."""
     path, tree, runs = arguments.path, arguments.tree, arguments.runs
     with _scratch(path) as scratch, _watched(runs) as watch:
-        source = os.path.join(scratch, "tree")
         watch("making the tree")
-        if tree is None:
-            os.mkdir(source, 0o755)
-            make_tree(source, _ENTRIES)
-        else:
-            copy_tree(tree, source)
-        entries, size = _count(source)
-        outcomes = measure(ways(), source, scratch, runs, watch)
+        with Driver(scratch).build(_LAYER) as layer:
+            if tree is None:
+                make_tree(layer, _ENTRIES)
+            else:
+                copy_tree(tree, layer)
+            entries, size = _count(layer)
+        outcomes = measure(ways(scratch, _LAYER), scratch, runs, watch)
     facts = machine_facts(path)
-    title = f"Making a tree of {entries:,} entries, {size_text(size)}, on {facts['file system']}"
+    title = (
+        f"Making a container of {entries:,} entries, {size_text(size)}, on {facts['file system']}"
+    )
     caption = f"Median of {runs}, {facts['processor']}, {facts['kernel']}, {facts['date']}"
     if arguments.plot is not None:
         _write(arguments.plot, chart(outcomes, title, caption))
@@ -156,5 +159,5 @@ def _watched(runs: int) -> Iterator[Callable[[str], None]]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=1 + len(ways()) * (1 + runs), completed=-1)
+        bar = progress.add_task("", total=1 + (1 + len(METHODS)) * (1 + runs), completed=-1)
         yield lambda what: progress.update(bar, description=what, advance=1)

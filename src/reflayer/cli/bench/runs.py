@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from statistics import median
 
 from reflayer.cli.bench.ways import BASELINE, Way
-from reflayer.copy import remove_tree
 from reflayer.errors import OperationError, ReflayerError
 from reflayer.linux.syncfs import syncfs
 
@@ -43,18 +42,15 @@ class Outcome:
         return median(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
 
 
-def measure(
-    ways: list[Way], tree: str, place: str, runs: int, watch: Callable[[str], None]
-) -> list[Outcome]:
-    """Measure each way of making ``tree`` again in the folder ``place``, ``runs`` times.
+def measure(ways: list[Way], place: str, runs: int, watch: Callable[[str], None]) -> list[Outcome]:
+    """Measure each way of making a tree on the file system of ``place``, ``runs`` times.
 
     A first round warms the caches and finds out what does not work here; it is not counted. The
     file system is written out before each run, so that none pays for another's data.
 
     Args:
         ways: what to measure.
-        tree: the folder to copy.
-        place: a folder for the copies; each is removed before the next is made.
+        place: a folder on the file system that they work on.
         runs: how often each way is measured.
         watch: called before each run with the way's name.
     """
@@ -62,7 +58,7 @@ def measure(
     for way in ways:
         watch(way.name)
         try:
-            _run(way, tree, place)
+            _run(way, place)
         except ReflayerError as error:
             reasons[way.name] = _reason(error)
     working = [way for way in ways if way.name not in reasons]
@@ -70,7 +66,7 @@ def measure(
     for _ in range(runs):
         for way in working:
             watch(way.name)
-            measured[way.name].append(_run(way, tree, place))
+            measured[way.name].append(_run(way, place))
     return [
         Outcome(way.name, way.about, reason=reasons[way.name])
         if way.name in reasons
@@ -98,20 +94,19 @@ def compared_with(outcomes: list[Outcome]) -> Outcome | None:
     return fastest(outcomes)
 
 
-def _run(way: Way, tree: str, place: str) -> tuple[float, int]:
+def _run(way: Way, place: str) -> tuple[float, int]:
     """Seconds that one run takes and bytes that it takes from the file system."""
-    copy = os.path.join(place, "copy")
     with _opened(place) as fd:
         try:
             syncfs(fd)
             free = _free(fd)
             started = time.perf_counter()
-            way.make(tree, copy)
+            way.make()
             seconds = time.perf_counter() - started
             syncfs(fd)
             return seconds, free - _free(fd)
         finally:
-            remove_tree(copy)
+            way.remove()
 
 
 @contextmanager
@@ -129,6 +124,8 @@ def _free(fd: int) -> int:
 
 
 def _reason(error: ReflayerError) -> str:
-    if isinstance(error, OperationError):
-        return error.reason if error.errno is None else os.strerror(error.errno)
-    return str(error)
+    if not isinstance(error, OperationError):
+        return str(error)
+    if error.errno is None:
+        return error.reason.partition(":")[0]  # without the advice, which is for a command
+    return os.strerror(error.errno)

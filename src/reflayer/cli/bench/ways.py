@@ -9,43 +9,59 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from reflayer.copy import copy_tree
+from reflayer.copy import remove_tree
+from reflayer.driver import Driver
 from reflayer.errors import CopyError
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way of making a tree the same as another.
+    """One way of making a container's tree from a layer.
 
     Attributes:
         name: what the table calls it: a method, or another program's command.
-        about: what moves the content, in some words.
-        make: makes the tree, called with the source and a path that is absent.
+        about: what becomes of the content, in some words.
+        make: makes the tree.
+        remove: removes it, or does nothing where there is none.
     """
 
     name: str
     about: str
-    make: Callable[[str, str], object]
+    make: Callable[[], object]
+    remove: Callable[[], object]
 
 
 BASELINE = "cp -a"
 """The name of the way that the others are compared with, where it is there."""
 
-_METHODS = {
+METHODS = {
+    "snapshot": "of a btrfs subvolume",
     "reflink": "blocks are shared",
     "range": "copied in the kernel",
-    "stream": "read and write",
+    "stream": "read and written",
+    "tar": "packed and unpacked",
 }
+"""The methods of the driver, best first, with what becomes of the content."""
 
 
-def ways() -> list[Way]:
-    """The methods of ``copy_tree``, best first, and ``cp -a`` where that is installed."""
-    found = [
-        Way(method, about, partial(copy_tree, method=method)) for method, about in _METHODS.items()
-    ]
+def ways(home: str, layer: str) -> list[Way]:
+    """Each method of the driver, and ``cp -a`` where that is installed.
+
+    Args:
+        home: the home of a driver.
+        layer: the layer in it that containers are made from.
+    """
+    found = [_by_driver(Driver(home, method=method), method, layer) for method in METHODS]
     if shutil.which("cp"):
-        found.append(Way(BASELINE, "of coreutils", _cp))
+        source, copy = Driver(home).path(layer), os.path.join(home, "copy")
+        make, remove = partial(_cp, source, copy), partial(remove_tree, copy)
+        found.append(Way(BASELINE, "of coreutils", make, remove))
     return found
+
+
+def _by_driver(driver: Driver, method: str, layer: str) -> Way:
+    make = partial(driver.create_read_write, "container", layer)
+    return Way(method, METHODS[method], make, partial(driver.remove, "container"))
 
 
 def _cp(src: str, dst: str) -> None:
