@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from reflayer.errors import ImageError, OperationError
-from reflayer.images import Content, Image, Platform, open_source, read_image
+from reflayer.images import Content, Descriptor, Image, Platform, open_source, read_image
+from reflayer.images.fetch import add_blobs
 from tests.file_systems import mounted, require
 from tests.images.layouts import LAYER, MANIFEST, Layout, config, layer, sha256, tagged
 
@@ -189,3 +193,31 @@ def test_a_full_disk_is_one_clear_error_and_the_next_try_goes_on(
         assert os.listdir(place / "content/tmp") == []
         subprocess.run(["mount", "-o", "remount,size=16M", str(place)], check=True)
         assert len(fetch(f"oci:{layout.folder}", content).layers) == 6
+
+
+def test_once_a_layer_is_bad_the_others_are_not_read_to_their_end(tmp_path: Path) -> None:
+    digests = [sha256(b"bad"), sha256(b"endless")]
+    go_on = threading.Event()
+
+    class Endless(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+            go_on.set()
+            return len(buffer)
+
+    class Bad(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            assert go_on.wait(60)
+            return super().read(size)
+
+    def open_blob(digest: str) -> BinaryIO:
+        return Bad(b"other") if digest == digests[0] else Endless()  # type: ignore[return-value]
+
+    layers = Descriptor(LAYER, digests[0], 5), Descriptor(LAYER, digests[1], 1 << 40)
+    content = Content(tmp_path / "content")
+    with pytest.raises(ImageError, match=f"{digests[0]} has another content"):
+        add_blobs(content, open_blob, layers, None)
+    assert list(content.digests()) == []
+    assert os.listdir(Path(content.folder) / "tmp") == []

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int | None], None]
 """What is told: a stage, how many bytes of it are done and, where it is known, of how many."""
 
-_MOST_HANDS = 4
+_HANDS = 4  # threads: hashing lets go of the interpreter's lock
 
 
 def fetch_image(
@@ -83,14 +83,12 @@ def add_blobs(
         for one in missing:
             add(one)
         return
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
-    from reflayer.copy.cpus import usable_cpus
-
-    with ThreadPoolExecutor(min(usable_cpus(), _MOST_HANDS), "reflayer-fetch") as pool:
+    with ThreadPoolExecutor(_HANDS, "reflayer-fetch") as pool:
         futures = [pool.submit(add, one) for one in missing]
         try:
-            for future in futures:
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
         except BaseException:
             total.stop()
