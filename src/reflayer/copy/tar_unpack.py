@@ -78,14 +78,15 @@ class Unpacker:
             )
             while (info := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # else it remembers them all
-                operation = "unpack"
                 try:
                     self._make(info, tar.fileobj)
                 except FailedError as failed:
                     raise self._failure(info, failed.operation, failed.cause) from failed
                 except OSError as error:
-                    raise self._failure(info, operation, error) from error
+                    raise self._failure(info, "unpack", error) from error
                 self._tell()
+            while archive.read(_BUFFER):  # what fills the last record
+                pass
         while self._stack:
             self._leave()
 
