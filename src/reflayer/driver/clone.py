@@ -1,11 +1,13 @@
-"""A layer's folder, new: empty, or a clone of its parent."""
+"""A layer's folder, new: empty, or a clone of its parent.
+
+What makes one is imported when one is made: who only removes does not wait for it.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 
-from reflayer.driver.snapshot import make_subvolume, snapshot
 from reflayer.errors import CopyError, LayerError, OperationError
 
 TYPE_CHECKING = False
@@ -27,6 +29,8 @@ def empty_layer(path: str, method: str) -> None:
         CopyError: ``method`` is ``snapshot``, but there are no subvolumes here.
         OperationError: it cannot be made.
     """
+    from reflayer.driver.snapshot import make_subvolume
+
     try:
         if not make_subvolume(path):
             if method == "snapshot":
@@ -87,6 +91,8 @@ def clone_layer(
 
 def _snapshot(parent: int, path: str, *, named: bool) -> CopyReport | None:
     """The report of a snapshot; None where a copy has to do, unless it was ``named``."""
+    from reflayer.driver.snapshot import snapshot
+
     started = time.monotonic()
     try:
         refusal = snapshot(parent, path)
@@ -102,6 +108,8 @@ def _snapshot(parent: int, path: str, *, named: bool) -> CopyReport | None:
 
 
 def _make_folder(path: str) -> None:
+    from reflayer.driver.snapshot import make_subvolume
+
     try:
         if not make_subvolume(path):
             os.mkdir(path, 0o700)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
 import os
-import threading
 from contextlib import contextmanager
 
 from reflayer.driver.behind import delete_behind
@@ -65,7 +65,7 @@ class Driver:
         self._ownership = ownership
         self._workers = workers
         self._pool = pool
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
         self._references: dict[str, int] = {}
         make_home(self.home)
         sweep(self.home)
