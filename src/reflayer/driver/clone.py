@@ -64,7 +64,7 @@ def clone_layer(
         if method in ("auto", "snapshot"):
             report = _snapshot(held, path, named=method == "snapshot")
         if report is None:
-            _make_folder(path)
+            _begin(path)
             from reflayer.copy import copy_tree
 
             report = copy_tree(
@@ -107,14 +107,25 @@ def _snapshot(parent: int, path: str, *, named: bool) -> CopyReport | None:
     return None
 
 
-def _make_folder(path: str) -> None:
-    from reflayer.driver.snapshot import make_subvolume
-
+def _begin(path: str) -> None:
     try:
-        if not make_subvolume(path):
-            os.mkdir(path, 0o700)
+        make_folder(path)
     except OSError as error:
         raise CopyError.from_os_error(error, os.fsencode(path), "mkdir") from error
+
+
+def make_folder(path: str) -> None:
+    """Make the empty folder ``path``, for the owner alone: a subvolume where there are such.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    from reflayer.driver.snapshot import make_subvolume
+
+    if make_subvolume(path):
+        os.chmod(path, 0o700)
+    else:
+        os.mkdir(path, 0o700)
 
 
 def _no_snapshot(path: str, reason: str) -> CopyError:

@@ -192,6 +192,29 @@ class Driver:
         if not wait or holds_trash(self.home):
             delete_behind(self.home)
 
+    def status(self) -> dict[str, str]:
+        """What Docker shows of a driver; the method that a clone takes is found out by trying.
+
+        ``Backing Filesystem``, ``Method`` and, as ``true`` or ``false``, ``Shared Blocks``.
+
+        Raises:
+            OperationError: nothing can be made in the home.
+        """
+        from reflayer.driver.trial import SHARING, best_method
+        from reflayer.linux.statfs import file_system_name
+
+        builds = f"{self.home}/{BUILDS}"
+        folder = _open_folder(builds)
+        try:
+            file_system = file_system_name(folder)
+        except OSError as error:
+            raise OperationError.from_os_error(error, os.fsencode(builds), "statfs") from error
+        finally:
+            os.close(folder)
+        method = best_method(builds) if self._method == "auto" else self._method
+        shared = str(method in SHARING).lower()
+        return {"Backing Filesystem": file_system, "Method": method, "Shared Blocks": shared}
+
     def metadata(self, id: str) -> dict[str, str]:
         """What Docker shows of layer ``id`` as its ``GraphDriver.Data``: its ``Path``.
 

@@ -1,0 +1,49 @@
+"""What a driver tells of itself is what it does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reflayer.driver import Driver
+from tests.driver.layers import leftovers, make
+
+_EXPECTED = {
+    "btrfs": ("snapshot", "true"),
+    "xfs": ("reflink", "true"),
+    "ext4": ("range", "false"),
+    "tmpfs": ("range", "false"),
+}
+
+
+@pytest.mark.parametrize("kind", _EXPECTED)
+def test_the_status_names_the_method_that_a_clone_takes(
+    place_on: Callable[[str], Path], kind: str
+) -> None:
+    driver = Driver(place_on(kind) / "home")
+    method, shared = _EXPECTED[kind]
+    assert driver.status() == {
+        "Backing Filesystem": kind,
+        "Method": method,
+        "Shared Blocks": shared,
+    }
+    assert leftovers(driver) == []
+    make(driver, "base")
+    report = driver.create("clone", "base")
+    assert report is not None
+    assert report.method == method
+
+
+def test_the_status_names_a_method_that_was_chosen(place_on: Callable[[str], Path]) -> None:
+    driver = Driver(place_on("btrfs") / "home", method="stream")
+    assert driver.status()["Method"] == "stream"
+    assert driver.status()["Shared Blocks"] == "false"
+
+
+def test_a_layers_metadata_is_its_path(place: Path) -> None:
+    driver = Driver(place / "home")
+    driver.create("base")
+    assert driver.metadata("base") == {"Path": os.path.join(driver.home, "dir/base")}
