@@ -223,6 +223,29 @@ def test_what_cannot_be_deleted_keeps_nothing_else_in_the_trash(ext4: Path) -> N
     assert leftovers(driver) == ["b"]
 
 
+def test_nobody_is_started_for_what_somebody_deletes_already(ext4: Path) -> None:
+    driver = Driver(ext4 / "home")
+    (ext4 / "home/trash/layer.0").mkdir()
+    fd = os.open(ext4 / "home/trash/layer.0", os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    before = list(behind._started)
+    driver.create("base")
+    driver.remove("base")
+    Driver(driver.home)
+    assert set(behind._started) <= set(before)
+    os.close(fd)
+    Driver(driver.home)
+    wait_until(lambda: leftovers(driver) == [])
+
+
+def test_files_in_the_trash_go_too(ext4: Path) -> None:
+    driver = Driver(ext4 / "home")
+    (ext4 / "home/trash/file").touch()
+    (ext4 / "home/trash/link").symlink_to(ext4)
+    empty_trash(driver.home)
+    assert leftovers(driver) == []
+
+
 def test_a_layer_that_is_a_mount_point_stays(ext4: Path) -> None:
     driver = Driver(ext4 / "home")
     driver.create("base")

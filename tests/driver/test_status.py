@@ -43,7 +43,13 @@ def test_the_status_names_a_method_that_was_chosen(place_on: Callable[[str], Pat
     assert driver.status()["Shared Blocks"] == "false"
 
 
-def test_a_layers_metadata_is_its_path(place: Path) -> None:
+def test_a_layers_metadata_is_its_path_and_how_often_it_is_referenced(place: Path) -> None:
     driver = Driver(place / "home")
     driver.create("base")
-    assert driver.metadata("base") == {"Path": os.path.join(driver.home, "dir/base")}
+    path = os.path.join(driver.home, "dir/base")
+    assert driver.metadata("base") == {"Path": path, "References": "0"}
+    assert [driver.get("base"), driver.get("base")] == [path, path]
+    assert driver.metadata("base")["References"] == "2"
+    for left in ("1", "0", "0"):
+        driver.put("base")
+        assert driver.metadata("base")["References"] == left

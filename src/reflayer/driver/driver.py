@@ -216,12 +216,12 @@ class Driver:
         return {"Backing Filesystem": file_system, "Method": method, "Shared Blocks": shared}
 
     def metadata(self, id: str) -> dict[str, str]:
-        """What Docker shows of layer ``id`` as its ``GraphDriver.Data``: its ``Path``.
+        """What Docker shows of layer ``id``: its ``Path``, and its ``References`` of this driver.
 
         Raises:
             LayerError: there is no such layer, or it is no id.
         """
-        return {"Path": self.path(id)}
+        return {"Path": self.path(id), "References": str(self._references.get(id, 0))}
 
     def _layer(self, id: str) -> str:
         return f"{self.home}/{LAYERS}/{id}"

@@ -16,6 +16,8 @@ def sweep(home: str) -> None:
         OperationError: one of them cannot be moved.
     """
     for name in {name.removesuffix(LOCK) for name in os.listdir(f"{home}/{BUILDS}")}:
+        if name.startswith("."):  # none of ours: NFS keeps what is unlinked while open as .nfs...
+            continue
         path = f"{home}/{BUILDS}/{name}"
         try:
             claim = claim_left(path)

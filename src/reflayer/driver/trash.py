@@ -74,6 +74,9 @@ def delete_trash(path: str, *, wait: bool) -> None:
         fd = os.open(path, _FOLDER)
     except FileNotFoundError:
         return
+    except NotADirectoryError:
+        _unlink(path)
+        return
     except PermissionError:  # its owner may delete it all the same
         delete(path)
         return
@@ -116,12 +119,12 @@ def empty_trash(home: str) -> None:
 
 
 def holds_trash(home: str) -> bool:
-    """Whether something waits to be deleted.
+    """Whether something waits to be deleted that nobody is deleting.
 
     Raises:
         OperationError: the trash cannot be read.
     """
-    return bool(_names(f"{home}/{TRASH}"))
+    return any(_is_left(f"{home}/{TRASH}/{name}") for name in _names(f"{home}/{TRASH}"))
 
 
 def is_being_emptied(home: str) -> bool:
@@ -137,11 +140,32 @@ def is_being_emptied(home: str) -> bool:
     return False
 
 
+def _is_left(path: str) -> bool:
+    try:
+        fd = os.open(path, _FOLDER)
+    except OSError as error:
+        return error.errno != errno.ENOENT
+    try:
+        return _lock(fd, path, wait=False)
+    finally:
+        os.close(fd)
+
+
 def _names(folder: str) -> list[str]:
     try:
-        return os.listdir(folder)
+        # NFS keeps what is unlinked while it is open as .nfs...
+        return [name for name in os.listdir(folder) if not name.startswith(".nfs")]
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(folder), "list") from error
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(path), "unlink") from error
 
 
 def _take_turn(home: str) -> int | None:
