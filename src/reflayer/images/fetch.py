@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from reflayer.images.digest import check_size
 from reflayer.images.resolve import find_image
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import BinaryIO
 
     from reflayer.images.content import Content
@@ -76,7 +78,7 @@ def add_blobs(
     total = _Total(sum(one.size for one in missing), progress)
 
     def add(one: Descriptor) -> None:
-        with open_blob(one.digest) as blob:
+        with total.working(), open_blob(one.digest) as blob:
             content.add(blob, digest=one.digest, size=one.size, progress=total.part())
 
     if len(missing) < 2:
@@ -86,8 +88,8 @@ def add_blobs(
     from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
     with ThreadPoolExecutor(_HANDS, "reflayer-fetch") as pool:
-        futures = [pool.submit(add, one) for one in missing]
         try:
+            futures = [pool.submit(add, one) for one in missing]
             for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
         except BaseException:
@@ -107,7 +109,8 @@ class _Total:
         self._size = size
         self._progress = progress
         self._done = 0
-        self._lock = threading.Lock()
+        self._working = 0
+        self._lock = threading.Condition()
         self._stopped = False
 
     def part(self) -> Callable[[int], None]:
@@ -126,6 +129,25 @@ class _Total:
 
         return told
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Work on one blob; none is begun after ``stop``."""
+        with self._lock:
+            if self._stopped:
+                raise _StoppedError
+            self._working += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._working -= 1
+                self._lock.notify_all()
+
     def stop(self) -> None:
-        """Let every blob end at its next step."""
-        self._stopped = True
+        """Let every blob end at its next step, and wait until all have.
+
+        Those of a thread, too, that a signal kept its pool from knowing of.
+        """
+        with self._lock:
+            self._stopped = True
+            self._lock.wait_for(lambda: not self._working)
