@@ -6,15 +6,14 @@ import json
 import os
 import sqlite3
 import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
 from tests.archive.tars import entry, folder, tar
+from tests.cli.processes import PROGRAM
 from tests.images.layouts import Layout
 
-PROGRAM = (sys.executable, "-m", "reflayer.cli")
 _PATIENCE = 20.0  # seconds for those who delete behind
 
 BASE = tar(

@@ -15,7 +15,8 @@ import pytest
 from reflayer import Store
 from reflayer.errors import OperationError, StoreError
 from reflayer.store import default_root
-from tests.store.stores import BASE, PROGRAM, assert_clean, image, reflayer
+from tests.cli.processes import PROGRAM
+from tests.store.stores import BASE, assert_clean, image, reflayer
 
 
 @pytest.fixture

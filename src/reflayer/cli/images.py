@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from reflayer.store import StoredImage
+    from reflayer.store.records import StoredImage
 
 
 def add_arguments(parser: ArgumentParser) -> None:

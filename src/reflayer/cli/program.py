@@ -24,6 +24,7 @@ COMMANDS = {
     "images": "list the images",
     "rmi": "remove images",
     "copy": "make one folder the same tree as another",
+    "doctor": "tell what a folder's file system can do, and what to change",
     "bench": "measure the methods in a folder, side by side",
 }
 """Each command with its line of help.
@@ -101,4 +102,4 @@ def _complete(program: argparse.ArgumentParser, commands: Sequence[_Command]) ->
 
     for command in commands:
         command.fill()
-    argcomplete.autocomplete(program)
+    argcomplete.autocomplete(program, always_complete_options=False)

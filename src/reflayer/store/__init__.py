@@ -34,8 +34,8 @@ ring.
 
 from __future__ import annotations
 
+from reflayer.store.containers import Container
 from reflayer.store.parts import default_root
-from reflayer.store.records import Container, StoredImage
 from reflayer.store.store import Store
 
-__all__ = ["Container", "Store", "StoredImage", "default_root"]
+__all__ = ["Container", "Store", "default_root"]

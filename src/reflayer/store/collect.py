@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from reflayer.errors import OperationError
 from reflayer.store.locks import locked_at_once
-from reflayer.store.records import descriptor
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
@@ -41,6 +40,19 @@ def collect(parts: Parts, *, wait: bool = False) -> None:
             _forget_the_unused(parts)
             _tag(parts)
             _remove_locks(parts)
+
+
+def agree(parts: Parts) -> bool:
+    """Whether folders and records agree: a look that costs less than a collection.
+
+    Raises:
+        OperationError: the folders cannot be read.
+        StoreError: the database cannot.
+    """
+    with parts.database.reading() as db:
+        unused = _column(db, f"SELECT id FROM images WHERE id NOT IN ({_USED})")
+        folders = _column(db, "SELECT id FROM layers UNION SELECT id FROM containers")
+    return not unused and folders == set(parts.driver.list())
 
 
 def _forget_the_gone(parts: Parts) -> None:
@@ -82,6 +94,8 @@ def _tag(parts: Parts) -> None:
     An image is tagged by its references; one that has none, by the digits of its id, as paths are
     no tags (OCI image-spec, annotations.md: org.opencontainers.image.ref.name).
     """
+    from reflayer.store.records import descriptor
+
     wanted: dict[str, Descriptor] = {}
     with parts.database.reading() as db:
         rows = db.execute("SELECT id, manifest FROM images WHERE manifest NOTNULL").fetchall()

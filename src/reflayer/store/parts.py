@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from reflayer.errors import OperationError
 from reflayer.store.database import Database
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.copy import Pool
     from reflayer.driver import Driver

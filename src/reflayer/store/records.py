@@ -1,43 +1,19 @@
-"""What the database tells of containers, images and layers, and how it is asked and told."""
+"""What the database tells of images and layers, and how it is asked and told."""
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reflayer.errors import StoreError, printable
+from reflayer.errors import StoreError
+from reflayer.store.ids import ids_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from sqlite3 import Connection
 
     from reflayer.images import Descriptor
-
-_CONTAINER = "SELECT id, name, image_name, image, created FROM containers"
-_HEX = frozenset("0123456789abcdef")
-
-
-@dataclass(frozen=True, slots=True)
-class Container:
-    """One container.
-
-    Attributes:
-        id: 64 hexadecimal digits; the folder's name in the driver's home, too.
-        name: its name, of which there is one in a store.
-        image: what the image was called when the container was made from it.
-        image_id: the image's id.
-        created: when that was, in seconds since 1970.
-        path: its root file system.
-    """
-
-    id: str
-    name: str
-    image: str
-    image_id: str
-    created: float
-    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,36 +52,6 @@ class StoredLayer:
     id: str
     size: int
     skipped: Mapping[str, int]
-
-
-def containers(db: Connection, home: str) -> list[Container]:
-    """All containers, the newest first; their folders are in ``home``."""
-    rows = db.execute(f"{_CONTAINER} ORDER BY created DESC, id")
-    return [_container(row, home) for row in rows]
-
-
-def find_container(db: Connection, name: str, home: str) -> Container:
-    """The container with this id, name or beginning of an id, in this order, as Docker does.
-
-    Raises:
-        StoreError: there is none, or more than one.
-    """
-    row = (
-        db.execute(f"{_CONTAINER} WHERE id = ?", (name,)).fetchone()
-        or db.execute(f"{_CONTAINER} WHERE name = ?", (name,)).fetchone()
-    )
-    if row is not None:
-        return _container(row, home)
-    ids = _ids_with(db, "containers", name)
-    if len(ids) > 1:
-        raise StoreError(f"{name}: the ids of {len(ids)} containers begin so: give more digits")
-    if not ids:
-        raise StoreError(f"{printable(name)}: no such container (reflayer ps lists them)")
-    return find_container(db, ids[0], home)
-
-
-def _container(row: tuple[str, str, str, str, float], home: str) -> Container:
-    return Container(*row, path=os.path.join(home, row[0]))
 
 
 def images(db: Connection) -> list[StoredImage]:
@@ -147,7 +93,7 @@ def image_with_id(db: Connection, text: str) -> StoredImage | None:
     Raises:
         StoreError: there is more than one.
     """
-    ids = _ids_with(db, "images", f"sha256:{text.removeprefix('sha256:')}")
+    ids = ids_with(db, "images", f"sha256:{text.removeprefix('sha256:')}")
     if len(ids) > 1:
         raise StoreError(f"{text}: the ids of {len(ids)} images begin so: give more digits")
     return image(db, ids[0]) if ids else None
@@ -192,20 +138,3 @@ def add_image(db: Connection, record: StoredImage, blobs: frozenset[str], stamp:
     db.executemany("INSERT INTO blobs VALUES (?, ?)", [(record.id, blob) for blob in blobs])
     rows = [(name, record.id, stamp) for name in record.names]
     db.executemany("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", rows)
-
-
-def add_container(db: Connection, record: Container) -> None:
-    """Record a container, whose folder is there and whose name is free."""
-    db.execute(
-        "INSERT INTO containers VALUES (?, ?, ?, ?, ?)",
-        (record.id, record.name, record.image_id, record.image, record.created),
-    )
-
-
-def _ids_with(db: Connection, table: str, start: str) -> list[str]:
-    """The ids in ``table`` that begin so; none where ``start`` has no digit, or others."""
-    digits = start.removeprefix("sha256:")
-    if not digits or not _HEX.issuperset(digits):
-        return []
-    rows = db.execute(f"SELECT id FROM {table} WHERE id >= ? AND id < ?", (start, f"{start}g"))
-    return [row[0] for row in rows]

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from reflayer.errors import ReflayerError, StoreError
-from reflayer.store import records
-from reflayer.store.collect import collect
-from reflayer.store.find import find_image
-from reflayer.store.locks import locked
-from reflayer.store.names import checked_name, free_name, new_id
+from reflayer.store.containers import Container, add_container, containers, find_container
 from reflayer.store.parts import Parts, default_root
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from sqlite3 import Connection
@@ -22,7 +18,7 @@ if TYPE_CHECKING:
     from reflayer.copy import Pool
     from reflayer.copy.paths import AnyPath
     from reflayer.store.bring import Brought
-    from reflayer.store.records import Container, StoredImage
+    from reflayer.store.records import StoredImage
     from reflayer.store.unpack import Progress
 
 
@@ -87,12 +83,13 @@ class Store:
         """
         if pull not in ("missing", "always"):
             raise ValueError(f"pull {pull!r} is neither missing nor always")
-        if name is not None:
-            checked_name(name)
         from reflayer.images import Platform
         from reflayer.store.bring import bring
+        from reflayer.store.names import checked_name, new_id
         from reflayer.store.unpack import cloning
 
+        if name is not None:
+            checked_name(name)
         parts = self._parts
         wanted = None if platform is None else Platform.parse(platform)
         with self._making() as until:
@@ -114,7 +111,7 @@ class Store:
             StoreError: the database cannot be read.
         """
         with self._parts.database.reading() as db:
-            return records.containers(db, self._parts.home)
+            return containers(db, self._parts.home)
 
     def container(self, name: str) -> Container:
         """The container with this name, id, or beginning of an id.
@@ -123,7 +120,7 @@ class Store:
             StoreError: there is none, or more than one.
         """
         with self._parts.database.reading() as db:
-            return records.find_container(db, name, self._parts.home)
+            return find_container(db, name, self._parts.home)
 
     def remove_container(self, name: str, *, wait: bool = True) -> Container:
         """Remove a container; return what it was.
@@ -136,13 +133,16 @@ class Store:
             StoreError: there is none, or more than one.
             OperationError: its folder cannot be removed; the container is still there.
         """
+        from reflayer.store.collect import agree, collect
+
         container = self.container(name)
         # The folder first: a record whose folder is gone is forgotten by the next collection, and
         # a folder that cannot be removed still has its record.
         self._parts.driver.remove(container.id, wait=wait)
         with self._parts.database.writing() as db:
             db.execute("DELETE FROM containers WHERE id = ?", (container.id,))
-        collect(self._parts, wait=wait)
+        if not agree(self._parts):  # the image may have gone with it
+            collect(self._parts, wait=wait)
         return container
 
     def images(self) -> list[StoredImage]:
@@ -151,8 +151,10 @@ class Store:
         Raises:
             StoreError: the database cannot be read.
         """
+        from reflayer.store.records import images
+
         with self._parts.database.reading() as db:
-            return records.images(db)
+            return images(db)
 
     def remove_image(self, name: str, *, wait: bool = True) -> StoredImage | None:
         """Remove an image, or only one of its names where it has others.
@@ -168,6 +170,9 @@ class Store:
             StoreError: there is none, there are containers of it, or its id is given but it has
                 several names.
         """
+        from reflayer.store.collect import collect
+        from reflayer.store.find import find_image
+
         with self._parts.database.reading() as db:
             find_image(db, name)  # nothing is made in order to remove what is not there
         with self._parts.database.writing() as db:
@@ -179,6 +184,9 @@ class Store:
     @contextmanager
     def _making(self) -> Iterator[ExitStack]:
         """Nothing that the block makes is collected before the block ends; what it leaves, then."""
+        from reflayer.store.collect import collect
+        from reflayer.store.locks import locked
+
         parts = self._parts
         parts.make_folders()
         collect(parts)
@@ -193,22 +201,25 @@ class Store:
         self, db: Connection, container_id: str, name: str | None, brought: Brought
     ) -> Container:
         """Record the image, its names and the container, all in one transaction."""
+        from reflayer.store.names import free_name
+        from reflayer.store.records import add_image
+
         if name is None:
             rows = db.execute("SELECT name FROM containers")
             name = free_name({row[0] for row in rows})
         else:
             _refuse_taken(db, name)
         image = brought.image
-        records.add_image(db, image, brought.blobs, brought.stamp)
-        container = records.Container(
+        add_image(db, image, brought.blobs, brought.stamp)
+        container = Container(
             id=container_id,
             name=name,
             image=brought.called,
             image_id=image.id,
             created=time.time(),
-            path=os.path.join(self._parts.home, container_id),
+            path=f"{self._parts.home}/{container_id}",
         )
-        records.add_container(db, container)
+        add_container(db, container)
         return container
 
 

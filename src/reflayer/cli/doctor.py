@@ -1,0 +1,74 @@
+"""``reflayer doctor``."""
+
+from __future__ import annotations
+
+import os
+
+from reflayer.cli.arguments import add_json, folder
+from reflayer.cli.output import print_json
+from reflayer.errors import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from reflayer.cli.examination import Findings
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Tell ``parser`` what the command takes."""
+    parser.description = (
+        "Tell what a folder's file system can do for layers: which methods of cloning work, found\n"
+        "out by trying in a folder made there for the moment; whether clones share their blocks;\n"
+        "what this user cannot keep; and what to change for better."
+    )
+    parser.add_argument(
+        "folder",
+        metavar="DIR",
+        nargs="?",
+        type=folder,
+        help="the folder; by default the store's, or the nearest above it that is there",
+    )
+    add_json(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Examine it, and tell."""
+    from reflayer.cli.examination import examine
+    from reflayer.store import default_root
+
+    where = arguments.folder or _nearest(os.path.abspath(arguments.root or default_root()))
+    findings = examine(where)
+    if arguments.json:
+        print_json(findings.as_dict())
+    else:
+        _print(findings)
+    return 0
+
+
+def _nearest(path: str) -> str:
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _print(findings: Findings) -> None:
+    lines = [
+        ("Folder", findings.folder),
+        ("File system", findings.file_system),
+        ("Method", f"{findings.method} (what auto takes)"),
+        ("Shared blocks", "yes" if findings.shares_blocks else "no"),
+        *(
+            (f"  {name}", f"no: {why}" if why else "works")
+            for name, why in findings.methods.items()
+        ),
+        *(
+            (f"  {what}", f"lost: {why}" if why else "kept")
+            for what, why in findings.metadata.items()
+        ),
+    ]
+    width = max(len(head) for head, _ in lines)
+    for head, text in lines:
+        print(f"{head + ':':{width + 1}} {printable(text)}")
+    for advice in findings.advice:
+        print(f"\n{advice}")

@@ -1,0 +1,90 @@
+"""``reflayer doctor`` tells the truth about a folder, and leaves it as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.processes import reflayer, unprivileged
+from tests.file_systems import require, require_root
+
+
+@pytest.mark.parametrize(
+    ("kind", "works", "advice"),
+    [
+        ("xfs", ["reflink", "range", "stream"], ""),
+        ("btrfs", ["snapshot", "reflink", "range", "stream"], ""),
+        ("ext4", ["range", "stream"], "copies all data here"),
+        ("tmpfs", ["range", "stream"], "is in memory"),
+    ],
+)
+def test_it_finds_what_works(
+    place_on: Callable[[str], Path], kind: str, works: list[str], advice: str
+) -> None:
+    place = place_on(kind)
+    done = reflayer("doctor", "--json", str(place))
+    assert done.returncode == 0
+    told = json.loads(done.stdout)
+    assert told["folder"] == str(place)
+    assert told["file_system"] == kind
+    assert [name for name, why in told["methods"].items() if not why] == works
+    assert told["method"] == works[0]
+    assert told["shares_blocks"] is (works[0] in ("snapshot", "reflink"))
+    assert not told["metadata"]["owners"]
+    assert advice in " ".join(told["advice"])
+    assert bool(told["advice"]) == bool(advice)
+    assert os.listdir(place) == []
+
+
+def test_an_xfs_without_shared_blocks_is_to_be_made_anew(tmp_path: Path) -> None:
+    require_root()
+    require("mkfs.xfs", "mount")
+    disk = tmp_path / "disk"
+    with open(disk, "wb") as file:
+        file.truncate(320 << 20)
+    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=0", str(disk)], check=True)
+    place = tmp_path / "place"
+    place.mkdir()
+    subprocess.run(["mount", "-o", "loop", str(disk), str(place)], check=True)
+    try:
+        done = reflayer("doctor", str(place))
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+    assert "mkfs.xfs -m reflink=1" in done.stdout
+
+
+def test_it_tells_what_is_lost_without_root(place_on: Callable[[str], Path]) -> None:
+    place = place_on("xfs")
+    done = unprivileged("doctor", "--json", str(place))
+    told = json.loads(done.stdout)
+    lost = [what for what, why in told["metadata"].items() if why]
+    assert lost == ["owners", "devices", "trusted attributes"]
+    assert "--ownership ignore" in told["advice"][-1]
+    assert os.listdir(place) == []
+
+
+def test_a_folder_that_cannot_be_tried_is_one_line(place_on: Callable[[str], Path]) -> None:
+    place = place_on("xfs")
+    place.chmod(0o555)
+    done = unprivileged("doctor", str(place))
+    assert done.returncode == 1
+    assert done.stderr == f"reflayer: {place}: try it: Permission denied\n"
+
+
+def test_without_a_folder_it_looks_where_the_store_is_or_would_be(
+    place_on: Callable[[str], Path],
+) -> None:
+    place = place_on("ext4")
+    done = reflayer("--root", f"{place}/not/yet", "doctor")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0].split() == ["Folder:", str(place)]
+    assert os.listdir(place) == []
+
+
+def test_what_is_no_folder_is_wrong_usage(tmp_path: Path) -> None:
+    assert reflayer("doctor", str(tmp_path / "nowhere")).returncode == 2

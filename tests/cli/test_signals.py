@@ -1,0 +1,48 @@
+"""Signals end a command, and undo it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reflayer import Store
+from tests.archive.tars import entry, tar
+from tests.cli.processes import PROGRAM
+from tests.store.stores import BASE, assert_clean, image, layers_in, reflayer
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+@pytest.mark.parametrize("where", ["content/tmp", "layers/tmp"])
+def test_a_signal_undoes_a_create(
+    place_on: Callable[[str], Path], number: signal.Signals, status: int, where: str
+) -> None:
+    base = place_on("xfs")
+    root = base / "store"
+    assert reflayer(root, "create", "--name", "other", image(base / "other", BASE)).returncode == 0
+    layer = tar(entry("noise", os.urandom(8 << 20)), *(entry(f"f{n}") for n in range(5000)))
+    made = image(base / "image", layer)
+    process = subprocess.Popen(
+        [*PROGRAM, "--root", str(root), "create", made],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and not any((root / where).glob("*")):
+        time.sleep(0.001)
+    os.killpg(process.pid, number)  # as a terminal does: helpers get it, too
+    out, errors = process.communicate(timeout=60)
+    assert (out, errors) == ("", f"reflayer: ended by {number.name}\n")
+    assert process.returncode == status
+    assert [one.name for one in Store(root).containers()] == ["other"]
+    assert len(Store(root).images()) == 1
+    assert len(layers_in(root)) == 2
+    assert_clean(root)

@@ -1,0 +1,271 @@
+"""The commands of the store as a script uses them: whole processes, and what they print."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.archive.tars import NOBODY
+from tests.cli.processes import PROGRAM, unprivileged
+from tests.images.layouts import Layout
+from tests.store.stores import BASE, MORE, assert_clean, image, reflayer
+
+
+@pytest.fixture
+def base(place_on: Callable[[str], Path]) -> Path:
+    return place_on("xfs")
+
+
+@pytest.fixture
+def root(base: Path) -> Path:
+    return base / "store"
+
+
+def _line(root: Path, *arguments: str) -> str:
+    """What the program prints, which is one line, and nothing else."""
+    done = reflayer(root, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 1
+    return done.stdout.rstrip("\n")
+
+
+def _failure(root: Path, *arguments: str, status: int = 1) -> str:
+    """What the program complains of, which is one line, and nothing else."""
+    done = reflayer(root, *arguments)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.startswith("reflayer: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_create_prints_the_path_alone(base: Path, root: Path) -> None:
+    path = _line(root, "create", "--name", "web", image(base / "image", BASE))
+    assert (Path(path) / "bin/sh").exists()
+    assert _line(root, "path", "web") == path
+    assert_clean(root)
+
+
+def test_create_prints_all_of_the_container_as_json(base: Path, root: Path) -> None:
+    made = image(base / "image", BASE)
+    told = json.loads(_line(root, "create", "--json", made))
+    assert told["image"] == made
+    assert told["path"] == _line(root, "path", told["name"])
+    assert told["image_id"].startswith("sha256:")
+    assert told["created"].endswith("Z")
+
+
+def test_ps_lists_the_newest_first(base: Path, root: Path) -> None:
+    made = image(base / "image", BASE)
+    paths = [_line(root, "create", "--name", name, made) for name in ("one", "two")]
+    listed = reflayer(root, "ps").stdout.splitlines()
+    assert listed[0].split("  ")[0] == "CONTAINER ID"
+    assert [line.split()[1] for line in listed[1:]] == ["two", "one"]
+    assert [line.split()[-1] for line in listed[1:]] == paths[::-1]
+    assert " ago  " in listed[1]
+    ids = reflayer(root, "ps", "-q").stdout.split()
+    assert [_line(root, "path", one) for one in ids] == paths[::-1]
+    assert [one["name"] for one in json.loads(_line(root, "ps", "--json"))] == ["two", "one"]
+
+
+def test_images_lists_each_name(base: Path, root: Path) -> None:
+    layout = Layout(base / "image")
+    both = layout.image(BASE, created="2001-02-03T04:05:06.789123456Z")
+    layout.index(one=both, two=both)
+    for tag in ("one", "two"):
+        _line(root, "create", f"oci:{layout.folder}:{tag}")
+    heads, *lines = reflayer(root, "images").stdout.splitlines()
+    assert heads.split("  ")[0] == "NAME"
+    assert [line.split()[0] for line in lines] == [
+        f"oci:{layout.folder}:{tag}" for tag in ("one", "two")
+    ]
+    assert "linux/amd64" in lines[0]
+    assert "years ago" in lines[0]
+    assert lines[0].split()[-1] == f"{len(BASE) / 1000:.3g}kB"
+    (told,) = json.loads(_line(root, "images", "--json"))
+    assert told["size"] == len(BASE)
+    assert told["created"] == "2001-02-03T04:05:06.789123456Z"
+    assert reflayer(root, "images", "-q").stdout.split() == [told["id"][7:19]]
+
+
+def test_an_image_whose_name_has_moved_is_listed_without_one(base: Path, root: Path) -> None:
+    layout = Layout(base / "image")
+    for layers in ((BASE,), (BASE, MORE)):
+        layout.index(latest=layout.image(*layers))
+        _line(root, "create", f"oci:{layout.folder}:latest")
+    assert reflayer(root, "images").stdout.splitlines()[-1].split()[0] == "<none>"
+
+
+def test_nothing_is_listed_of_a_store_that_is_not_there_and_nothing_made(root: Path) -> None:
+    assert reflayer(root, "ps", "-q").stdout == ""
+    assert reflayer(root, "images", "-q").stdout == ""
+    assert _line(root, "ps", "--json") == "[]"
+    assert _line(root, "ps").startswith("CONTAINER ID")
+    assert not root.exists()
+
+
+def test_rm_goes_on_after_one_that_is_not_there(base: Path, root: Path) -> None:
+    made = image(base / "image", BASE)
+    for name in ("one", "two"):
+        _line(root, "create", "--name", name, made)
+    done = reflayer(root, "rm", "one", "nobody", "two")
+    assert done.returncode == 1
+    assert done.stdout == "one\ntwo\n"
+    assert done.stderr == "reflayer: nobody: no such container (reflayer ps lists them)\n"
+    assert_clean(root)
+
+
+def test_rm_that_waits_has_deleted_when_it_ends(base: Path, root: Path) -> None:
+    _line(root, "create", "--name", "one", image(base / "image", BASE))
+    assert _line(root, "rm", "--wait", "one") == "one"
+    assert os.listdir(root / "layers/trash") == []
+
+
+def test_rmi_says_what_it_did(base: Path, root: Path) -> None:
+    layout = Layout(base / "image")
+    both = layout.image(BASE)
+    layout.index(one=both, two=both)
+    names = [f"oci:{layout.folder}:{tag}" for tag in ("one", "two")]
+    for name, tag in zip(names, ("one", "two"), strict=True):
+        _line(root, "create", "--name", tag, name)
+    assert _line(root, "rmi", names[0]) == f"Untagged: {names[0]}"
+    assert "is in use: remove its containers first: one, two" in _failure(root, "rmi", names[1])
+    assert reflayer(root, "rm", "one", "two").returncode == 0
+    assert _line(root, "rmi", names[1]).startswith("Deleted: sha256:")
+    assert_clean(root)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("create", "alpine"), "registries are not spoken yet"),
+        (("create", "--pull", "always", "alpine"), "no such image"),
+        (("create", "tar:/nowhere"), "/nowhere"),
+        (("create", "rootfs:/nowhere"), "/nowhere"),
+        (("create", "oci:/nowhere"), "/nowhere"),
+        (("create", "docker-archive:/nowhere"), "/nowhere"),
+        (("create", "--platform", "a/b/c/d", "tar:/nowhere"), "platform"),
+        (("create", "--name", "no/name", "tar:/nowhere"), "is no name for a container"),
+        (("path", "nobody"), "no such container"),
+        (("rm", "nobody"), "no such container"),
+        (("rmi", "nothing"), "no such image"),
+        (("rmi", "No Name"), "No Name"),
+    ],
+)
+def test_a_failure_is_one_line(root: Path, arguments: tuple[str, ...], complaint: str) -> None:
+    assert complaint in _failure(root, *arguments)
+
+
+@pytest.mark.parametrize("arguments", [("rm",), ("create",), ("create", "--pull", "x", "y"), ()])
+def test_wrong_usage_is_status_two(root: Path, arguments: tuple[str, ...]) -> None:
+    assert reflayer(root, *arguments).returncode == 2
+
+
+def test_a_path_is_printed_as_the_bytes_that_it_is(base: Path) -> None:
+    root = os.fsencode(base) + b"/st\xff\nre"
+    made = image(base / "image", BASE)
+    done = subprocess.run(
+        [*PROGRAM, "--root", root, "create", made], capture_output=True, check=True
+    )
+    assert done.stdout.startswith(root + b"/layers/dir/")
+    listed = subprocess.run([*PROGRAM, "--root", root, "ps"], capture_output=True, check=True)
+    assert rb"/st\udcff\nre/layers/dir/" in listed.stdout
+
+
+def test_the_root_may_come_from_the_environment(base: Path, root: Path) -> None:
+    made = image(base / "image", BASE)
+    done = subprocess.run(
+        [*PROGRAM, "create", made],
+        env={**os.environ, "REFLAYER_ROOT": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(f"{root}/")
+
+
+def test_who_has_read_enough_is_no_traceback(base: Path, root: Path) -> None:
+    made = image(base / "image", BASE)
+    _line(root, "create", made)
+    command = " ".join([*PROGRAM, "--root", str(root), "ps"])
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; ({command}; echo status $? >&2) | true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr in ("status 0\n", "status 1\n")
+
+
+def _unprivileged(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return unprivileged("--root", str(root), *arguments)
+
+
+def test_without_root_owners_are_kept_or_the_line_says_how_to_leave_them_out(
+    base: Path, root: Path
+) -> None:
+    made = image(base / "image", BASE)
+    done = _unprivileged(root, "create", made)
+    assert done.returncode == 1
+    assert "Operation not permitted" in done.stderr
+    assert "--ownership ignore leaves out what only root may set" in done.stderr
+    assert done.stderr.count("\n") == 1
+    ignore = ("create", "--ownership", "ignore", "--name", "xx", made)
+    done = _unprivileged(root, *ignore)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert os.stat(f"{done.stdout.strip()}/etc/passwd").st_uid == 0
+    done = _unprivileged(root, "create", made)
+    assert done.returncode == 1
+    assert "left out 1 owner" in done.stderr
+    assert _unprivileged(root, "rm", "--wait", "xx").stdout == "xx\n"
+    assert_clean(root)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("ps",), ("images",), ("create", "tar:/nowhere"), ("path", "x"), ("rm", "x")]
+)
+def test_a_store_of_somebody_else_is_one_line(root: Path, arguments: tuple[str, ...]) -> None:
+    root.mkdir(mode=0o700)
+    os.chown(root, NOBODY, NOBODY)
+    done = _unprivileged(root, *arguments)
+    assert done.returncode == 1
+    assert "Permission denied" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_of_each_command_tells_what_it_takes(root: Path) -> None:
+    for command in ("create", "ps", "path", "rm", "images", "rmi", "doctor"):
+        told = reflayer(root, command, "--help").stdout
+        assert told.startswith(f"usage: reflayer {command}")
+        assert len(told.splitlines()) > 6
+
+
+def test_the_shell_completes_names(base: Path, root: Path) -> None:
+    made = image(base / "image", BASE)
+    _line(root, "create", "--name", "webserver", made)
+    assert _completions(root, "path we") == ["webserver "]
+    assert _completions(root, "rm ") == ["webserver "]
+    assert _completions(root, "rmi oci") == [f"oci:{base}/image:latest "]
+
+
+def _completions(root: Path, line: str) -> list[str]:
+    line = f"reflayer --root {root} {line}"
+    done = subprocess.run(
+        [*PROGRAM],
+        env={
+            **os.environ,
+            "_ARGCOMPLETE": "1",
+            "_ARGCOMPLETE_STDOUT_FILENAME": str(root / "../completions"),
+            "_ARGCOMPLETE_IFS": "\v",
+            "COMP_LINE": line,
+            "COMP_POINT": str(len(line)),
+        },
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return (root / "../completions").read_text().split("\v")

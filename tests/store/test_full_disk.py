@@ -1,0 +1,102 @@
+"""A full disk in the middle of each step: one clear line, a clean store, and then it goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reflayer import ReflayerError, Store
+from tests.archive.tars import entry, tar
+from tests.file_systems import mounted
+from tests.store.stores import BASE, assert_clean, image, layers_in, reflayer
+
+_DISK = 48 << 20
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small file system of its own, that shares no blocks."""
+    with mounted("ext4", tmp_path, _DISK) as place:
+        yield place
+
+
+def _text(size: int) -> bytes:
+    """Data that compresses well."""
+    return (b"all work and no play makes jack a dull boy\n" * (size // 43 + 1))[:size]
+
+
+def _noise(size: int) -> bytes:
+    """Data that does not compress."""
+    return random.Random(size).randbytes(size)
+
+
+@pytest.mark.parametrize(
+    ("step", "layer"),
+    [
+        ("fetch", tar(entry("noise", _noise(_DISK)))),
+        ("unpack", tar(entry("text", _text(2 * _DISK)))),
+        ("clone", tar(entry("text", _text(3 * _DISK // 5)))),
+    ],
+    ids=["fetch", "unpack", "clone"],
+)
+def test_a_step_that_fills_the_disk_fails_and_leaves_nothing(
+    base: Path, disk: Path, step: str, layer: bytes
+) -> None:
+    root = disk / "store"
+    done = reflayer(root, "create", image(base / "image", layer))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1
+    if step != "fetch":
+        assert "/layers/" in done.stderr
+    assert layers_in(root) == set()
+    assert Store(root).images() == []
+    assert_clean(root)
+    done = reflayer(root, "create", image(base / "small", BASE))
+    assert done.returncode == 0, done.stderr
+    assert_clean(root)
+
+
+@pytest.mark.parametrize("stage", ["fetch", "unpack", "clone"])
+def test_a_disk_that_others_fill_meanwhile_leaves_nothing_either(
+    base: Path, disk: Path, stage: str
+) -> None:
+    """Filled at the end of a stage, so that what follows fails: to write a blob, to record."""
+    root = disk / "store"
+    made = image(base / "image", BASE, tar(entry("noise", _noise(1 << 20))))
+    filler = disk / "filler"
+
+    def fill(at: str, done: int, total: int | None) -> None:
+        if at == stage and (total is None or done == total) and not filler.exists():
+            _fill(filler)
+
+    with pytest.raises(ReflayerError) as failed:
+        Store(root).create(made, progress=fill)
+    assert "\n" not in str(failed.value)
+    assert layers_in(root) == set() or stage == "clone"
+    filler.unlink()
+    store = Store(root)
+    container = store.create(made)
+    assert [one.name for one in store.containers()] == [container.name]
+    assert len(layers_in(root)) == 2
+    assert_clean(root)
+
+
+def _fill(path: Path) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        for size in (1 << 20, 4096, 1):
+            try:
+                while True:
+                    os.write(fd, bytes(size))
+            except OSError:
+                os.fsync(fd) if size == 1 else None
+    except OSError:
+        pass  # so it is full
+    finally:
+        os.close(fd)
