@@ -7,9 +7,9 @@ import os
 import stat
 from contextlib import suppress
 
+from reflayer.copy.emptying import empty_folder
 from reflayer.copy.folder import OPEN_FOLDER, identity, open_source
 from reflayer.copy.metadata import FailedError, list_attributes
-from reflayer.copy.remove import empty_folder
 from reflayer.errors import CopyError
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -97,6 +97,8 @@ class Destination:
                 os.close(here)
                 if reached_top:
                     return
+        except PermissionError:
+            return  # further up we may not look; the copy itself stops where it meets ``dst``
         except OSError as error:
             raise CopyError.from_os_error(error, self.path, "look above it") from error
         finally:
@@ -158,8 +160,11 @@ class Destination:
             os.chown(self.fd, *owner)
         for attribute, value in self._attributes.items():
             os.setxattr(self.fd, attribute, value)
-        os.chmod(self.fd, stat.S_IMODE(self._before.st_mode))
-        os.utime(self.fd, ns=(self._before.st_atime_ns, self._before.st_mtime_ns))
+        status = os.fstat(self.fd)
+        if status.st_mode != self._before.st_mode:
+            os.chmod(self.fd, stat.S_IMODE(self._before.st_mode))
+        if status.st_mtime_ns != self._before.st_mtime_ns:
+            os.utime(self.fd, ns=(self._before.st_atime_ns, self._before.st_mtime_ns))
 
     def close(self) -> None:
         """Shut the descriptors."""

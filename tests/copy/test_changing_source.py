@@ -1,0 +1,159 @@
+"""A source that changes during the copy: an error that names what changed, never a loop."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reflayer.copy import CopyError, copy_tree, hand
+from reflayer.copy.split import read_names
+from tests.trees import assert_same, facts
+
+
+@pytest.fixture
+def place(place_on: Callable[[str], Path]) -> Path:
+    place = place_on("ext4")
+    (place / "src/folder/inner").mkdir(parents=True)
+    (place / "src/folder/file").write_bytes(b"x" * 5000)
+    os.link(place / "src/folder/file", place / "src/folder/twin")
+    (place / "src/folder/link").symlink_to("x")
+    os.mkfifo(place / "src/folder/fifo")
+    (place / "outside").mkdir()
+    return place
+
+
+@pytest.fixture
+def once_listed(place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Do something after the listing of ``src/folder``, before any of its names is opened."""
+
+    def set_up(change: Callable[[Path], object]) -> None:
+        def read(scan: Iterator[os.DirEntry[str]]) -> list[tuple[str, str]]:
+            names = read_names(scan)
+            if any(name == "inner" for _, name in names):
+                change(place / "src/folder")
+            return names
+
+        monkeypatch.setattr(hand, "read_names", read)
+
+    return set_up
+
+
+def _become(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        make(path)
+
+    return change
+
+
+def _link(path: Path) -> None:
+    path.symlink_to("/etc")
+
+
+def _nothing(_: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("file", _become("file", _nothing), "it vanished during the copy"),
+        ("inner", _become("inner", _nothing), "it vanished during the copy"),
+        ("link", _become("link", _nothing), "it vanished during the copy"),
+        ("fifo", _become("fifo", _nothing), "it vanished during the copy"),
+        ("file", _become("file", _link), "it became another type of file"),
+        ("file", _become("file", os.mkfifo), "it became another type of file"),
+        ("file", _become("file", os.mkdir), "it became another type of file"),
+        ("inner", _become("inner", _link), "it became another type of file"),
+        ("inner", _become("inner", Path.touch), "it became another type of file"),
+        ("inner", _become("inner", os.mkfifo), "it became another type of file"),
+        ("link", _become("link", Path.touch), "it became another type of file"),
+        ("fifo", _become("fifo", os.mkdir), "it became another type of file"),
+    ],
+)
+def test_a_name_that_vanishes_or_becomes_another_type(
+    place: Path,
+    once_listed: Callable[..., None],
+    name: str,
+    change: Callable[[Path], None],
+    reason: str,
+) -> None:
+    once_listed(change)
+
+    with pytest.raises(CopyError, match=reason) as caught:
+        copy_tree(place / "src", place / "dst", workers=1)
+
+    assert caught.value.path == os.fsencode(place / "src/folder" / name)
+    assert not (place / "dst").exists()
+    assert os.listdir(place / "outside") == []
+
+
+def test_a_folder_that_is_moved_while_it_is_copied_leads_nowhere_else(
+    place_on: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = place_on("xfs")
+    path = place / "src"
+    for level in range(100):
+        path = path / f"{level}"
+    path.mkdir(parents=True)
+    (place / "outside").mkdir()
+    (place / "outside/file").touch()
+    before = facts(place / "outside")
+    moved = False
+
+    def read(scan: Iterator[os.DirEntry[str]]) -> list[tuple[str, str]]:
+        nonlocal moved
+        names = read_names(scan)
+        if not names and not moved:  # the innermost folder: those far above are shut
+            moved = True
+            os.rename(place / "src/0/1/2/3", place / "outside/3")
+        return names
+
+    monkeypatch.setattr(hand, "read_names", read)
+
+    with pytest.raises(CopyError, match="the folder was moved during the copy"):
+        copy_tree(place / "src", place / "dst", workers=1)
+
+    assert not (place / "dst").exists()
+    os.rename(place / "outside/3", place / "src/0/1/2/3")
+    assert facts(place / "outside").keys() == before.keys()
+
+
+def test_an_inode_with_more_names_than_the_copy_can_have_is_an_error(
+    place_on: Callable[[str], Path],
+) -> None:
+    here, there = place_on("tmpfs"), place_on("ext4")  # ext4 stops at 65,000
+    (here / "src/a").mkdir(parents=True)
+    (here / "src/b").mkdir()
+    (here / "src/a/first").touch()
+    fd = os.open(here / "src", os.O_RDONLY)
+    for number in range(64_999):
+        os.link("a/first", f"b/{number}", src_dir_fd=fd, dst_dir_fd=fd)
+
+    report = copy_tree(here / "src", there / "all", workers=2)
+
+    assert report.entries == {"file": 1, "hardlink": 64_999, "directory": 3}
+    assert os.stat(there / "all/a/first").st_nlink == 65_000
+    os.link("a/first", "a/one more", src_dir_fd=fd, dst_dir_fd=fd)
+    os.close(fd)
+
+    with pytest.raises(CopyError, match="Too many links"):
+        copy_tree(here / "src", there / "dst", workers=1)
+    assert not (there / "dst").exists()
+
+
+def test_the_source_is_untouched_its_access_times_too(place: Path) -> None:
+    for path in ("src/folder/file", "src/folder/inner", "src/folder", "src"):
+        os.utime(place / path, ns=(1, 2))  # old enough for any mount option to renew it
+    before = facts(place / "src")
+    for method in ("auto", "range", "stream", "tar"):
+        copy_tree(place / "src", place / method, method=method)
+        assert_same(before, facts(place / "src"))
