@@ -14,7 +14,7 @@ from reflayer.archive.made import Made
 from reflayer.archive.metadata import Metadata
 from reflayer.archive.names import join
 from reflayer.archive.opening import LONGEST_PATH, OPEN, link_target, open_shut, open_straight
-from reflayer.copy.remove import empty_folder
+from reflayer.copy.emptying import empty_folder
 from reflayer.errors import ArchiveError
 from reflayer.linux.openat2 import RESOLVE_IN_ROOT, openat2
 

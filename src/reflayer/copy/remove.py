@@ -1,26 +1,23 @@
-"""Delete a tree by descriptor: any depth, no link followed, no other mount entered.
-
-Somebody else may be deleting the same tree: what is gone already is no error.
-"""
+"""Delete a tree: alone where it is small, else with many hands."""
 
 from __future__ import annotations
 
-import errno
 import os
-from contextlib import suppress
 
+from reflayer.copy.emptying import OPEN_FOLDER, empty_folder, let_in
 from reflayer.errors import OperationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.copy.paths import AnyPath
 
-_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_LEVELS = 64  # folders whose descriptors stay open; those further up are found again by ".."
 
+def remove_tree(path: AnyPath, *, workers: int = 1) -> int:
+    """Delete the folder ``path`` and all in it; return how many names went here, by this process.
 
-def remove_tree(path: AnyPath) -> int:
-    """Delete the folder ``path`` and all in it; return how many names went, 0 if it was not there.
+    Args:
+        path: the folder; where it is not there, 0 is returned.
+        workers: processes that work on it, this one included. A small tree never waits for one.
 
     Raises:
         OperationError: a name could not be deleted; what went before it is gone. With EXDEV it is
@@ -28,18 +25,18 @@ def remove_tree(path: AnyPath) -> int:
     """
     name = os.fsencode(path).rstrip(b"/") or b"/"
     try:
-        fd = os.open(name, _OPEN_FOLDER)
+        fd = os.open(name, OPEN_FOLDER)
     except FileNotFoundError:
         return 0
     except PermissionError:
         try:
-            _let_in(name)
-            fd = os.open(name, _OPEN_FOLDER)
+            let_in(name)
+            fd = os.open(name, OPEN_FOLDER)
         except OSError as error:
             raise OperationError.from_os_error(error, name, "open") from error
     except OSError as error:
         raise OperationError.from_os_error(error, name, "open") from error
-    removed = empty_folder(fd, name)
+    removed = _empty(fd, name, workers)
     try:
         os.rmdir(name)
     except FileNotFoundError:
@@ -49,133 +46,13 @@ def remove_tree(path: AnyPath) -> int:
     return removed + 1
 
 
-def empty_folder(fd: int, path: bytes) -> int:
-    """Delete all in the open folder ``fd`` and close it; return how many names went.
+def _empty(fd: int, name: bytes, workers: int) -> int:
+    if workers == 1:
+        return empty_folder(fd, name)
+    from reflayer.copy.removers import Removers
 
-    Args:
-        fd: descriptor of the folder, which itself stays.
-        path: what errors call the folder.
-
-    Raises:
-        OperationError: as ``remove_tree`` does.
-    """
-    stack: list[_Level] = []
-    removed = 0
+    removers = Removers(fd, workers)
     try:
-        stack.append(_Level("", fd))
-        # Opened anew: btrfs lists what there was at the time of opening.
-        stack[0].fd = os.open(".", _OPEN_FOLDER, dir_fd=fd)
-        os.close(fd)
-        removed += stack[-1].unlink_files()
-        while len(stack) > 1 or stack[0].children:
-            level = stack[-1]
-            if level.children:
-                name = level.children.pop()
-                child = _enter(level.fd, name)
-                if child < 0:
-                    continue
-                stack.append(_Level(name, child))
-                if len(stack) > _OPEN_LEVELS:
-                    stack[-_OPEN_LEVELS].shelve()
-                removed += stack[-1].unlink_files()
-            else:
-                above = stack[-2]
-                above.reopen(level)
-                stack.pop().shelve()
-                with suppress(FileNotFoundError):
-                    os.rmdir(level.name, dir_fd=above.fd)
-                    removed += 1
-    except OSError as error:
-        names = [level.name for level in stack[1:]]
-        if error.filename and error.filename != "..":
-            names.append(error.filename)
-        where = os.path.join(path, *map(os.fsencode, names))
-        if error.errno == errno.EPERM:
-            reason = f"{error.strerror}; lsattr tells if it or its folder is immutable"
-            raise OperationError(where, "remove", reason, error.errno) from error
-        raise OperationError.from_os_error(error, where, "remove") from error
+        return empty_folder(fd, name, hands=workers, pause=removers.call)
     finally:
-        for level in stack:
-            level.shelve()
-    return removed
-
-
-class _Level:
-    """A folder that is being emptied, one of those that lead down to the innermost."""
-
-    __slots__ = ("_id", "children", "fd", "name")
-
-    def __init__(self, name: str, fd: int) -> None:
-        self.name = name
-        self.fd = fd
-        self.children: list[str] = []
-        status = os.fstat(fd)
-        self._id = (status.st_dev, status.st_ino)
-        if status.st_mode & 0o700 != 0o700 and os.geteuid() != 0:
-            os.chmod(fd, 0o700)
-
-    def unlink_files(self) -> int:
-        """Unlink all that is no folder, note the folders in ``children``; return how many went."""
-        removed = 0
-        # Not found: the name, or the folder itself, which then lists no more.
-        with os.scandir(self.fd) as scan, suppress(FileNotFoundError):
-            for entry in scan:
-                if entry.is_dir(follow_symlinks=False):
-                    self.children.append(entry.name)
-                    continue
-                try:
-                    os.unlink(entry.name, dir_fd=self.fd)
-                except FileNotFoundError:
-                    continue
-                removed += 1
-        return removed
-
-    def shelve(self) -> None:
-        """Close the descriptor; ``reopen`` finds the folder again."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def reopen(self, child: _Level) -> None:
-        """Open the folder again where it was shelved, from ``child``, open and directly in it."""
-        if self.fd >= 0:
-            return
-        self.fd = os.open("..", _OPEN_FOLDER, dir_fd=child.fd)
-        status = os.fstat(self.fd)
-        if (status.st_dev, status.st_ino) != self._id:
-            raise OSError(errno.ESTALE, "the folder was moved while it was being deleted")
-
-
-def _enter(parent: int, name: str) -> int:
-    """Open the folder ``name`` of ``parent``, in no other mount (openat2(2): RESOLVE_NO_XDEV).
-
-    Returns -1 where it is not there any more.
-    """
-    try:
-        from reflayer.linux.openat2 import RESOLVE_NO_XDEV, openat2
-
-        return openat2(parent, os.fsencode(name), _OPEN_FOLDER, RESOLVE_NO_XDEV)
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            return -1
-        if error.errno == errno.EACCES:
-            _let_in(name, parent)
-            return os.open(name, _OPEN_FOLDER, dir_fd=parent)
-        if error.errno == errno.EXDEV:
-            raise OSError(error.errno, "a file system is mounted there: unmount it", name) from None
-        if error.errno != errno.ENOSYS:
-            raise OSError(error.errno, error.strerror, name) from None
-    fd = os.open(name, _OPEN_FOLDER, dir_fd=parent)  # before Linux 5.6
-    if os.fstat(fd).st_dev != os.fstat(parent).st_dev:
-        os.close(fd)
-        raise OSError(errno.EXDEV, "a file system is mounted there: unmount it", name)
-    return fd
-
-
-def _let_in(name: str | bytes, parent: int | None = None) -> None:
-    """Give the folder ``name``, which refuses to be read, its owner's permissions."""
-    fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        os.chmod(f"/proc/self/fd/{fd}", 0o700)
-    finally:
-        os.close(fd)
+        removers.end()

@@ -49,13 +49,14 @@ def delete(path: str) -> None:
     Raises:
         OperationError: something in it cannot be deleted, which the error names.
     """
+    from reflayer.copy.cpus import usable_cpus
     from reflayer.copy.remove import remove_tree
     from reflayer.driver.snapshot import destroy
 
     for tries_left in reversed(range(_TRIES)):
         try:
             if not destroy(path):
-                remove_tree(path)
+                remove_tree(path, workers=usable_cpus())
         except OperationError as error:
             if error.errno not in _IN_MOTION or not tries_left:
                 raise

@@ -1,0 +1,130 @@
+"""Trees are deleted whole, alone or by many hands, and nothing beside them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from reflayer.copy import remove_tree, removers
+from reflayer.copy.removers import Removers
+from reflayer.errors import OperationError
+from tests.file_systems import require_root
+
+
+def plant(root: Path, folders: int = 200, files: int = 4) -> int:
+    """A tree three folders deep; how many names it has, its own included."""
+    names = 1
+    for number in range(folders):
+        folder = root / str(number % 7) / str(number % 11) / str(number)
+        folder.mkdir(parents=True)
+        for file in range(files):
+            (folder / str(file)).touch()
+    for _, below, inside in os.walk(root):
+        names += len(below) + len(inside)
+    return names
+
+
+def test_a_tree_is_deleted_and_its_names_are_counted(place: Path) -> None:
+    names = plant(place / "tree")
+    assert remove_tree(place / "tree") == names
+    assert list(place.iterdir()) == []
+
+
+def test_a_tree_that_is_not_there_is_no_error(place: Path) -> None:
+    assert remove_tree(place / "tree") == 0
+
+
+def test_links_are_not_followed(place: Path) -> None:
+    plant(place / "other", 3)
+    (place / "tree/inner").mkdir(parents=True)
+    (place / "tree/inner/link").symlink_to(place / "other")
+    assert remove_tree(place / "tree") == 3
+    assert len(list((place / "other").iterdir())) == 3
+    (place / "link").symlink_to(place / "other")
+    with pytest.raises(OperationError, match="link: open"):
+        remove_tree(place / "link")
+
+
+def test_a_tree_of_any_depth_is_deleted(place: Path) -> None:
+    (place / "tree").mkdir()
+    fd = os.open(place / "tree", os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("a-name-of-some-length", dir_fd=fd)
+        below = os.open("a-name-of-some-length", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    assert remove_tree(place / "tree") == 1501
+
+
+@pytest.mark.parametrize("workers", [2, 3, 5])
+def test_many_hands_delete_the_same_tree(
+    place: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removers, "_ALONE", 0.0)
+    plant(place / "tree", 600)
+    remove_tree(place / "tree", workers=workers)
+    assert list(place.iterdir()) == []
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_helpers_alone_empty_a_tree(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removers, "_ALONE", -1.0)
+    plant(place / "tree")
+    fd = os.open(place / "tree", os.O_RDONLY)
+    helpers = Removers(fd, 4)
+    helpers.call()
+    deadline = time.monotonic() + 60
+    while os.listdir(place / "tree"):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    helpers.end()
+    os.close(fd)
+
+
+def test_helpers_end_with_their_caller(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removers, "_ALONE", -1.0)
+    plant(place / "tree", 2000)
+    fd = os.open(place / "tree", os.O_RDONLY)
+    helpers = Removers(fd, 2)
+    helpers.call()
+    (pid,) = helpers._pids
+    os.close(helpers._ours)  # what the kernel does when the caller is killed
+    helpers._ours = -1
+    os.waitpid(pid, 0)
+    assert os.listdir(place / "tree")
+    helpers.end()
+    os.close(fd)
+
+
+def test_a_small_tree_waits_for_nobody(place: Path) -> None:
+    plant(place / "tree", 5)
+    fd = os.open(place / "tree", os.O_RDONLY)
+    helpers = Removers(fd, 8)
+    helpers.call()
+    assert helpers._pids == []
+    helpers.end()
+    os.close(fd)
+
+
+def test_many_hands_name_what_cannot_be_deleted(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_root()
+    monkeypatch.setattr(removers, "_ALONE", 0.0)
+    plant(place / "tree", 300)
+    stays = place / "tree/3/3/3/mounted"
+    (place / "mine").mkdir()
+    (place / "mine/file").touch()
+    stays.mkdir()
+    assert os.spawnlp(os.P_WAIT, "mount", "mount", "--bind", str(place / "mine"), str(stays)) == 0
+    try:
+        with pytest.raises(OperationError, match=r"tree/3/3/3/mounted: remove: .*unmount it"):
+            remove_tree(place / "tree", workers=3)
+    finally:
+        assert os.spawnlp(os.P_WAIT, "umount", "umount", str(stays)) == 0
+    assert (place / "mine/file").exists()
