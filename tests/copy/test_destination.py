@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from reflayer.copy import CopyError, copy_tree
+from reflayer.copy.links import Links
 from tests.copy.hard_cases import ACCESS, DEFAULT, SOME_ACL, write
 from tests.trees import assert_same, facts
 
@@ -245,3 +247,41 @@ class _bound:  # noqa: N801
 
     def __exit__(self, *_: object) -> None:
         subprocess.run(["umount", self.target], check=True)
+
+
+def test_what_an_undo_cannot_remove_is_told_with_the_error(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something was mounted in the copy while it was made."""
+    (here / "src/folder/link").symlink_to("t")
+    finish = Links.clear
+
+    def mount_and_fail(links: Links) -> None:
+        finish(links)
+        subprocess.run(["mount", "-t", "tmpfs", "none", here / "dst/folder"], check=True)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Links, "clear", mount_and_fail)
+    try:
+        with pytest.raises(CopyError) as caught:
+            copy_tree(here / "src", here / "dst")
+    finally:
+        subprocess.run(["umount", here / "dst/folder"], check=True)
+
+    assert caught.value.errno == errno.EIO
+    assert "Input/output error; what was made of" in str(caught.value)
+    assert "unmount it" in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["auto", "stream", "tar"])
+def test_flags_of_chattr_are_neither_kept_nor_in_the_way(here: Path, method: str) -> None:
+    flagged = [here / "src/folder/file", here / "src/folder"]
+    subprocess.run(["chattr", "+i", *flagged], check=True)
+    try:
+        before = facts(here / "src")
+        copy_tree(here / "src", here / "dst", method=method)
+    finally:
+        subprocess.run(["chattr", "-i", *flagged], check=True)
+
+    assert_same(before, facts(here / "dst"))
+    (here / "dst/folder/file").unlink()  # as a file without flags lets one

@@ -160,11 +160,13 @@ class Hand:
                         names = self._read(folder, scan)
                         if names and not split.give(names):
                             self._make(folder, names)
-        finally:
             if split:
                 self._waits += 1
                 split.wait(self.do)
                 self._waits -= 1
+        finally:
+            if split:
+                split.close()
 
     def _read(self, folder: Folder, scan: Iterator[os.DirEntry[str]]) -> Names:
         try:

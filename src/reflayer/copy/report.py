@@ -19,7 +19,8 @@ class CopyReport:
         entries: how many names were made, by type: ``file``, ``directory`` (the root included),
             ``symlink``, ``fifo``, ``socket``, ``char``, ``block``, and ``hardlink`` for every
             further name of an inode. A snapshot counts nothing.
-        bytes: bytes of content by the method that moved them; holes are not counted.
+        bytes: bytes of content by the method that moved them. ``reflink`` counts a file's
+            size, since its blocks are not looked at; the others what is no hole.
         skipped: what was left out by ``ownership="ignore"`` or because the method cannot hold it,
             by kind: ``owner``, ``device``, ``xattr``, ``socket``; and ``mount`` for each mount
             point that was not crossed.
@@ -51,6 +52,9 @@ class CopyReport:
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a report is frozen: {name} cannot be set")
+
+    def __reduce__(self) -> tuple[type[CopyReport], tuple[object, ...]]:
+        return CopyReport, tuple(self.as_dict().values())
 
     def __repr__(self) -> str:
         return f"CopyReport({', '.join(f'{k}={v!r}' for k, v in self.as_dict().items())})"

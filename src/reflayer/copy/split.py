@@ -57,16 +57,20 @@ class Split:
     def wait(self, do: Callable[[Work], None]) -> None:
         """Wait until all that was given is made, and ``do`` what else there is meanwhile."""
         os.close(self._writing)
-        try:
-            poll = select.poll()
-            poll.register(self._reading, select.POLLIN)
-            poll.register(self._sharing.take_from, select.POLLIN)
-            while True:
-                ready = {fd for fd, _ in poll.poll()}
-                if self._reading in ready:
-                    return
-                work = self._sharing.take(wait=False)
-                if work is not None:
-                    do(work)
-        finally:
-            os.close(self._reading)
+        self._writing = -1
+        poll = select.poll()
+        poll.register(self._reading, select.POLLIN)
+        poll.register(self._sharing.take_from, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if self._reading in ready:
+                return
+            work = self._sharing.take(wait=False)
+            if work is not None:
+                do(work)
+
+    def close(self) -> None:
+        """Shut the pipe; without ``wait`` before, nobody learns when the names are made."""
+        os.close(self._reading)
+        if self._writing >= 0:
+            os.close(self._writing)

@@ -17,7 +17,7 @@ from reflayer.copy.mounts import mounts_below
 from reflayer.copy.paths import Destination, open_source_root
 from reflayer.copy.probe import why_not
 from reflayer.copy.report import CopyReport
-from reflayer.errors import CopyError
+from reflayer.errors import CopyError, OperationError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def copy_tree(
 
     Content, types, owners, modes, extended attributes, ACLs, times in nanoseconds, hard links and
     holes are kept; nothing is inherited from where the copy lands; no link inside is followed.
+    The flags of chattr(1) are neither kept nor in the way, as with cp(1) and rsync(1).
 
     Args:
         src: the folder to copy; it is only read.
@@ -96,8 +97,8 @@ def copy_tree(
                 else:
                     hands = workers or usable_cpus()
                     counts = _copy(job, root, birth, destination.fd, hands, pool, progress)
-            except BaseException:
-                destination.undo()
+            except BaseException as error:
+                _undo(destination, error)
                 raise
         finally:
             destination.close()
@@ -111,6 +112,18 @@ def copy_tree(
         skipped=skipped,
         seconds=time.monotonic() - started,
     )
+
+
+def _undo(destination: Destination, error: BaseException) -> None:
+    """Make the destination what it was; where that fails ``error`` tells that, too."""
+    try:
+        destination.undo()
+    except (OperationError, OSError) as remains:
+        note = f"what was made of {printable(destination.path)} remains: {remains}"
+        if isinstance(error, CopyError):
+            error.reason += f"; {note}"
+        else:
+            error.add_note(note)
 
 
 def _refuse_unsupported(method: str, source: int, destination: Destination, path: bytes) -> None:
