@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from reflayer import Store
@@ -13,6 +14,7 @@ from tests.store.stores import BASE, MORE, MOST, assert_clean, image, layers_in
 
 _TELL_STAGES = """
 import sys
+import time
 from reflayer import Store
 stages = set()
 Store(sys.argv[1]).create(sys.argv[2], progress=lambda stage, *_: stages.add(stage))
@@ -70,7 +72,7 @@ def test_creating_and_removing_at_once_keep_out_of_each_others_way(base: Path, r
     layout.index(low=layout.image(BASE, MORE), high=layout.image(BASE, MORE, MOST))
     low, high = f"oci:{layout.folder}:low", f"oci:{layout.folder}:high"
     Store(root).create(low, name="first")
-    for turn in range(4):
+    for turn in range(3):
         ended = _ends(
             [
                 _start(root, "create", "--name", f"low{turn}", low),
@@ -90,10 +92,10 @@ def test_a_process_that_is_killed_hands_over_to_one_that_waits_for_it(
     base: Path, root: Path
 ) -> None:
     made = image(base / "image", *[BASE, MORE, MOST] * 5)
-    for _ in range(4):
+    for _ in range(3):
         first, second = _start(root, "create", made), _start(root, "create", made)
         while first.poll() is None and not any((root / "layers/tmp").glob("*")):
-            pass
+            time.sleep(0.001)
         first.kill()
         first.communicate()
         assert second.wait(timeout=120) == 0, second.communicate()
