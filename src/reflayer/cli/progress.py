@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 Report = Callable[[str, int, int | None], None]
 """What the bars are told: a stage, how much of it is done and, where it is known, of how much."""
@@ -13,12 +14,32 @@ _LABELS = {"fetch": "fetching", "unpack": "unpacking", "clone": "cloning"}
 _IN_BYTES = ("fetch", "unpack")
 
 
+_PATIENCE = 0.4  # seconds: what takes less needs no bar, and the import of rich takes a third of it
+
+
 @contextmanager
 def bars() -> Iterator[Report | None]:
     """A callback that draws one bar a stage while the block runs; None where nobody watches."""
     if not sys.stderr.isatty():
         yield None
         return
+    start = time.monotonic() + _PATIENCE
+    with ExitStack() as stack:
+        draw: Report | None = None
+
+        def report(stage: str, done: int, total: int | None) -> None:
+            nonlocal draw
+            if draw is None:
+                if time.monotonic() < start:
+                    return
+                draw = stack.enter_context(_drawn())
+            draw(stage, done, total)
+
+        yield report
+
+
+@contextmanager
+def _drawn() -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TaskID as Bar
@@ -29,17 +50,17 @@ def bars() -> Iterator[Report | None]:
         TextColumn("{task.fields[amount]}"),
         TimeElapsedColumn(),
     )
-    drawn: dict[str, Bar] = {}
+    bar_of: dict[str, Bar] = {}
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
 
-        def report(stage: str, done: int, total: int | None) -> None:
-            if stage not in drawn:
+        def draw(stage: str, done: int, total: int | None) -> None:
+            if stage not in bar_of:
                 label = _LABELS.get(stage, stage)
-                drawn[stage] = progress.add_task(label, total=total, amount="")
+                bar_of[stage] = progress.add_task(label, total=total, amount="")
             amount = _amount(done, total, stage in _IN_BYTES)
-            progress.update(drawn[stage], completed=done, total=total, amount=amount)
+            progress.update(bar_of[stage], completed=done, total=total, amount=amount)
 
-        yield report
+        yield draw
 
 
 def _amount(done: int, total: int | None, in_bytes: bool) -> str:
