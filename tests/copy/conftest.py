@@ -18,9 +18,9 @@ def _many_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def warm_pool() -> Iterator[Pool]:
-    """Helper processes that stay from test to test."""
+    """Helper processes that stay from test to test of one file."""
     pool = Pool(2)
     yield pool
     pool.close()
