@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from reflayer.cli.arguments import add_json, at_least_one, folder
 from reflayer.cli.bench.chart import chart
@@ -126,8 +125,7 @@ def _write(path: str, text: str) -> None:
 
 @contextmanager
 def _scratch(place: str) -> Iterator[str]:
-    """A new folder in ``place``, gone at the end: on an error, on Ctrl-C and on SIGTERM too."""
-    before = signal.signal(signal.SIGTERM, _exit)
+    """A new folder in ``place``, gone at the end, however that comes."""
     try:
         made = tempfile.mkdtemp(prefix=".reflayer-bench-", dir=place)
     except OSError as error:
@@ -136,11 +134,6 @@ def _scratch(place: str) -> Iterator[str]:
         yield made
     finally:
         remove_tree(made)
-        signal.signal(signal.SIGTERM, before)
-
-
-def _exit(number: int, _: object) -> NoReturn:
-    sys.exit(128 + number)
 
 
 @contextmanager
