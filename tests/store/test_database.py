@@ -16,7 +16,7 @@ from reflayer import Store
 from reflayer.errors import OperationError, StoreError
 from reflayer.store import default_root
 from tests.cli.processes import PROGRAM
-from tests.store.stores import BASE, assert_clean, image, reflayer
+from tests.store.stores import BASE, assert_clean, image, layers_in, reflayer
 
 
 @pytest.fixture
@@ -115,3 +115,25 @@ def test_a_store_on_a_read_only_file_system_is_one_line(root: Path, made: str) -
             assert done.stderr.count("\n") == 1
     finally:
         subprocess.run(["umount", str(root)], check=True)
+
+
+def test_without_its_database_a_store_is_left_as_it_is(root: Path, made: str) -> None:
+    folders = layers_in(root)
+    (root / "reflayer.db").rename(root / "moved")
+    with pytest.raises(StoreError, match="but no database: put it back"):
+        Store(root).create(made)
+    assert layers_in(root) == folders
+    (root / "moved").rename(root / "reflayer.db")
+    Store(root).create(made)
+    assert_clean(root)
+
+
+def test_records_outlive_a_file_system_that_is_not_mounted(root: Path, made: str) -> None:
+    (root / "layers").rename(root / "elsewhere")
+    with pytest.raises(StoreError, match="is a file system not mounted"):
+        Store(root).create(made)
+    subprocess.run(["rm", "-r", str(root / "layers")], check=True)
+    (root / "elsewhere").rename(root / "layers")
+    assert [one.name for one in Store(root).containers()] == ["first"]
+    Store(root).create(made)
+    assert_clean(root)

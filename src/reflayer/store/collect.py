@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from reflayer.errors import OperationError
+from reflayer.errors import OperationError, StoreError
 from reflayer.store.locks import locked_at_once
 
 TYPE_CHECKING = False
@@ -18,7 +18,6 @@ _USED = (  # an image that has lost its names stays while there are containers o
     "SELECT id FROM images WHERE id IN (SELECT image FROM names) "
     "OR id IN (SELECT image FROM containers)"
 )
-_NEEDED_LAYERS = f"SELECT layer FROM images WHERE id IN ({_USED})"
 
 
 def collect(parts: Parts, *, wait: bool = False) -> None:
@@ -30,10 +29,11 @@ def collect(parts: Parts, *, wait: bool = False) -> None:
 
     Raises:
         OperationError: something could not be removed.
-        StoreError: the database failed.
+        StoreError: the database failed, or half of the store is missing.
     """
     with locked_at_once(parts.lock) as alone:
         if alone:
+            _refuse_a_half(parts)
             _forget_the_gone(parts)
             _remove_folders(parts, wait)
             _remove_blobs(parts)
@@ -55,6 +55,24 @@ def agree(parts: Parts) -> bool:
     return not unused and folders == set(parts.driver.list())
 
 
+def _refuse_a_half(parts: Parts) -> None:
+    """All folders or all records are gone: no crash does that, and the rest is not garbage."""
+    there = set(parts.driver.list())
+    home = os.path.dirname(parts.home)
+    if there and not parts.database.is_made():
+        raise StoreError(
+            f"{parts.root}: there are containers or layers in {home}, but no database: put it "
+            "back, or remove all to begin anew"
+        )
+    with parts.database.reading() as db:
+        needed = _needed_folders(db)
+    if needed and not needed & there:
+        raise StoreError(
+            f"{home}: all containers and layers are gone: is a file system not mounted? Or remove "
+            f"{parts.root} to begin anew"
+        )
+
+
 def _forget_the_gone(parts: Parts) -> None:
     """Records whose folder is not there: its removal was cut short, or somebody deleted it."""
     there = set(parts.driver.list())
@@ -68,10 +86,15 @@ def _forget_the_gone(parts: Parts) -> None:
 
 def _remove_folders(parts: Parts, wait: bool) -> None:
     with parts.database.reading() as db:
-        needed = _column(db, f"SELECT id FROM layers WHERE id IN ({_NEEDED_LAYERS})")
-        needed |= _column(db, "SELECT id FROM containers")
+        needed = _needed_folders(db)
     for folder in set(parts.driver.list()) - needed:
         parts.driver.remove(folder, wait=wait)
+
+
+def _needed_folders(db: Connection) -> frozenset[str]:
+    used = f"SELECT layer FROM images WHERE id IN ({_USED})"
+    layers = _column(db, f"SELECT id FROM layers WHERE id IN ({used})")
+    return layers | _column(db, "SELECT id FROM containers")
 
 
 def _remove_blobs(parts: Parts) -> None:

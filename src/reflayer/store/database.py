@@ -65,6 +65,18 @@ class Database:
         self._path = path
         self._lock = lock
 
+    def is_made(self) -> bool:
+        """Whether it has been made, so that something may be on record.
+
+        Raises:
+            StoreError: it cannot be read, is none, or is of a newer schema.
+        """
+        with self._told():
+            if not _is_there(self._path):
+                return False
+            with closing(self._connect()) as db:
+                return _version(db) == SCHEMA_VERSION
+
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection for reading, at one moment's state; to an empty database if there is none.
@@ -142,7 +154,7 @@ class Database:
 _HINTS = {
     "SQLITE_BUSY": ": another process has kept it locked for a minute; try again",
     "SQLITE_CORRUPT": ": restore it, or remove the store and begin anew",
-    "SQLITE_NOTADB": ": move it away, or use another --root",
+    "SQLITE_NOTADB": ": put back what it was, or use another --root",
     "SQLITE_FULL": ": free some space and try again",
     "SQLITE_CANTOPEN": ": it has to be in a place that this user can write, even to be read",
     "SQLITE_READONLY": ": it has to be in a place that this user can write",
