@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
@@ -145,6 +146,31 @@ def test_what_a_crash_between_two_steps_left_is_cleared(place: Path) -> None:
     wait_until(lambda: leftovers(driver) == [])
 
 
+def test_a_build_never_has_a_name_that_a_sweep_has_seen_without_a_lock(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(place / "home")
+    builds = Path(driver.home) / "tmp"
+    flock = fcntl.flock
+    swept: list[str] = []
+
+    def sweep_first(fd: int, operation: int) -> None:
+        for lock in builds.glob("*.lock") if not swept else ():
+            swept.append(lock.name)
+            lock.unlink()  # as a sweep does that locks the file before the one who has made it
+        flock(fd, operation)
+
+    monkeypatch.setattr("fcntl.flock", sweep_first)
+    with driver.build("slow") as path:
+        assert len(swept) == 1
+        assert f"{os.path.basename(path)}.lock" not in swept
+        assert sorted(os.listdir(builds)) == [
+            os.path.basename(path),
+            os.path.basename(path) + ".lock",
+        ]
+    assert leftovers(driver) == []
+
+
 _SWEEP_AS_ON_NFS = """
 import fcntl, sys
 fcntl.flock = fcntl.lockf
@@ -156,7 +182,7 @@ Driver(sys.argv[1])
 def test_where_locks_belong_to_whole_processes_builds_are_left_alone_too(
     place_on: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fcntl.flock", __import__("fcntl").lockf)  # what NFS makes of flock(2)
+    monkeypatch.setattr("fcntl.flock", fcntl.lockf)  # what NFS makes of flock(2)
     driver = Driver(place_on("ext4") / "home")
     with driver.build("slow") as path:
         Driver(driver.home)

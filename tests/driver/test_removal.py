@@ -34,7 +34,7 @@ def stopped_helper(driver: Driver, id: str) -> Iterator[int]:
     driver.remove(id, wait=False)
     pid = behind._started[-1]
     trash = Path(driver.home) / "trash"
-    entry = next(trash.iterdir())
+    entry = next(trash.glob(f"{id}.*"))
     wait_until(lambda: str(entry) in [str(p) for p in descriptors(pid)])
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -235,6 +235,19 @@ def test_nobody_is_started_for_what_somebody_deletes_already(ext4: Path) -> None
     assert set(behind._started) <= set(before)
     os.close(fd)
     Driver(driver.home)
+    wait_until(lambda: leftovers(driver) == [])
+
+
+def test_what_a_dead_process_was_deleting_is_not_passed_over(ext4: Path) -> None:
+    driver = Driver(ext4 / "home")
+    dying = ext4 / "home/trash/a-dying"
+    dying.mkdir()
+    make_big(driver, "big")
+    fd = os.open(dying, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    with stopped_helper(driver, "big"):  # it has found the first one locked
+        os.close(fd)
+        Driver(driver.home)  # which sees that somebody empties the trash
     wait_until(lambda: leftovers(driver) == [])
 
 

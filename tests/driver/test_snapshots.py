@@ -6,12 +6,13 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reflayer.driver import Driver
-from reflayer.errors import CopyError
-from reflayer.linux.btrfs import create_subvolume, is_subvolume
+from reflayer.errors import CopyError, LayerError
+from reflayer.linux.btrfs import create_snapshot, create_subvolume, is_subvolume
 from tests.driver.layers import fill, leftovers, make, run_as, tree
 from tests.trees import assert_same, facts
 
@@ -171,6 +172,25 @@ def test_a_clone_of_a_read_only_subvolume_can_be_written(btrfs: Path) -> None:
     driver.remove("base")
     assert driver.list() == ["clone"]
     assert leftovers(driver) == []
+
+
+def test_a_snapshot_of_a_layer_whose_deletion_has_begun_is_no_layer(
+    btrfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(btrfs / "home")
+    path = Path(make(driver, "base"))
+    trash = path.parents[1] / "trash/base"
+
+    def remove_first(*arguments: Any) -> None:
+        path.rename(trash)
+        (trash / "folder/file").unlink()
+        create_snapshot(*arguments)
+
+    monkeypatch.setattr("reflayer.driver.snapshot.create_snapshot", remove_first)
+    with pytest.raises(LayerError, match="layer base was removed while it was being cloned"):
+        driver.create("clone", "base")
+    assert driver.list() == []
+    assert leftovers(driver) == ["base"]
 
 
 _LIVES = """

@@ -7,7 +7,7 @@ import os
 import time
 from contextlib import contextmanager
 
-from reflayer.driver.claims import Claim, claim_new
+from reflayer.driver.claims import Claim, claim_new, claim_turn
 from reflayer.driver.names import passing_name
 from reflayer.driver.trash import delete
 from reflayer.errors import LayerError, OperationError
@@ -24,14 +24,14 @@ _PATIENCE = 0.002  # seconds between two looks at a lock that is held for as lon
 def building(builds: str, id: str) -> Iterator[str]:
     """A path in the folder ``builds`` for the block to make ``id`` at, and to move away from.
 
-    What is still there at the end of the block is deleted. After the death of this process it is
-    free for the next ``sweep``.
+    If the block raises, what is there is deleted. After the death of this process it is left to the
+    next ``sweep``.
 
     Raises:
         OperationError: the claim cannot be made.
     """
     claim: Claim | None = None
-    while claim is None:  # a sweep may lock the new file before we do, and then unlinks it
+    while claim is None:  # a sweep may lock the new file before we do
         path = f"{builds}/{passing_name(id)}"
         claim = claim_new(path)
     try:
@@ -80,7 +80,7 @@ def _publish_in_turn(path: str, layer: str) -> None:
     turn = f"{os.path.dirname(path)}/{os.path.basename(layer)}.publish"
     claim: Claim | None = None
     while claim is None:
-        claim = claim_new(turn)
+        claim = claim_turn(turn)
         if claim is None:
             time.sleep(_PATIENCE)
     try:

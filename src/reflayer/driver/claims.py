@@ -1,10 +1,10 @@
 """Claims on names in a folder: whoever holds one is alive, and alone may touch what is so called.
 
 A claim is a lock file beside the name, ``NAME.lock``, under flock(2): the kernel lets go of it when
-its process ends, however it ends. It is made before what it protects and unlinked after it, both
-while it is locked, so a name without a lock file is nobody's. NFS keeps flock(2) as a lock of the
-whole process that any close of the file drops (nfs(5)); so a process never opens a lock file that
-it holds already.
+its process ends, however it ends. It is made, once, before what it protects and unlinked after it,
+both while it is locked, so a name without a lock file is nobody's. NFS keeps flock(2) as a lock of
+the whole process that any close of the file drops (nfs(5)); so a process never opens a lock file
+that it holds already.
 """
 
 from __future__ import annotations
@@ -45,7 +45,22 @@ class Claim:
 
 
 def claim_new(path: str) -> Claim | None:
-    """Claim the name ``path``; None where somebody else has.
+    """Claim the name ``path``, which nobody has had before; None where that failed.
+
+    A lock file that has gone is not made again under its name: a sweep that saw it may take what is
+    so called for nobody's at any later time.
+
+    Raises:
+        OperationError: the lock file cannot be made or locked.
+    """
+    try:
+        return _claim(path + LOCK, os.O_CREAT | os.O_EXCL)
+    except FileExistsError:
+        return None
+
+
+def claim_turn(path: str) -> Claim | None:
+    """Claim the name ``path``, which stands for no file, but for a turn that others take, too.
 
     Raises:
         OperationError: the lock file cannot be made or locked.
@@ -71,7 +86,7 @@ def _claim(path: str, flag: int) -> Claim | None:
     fd = None
     try:
         fd = _lock(path, flag)
-    except FileNotFoundError:
+    except (FileExistsError, FileNotFoundError):
         raise
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(path), "lock") from error
@@ -95,6 +110,8 @@ def _lock(path: str, flag: int) -> int | None:
                 return None
             raise
         os.close(fd)  # its holder unlinked it while we were opening it
+        if flag & os.O_EXCL:
+            return None
 
 
 def _is_there(path: str, fd: int) -> bool:

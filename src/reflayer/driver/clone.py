@@ -76,10 +76,10 @@ def clone_layer(
                 pool=pool,
                 progress=progress,
             )
-            # Its own deletion may have emptied folders before they were read. It begins with a
-            # rename, and while we hold the folder open, no other one can have its inode number.
-            if not _is_at(held, parent):
-                raise _gone(parent)
+        # Its own deletion may have emptied folders before they were read. It begins with a rename,
+        # and while we hold the folder open, no other one can have its inode number.
+        if not _is_at(held, parent):
+            raise _gone(parent)
     except CopyError as error:
         if not _is_at(held, parent):
             raise _gone(parent) from error

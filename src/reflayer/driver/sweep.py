@@ -15,7 +15,7 @@ def sweep(home: str) -> None:
     Raises:
         OperationError: one of them cannot be moved.
     """
-    for name in {name.removesuffix(LOCK) for name in os.listdir(f"{home}/{BUILDS}")}:
+    for name in {name.removesuffix(LOCK) for name in _names(f"{home}/{BUILDS}")}:
         if name.startswith("."):  # none of ours: NFS keeps what is unlinked while open as .nfs...
             continue
         path = f"{home}/{BUILDS}/{name}"
@@ -29,6 +29,13 @@ def sweep(home: str) -> None:
                 _discard(path, f"{home}/{TRASH}/{name}")
             finally:
                 claim.release()
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(folder), "list") from error
 
 
 def _discard(path: str, trash: str) -> None:

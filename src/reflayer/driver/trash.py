@@ -11,6 +11,10 @@ from reflayer.driver.home import TRASH, TRASH_LOCK
 from reflayer.driver.names import passing_name
 from reflayer.errors import OperationError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Container
+
 _IN_MOTION = frozenset({errno.ENOTEMPTY, errno.ENOENT, errno.ESTALE})  # others are at work in it
 _TRIES = 100
 _PAUSE = 0.02  # seconds; a copy's helper processes end a moment after their killed caller
@@ -84,7 +88,7 @@ def delete_trash(path: str, *, wait: bool) -> None:
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(path), "open") from error
     try:
-        if _lock(fd, path, wait=wait):
+        if _lock(fd, path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB):
             delete(path)
     finally:
         os.close(fd)
@@ -96,26 +100,22 @@ def empty_trash(home: str) -> None:
     Raises:
         OperationError: the first thing that could not be deleted; everything else has been.
     """
-    trash = f"{home}/{TRASH}"
-    seen: set[str] = set()
-    first: OperationError | None = None
-    while names := set(_names(trash)) - seen:
+    failed: dict[str, OperationError] = {}
+    while _left(home, failed):
         # Who discards a layer while this is locked leaves it to us. So look again after unlocking.
         fd = _take_turn(home)
         if fd is None:
             break
         try:
-            while names:
-                seen |= names
-                for name in sorted(names):
+            while paths := _left(home, failed):
+                for path in paths:
                     try:
-                        delete_trash(f"{trash}/{name}", wait=False)
+                        delete_trash(path, wait=False)
                     except OperationError as error:
-                        first = first or error
-                names = set(_names(trash)) - seen
+                        failed[path] = error
         finally:
             os.close(fd)
-    if first is not None:
+    for first in failed.values():
         raise first
 
 
@@ -125,7 +125,7 @@ def holds_trash(home: str) -> bool:
     Raises:
         OperationError: the trash cannot be read.
     """
-    return any(_is_left(f"{home}/{TRASH}/{name}") for name in _names(f"{home}/{TRASH}"))
+    return bool(_left(home))
 
 
 def is_being_emptied(home: str) -> bool:
@@ -141,23 +141,28 @@ def is_being_emptied(home: str) -> bool:
     return False
 
 
+def _left(home: str, failed: Container[str] = ()) -> list[str]:
+    """What is in the trash and nobody is at, but for what ``failed``."""
+    trash = f"{home}/{TRASH}"
+    try:
+        names = sorted(os.listdir(trash))
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(trash), "list") from error
+    # NFS keeps what is unlinked while it is open as .nfs...
+    paths = [f"{trash}/{name}" for name in names if not name.startswith(".nfs")]
+    return [path for path in paths if path not in failed and _is_left(path)]
+
+
 def _is_left(path: str) -> bool:
     try:
         fd = os.open(path, _FOLDER)
     except OSError as error:
         return error.errno != errno.ENOENT
     try:
-        return _lock(fd, path, wait=False)
+        # Shared: who only looks is not taken for one who deletes.
+        return _lock(fd, path, fcntl.LOCK_SH | fcntl.LOCK_NB)
     finally:
         os.close(fd)
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        # NFS keeps what is unlinked while it is open as .nfs...
-        return [name for name in os.listdir(folder) if not name.startswith(".nfs")]
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(folder), "list") from error
 
 
 def _unlink(path: str) -> None:
@@ -185,10 +190,10 @@ def _take_turn(home: str) -> int | None:
     return fd
 
 
-def _lock(folder: int, path: str, *, wait: bool) -> bool:
+def _lock(folder: int, path: str, operation: int) -> bool:
     """Lock the open ``folder`` against those who would do the same work; whether that was had."""
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(folder, operation)
     except OSError as error:
         if error.errno == errno.EWOULDBLOCK:
             return False
