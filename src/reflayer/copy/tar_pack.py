@@ -24,6 +24,7 @@ XATTR = "SCHILY.xattr."
 
 _OPEN_LEVELS = 64  # folders whose descriptors stay open
 _BUFFER = 1 << 20
+_OCTAL_LIMIT = 8**11 - 1  # bytes; a larger size is a pax record, which hides the sparse file's own
 
 _TYPES = {
     stat.S_IFREG: tarfile.REGTYPE,
@@ -187,6 +188,9 @@ class Packer:
                     "GNU.sparse.realsize": str(status.st_size),
                 }
             info.size = len(table) + sum(end - start for start, end in extents)
+            if table and info.size >= _OCTAL_LIMIT:
+                reason = "tarfile does not read sparse files with 8 GiB of data or more"
+                raise CopyError(folder.path(self._job, name), "pack", reason)
             self._add(info, _Data(table, fd, extents))
             if os.lseek(fd, 0, os.SEEK_END) != status.st_size:
                 raise SizeChangedError
