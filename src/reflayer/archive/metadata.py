@@ -10,10 +10,10 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from reflayer.archive.attributes import is_of_layer
 from reflayer.archive.entry import SYMLINK
 from reflayer.archive.failure import FailedError
 from reflayer.archive.folder import ACCESS_ACL, DEFAULT_ACL, attribute_names
-from reflayer.archive.pax import XFS_ACL
 from reflayer.copy.birth import birth_in
 from reflayer.errors import ArchiveError, printable
 from reflayer.linux.xattrs import setxattr_at
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 _REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL})
 _IMPOSSIBLE = _REFUSED | {errno.ERANGE, errno.E2BIG}  # setxattr(2): here, or anywhere
 _SPECIAL_BITS = 0o7000
-_OF_LAYERS = ("user.", "trusted.", "security.", "system.posix_acl_")
-_NOT_OF_LAYERS = (
-    "security.selinux",  # every file has one from the system's policy
-    XFS_ACL.decode(),
-)
 _NAMED = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -173,9 +168,7 @@ class Metadata:
             FailedError: a call failed.
         """
         for name in attribute_names(folder.fd):
-            if not name.startswith(_OF_LAYERS) or name.startswith(_NOT_OF_LAYERS):
-                continue
-            if os.fsencode(name) in kept:
+            if not is_of_layer(name) or os.fsencode(name) in kept:
                 continue
             try:
                 os.removexattr(folder.fd, name)

@@ -1,0 +1,222 @@
+"""A tree, or what changed in it, as a tar: an OCI layer (image-spec, layer.md) or all of it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from reflayer.archive import entry as types
+from reflayer.archive.attributes import attributes, attributes_at
+from reflayer.archive.names import OPAQUE, WHITEOUT_PREFIX
+from reflayer.archive.opening import open_straight
+from reflayer.archive.packed_file import PackedFile
+from reflayer.archive.tar_writer import END, attribute_records, headers
+from reflayer.archive.walk import DELETED, RELINKED, Walk
+from reflayer.copy.content import SizeChangedError
+from reflayer.copy.folder import OPEN_FILE, open_source
+from reflayer.copy.metadata import FailedError
+from reflayer.errors import ArchiveError, OperationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from reflayer.archive.pair import Pair
+    from reflayer.archive.walk import Difference
+    from reflayer.copy.paths import AnyPath
+
+_CHUNK = 1 << 18  # bytes that headers are gathered to
+_TYPES = {
+    stat.S_IFREG: types.FILE,
+    stat.S_IFDIR: types.DIRECTORY,
+    stat.S_IFLNK: types.SYMLINK,
+    stat.S_IFIFO: types.FIFO,
+    stat.S_IFCHR: types.CHAR,
+    stat.S_IFBLK: types.BLOCK_DEVICE,
+}
+
+
+def pack_layer(
+    root: AnyPath, parent: AnyPath | None = None, *, cloned: float | None = None
+) -> Packing:
+    """The OCI layer that makes ``root`` when it is applied to ``parent``, uncompressed.
+
+    Args:
+        root: the changed tree.
+        parent: the tree that it was cloned from, unchanged since; None for an empty one.
+        cloned: when the clone was complete, as for ``changes``.
+    """
+    path = os.fsencode(root)
+    before = None if parent is None else os.fsencode(parent)
+    return Packing(path, Walk(path, before, cloned), is_layer=True)
+
+
+def pack_tree(root: AnyPath) -> Packing:
+    """A plain tar of all of ``root``, in which a name may begin with ``.wh.``, too."""
+    path = os.fsencode(root)
+    return Packing(path, Walk(path, None, None), is_layer=False)
+
+
+class Packing:
+    """The bytes of a tar, made while they are iterated over, once.
+
+    Times are in nanoseconds, holes stay holes, names of one inode become hard links. Access times
+    are left out: the same tree gives the same bytes, however often it is read.
+
+    Attributes:
+        entries: how many entries there are so far, whiteouts included.
+        size: bytes so far.
+        skipped: what a tar cannot hold, by kind: ``socket``, and ``mount`` for what is mounted.
+    """
+
+    def __init__(self, root: bytes, walk: Walk, *, is_layer: bool) -> None:
+        """Pack what ``walk`` meets in ``root``."""
+        self.entries = 0
+        self.size = 0
+        self.skipped: dict[str, int] = {}
+        self._root_path = root
+        self._walk = walk
+        self._is_layer = is_layer
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The next bytes.
+
+        Raises:
+            ArchiveError: a name begins with ``.wh.``, which in a layer means something else.
+            OperationError: something cannot be read, or changed meanwhile.
+        """
+        gathered = bytearray()
+        for piece in self._pieces():
+            self.size += len(piece)
+            if len(gathered) + len(piece) < _CHUNK:
+                gathered += piece
+                continue
+            if gathered:
+                yield bytes(gathered)
+                gathered.clear()
+            yield piece
+        self.size += len(END)
+        yield bytes(gathered + END)
+
+    def _pieces(self) -> Iterator[bytes]:
+        for difference in self._walk:
+            try:
+                yield from self._pack(difference)
+            except FailedError as failed:
+                raise self._failure(difference, failed.cause, failed.operation) from failed
+            except SizeChangedError as error:
+                path = self._path(difference)
+                raise OperationError(path, "pack", "its size changed meanwhile") from error
+            except OSError as error:
+                raise self._failure(difference, error, "pack") from error
+
+    def _pack(self, difference: Difference) -> Iterator[bytes]:
+        folder, name, status = difference.folder, difference.name, difference.status
+        if difference.kind == DELETED:
+            return  # its folder told
+        self._check_name(folder, name)
+        if not name:
+            if not folder.is_packed:
+                folder.is_packed = True
+                yield from self._pack_folder(folder)
+        elif difference.is_mount:
+            self._skip("mount")
+        elif stat.S_ISSOCK(status.st_mode):
+            self._skip("socket")
+            if difference.replaces and difference.kind != RELINKED:
+                yield self._whiteout(folder, WHITEOUT_PREFIX + name)
+        elif difference.target:
+            yield self._entry(folder.path(name), types.HARD_LINK, status, target=difference.target)
+        elif stat.S_ISREG(status.st_mode):
+            yield from self._pack_file(folder, name)
+        else:
+            target = os.readlink(name, dir_fd=folder.new) if stat.S_ISLNK(status.st_mode) else b""
+            yield self._entry(
+                folder.path(name),
+                _TYPES[stat.S_IFMT(status.st_mode)],
+                status,
+                target=target,
+                records=attribute_records(attributes_at(folder.new, name)),
+            )
+
+    def _check_name(self, folder: Pair, name: bytes) -> None:
+        if self._is_layer and (name or folder.name).startswith(WHITEOUT_PREFIX):
+            reason = "a name that begins with .wh. cannot be in a layer: rename it"
+            raise ArchiveError(reason, folder.path(name))
+
+    def _pack_folder(self, folder: Pair) -> Iterator[bytes]:
+        records = attribute_records(_folder_attributes(folder))
+        path = folder.path()
+        yield self._entry(
+            path + b"/" if path else b"./", types.DIRECTORY, folder.status, records=records
+        )
+        if folder.is_emptied:
+            yield self._whiteout(folder, OPAQUE)
+            return
+        for name in sorted(folder.gone):
+            self._check_name(folder, name)
+            yield self._whiteout(folder, WHITEOUT_PREFIX + name)
+
+    def _pack_file(self, folder: Pair, name: bytes) -> Iterator[bytes]:
+        fd = open_source(name, folder.new, OPEN_FILE)
+        try:
+            file = PackedFile(fd, folder.path(name))
+            records = {**attribute_records(attributes(fd)), **file.records}
+            path = folder.path(name)
+            yield self._entry(path, types.FILE, file.status, size=file.size, records=records)
+            yield from file.data()
+        finally:
+            os.close(fd)
+
+    def _entry(
+        self,
+        path: bytes,
+        kind: bytes,
+        status: os.stat_result,
+        *,
+        size: int = 0,
+        target: bytes = b"",
+        records: Mapping[bytes, bytes] | None = None,
+    ) -> bytes:
+        self.entries += 1
+        is_device = kind in (types.CHAR, types.BLOCK_DEVICE)
+        number = status.st_rdev
+        return headers(
+            path,
+            kind,
+            mode=stat.S_IMODE(status.st_mode),
+            uid=status.st_uid,
+            gid=status.st_gid,
+            size=size,
+            mtime=status.st_mtime_ns,
+            target=target,
+            device=(os.major(number), os.minor(number)) if is_device else (0, 0),
+            records=records,
+        )
+
+    def _whiteout(self, folder: Pair, name: bytes) -> bytes:
+        self.entries += 1
+        return headers(folder.path(name), types.FILE, mode=0)
+
+    def _skip(self, kind: str) -> None:
+        self.skipped[kind] = self.skipped.get(kind, 0) + 1
+
+    def _path(self, difference: Difference) -> bytes:
+        path = difference.folder.path(difference.name)
+        return os.path.join(self._root_path, path).rstrip(b"/") or b"/"
+
+    def _failure(self, difference: Difference, error: OSError, operation: str) -> OperationError:
+        return OperationError.from_os_error(error, self._path(difference), operation)
+
+
+def _folder_attributes(folder: Pair) -> dict[str, bytes]:
+    if folder.new >= 0:
+        return attributes(folder.new)
+    root = folder
+    while root.above is not None:
+        root = root.above
+    fd = open_straight(root.new, folder.path())  # it was shut on the way down
+    try:
+        return attributes(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,83 @@
+"""A regular file's data as a tar has it: all of it, or the map of a sparse file and its extents."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from reflayer.archive.tar_header import BLOCK
+from reflayer.archive.tar_writer import padding
+from reflayer.copy.content import SizeChangedError, data_extents
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BUFFER = 1 << 20
+
+
+class PackedFile:
+    """One open file on its way into a tar.
+
+    Attributes:
+        status: of the file.
+        size: bytes of data in the tar.
+        records: what its PAX header says of its holes (GNU tar manual, Sparse Formats: PAX 1.0).
+    """
+
+    def __init__(self, fd: int, path: bytes) -> None:
+        """Look at the open file ``fd``, which is to be called ``path``.
+
+        Raises:
+            OSError: ESTALE when it is no regular file any more; as lseek(2) says.
+        """
+        self.status = status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.ESTALE, "it changed meanwhile")
+        self._fd = fd
+        self._table = b""
+        self._extents = [(0, status.st_size)] if status.st_size else []
+        self.records: dict[bytes, bytes] = {}
+        # Asked only where there is less than there should be: it takes two calls more.
+        if status.st_blocks * BLOCK < status.st_size:
+            self._find_holes(path)
+        self.size = len(self._table) + sum(end - start for start, end in self._extents)
+
+    def data(self) -> Iterator[bytes]:
+        """The data and what follows it up to the next header.
+
+        Raises:
+            OSError: it cannot be read.
+            SizeChangedError: it has become shorter or longer.
+        """
+        if self._table:
+            yield self._table
+        for start, end in self._extents:
+            while start < end:
+                block = os.pread(self._fd, min(end - start, _BUFFER), start)
+                if not block:
+                    raise SizeChangedError
+                start += len(block)
+                yield block
+        if os.fstat(self._fd).st_size != self.status.st_size:
+            raise SizeChangedError
+        yield padding(self.size)
+
+    def _find_holes(self, path: bytes) -> None:
+        size = self.status.st_size
+        extents = list(data_extents(self._fd, size))
+        if extents == [(0, size)]:
+            return
+        self._extents = extents
+        numbers = [len(extents)]
+        for start, end in extents:
+            numbers += [start, end - start]
+        table = b"".join(b"%d\n" % number for number in numbers)
+        self._table = table + padding(len(table))
+        self.records = {
+            b"GNU.sparse.major": b"1",
+            b"GNU.sparse.minor": b"0",
+            b"GNU.sparse.name": path,
+            b"GNU.sparse.realsize": b"%d" % size,
+        }

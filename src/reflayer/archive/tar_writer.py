@@ -1,0 +1,176 @@
+"""The headers of a tar's entries: ustar, with a PAX header before those that it cannot hold.
+
+POSIX pax, "ustar Interchange Format" and "pax Extended Header". What is written depends on the
+entry alone: no names of users, no time of writing, records in the order of their keys.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from reflayer.archive.tar_header import BLOCK, FIELDS, USTAR_MAGIC
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Records = Mapping[bytes, bytes]
+
+END = bytes(2 * BLOCK)
+"""What ends a tar."""
+
+_LARGEST_ID = 0o7777777
+_LARGEST_SIZE = 0o77777777777  # and the latest time, in seconds
+_SECOND = 1_000_000_000
+_NAME, _PREFIX = 100, 155  # bytes
+_PAX_NAME = b"././@PaxHeader"
+_PAX = b"x"
+_SPACES = b" " * 8
+_CHECKSUM = slice(148, 156)
+_XATTR = b"SCHILY.xattr."
+
+
+def headers(
+    name: bytes,
+    kind: bytes,
+    *,
+    mode: int,
+    uid: int = 0,
+    gid: int = 0,
+    size: int = 0,
+    mtime: int = 0,
+    target: bytes = b"",
+    device: tuple[int, int] = (0, 0),
+    records: Records | None = None,
+) -> bytes:
+    """All blocks that come before the data of one entry.
+
+    Args:
+        name: its path; a folder's ends with a slash.
+        kind: one of the types in ``reflayer.archive.entry``.
+        mode: permission bits with setuid, setgid and sticky.
+        uid, gid: owner and group.
+        size: bytes of data that follow.
+        mtime: nanoseconds since the epoch.
+        target: where a hard or symbolic link points.
+        device: major and minor number.
+        records: further records for its PAX header.
+    """
+    pax = dict(records) if records else {}
+    prefix, short = _split(name)
+    if prefix is None or _is_foreign(name):
+        pax.setdefault(b"path", name)
+    if len(target) > _NAME or _is_foreign(target):
+        pax[b"linkpath"] = target
+    for key, number, most in (
+        (b"uid", uid, _LARGEST_ID),
+        (b"gid", gid, _LARGEST_ID),
+        (b"size", size, _LARGEST_SIZE),
+    ):
+        if number > most:
+            pax[key] = b"%d" % number
+    seconds, fraction = divmod(mtime, _SECOND)
+    if fraction or not 0 <= seconds <= _LARGEST_SIZE:
+        pax[b"mtime"] = _decimal(mtime)
+        seconds = min(max(seconds, 0), _LARGEST_SIZE)
+    block = _block(
+        short,
+        kind,
+        mode,
+        uid if uid <= _LARGEST_ID else 0,
+        gid if gid <= _LARGEST_ID else 0,
+        size if size <= _LARGEST_SIZE else 0,
+        seconds,
+        target[:_NAME],
+        device,
+        prefix or b"",
+    )
+    return _pax_header(pax) + block if pax else block
+
+
+def attribute_records(attributes: Mapping[str, bytes]) -> Records:
+    """The PAX records of extended attributes, as GNU tar writes them: ``=`` would end the key."""
+    return {_XATTR + _escaped(name): value for name, value in attributes.items()}
+
+
+def _escaped(name: str) -> bytes:
+    return os.fsencode(name).replace(b"%", b"%25").replace(b"=", b"%3D")
+
+
+def padding(size: int) -> bytes:
+    """What follows ``size`` bytes of data, up to the next header."""
+    return bytes(-size % BLOCK)
+
+
+def _split(name: bytes) -> tuple[bytes | None, bytes]:
+    """Prefix and name as ustar has them; None and the beginning where they do not hold it."""
+    if len(name) <= _NAME:
+        return b"", name
+    cut = name.find(b"/", max(len(name) - _NAME - 1, 1), -1)
+    if 0 < cut <= _PREFIX:
+        return name[:cut], name[cut + 1 :]
+    return None, name[:_NAME]
+
+
+def _is_foreign(name: bytes) -> bool:
+    """Whether a name is text beyond ASCII: PAX tells that it is UTF-8.
+
+    What is no text at all stays in the plain header, where nobody takes it for any.
+    """
+    if name.isascii():
+        return False
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _decimal(nanoseconds: int) -> bytes:
+    seconds, fraction = divmod(abs(nanoseconds), _SECOND)
+    sign = b"-" if nanoseconds < 0 else b""
+    return sign + (b"%d.%09d" % (seconds, fraction)).rstrip(b"0").rstrip(b".")
+
+
+def _pax_header(pax: Records) -> bytes:
+    data = b"".join(_record(key, pax[key]) for key in sorted(pax))
+    block = _block(_PAX_NAME, _PAX, 0o644, 0, 0, len(data), 0, b"", (0, 0), b"")
+    return block + data + padding(len(data))
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    rest = b" " + key + b"=" + value + b"\n"
+    length = len(rest) + len(b"%d" % len(rest))
+    length = len(rest) + len(b"%d" % length)  # its own digits may have become one more
+    return b"%d" % length + rest
+
+
+def _block(
+    name: bytes,
+    kind: bytes,
+    mode: int,
+    uid: int,
+    gid: int,
+    size: int,
+    mtime: int,
+    target: bytes,
+    device: tuple[int, int],
+    prefix: bytes,
+) -> bytes:
+    block = FIELDS.pack(
+        name,
+        b"%07o" % mode,
+        b"%07o" % uid,
+        b"%07o" % gid,
+        b"%011o" % size,
+        b"%011o" % mtime,
+        _SPACES,
+        kind,
+        target,
+        USTAR_MAGIC,
+        b"00",
+        b"%07o" % device[0],
+        b"%07o" % device[1],
+        prefix,
+    )
+    return block[: _CHECKSUM.start] + b"%06o\0 " % sum(block) + block[_CHECKSUM.stop :]

@@ -1,0 +1,260 @@
+"""Two trees walked once, side by side, and what differs told as it is met.
+
+Folders come before what is in them and names in the order of their bytes. Everything goes by
+descriptor; no link is followed, and what is mounted inside stays out. No more is remembered than
+the names in the folders on the way and the inodes with several names.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from reflayer.archive.inodes import Inodes
+from reflayer.archive.pair import Pair
+from reflayer.archive.same import is_same_entry, is_same_folder, is_same_inode, is_same_status
+from reflayer.copy.folder import OPEN_FOLDER, open_source
+from reflayer.copy.metadata import FailedError
+from reflayer.copy.mounts import mounts_below
+from reflayer.errors import OperationError
+from reflayer.linux.statx import birth_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ADDED, MODIFIED, DELETED = "A", "C", "D"
+"""The kinds of changes, as Docker's diff prints them."""
+
+RELINKED = "="
+"""The same as before, but a layer has to have it: for another name of its inode, or inside it."""
+
+_OPEN_LEVELS = 64  # folders whose descriptors stay open
+_TICK = 20_000_000  # nanoseconds that the kernel's own clock may be behind: 2 ticks of 100 Hz
+
+
+class Difference(NamedTuple):
+    """What is met.
+
+    Attributes:
+        kind: ``ADDED``, ``MODIFIED``, ``DELETED`` or ``RELINKED``.
+        folder: where it is, or the folder that it is; open until the next is asked for.
+        name: its name there; empty for the folder itself.
+        status: of what is there now; of what was there where it is deleted.
+        target: a path that is a name of the same inode; else empty.
+        replaces: something was there before.
+        is_mount: something is mounted there: what is beneath is not known.
+    """
+
+    kind: str
+    folder: Pair
+    name: bytes
+    status: os.stat_result
+    target: bytes = b""
+    replaces: bool = False
+    is_mount: bool = False
+
+
+class Walk:
+    """One walk over a tree and, if there is one, the tree that it was cloned from."""
+
+    def __init__(self, root: bytes, parent: bytes | None, cloned: float | None) -> None:
+        """Walk over ``root``.
+
+        Args:
+            root: the changed tree.
+            parent: the tree before, which has not changed since; None where all is new.
+            cloned: when ``root`` was a complete clone of ``parent``, in seconds since the epoch
+                by this machine's clock; None where that is not known.
+        """
+        self._root_path = root
+        self._parent_path = parent
+        self._inodes = Inodes()
+        self._stack: list[Pair] = []
+        self._cloned = cloned
+        self._since = self._until = 0
+        self._mounts: frozenset[bytes] = frozenset()
+
+    def __iter__(self) -> Iterator[Difference]:
+        """What differs.
+
+        Raises:
+            OperationError: something cannot be read.
+        """
+        try:
+            self._enter_root()
+            while self._stack:
+                yield from self._walk_folder(self._stack[-1])
+        finally:
+            for pair in self._stack:
+                pair.close()
+
+    def _enter_root(self) -> None:
+        new = _open_root(self._root_path)
+        old = -1
+        try:
+            if self._parent_path is not None:
+                old = _open_root(self._parent_path)
+            before = None if old < 0 else os.fstat(old)
+            root = Pair(None, b"", new, old, os.fstat(new), before)
+            self._mounts = mounts_below(new)
+            if self._cloned is not None:
+                self._since = birth_time(new) or 0
+                self._until = int(self._cloned * 1e9) - _TICK if self._since else 0
+        except OSError as error:
+            os.close(new)
+            if old >= 0:
+                os.close(old)
+            raise OperationError.from_os_error(error, self._root_path, "look at") from error
+        root.is_added = old < 0
+        root.is_settled = True  # a root cannot be moved away from its names
+        self._stack.append(root)
+        self._read(root)
+
+    def _walk_folder(self, pair: Pair) -> Iterator[Difference]:
+        """Go on with ``pair`` until a folder in it is entered, or to its end."""
+        todo = pair.todo
+        if pair.told is None:
+            pair.told = ""
+            if self._is_changed(pair):
+                yield from _tell(pair, ADDED if pair.is_added else MODIFIED)
+        while todo:
+            name = todo.pop()
+            if name in pair.gone:
+                yield from self._tell_gone(pair, name)
+                continue
+            status, before = self._look(pair, name)
+            if self._mounts and pair.path(name) in self._mounts:
+                if before is None:
+                    yield from _tell(pair, MODIFIED)
+                    yield Difference(ADDED, pair, name, status, is_mount=True)
+            elif stat.S_ISDIR(status.st_mode):
+                self._enter(pair, name, status, before)
+                return
+            else:
+                kind, target = self._compare(pair, name, status, before)
+                if kind:
+                    yield from _tell(pair, RELINKED if kind == RELINKED else MODIFIED)
+                    yield Difference(kind, pair, name, status, target, before is not None)
+        self._leave()
+
+    def _look(self, pair: Pair, name: bytes) -> tuple[os.stat_result, os.stat_result | None]:
+        try:
+            status = os.stat(name, dir_fd=pair.new, follow_symlinks=False)
+            if name in pair.fresh:
+                return status, None
+            return status, os.stat(name, dir_fd=pair.old, follow_symlinks=False)
+        except OSError as error:
+            raise self._failure(error, pair, name, "stat") from error
+
+    def _tell_gone(self, pair: Pair, name: bytes) -> Iterator[Difference]:
+        try:
+            before = os.stat(name, dir_fd=pair.old, follow_symlinks=False)
+        except OSError as error:
+            raise self._failure(error, pair, name, "stat") from error
+        yield from _tell(pair, MODIFIED)
+        yield Difference(DELETED, pair, name, before)
+
+    def _compare(
+        self, pair: Pair, name: bytes, status: os.stat_result, before: os.stat_result | None
+    ) -> tuple[str, bytes]:
+        """The kind of difference of ``name``, empty for none, and a path that it is a link to."""
+        is_same = False
+        if before is not None and is_same_status(status, before):
+            is_same = self._is_untouched(pair, status, before)
+            if not is_same:
+                try:
+                    is_same = is_same_entry(name, pair.new, pair.old, status, before)
+                except FailedError as failed:
+                    raise self._failure(failed.cause, pair, name, failed.operation) from failed
+                except OSError as error:
+                    raise self._failure(error, pair, name, "compare") from error
+        kind = ADDED if before is None else MODIFIED
+        if status.st_nlink == 1 and (before is None or before.st_nlink == 1):
+            return ("" if is_same else kind), b""
+        is_written, target = self._inodes.place(pair.path(name), status, before, is_same)
+        if is_same:
+            kind = RELINKED if is_written else ""
+        return kind, target
+
+    def _is_untouched(self, pair: Pair, status: os.stat_result, before: os.stat_result) -> bool:
+        """Whether an entry needs no look inside: its inode was last changed by the cloning.
+
+        Whatever happens to an inode sets its ctime to the kernel's clock (inode(7)), which would
+        have to go back to the very moments of the cloning to deceive us. A folder that was moved
+        takes what is in it elsewhere without a trace on that, so the folders above count, too.
+        """
+        settled = pair.is_settled and self._since <= status.st_ctime_ns < self._until
+        return settled or is_same_inode(status, before)
+
+    def _is_changed(self, pair: Pair) -> bool:
+        if pair.before is None:
+            return True
+        if not is_same_status(pair.status, pair.before):
+            return True
+        is_child = pair.above is not None
+        if (pair.is_settled and is_child) or is_same_inode(pair.status, pair.before):
+            return False
+        try:
+            return not is_same_folder(pair.new, pair.old)
+        except FailedError as failed:
+            raise self._failure(failed.cause, pair, b"", failed.operation) from failed
+
+    def _enter(
+        self, above: Pair, name: bytes, status: os.stat_result, before: os.stat_result | None
+    ) -> None:
+        new = old = -1
+        try:
+            new = open_source(name, above.new, OPEN_FOLDER)
+            if before is not None and stat.S_ISDIR(before.st_mode):
+                old = open_source(name, above.old, OPEN_FOLDER)
+        except OSError as error:
+            if new >= 0:
+                os.close(new)
+            raise self._failure(error, above, name, "open") from error
+        pair = Pair(above, name, new, old, status, before if old >= 0 else None)
+        pair.is_settled = above.is_settled and self._since <= status.st_ctime_ns < self._until
+        pair.is_added = before is None
+        self._stack.append(pair)
+        if len(self._stack) > _OPEN_LEVELS + 1:  # the root stays open
+            self._stack[-_OPEN_LEVELS].close()
+        self._read(pair)
+
+    def _read(self, pair: Pair) -> None:
+        try:
+            pair.read()
+        except OSError as error:
+            raise self._failure(error, pair, b"", "read the folder") from error
+
+    def _leave(self) -> None:
+        pair = self._stack.pop()
+        try:
+            if self._stack and self._stack[-1].new < 0:
+                self._stack[-1].reopen(pair, self._stack[0])
+        except OSError as error:
+            raise self._failure(error, pair, b"", "return to the parent") from error
+        finally:
+            pair.close()
+
+    def _failure(self, error: OSError, pair: Pair, name: bytes, operation: str) -> OperationError:
+        path = os.path.join(self._root_path, pair.path(name)).rstrip(b"/") or b"/"
+        return OperationError.from_os_error(error, path, operation)
+
+
+def _tell(pair: Pair, kind: str) -> Iterator[Difference]:
+    """Tell of a folder, and first of those above it, as far as that is not done."""
+    untold = []
+    folder: Pair | None = pair
+    while folder is not None and (not folder.told or folder.told == RELINKED != kind):
+        untold.append(folder)
+        folder = folder.above
+    for folder in reversed(untold):
+        folder.told = kind if folder is pair or kind == RELINKED else MODIFIED
+        yield Difference(folder.told, folder, b"", folder.status)
+
+
+def _open_root(path: bytes) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise OperationError.from_os_error(error, path, "open") from error
