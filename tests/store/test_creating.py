@@ -210,6 +210,14 @@ def test_a_name_that_the_store_lacks_is_one_clear_line(root: Path) -> None:
     assert "\n" not in str(failed.value)
 
 
+@pytest.mark.parametrize("text", ["0" * 64, "sha256:" + "0" * 64, "0" * 12, "x@sha256:" + "0" * 64])
+def test_an_id_that_the_store_lacks_is_no_such_image(root: Path, text: str) -> None:
+    with pytest.raises(StoreError, match=f"{text}: no such image"):
+        Store(root).create(text)
+    with pytest.raises(StoreError, match=f"{text}: no such image"):
+        Store(root).remove_image(text)
+
+
 def test_an_image_for_another_platform_is_refused_by_name(base: Path, root: Path) -> None:
     layout = Layout(base / "image")
     layout.index(latest=layout.image(BASE, architecture="riscv64"))

@@ -7,6 +7,7 @@ import sys
 
 from reflayer.cli.arguments import add_json, at_least_one
 from reflayer.cli.hands import pool
+from reflayer.cli.ownership import add_ownership, telling_of_ownership
 from reflayer.cli.progress import bars, size_text
 from reflayer.copy import METHODS, CopyReport, copy_tree
 
@@ -38,12 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=at_least_one,
         help="processes that work on it; by default the processors that may be used",
     )
-    parser.add_argument(
-        "--ownership",
-        choices=["keep", "ignore"],
-        default="keep",
-        help="ignore: leave out and count owners, devices and attributes that only root may set",
-    )
+    add_ownership(parser)
     parser.add_argument(
         "--cross-mounts", action="store_true", help="copy what is mounted inside SRC, too"
     )
@@ -52,7 +48,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Copy, and tell how it went."""
-    with bars() as report_to:
+    with telling_of_ownership(arguments.ownership), bars() as report_to:
         report = copy_tree(
             arguments.src,
             arguments.dst,

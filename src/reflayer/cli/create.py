@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import sys
-
 from reflayer.cli.arguments import add_json
 from reflayer.cli.hands import pool
 from reflayer.cli.names import complete_images
 from reflayer.cli.output import container_fields, print_json, print_path
+from reflayer.cli.ownership import add_ownership, telling_of_ownership
 from reflayer.cli.progress import bars
-from reflayer.errors import OperationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,12 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="missing",
         help="always: take in a rootfs: folder anew, though the store has it",
     )
-    parser.add_argument(
-        "--ownership",
-        choices=["keep", "ignore"],
-        default="keep",
-        help="ignore: leave out owners, devices and attributes that only root may set",
-    )
+    add_ownership(parser)
     add_json(parser)
 
 
@@ -57,21 +49,14 @@ def run(arguments: Namespace) -> int:
     from reflayer.store import Store
 
     store = Store(arguments.root, ownership=arguments.ownership, pool=pool())
-    try:
-        with bars() as report_to:
-            container = store.create(
-                arguments.image,
-                name=arguments.name,
-                platform=arguments.platform,
-                pull=arguments.pull,
-                progress=report_to,
-            )
-    except OperationError as error:
-        if error.errno != errno.EPERM or arguments.ownership == "ignore":
-            raise
-        hint = "--ownership ignore leaves out what only root may set"
-        print(f"reflayer: {error}: {hint}", file=sys.stderr)
-        return 1
+    with telling_of_ownership(arguments.ownership), bars() as report_to:
+        container = store.create(
+            arguments.image,
+            name=arguments.name,
+            platform=arguments.platform,
+            pull=arguments.pull,
+            progress=report_to,
+        )
     if arguments.json:
         print_json(container_fields(container))
     else:

@@ -9,11 +9,12 @@ from reflayer.copy.cpus import usable_cpus
 from reflayer.copy.helpers import Pool
 
 _POOL = Pool(usable_cpus() - 1)
+_AHEAD = 3  # enough for most trees; more are started where one turns out to be large
 
 
 def start() -> None:
-    """Start them."""
-    _POOL.start()
+    """Start the first of them."""
+    _POOL.start(_AHEAD)
 
 
 def pool() -> Pool:

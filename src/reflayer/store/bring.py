@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from reflayer.errors import OperationError, StoreError, printable
 from reflayer.store import records
 from reflayer.store.find import find_image
+from reflayer.store.ids import is_full_id
 from reflayer.store.locks import locked
 from reflayer.store.names import new_id
 from reflayer.store.records import StoredImage, StoredLayer, descriptor
@@ -71,15 +72,14 @@ def bring(
     from reflayer.images import Reference, RootFs, open_source
 
     with parts.database.reading() as db:
-        known = records.image_with_full_id(db, text)
-    if known is None:
-        source = open_source(text)
-        if isinstance(source, RootFs):
-            return _from_folder(source, pull, parts, until, progress)
-        if not isinstance(source, Reference):
-            return _from_source(source, platform, parts, progress)
-        with parts.database.reading() as db:
-            known, _ = find_image(db, text)
+        is_id = is_full_id(text) or records.image_with_full_id(db, text) is not None
+    source = None if is_id else open_source(text)
+    if isinstance(source, RootFs):
+        return _from_folder(source, pull, parts, until, progress)
+    if source is not None and not isinstance(source, Reference):
+        return _from_source(source, platform, parts, progress)
+    with parts.database.reading() as db:
+        known, _ = find_image(db, text)
     if pull == "always":
         raise StoreError(f"{printable(text)}: cannot be pulled: registries are not spoken yet")
     if platform is not None and known.platform not in map(str, platform.fitting()):

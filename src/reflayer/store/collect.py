@@ -137,12 +137,12 @@ def _tag(parts: Parts) -> None:
 
 def _remove_locks(parts: Parts) -> None:
     """The lock files of single chains; whoever wants one shares the store's lock first."""
-    for name in os.listdir(parts.locks):
-        try:
+    try:
+        for name in os.listdir(parts.locks):
             os.unlink(parts.lock_of(name))
-        except OSError as error:
-            path = os.fsencode(parts.lock_of(name))
-            raise OperationError.from_os_error(error, path, "unlink") from error
+    except OSError as error:
+        where = os.fsencode(error.filename or parts.locks)
+        raise OperationError.from_os_error(error, where, "unlink") from error
 
 
 def _column(db: Connection, query: str, *values: str) -> frozenset[str]:

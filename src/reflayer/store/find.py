@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reflayer.errors import StoreError, printable
 from reflayer.store import records
+from reflayer.store.ids import is_full_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,23 +29,26 @@ def find_image(db: Connection, text: str) -> tuple[StoredImage, str | None]:
     image = records.image_with_full_id(db, text)
     if image is not None:
         return image, None
-    name, digest = _read(text)
-    if digest:
-        image = records.image_with_manifest(db, digest)
-        if image is not None:
-            return image, None
-    else:
-        image = records.image_named(db, name)
-        if image is not None:
-            return image, name
-    image = records.image_with_id(db, text)
+    image, name = _by_name(db, text)
+    if image is None:
+        image = records.image_with_id(db, text)
     if image is None:
         raise StoreError(
             f"{printable(text)}: no such image in the store (reflayer images lists them), and "
             "registries are not spoken yet: give oci:DIR[:TAG], docker-archive:FILE[:REF], "
             "tar:FILE or rootfs:DIR"
         )
-    return image, None
+    return image, name
+
+
+def _by_name(db: Connection, text: str) -> tuple[StoredImage | None, str | None]:
+    if is_full_id(text):
+        return None, None
+    name, digest = _read(text)
+    if digest:
+        return records.image_with_manifest(db, digest), None
+    image = records.image_named(db, name)
+    return image, None if image is None else name
 
 
 def _read(text: str) -> tuple[str, str]:

@@ -9,6 +9,11 @@ if TYPE_CHECKING:
 _HEX = frozenset("0123456789abcdef")
 
 
+def is_full_id(text: str) -> bool:
+    """Whether ``text`` can only be an id, of an image or of a container."""
+    return len(text) == 64 and _HEX.issuperset(text)
+
+
 def ids_with(db: Connection, table: str, start: str) -> list[str]:
     """The ids in ``table`` that begin so; none where ``start`` has no digit, or others."""
     digits = start.removeprefix("sha256:")
