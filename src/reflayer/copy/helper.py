@@ -38,13 +38,13 @@ def main() -> None:
     _thread.start_new_thread(_end_with, (caller.fileno(),))
     try:
         caller.send(marshal.dumps(("up",)))
-    except BrokenPipeError:
-        return
-    while True:
-        message, fds = receive(caller, MESSAGE, 4)
-        if not message:
-            return
-        _join(caller, message, fds)
+        while True:
+            message, fds = receive(caller, MESSAGE, 4)
+            if not message:
+                return
+            _join(caller, message, fds)
+    except ConnectionError:
+        return  # the caller is gone with words of ours unread
 
 
 def _end_with(caller: int) -> None:

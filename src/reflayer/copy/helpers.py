@@ -101,11 +101,12 @@ class Pool:
         self._free: list[Helper] = []
         self._more = most
 
-    def start(self) -> None:
-        """Start helpers ahead of the copy that will want them, as many as there may be."""
-        helpers = []
-        while (helper := self.hire()) is not None:
-            helpers.append(helper)
+    def start(self, most: int) -> None:
+        """Start at most ``most`` helpers ahead of the copy that may want them."""
+        helpers: list[Helper] = []
+        with suppress(OSError):  # a copy goes without, only slower
+            while len(helpers) < most and (helper := self.hire()) is not None:
+                helpers.append(helper)
         with self._lock:
             self._free += helpers
 
@@ -118,6 +119,7 @@ class Pool:
         """A helper that is free, or None."""
         with self._lock:
             if self._free:
+                self._free.sort(key=Helper.is_up)
                 return self._free.pop()
             if not self._more:
                 return None
