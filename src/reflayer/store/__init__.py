@@ -22,12 +22,12 @@ first, and then its record; an image only loses its record.
 
 **Collecting.** Who gets ``lock`` for himself knows that nobody is making anything: all blobs,
 layers and folders that no record needs are garbage, and so are records whose folder is gone.
-``collect`` takes the lock only if it is free. It runs before and after each creation, after an image
-was removed, and where removing a container shows that something is left; so whoever comes last
-removes what others had to leave, and a crash is cleared by the next start. Where all folders or the
-database are gone it refuses: no crash does that, and what is left is not garbage. Half-made layers (``layers/tmp``), those that are being deleted (``layers/trash``) and
-half-made blobs are no business of it: the driver and the content store clear them, under locks of
-their own.
+``collect`` takes the lock only if it is free. It runs before and after each creation, after the
+removal of an image, and where the removal of a container shows that something is left; so whoever
+comes last removes what others had to leave, and a crash is cleared by the next start. Where all
+folders or the database are gone it refuses: no crash does that, and the rest is not garbage.
+Half-made layers (``layers/tmp``), those that are being deleted (``layers/trash``) and half-made
+blobs are no business of it: the driver and the content store clear them, under locks of their own.
 
 A transaction never waits for a lock file, and no two chains are locked at once: nobody waits in a
 ring.
