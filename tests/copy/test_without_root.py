@@ -171,7 +171,7 @@ def test_folders_that_may_not_be_written_at_any_depth(place: Path, method: str) 
 @METHODS
 def test_folders_that_shut_their_new_owner_out(place: Path, method: str) -> None:
     _deep(place / "src", 0o055)
-    for path in (place / "src").glob("**"):
+    for path in (place / "src").glob("**/"):
         os.chown(path, 0, _USER)
     before = facts(place / "src", atime=False)  # who does not own it cannot help changing it
 
