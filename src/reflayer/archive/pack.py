@@ -120,7 +120,10 @@ class Packing:
                 folder.is_packed = True
                 yield from self._pack_folder(folder)
         elif difference.is_mount:
-            self._skip("mount")
+            self._skip("mount")  # something empty stands in its place, as in a copy
+            is_folder = stat.S_ISDIR(status.st_mode)
+            path = folder.path(name) + (b"/" if is_folder else b"")
+            yield self._entry(path, types.DIRECTORY if is_folder else types.FILE, status)
         elif stat.S_ISSOCK(status.st_mode):
             self._skip("socket")
             if difference.replaces and difference.kind != RELINKED:
@@ -147,9 +150,9 @@ class Packing:
     def _pack_folder(self, folder: Pair) -> Iterator[bytes]:
         records = attribute_records(_folder_attributes(folder))
         path = folder.path()
-        yield self._entry(
-            path + b"/" if path else b"./", types.DIRECTORY, folder.status, records=records
-        )
+        if path or folder.is_changed:  # no other layer has a root's entry for what is in it
+            name = path + b"/" if path else b"./"
+            yield self._entry(name, types.DIRECTORY, folder.status, records=records)
         if folder.is_emptied:
             yield self._whiteout(folder, OPAQUE)
             return

@@ -70,8 +70,9 @@ class PackedFile:
         if extents == [(0, size)]:
             return
         self._extents = extents
-        numbers = [len(extents)]
-        for start, end in extents:
+        spans = extents if extents and extents[-1][1] == size else [*extents, (size, size)]
+        numbers = [len(spans)]
+        for start, end in spans:  # GNU tar takes the end of the last one for the file's
             numbers += [start, end - start]
         table = b"".join(b"%d\n" % number for number in numbers)
         self._table = table + padding(len(table))

@@ -21,6 +21,7 @@ class Pair:
         is_settled: nothing was moved here, or on the way here, since the tree was cloned.
         fresh: names that only the changed tree has.
         gone: names that only the tree before has.
+        is_changed: the folder itself is not as before, whatever is in it.
         is_emptied: all that was in it before is gone.
         todo: names still to be compared, the next one last.
         is_added: nothing at all had the name in the tree before.
@@ -29,8 +30,8 @@ class Pair:
     """
 
     __slots__ = (
-        "above", "before", "fresh", "gone", "is_added", "is_emptied", "is_packed", "is_settled",
-        "name", "new", "old", "status", "todo", "told",
+        "above", "before", "fresh", "gone", "is_added", "is_changed", "is_emptied", "is_packed",
+        "is_settled", "name", "new", "old", "status", "todo", "told",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +54,7 @@ class Pair:
         self.is_settled = False
         self.fresh: set[bytes] = set()
         self.gone: set[bytes] = set()
+        self.is_changed = False
         self.is_emptied = False
         self.is_packed = False
         self.todo: list[bytes] = []

@@ -28,6 +28,7 @@ _PAX = b"x"
 _SPACES = b" " * 8
 _CHECKSUM = slice(148, 156)
 _XATTR = b"SCHILY.xattr."
+_NAMES = (b"path", b"linkpath", b"GNU.sparse.name")
 
 
 def headers(
@@ -62,6 +63,8 @@ def headers(
         pax.setdefault(b"path", name)
     if len(target) > _NAME or _is_foreign(target):
         pax[b"linkpath"] = target
+    if not all(_is_text(pax.get(key, b"")) for key in _NAMES):
+        pax[b"hdrcharset"] = b"BINARY"  # else libarchive refuses them
     for key, number, most in (
         (b"uid", uid, _LARGEST_ID),
         (b"gid", gid, _LARGEST_ID),
@@ -115,10 +118,12 @@ def _split(name: bytes) -> tuple[bytes | None, bytes]:
 def _is_foreign(name: bytes) -> bool:
     """Whether a name is text beyond ASCII: PAX tells that it is UTF-8.
 
-    What is no text at all stays in the plain header, where nobody takes it for any.
+    What is no text at all stays in the plain header if it can: nobody takes it for any there.
     """
-    if name.isascii():
-        return False
+    return not name.isascii() and _is_text(name)
+
+
+def _is_text(name: bytes) -> bool:
     try:
         name.decode()
     except UnicodeDecodeError:

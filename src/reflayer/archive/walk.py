@@ -116,7 +116,8 @@ class Walk:
         todo = pair.todo
         if pair.told is None:
             pair.told = ""
-            if self._is_changed(pair):
+            pair.is_changed = self._is_changed(pair)
+            if pair.is_changed:
                 yield from _tell(pair, ADDED if pair.is_added else MODIFIED)
         while todo:
             name = todo.pop()
