@@ -18,7 +18,9 @@ from reflayer.errors import LayerError, OperationError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from io import BufferedReader
 
+    from reflayer.archive import Change
     from reflayer.copy import CopyReport, Pool
     from reflayer.copy.paths import AnyPath
 
@@ -191,6 +193,38 @@ class Driver:
             delete_trash(trash, wait=True)
         if not wait or holds_trash(self.home):
             delete_behind(self.home)
+
+    def changes(
+        self, id: str, parent: str | None = None, *, cloned: float | None = None
+    ) -> Iterator[Change]:
+        """What is different in layer ``id`` from ``parent``, as Docker's diff tells it.
+
+        Args:
+            id: the layer.
+            parent: the layer that it was cloned from; None for an empty one.
+            cloned: when the clone was complete, in seconds since the epoch by this machine's clock:
+                what was not touched since need not be compared closely.
+
+        Raises:
+            LayerError: one of them is not there, or was removed meanwhile.
+            OperationError: something in them cannot be read.
+        """
+        from reflayer.driver.diff import layer_changes
+
+        return layer_changes(self, id, parent, cloned)
+
+    def diff(
+        self, id: str, parent: str | None = None, *, cloned: float | None = None
+    ) -> BufferedReader:
+        """The same as an uncompressed OCI layer, made while it is read; to be closed.
+
+        Raises:
+            LayerError, OperationError: as ``changes`` does, here or from reading.
+            ArchiveError: from reading: a name cannot be in a layer.
+        """
+        from reflayer.driver.diff import layer_diff
+
+        return layer_diff(self, id, parent, cloned)
 
     def status(self) -> dict[str, str]:
         """What Docker shows of a driver; the method that a clone takes is found out by trying.
