@@ -21,6 +21,8 @@ COMMANDS = {
     "ps": "list the containers",
     "path": "print the path of a container's root",
     "rm": "remove containers",
+    "diff": "list what changed in a container",
+    "export": "write all of a container as a tar",
     "images": "list the images",
     "rmi": "remove images",
     "copy": "make one folder the same tree as another",
@@ -38,6 +40,7 @@ Container layers as plain directories, cloned in the kernel.
 
   reflayer create oci:DIR:TAG      a container's root file system from an image
   reflayer ps, path, rm            what there is, where it is, and away with it
+  reflayer diff, export            what changed in a container; all of it as a tar
   reflayer copy SRC DST            the copy alone: one tree the same as another
   reflayer doctor DIR              what that folder's file system can do
 """

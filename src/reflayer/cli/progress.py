@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 Report = Callable[[str, int, int | None], None]
 """What the bars are told: a stage, how much of it is done and, where it is known, of how much."""
 
-_LABELS = {"fetch": "fetching", "unpack": "unpacking", "clone": "cloning"}
-_IN_BYTES = ("fetch", "unpack")
+_LABELS = {"fetch": "fetching", "unpack": "unpacking", "clone": "cloning", "pack": "packing"}
+_IN_BYTES = ("fetch", "unpack", "pack")
 
 
 _PATIENCE = 0.4  # seconds: what takes less needs no bar, and the import of rich takes a third of it

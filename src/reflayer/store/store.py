@@ -14,7 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from sqlite3 import Connection
+    from typing import BinaryIO
 
+    from reflayer.archive import Change, Packing
     from reflayer.copy import Pool
     from reflayer.copy.paths import AnyPath
     from reflayer.store.bring import Brought
@@ -144,6 +146,53 @@ class Store:
         if not agree(self._parts):  # the image may have gone with it
             collect(self._parts, wait=wait)
         return container
+
+    def changes(self, name: str) -> Iterator[Change]:
+        """What is different in a container from its image, as Docker's diff tells it.
+
+        Args:
+            name: its name, id, or beginning of an id.
+
+        Raises:
+            StoreError: there is none, or more than one.
+            LayerError: it was removed meanwhile.
+            OperationError: something in it cannot be read.
+        """
+        from reflayer.store.records import image
+
+        with self._parts.database.reading() as db:
+            container = find_container(db, name, self._parts.home)
+            layer = image(db, container.image_id).layer
+        # It was recorded when its clone was complete, and nobody knew of it before.
+        return self._parts.driver.changes(container.id, layer, cloned=container.created)
+
+    def export(self, name: str, out: BinaryIO, *, progress: Progress | None = None) -> Packing:
+        """Write all of a container as a plain tar.
+
+        Args:
+            name: its name, id, or beginning of an id.
+            out: a buffered file; nothing is forced to disk.
+            progress: is told the stage ``pack`` and the bytes that are done.
+
+        Returns:
+            What was written: ``entries``, ``size`` in bytes, and what was ``skipped`` by kind.
+
+        Raises:
+            StoreError: there is none, or more than one.
+            LayerError: it was removed meanwhile.
+            OperationError: something in it cannot be read, or changed meanwhile.
+            OSError: ``out`` cannot be written.
+        """
+        from reflayer.archive import pack_tree
+
+        container = self.container(name)
+        packing = pack_tree(container.path)
+        for chunk in packing:
+            out.write(chunk)
+            if progress is not None:
+                progress("pack", packing.size, None)
+        self._parts.driver.path(container.id)  # else its deletion may have gone before us
+        return packing
 
     def images(self) -> list[StoredImage]:
         """All images, by name; those without a name last.
