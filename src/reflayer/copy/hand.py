@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reflayer.copy.sharing import Sharing, Work
     from reflayer.copy.split import Names
 
+_FOLDER_MODE = 0o755  # what most folders have; the root lets nobody else in before the end
 _OPEN_LEVELS = 64  # folders whose descriptors stay open; those further up are shelved
 _WAITS = 8  # folders at the most whose rest others make while this hand does something else
 
@@ -50,6 +51,7 @@ class Hand:
         self._waits = 0
         self._job = job
         self._powerful = birth.powerful
+        self._made_with = _FOLDER_MODE & ~birth.withheld
         self._pause = pause
 
     def copy_below(self, root: Folder) -> None:
@@ -137,7 +139,9 @@ class Hand:
             folder.mode = mode
             mode = 0o700
         try:
-            self.metadata.finish_folder(folder.src, folder.dst, folder.status, mode)
+            self.metadata.finish_folder(
+                folder.src, folder.dst, folder.status, mode, self._made_with
+            )
         except FailedError as failed:
             raise failure(self._job, folder, "", failed.operation, failed.cause) from failed
 
@@ -199,7 +203,7 @@ class Hand:
 
     def _make_folder(self, folder: Folder, name: str) -> None:
         try:
-            os.mkdir(name, 0o700, dir_fd=folder.dst)
+            os.mkdir(name, _FOLDER_MODE, dir_fd=folder.dst)
         except OSError as error:
             raise failure(self._job, folder, name, "mkdir", error) from error
         self.entries.made["directory"] += 1

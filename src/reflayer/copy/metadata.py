@@ -86,8 +86,10 @@ class Metadata:
             self._chmod(dst, mode & 0o7777)
         os.utime(dst, ns=(status.st_atime_ns, status.st_mtime_ns))
 
-    def finish_folder(self, src: int, dst: int, status: os.stat_result, mode: int) -> None:
-        """Set all of a folder ``dst`` that was made with mode 0700: as ``src``, but with ``mode``.
+    def finish_folder(
+        self, src: int, dst: int, status: os.stat_result, mode: int, made_with: int
+    ) -> None:
+        """Set all of a folder ``dst`` that has mode ``made_with``: as ``src``, but with ``mode``.
 
         Raises:
             FailedError: a call failed.
@@ -97,7 +99,7 @@ class Metadata:
         attributes = list_attributes(src)
         if attributes:
             self._copy_attributes(attributes, src, dst)
-        if attributes or mode != 0o700 & ~self._birth.withheld:
+        if attributes or mode != made_with:
             self._chmod(dst, mode)
         try:
             os.utime(dst, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -175,7 +175,7 @@ def _copy(
         hand = crew.hand
         try:
             links.clear()
-            hand.metadata.finish_folder(src, dst, status, status.st_mode & 0o7777)
+            hand.metadata.finish_folder(src, dst, status, status.st_mode & 0o7777, 0o700)
         except FailedError as failed:
             raise CopyError.from_os_error(failed.cause, job.source, failed.operation) from failed
         except OSError as error:
