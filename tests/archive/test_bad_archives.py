@@ -16,7 +16,7 @@ import zstandard
 from reflayer.errors import ArchiveError, OperationError
 from tests.archive.tars import apply, entry, folder, tar, xattr
 from tests.archive.test_formats import extended, raw, record
-from tests.file_systems import mounted
+from tests.file_systems import mounted, require_root
 
 MiB = 1 << 20
 HUGE = (
@@ -92,6 +92,7 @@ def test_a_flipped_bit_in_a_header_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_signed_checksum_is_taken_as_well(tmp_path: Path) -> None:
+    require_root()  # the entry is root's
     block = bytearray(raw(name=b"\xff\xfe"))
     signed = sum(byte - 256 * (byte > 127) for byte in block[:148] + b" " * 8 + block[156:])
     block[148:156] = b"%06o\0 " % signed

@@ -217,7 +217,7 @@ KINDS = {
 def test_a_later_entry_replaces_what_is_there(
     name: str, kind: str, same_layer: bool, tmp_path: Path
 ) -> None:
-    if kind == "char":
+    if kind == "char" or name == "was/full":  # a device, or a folder that shuts its owner out
         require_root()
     new = [entry("other", b"other"), entry(name, mode=0o600, **KINDS[kind])]  # type: ignore[arg-type]
     if same_layer:

@@ -66,7 +66,7 @@ def test_a_tar_is_an_image_of_one_layer(compression: str, content: Content, tmp_
 
 def test_the_same_tar_is_the_same_image_anywhere(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        (tmp_path / name).write_bytes(tar(entry("file", b"content")))
+        (tmp_path / name).write_bytes(tar(entry("file", b"content", uid=0, gid=0)))
     images = [fetch(tmp_path / n, Content(tmp_path / f"content-{n}"), "linux/amd64") for n in "ab"]
     assert images[0] == images[1]
     # Whatever version makes it: containers refer to it by this.
