@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+from operator import methodcaller
 
 from reflayer.archive.opening import open_straight
 from reflayer.copy.folder import identity, open_above
+
+# os.fsencode, as it is for what os.listdir returns
+_encode = methodcaller("encode", sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 
 
 class Pair:
@@ -19,6 +24,7 @@ class Pair:
         status: of the folder in the changed tree.
         before: the same of the folder in the tree before, None where that has none of the name.
         is_settled: nothing was moved here, or on the way here, since the tree was cloned.
+        is_untouched: neither the folder's metadata nor the names in it are other than before.
         fresh: names that only the changed tree has.
         gone: names that only the tree before has.
         is_changed: the folder itself is not as before, whatever is in it.
@@ -31,7 +37,7 @@ class Pair:
 
     __slots__ = (
         "above", "before", "fresh", "gone", "is_added", "is_changed", "is_emptied", "is_packed",
-        "is_settled", "name", "new", "old", "status", "todo", "told",
+        "is_settled", "is_untouched", "name", "new", "old", "status", "todo", "told",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +58,7 @@ class Pair:
         self.before = before
         self.is_added = False
         self.is_settled = False
+        self.is_untouched = False
         self.fresh: set[bytes] = set()
         self.gone: set[bytes] = set()
         self.is_changed = False
@@ -70,20 +77,20 @@ class Pair:
             folder = folder.above
         return b"/".join(reversed(names))
 
-    def read(self) -> None:
-        """Note the names in both folders.
+    def read(self, *, has_same_names: bool) -> None:
+        """Note the names in both folders; those in the one before only if they may be others.
 
         Raises:
             OSError: one of them cannot be read.
         """
-        names = {os.fsencode(name) for name in os.listdir(self.new)}
-        if self.old >= 0:
-            earlier = {os.fsencode(name) for name in os.listdir(self.old)}
+        names = set(map(_encode, os.listdir(self.new)))
+        if self.old < 0:
+            self.fresh = names
+        elif not has_same_names:
+            earlier = set(map(_encode, os.listdir(self.old)))
             self.fresh = names - earlier
             self.gone = earlier - names
             self.is_emptied = bool(earlier) and len(self.gone) == len(earlier)
-        else:
-            self.fresh = names
         self.todo = sorted(names | self.gone if self.gone else names, reverse=True)
 
     def close(self) -> None:

@@ -119,12 +119,17 @@ class Walk:
             pair.is_changed = self._is_changed(pair)
             if pair.is_changed:
                 yield from _tell(pair, ADDED if pair.is_added else MODIFIED)
+        new, old, fresh, gone = pair.new, pair.old, pair.fresh, pair.gone
         while todo:
             name = todo.pop()
-            if name in pair.gone:
+            if name in gone:
                 yield from self._tell_gone(pair, name)
                 continue
-            status, before = self._look(pair, name)
+            try:
+                status = os.lstat(name, dir_fd=new)
+                before = None if name in fresh else os.lstat(name, dir_fd=old)
+            except OSError as error:
+                raise self._failure(error, pair, name, "stat") from error
             if self._mounts and pair.path(name) in self._mounts:
                 if before is None:
                     yield from _tell(pair, MODIFIED)
@@ -138,15 +143,6 @@ class Walk:
                     yield from _tell(pair, RELINKED if kind == RELINKED else MODIFIED)
                     yield Difference(kind, pair, name, status, target, before is not None)
         self._leave()
-
-    def _look(self, pair: Pair, name: bytes) -> tuple[os.stat_result, os.stat_result | None]:
-        try:
-            status = os.stat(name, dir_fd=pair.new, follow_symlinks=False)
-            if name in pair.fresh:
-                return status, None
-            return status, os.stat(name, dir_fd=pair.old, follow_symlinks=False)
-        except OSError as error:
-            raise self._failure(error, pair, name, "stat") from error
 
     def _tell_gone(self, pair: Pair, name: bytes) -> Iterator[Difference]:
         try:
@@ -189,13 +185,10 @@ class Walk:
         return settled or is_same_inode(status, before)
 
     def _is_changed(self, pair: Pair) -> bool:
-        if pair.before is None:
-            return True
-        if not is_same_status(pair.status, pair.before):
-            return True
-        is_child = pair.above is not None
-        if (pair.is_settled and is_child) or is_same_inode(pair.status, pair.before):
+        if pair.is_untouched:
             return False
+        if pair.before is None or not is_same_status(pair.status, pair.before):
+            return True
         try:
             return not is_same_folder(pair.new, pair.old)
         except FailedError as failed:
@@ -216,6 +209,8 @@ class Walk:
         pair = Pair(above, name, new, old, status, before if old >= 0 else None)
         pair.is_settled = above.is_settled and self._since <= status.st_ctime_ns < self._until
         pair.is_added = before is None
+        if before is not None and is_same_status(status, before):
+            pair.is_untouched = self._is_untouched(above, status, before)
         self._stack.append(pair)
         if len(self._stack) > _OPEN_LEVELS + 1:  # the root stays open
             self._stack[-_OPEN_LEVELS].close()
@@ -223,7 +218,7 @@ class Walk:
 
     def _read(self, pair: Pair) -> None:
         try:
-            pair.read()
+            pair.read(has_same_names=pair.is_untouched)  # a new or lost name is a touch
         except OSError as error:
             raise self._failure(error, pair, b"", "read the folder") from error
 
