@@ -15,6 +15,7 @@ import pytest
 from reflayer.archive import apply_layer, pack_layer, pack_tree
 from reflayer.copy import copy_tree
 from reflayer.errors import ArchiveError, OperationError
+from tests.archive.tars import as_nobody
 from tests.file_systems import require, require_root
 from tests.trees import assert_same, facts
 
@@ -164,6 +165,35 @@ def test_a_file_that_changes_meanwhile_is_named(parent: Path) -> None:
     os.truncate(parent / "big", 1)
     with pytest.raises(OperationError, match=r"/big: pack: its size changed"):
         list(chunks)
+
+
+def test_something_empty_stands_for_what_is_mounted(parent: Path) -> None:
+    require_root()
+    for source, place in (("bin", "etc/folder"), ("bin/tool", "etc/old")):
+        (parent / "etc/folder").mkdir(exist_ok=True)
+        subprocess.run(["mount", "--bind", parent / source, parent / place], check=True)
+    try:
+        packing = pack_tree(parent)
+        members = {m.name: m for m in _members(b"".join(packing))}
+    finally:
+        subprocess.run(["umount", parent / "etc/folder", parent / "etc/old"], check=True)
+    assert sorted(members) == [
+        ".", "bin", "bin/tool", "etc", "etc/folder", "etc/old", "etc/older",
+    ]  # fmt: skip
+    assert members["etc/folder"].isdir()
+    assert (members["etc/old"].size, members["bin/tool"].size) == (0, 6000)
+    assert packing.skipped == {"mount": 2}
+
+
+def test_who_may_not_read_a_file_is_told_which(parent: Path) -> None:
+    (parent / "etc/old").chmod(0)
+
+    def pack() -> str:
+        with pytest.raises(OperationError) as caught:
+            b"".join(pack_tree("parent"))
+        return str(caught.value)
+
+    assert as_nobody(parent.parent, pack) == "parent/etc/old: pack: Permission denied"
 
 
 def _hard(root: Path) -> Path:

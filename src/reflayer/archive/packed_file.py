@@ -14,7 +14,7 @@ from reflayer.copy.content import SizeChangedError, data_extents
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_BUFFER = 1 << 20
+_BUFFER = 1 << 18
 
 
 class PackedFile:
