@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, TypeVar
 
-from reflayer.archive import changes, pack_layer
 from reflayer.errors import LayerError, OperationError
 
 if TYPE_CHECKING:
@@ -23,6 +22,8 @@ def layer_changes(
     driver: Driver, id: str, parent: str | None, cloned: float | None
 ) -> Iterator[Change]:
     """What ``Driver.changes`` returns."""
+    from reflayer.archive import changes
+
     root, before = _paths(driver, id, parent)
     return _while_there(driver, id, parent, changes(root, before, cloned=cloned))
 
@@ -31,6 +32,8 @@ def layer_diff(
     driver: Driver, id: str, parent: str | None, cloned: float | None
 ) -> io.BufferedReader:
     """What ``Driver.diff`` returns."""
+    from reflayer.archive import pack_layer
+
     root, before = _paths(driver, id, parent)
     chunks = _while_there(driver, id, parent, pack_layer(root, before, cloned=cloned))
     return io.BufferedReader(_Stream(chunks))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from reflayer.archive.walk import RELINKED, Walk
 
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
     from reflayer.copy.paths import AnyPath
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One change.
 
     Attributes:
