@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
-def main() -> None:
+
+def main() -> NoReturn:
     """The program ``reflayer``.
 
     Exits 0, 1 (failed: one line says why), 2 (wrong usage) or, undone by a signal, 128 and its
@@ -19,7 +24,8 @@ def main() -> None:
     except Interrupted as interrupted:
         print(f"reflayer: {interrupted}", file=sys.stderr)
         status = interrupted.status
-    sys.exit(status)
+    # All is written and shut: to take the interpreter apart would take longer than many a command.
+    os._exit(status)
 
 
 def _run() -> int:

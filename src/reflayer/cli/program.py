@@ -52,11 +52,26 @@ Completion in the shell: eval "$(register-python-argcomplete reflayer)"
 """
 
 
+# It looks each of its words up in files of translations, which it does not come with.
+argparse._ = str  # type: ignore[attr-defined]
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal; argparse imports ``shutil`` to find that out."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = os.get_terminal_size(1).columns
+        except OSError:
+            columns = 100
+        super().__init__(prog, width=min(columns, 100))
+
+
 class _Command(argparse.ArgumentParser):
     """A command's parser, filled by the command's module when it is needed."""
 
     def __init__(self, *, module: str, **options: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        super().__init__(formatter_class=_Help, **options)
         self._module = module
 
     def fill(self) -> None:
@@ -79,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
         prog="reflayer",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     program.add_argument("--version", action="version", version=f"reflayer {__version__}")
     program.add_argument(
@@ -90,7 +105,11 @@ def parser() -> argparse.ArgumentParser:
         "$XDG_DATA_HOME/reflayer (~/.local/share/reflayer) for others",
     )
     commands = program.add_subparsers(
-        title="commands", metavar="COMMAND", required=True, parser_class=_Command
+        title="commands",
+        metavar="COMMAND",
+        prog="reflayer",  # else a formatter is made to find it out, which imports much
+        required=True,
+        parser_class=_Command,
     )
     for name, line in COMMANDS.items():
         commands.add_parser(name, help=line, module=f"reflayer.cli.{name}")
