@@ -73,6 +73,32 @@ def test_a_container_that_is_not_there_is_named(root: Path, container: Path, com
     assert done.stderr == "reflayer: other: no such container (reflayer ps lists them)\n"
 
 
+@pytest.mark.parametrize("command", ["diff", "export"])
+def test_a_container_without_its_folder_is_no_empty_one(
+    root: Path, container: Path, command: str
+) -> None:
+    container.rename(root / "elsewhere")
+    done = reflayer(root, command, "web")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "reflayer: web: its folder is gone: reflayer rm web\n"
+
+
+def test_a_signal_leaves_no_half_of_a_file(base: Path, root: Path, container: Path) -> None:
+    with open(container / "large", "wb") as file:
+        file.truncate(1 << 36)
+        for place in range(1 << 14):
+            os.pwrite(file.fileno(), b"x", place << 22)
+    command = [*PROGRAM, "--root", str(root), "export", "web", "-o", str(base / "file")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        while not any(path.name.startswith("file.") for path in base.iterdir()):
+            assert process.poll() is None
+        process.terminate()
+        assert process.stderr is not None
+        assert process.stderr.read() == b"reflayer: ended by SIGTERM\n"
+    assert process.returncode == 143
+    assert not list(base.glob("file*"))
+
+
 def test_diff_finds_what_was_done_as_soon_as_the_path_is_known(root: Path, container: Path) -> None:
     """Same size, same time: what the kernel's clock says of it decides alone."""
     file = container / "bin/sh"

@@ -154,7 +154,7 @@ class Store:
             name: its name, id, or beginning of an id.
 
         Raises:
-            StoreError: there is none, or more than one.
+            StoreError: there is none, or more than one, or its folder is gone.
             LayerError: it was removed meanwhile.
             OperationError: something in it cannot be read.
         """
@@ -163,6 +163,7 @@ class Store:
         with self._parts.database.reading() as db:
             container = find_container(db, name, self._parts.home)
             layer = image(db, container.image_id).layer
+        _refuse_gone(container)
         # It was recorded when its clone was complete, and nobody knew of it before.
         return self._parts.driver.changes(container.id, layer, cloned=container.created)
 
@@ -178,7 +179,7 @@ class Store:
             What was written: ``entries``, ``size`` in bytes, and what was ``skipped`` by kind.
 
         Raises:
-            StoreError: there is none, or more than one.
+            StoreError: there is none, or more than one, or its folder is gone.
             LayerError: it was removed meanwhile.
             OperationError: something in it cannot be read, or changed meanwhile.
             OSError: ``out`` cannot be written.
@@ -186,6 +187,7 @@ class Store:
         from reflayer.archive import pack_tree
 
         container = self.container(name)
+        _refuse_gone(container)
         packing = pack_tree(container.path)
         for chunk in packing:
             out.write(chunk)
@@ -270,6 +272,11 @@ class Store:
         )
         add_container(db, container)
         return container
+
+
+def _refuse_gone(container: Container) -> None:
+    if not os.path.isdir(container.path):
+        raise StoreError(f"{container.name}: its folder is gone: reflayer rm {container.name}")
 
 
 def _refuse_taken(db: Connection, name: str) -> None:
