@@ -177,8 +177,11 @@ def test_a_tree_of_any_depth(place_on: Callable[[str], Path]) -> None:
 
 
 def test_a_folder_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OperationError, match=r"/nowhere: open: No such file"):
-        list(changes(tmp_path / "nowhere", tmp_path))
+    before = len(os.listdir("/proc/self/fd"))
+    for pair in ((tmp_path / "nowhere", tmp_path), (tmp_path, tmp_path / "nowhere")):
+        with pytest.raises(OperationError, match=r"/nowhere: open: No such file"):
+            list(changes(*pair))
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_extents_tell_what_is_shared(place_on: Callable[[str], Path]) -> None:

@@ -91,10 +91,12 @@ class Walk:
 
     def _enter_root(self) -> None:
         new = _open_root(self._root_path)
-        old = -1
         try:
-            if self._parent_path is not None:
-                old = _open_root(self._parent_path)
+            old = -1 if self._parent_path is None else _open_root(self._parent_path)
+        except OperationError:
+            os.close(new)
+            raise
+        try:
             before = None if old < 0 else os.fstat(old)
             root = Pair(None, b"", new, old, os.fstat(new), before)
             self._mounts = mounts_below(new)
