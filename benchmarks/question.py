@@ -15,6 +15,7 @@ from benchmarks.pairs import Rival, Times, alternate
 from benchmarks.places import MKFS, count, mounted, scratch, tree
 from reflayer.cli.arguments import at_least_one, folder
 from reflayer.cli.bench.machine import file_system, machine_facts
+from reflayer.cli.interrupt import Interrupted, catch_signals
 
 REFLAYER = Path(sys.executable).with_name("reflayer")
 """The program as it is installed beside this interpreter."""
@@ -38,6 +39,14 @@ def question(title: str, rivals: Rivals) -> None:
     arguments = parser.parse_args()
     if not arguments.place and not arguments.file_system:
         parser.error("--place or --file-system says where to measure")
+    catch_signals()  # so that daemons, mounts and folders go however this ends
+    try:
+        _answer(title, rivals, arguments)
+    except Interrupted as interrupted:
+        sys.exit(interrupted.status)
+
+
+def _answer(title: str, rivals: Rivals, arguments: argparse.Namespace) -> None:
     source = tree(arguments.tree)
     columns: dict[str, list[Times]] = {}
     with ExitStack() as stack:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -70,4 +72,17 @@ def test_copying_is_measured_as_whole_processes(tmp_path: Path) -> None:
     assert told["entries"] == 2
     (seconds,) = told["seconds"].values()
     assert list(seconds) == ["reflayer copy", "cp -a"]
+    assert list(place.iterdir()) == []
+
+
+def test_nothing_is_left_behind_when_it_is_ended(tmp_path: Path) -> None:
+    source, place = tmp_path / "source", tmp_path / "place"
+    for folder in (source, place):
+        folder.mkdir()
+    command = [sys.executable, "-m", "benchmarks.copying", "--runs", "1000", "--only", "cp"]
+    running = subprocess.Popen([*command, "--place", str(place), "--tree", str(source)])
+    while not list(place.glob("*/copy")):
+        time.sleep(0.01)
+    running.terminate()
+    assert running.wait(30) == 128 + signal.SIGTERM
     assert list(place.iterdir()) == []
