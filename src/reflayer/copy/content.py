@@ -79,7 +79,8 @@ class Content:
                 break
             except OSError as error:
                 method = self._lower(device, method, error)
-        self.moved[method] = self.moved.get(method, 0) + moved
+        if moved:  # with nothing but holes any method works
+            self.moved[method] = self.moved.get(method, 0) + moved
         if os.lseek(src, 0, os.SEEK_END) != size:
             raise SizeChangedError
 

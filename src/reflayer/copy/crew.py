@@ -88,7 +88,7 @@ class Crew:
         if sharing is not None and sharing.board.calls():
             if sharing.board.failed():
                 self._raise_error()
-            sharing.idle_takes_one(hand.stack, hand.enter)
+            hand.share(sharing)
 
     def _hire(self) -> None:
         try:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _FOLDER_MODE = 0o755  # what most folders have; the root lets nobody else in before the end
 _OPEN_LEVELS = 64  # folders whose descriptors stay open; those further up are shelved
+_MOST_GIVEN = 256  # folders at once: 64 KiB of names
 _WAITS = 8  # folders at the most whose rest others make while this hand does something else
 
 
@@ -71,11 +72,24 @@ class Hand:
 
         def make_names(folder: Folder) -> None:
             try:
-                self._make(folder, work.names or [])
+                self._make(folder, work.names)
             finally:
                 work.close()
 
-        self._run(work.folder, self._copy if work.names is None else make_names)
+        self._run(work.folder, make_names)
+
+    def share(self, sharing: Sharing) -> None:
+        """Give half of what is still to be copied in the outermost folder to whoever is idle.
+
+        It is likely the largest half. The last folder is kept: there would be nothing left to do.
+        """
+        givable = [f for f in self.stack if f.children and f.src >= 0 and self._stays_open(f)]
+        if not givable or (len(givable) == 1 and len(givable[0].children) == 1):
+            return
+        outermost = givable[0]
+        half = outermost.children[: min((len(outermost.children) + 1) // 2, _MOST_GIVEN)]
+        if sharing.give(outermost, half):
+            del outermost.children[: len(half)]
 
     def _run(self, first: Folder, begin: Callable[[Folder], None]) -> None:
         outer, self.stack = self.stack, [first]
@@ -182,11 +196,11 @@ class Hand:
         # Who waits for others works for others, and may come to wait there: not for ever deeper.
         # A mode that shuts us out can be set only when all below is done, which others would not
         # tell.
-        return (
-            sharing.board.calls()
-            and self._waits < _WAITS
-            and (self._powerful or folder.status.st_mode & 0o700 == 0o700)
-        )
+        return sharing.board.calls() and self._waits < _WAITS and self._stays_open(folder)
+
+    def _stays_open(self, folder: Folder) -> bool:
+        """Whether other hands can get into the folder when it has its mode, too."""
+        return self._powerful or folder.status.st_mode & 0o700 == 0o700
 
     def _make(self, folder: Folder, names: Names) -> None:
         entries = self.entries

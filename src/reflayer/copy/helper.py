@@ -80,7 +80,7 @@ def _work(
     def pause(hand: Hand) -> None:
         board.tell(hand.entries.count(), hand.content.count())
         if board.calls():
-            sharing.idle_takes_one(hand.stack, hand.enter)
+            hand.share(sharing)
 
     hand = Hand(job, birth, links, pause)
     hand.sharing = sharing

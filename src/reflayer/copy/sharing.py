@@ -1,7 +1,8 @@
 """How the hands of one copy share its folders: through a socket that the idle take work from.
 
 A piece of work is a pair of open folders, sent as descriptors (unix(7): SCM_RIGHTS), so that no
-path is resolved again: either a whole folder to copy, or some names of a folder that is very wide.
+path is resolved again, and names in it: of child folders that are still to be copied, or, where
+the folder is very wide, of entries still to be made.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from reflayer.copy.folder import Folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from reflayer.copy.split import Names
 
 _MESSAGE = 1 << 17  # bytes of one piece of work at the most: half of a socket's default buffer
 _PATH = 1 << 14  # bytes of a path in one piece: all of it, but for monsters
@@ -31,14 +32,14 @@ class Work:
     """One piece of work that was taken.
 
     Attributes:
-        folder: the open folder; the one who took it closes it.
-        names: those of its entries to copy, each with its type; None for the whole folder.
-        done: descriptor to close when ``names`` are made; -1 otherwise.
+        folder: the open folder; the one who took it closes it. Its ``children`` are to be copied.
+        names: entries to make in it, each with its type.
+        done: descriptor to close when ``names`` are made; -1 where there are none.
     """
 
     __slots__ = ("done", "folder", "names")
 
-    def __init__(self, folder: Folder, names: list[tuple[str, str]] | None, done: int) -> None:
+    def __init__(self, folder: Folder, names: Names, done: int) -> None:
         self.folder = folder
         self.names = names
         self.done = done
@@ -64,20 +65,24 @@ class Sharing:
         self.give_to = give_to
         self.take_from = take_from
 
-    def give(
-        self, folder: Folder, names: list[tuple[str, str]] | None = None, done: int = -1
-    ) -> bool:
-        """Offer work to whoever is idle; False where the socket takes no more.
+    def give(self, folder: Folder, children: list[str]) -> bool:
+        """Offer child folders, which are made already, to whoever is idle.
 
-        Both descriptors of ``folder`` stay open here.
+        Returns:
+            False where the socket takes no more.
         """
-        path = folder.relative()[-_PATH:]
-        packed = names and b"/".join(os.fsencode(kind + name) for kind, name in names)
-        message = marshal.dumps((path, folder.is_border, packed))
-        fds = [folder.src, folder.dst] if done < 0 else [folder.src, folder.dst, done]
+        return self._give(folder, (b"/".join(map(os.fsencode, children)), b""), [])
+
+    def give_names(self, folder: Folder, names: Names, done: int) -> bool:
+        """The same with entries that are to be made; ``done`` is closed when they are."""
+        packed = b"/".join(os.fsencode(kind + name) for kind, name in names)
+        return self._give(folder, (b"", packed), [done])
+
+    def _give(self, folder: Folder, packed: tuple[bytes, bytes], fds: list[int]) -> bool:
+        message = marshal.dumps((folder.relative()[-_PATH:], *packed))
         self.board.gave()
         try:
-            send(self.give_to, message, fds, socket.MSG_DONTWAIT)
+            send(self.give_to, message, [folder.src, folder.dst, *fds], socket.MSG_DONTWAIT)
         except OSError as error:
             self.board.gave(-1)
             if error.errno in _FULL:
@@ -94,29 +99,12 @@ class Sharing:
         if message == _END:
             return None
         self.board.took()
-        path, is_border, packed = marshal.loads(message)
-        names = packed and [(n[0], n[1:]) for n in os.fsdecode(packed).split("/")]
-        folder = Folder(None, os.fsdecode(path), fds[0], fds[1])
-        folder.is_border = is_border
-        return Work(folder, names, fds[2] if len(fds) > 2 else -1)
+        path, children, names = (os.fsdecode(part) for part in marshal.loads(message))
+        folder = Folder(None, path, fds[0], fds[1])
+        folder.children = children.split("/") if children else []
+        made = [(name[0], name[1:]) for name in names.split("/")] if names else []
+        return Work(folder, made, fds[2] if len(fds) > 2 else -1)
 
     def end(self) -> None:
         """Tell one helper that the copy is complete."""
         self.give_to.send(_END)
-
-    def idle_takes_one(self, stack: list[Folder], enter: Callable[[Folder, str], Folder]) -> None:
-        """Give the outermost folder that is still to be copied, which is likely the largest.
-
-        The last one is kept: there would be nothing left to do here.
-        """
-        open_ones = [folder for folder in stack if folder.children and folder.src >= 0]
-        if not open_ones or (len(open_ones) == 1 and len(open_ones[0].children) == 1):
-            return
-        parent = open_ones[0]
-        name = parent.children.pop()
-        child = enter(parent, name)
-        try:
-            if not self.give(child):
-                parent.children.append(name)
-        finally:
-            child.close()

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 FILE, FOLDER, SPECIAL = "f", "d", "s"
 """What stands beside a name for its type."""
 
-BATCH = 256
-"""Names read, and given, at once: 65 KiB at the most, and some milliseconds of work."""
+BATCH = 64
+"""Names read, and given, at once: some milliseconds of work."""
 
 
 def read_names(scan: Iterator[os.DirEntry[str]]) -> Names:
@@ -52,7 +52,7 @@ class Split:
 
     def give(self, names: Names) -> bool:
         """Give ``names`` away; False where nobody takes them."""
-        return self._sharing.give(self._folder, names, self._writing)
+        return self._sharing.give_names(self._folder, names, self._writing)
 
     def wait(self, do: Callable[[Work], None]) -> None:
         """Wait until all that was given is made, and ``do`` what else there is meanwhile."""
