@@ -140,15 +140,15 @@ def test_one_of_several_images_is_named(content: Content, tmp_path: Path) -> Non
             entry("1.json", config(ONE)),
             entry("2.json", config(TWO)),
             saved(
-                image_of(["1.tar"], ["a:1", "quay.io/b:2"], "1.json"),
+                image_of(["1.tar"], ["a:1", "example.io/b:2"], "1.json"),
                 image_of(["2.tar"], None, "2.json"),
             ),
         )
     )
     assert fetch(path, content, ":a:1").diff_ids == (sha256(ONE),)
-    assert fetch(path, content, ":quay.io/b:2").diff_ids == (sha256(ONE),)
+    assert fetch(path, content, ":example.io/b:2").diff_ids == (sha256(ONE),)
     assert fetch(path, content, ":@1").diff_ids == (sha256(TWO),)
-    assert name_of(path, ":quay.io/b:2") == "quay.io/b:2"
+    assert name_of(path, ":example.io/b:2") == "example.io/b:2"
     assert name_of(path, ":@0") == "docker.io/library/a:1"
     assert name_of(path, ":@1") == f"docker-archive:{path}:@1"
     for which, reason in {
@@ -184,13 +184,13 @@ def test_what_skopeo_writes_is_read(content: Content, tmp_path: Path) -> None:
         ["umoci", "new", "--image", f"{place}:x"],
         ["umoci", "unpack", "--rootless", "--image", f"{place}:x", tmp_path / "bundle"],
         ["umoci", "insert", "--rootless", "--image", f"{place}:x", __file__, "/test.py"],
-        ["skopeo", "copy", f"oci:{place}:x", f"docker-archive:{path}:quay.io/a/b:1"],
+        ["skopeo", "copy", f"oci:{place}:x", f"docker-archive:{path}:example.io/a/b:1"],
     ]
     for command in commands:
         subprocess.run(command, check=True, capture_output=True)
 
     image = fetch(path, content)
-    assert name_of(path) == "quay.io/a/b:1"
+    assert name_of(path) == "example.io/a/b:1"
     assert b"what_skopeo_writes" in content.open(image.layers[0].digest).read()
 
     content.tag("y", image.manifest)

@@ -73,7 +73,7 @@ def test_an_image_made_by_umoci_is_read(made_by_umoci: Path, content: Content) -
 def test_an_image_copied_by_skopeo_is_read(
     made_by_umoci: Path, content: Content, tmp_path: Path
 ) -> None:
-    name = "quay.io/a/b:1.2"
+    name = "example.io/a/b:1.2"
     run("skopeo", "copy", f"oci:{made_by_umoci}:x", f"oci:{tmp_path}/copy:{name}")
     image = fetch(f"oci:{tmp_path}/copy:{name}", content)
     assert image == fetch(f"oci:{made_by_umoci}:x", content)

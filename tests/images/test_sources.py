@@ -20,7 +20,7 @@ from reflayer.images import Reference, RootFs, open_source
     [
         ("oci:/a/b", "oci:/a/b"),
         ("oci:/a/b/:x", "oci:/a/b:x"),
-        ("oci:/a:quay.io/b/c:1.2", "oci:/a:quay.io/b/c:1.2"),
+        ("oci:/a:example.io/b/c:1.2", "oci:/a:example.io/b/c:1.2"),
         ("oci:/a/../b", "oci:/b"),
         ("tar:/a:b/c.tar", "tar:/a:b/c.tar"),
         ("rootfs:/a:b", "rootfs:/a:b"),
