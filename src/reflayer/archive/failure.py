@@ -5,23 +5,10 @@ from __future__ import annotations
 import errno
 import os
 
+from reflayer.copy.metadata import FailedError as FailedError
 from reflayer.errors import ArchiveError, OperationError
 
 _ARCHIVE_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EFBIG})
-
-
-class FailedError(Exception):
-    """A system call on a path that whoever catches this knows failed.
-
-    Attributes:
-        operation: the system call, or a few words.
-        cause: how it failed.
-    """
-
-    def __init__(self, operation: str, cause: OSError) -> None:
-        super().__init__(operation, cause)
-        self.operation = operation
-        self.cause = cause
 
 
 def failure(
