@@ -6,6 +6,8 @@ images in and makes containers from them. What they raise on purpose is a ``Refl
 
 from __future__ import annotations
 
+from reflayer.lazy import on_first_use
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.copy import CopyReport, copy_tree
@@ -15,20 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["CopyReport", "ReflayerError", "Store", "copy_tree"]
 __version__ = "0.1.0"
 
-_HOME = {
-    "CopyReport": "reflayer.copy",
-    "ReflayerError": "reflayer.errors",
-    "Store": "reflayer.store",
-    "copy_tree": "reflayer.copy",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first used, so that ``import reflayer`` costs nothing."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = on_first_use(
+    globals(),
+    {
+        "CopyReport": "reflayer.copy",
+        "ReflayerError": "reflayer.errors",
+        "Store": "reflayer.store",
+        "copy_tree": "reflayer.copy",
+    },
+)

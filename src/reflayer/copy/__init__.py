@@ -5,6 +5,8 @@ The standard library is all that this package and what it imports need.
 
 from __future__ import annotations
 
+from reflayer.lazy import on_first_use
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.copy.helpers import Pool
@@ -15,22 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "CopyError", "CopyReport", "Pool", "copy_tree", "remove_tree"]
 
-_HOME = {
-    "METHODS": "reflayer.copy.tree",
-    "CopyError": "reflayer.errors",
-    "CopyReport": "reflayer.copy.report",
-    "Pool": "reflayer.copy.helpers",
-    "copy_tree": "reflayer.copy.tree",
-    "remove_tree": "reflayer.copy.remove",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first used: helper processes start without most of them."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+# Helper processes start without most of them.
+__getattr__ = on_first_use(
+    globals(),
+    {
+        "METHODS": "reflayer.copy.tree",
+        "CopyError": "reflayer.errors",
+        "CopyReport": "reflayer.copy.report",
+        "Pool": "reflayer.copy.helpers",
+        "copy_tree": "reflayer.copy.tree",
+        "remove_tree": "reflayer.copy.remove",
+    },
+)

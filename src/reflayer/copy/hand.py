@@ -100,7 +100,7 @@ class Hand:
                 self._pause(self)
                 folder = stack[-1]
                 if folder.children:
-                    child = self.enter(folder, folder.children.pop())
+                    child = self._enter(folder, folder.children.pop())
                     stack.append(child)
                     if len(stack) > _OPEN_LEVELS:
                         stack[-_OPEN_LEVELS].shelve()
@@ -112,7 +112,7 @@ class Hand:
                 folder.close()
             self.stack = outer
 
-    def enter(self, parent: Folder, name: str) -> Folder:
+    def _enter(self, parent: Folder, name: str) -> Folder:
         """Open the folder ``name`` of ``parent`` and its counterpart, which has been made.
 
         Raises:
