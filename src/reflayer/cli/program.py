@@ -25,14 +25,15 @@ COMMANDS = {
     "export": "write all of a container as a tar",
     "images": "list the images",
     "rmi": "remove images",
+    "containerd-config": "print what containerd, BuildKit and Docker have to be told to use it",
     "copy": "make one folder the same tree as another",
     "doctor": "tell what a folder's file system can do, and what to change",
     "bench": "measure the methods in a folder, side by side",
 }
 """Each command with its line of help.
 
-Module ``reflayer.cli.NAME`` has its ``add_arguments``, which tells a parser what the command takes,
-and its ``run``, which does it and returns its exit status.
+Module ``reflayer.cli.NAME``, with ``_`` for each ``-``, has its ``add_arguments``, which tells a
+parser what the command takes, and its ``run``, which does it and returns its exit status.
 """
 
 _DESCRIPTION = """\
@@ -112,10 +113,14 @@ def parser() -> argparse.ArgumentParser:
         parser_class=_Command,
     )
     for name, line in COMMANDS.items():
-        commands.add_parser(name, help=line, module=f"reflayer.cli.{name}")
+        commands.add_parser(name, help=line, module=_module(name))
     if "_ARGCOMPLETE" in os.environ:
         _complete(program, list(commands.choices.values()))
     return program
+
+
+def _module(command: str) -> str:
+    return f"reflayer.cli.{command.replace('-', '_')}"
 
 
 def _complete(program: argparse.ArgumentParser, commands: Sequence[_Command]) -> None:

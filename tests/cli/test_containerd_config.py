@@ -1,0 +1,66 @@
+"""What ``reflayer containerd-config`` prints is what those programs read."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+
+from tests.cli.processes import reflayer
+
+
+def printed(*arguments: str) -> str:
+    """Its standard output."""
+    done = reflayer("containerd-config", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_toml_names_the_socket_the_home_and_the_snapshotter_for_kubernetes() -> None:
+    told = tomllib.loads(printed("--socket", '/run/a "b"/s.sock', "--home", "/srv/snap\\shots"))
+    assert told == {
+        "version": 2,
+        "proxy_plugins": {
+            "reflayer": {
+                "type": "snapshot",
+                "address": '/run/a "b"/s.sock',
+                "exports": {"root": "/srv/snap\\shots"},
+            }
+        },
+        "plugins": {"io.containerd.grpc.v1.cri": {"containerd": {"snapshotter": "reflayer"}}},
+    }
+
+
+def test_version_3_has_kubernetes_snapshotter_at_its_new_place() -> None:
+    told = tomllib.loads(printed("containerd", "--config-version", "3"))
+    assert told["version"] == 3
+    assert told["plugins"] == {"io.containerd.cri.v1.images": {"snapshotter": "reflayer"}}
+    assert told["proxy_plugins"]["reflayer"]["address"] == "/run/reflayer/containerd.sock"
+
+
+def test_buildkit_is_told_by_options() -> None:
+    assert printed("buildkit", "--socket", "/run/s").splitlines() == [
+        "--oci-worker=true",
+        "--containerd-worker=false",
+        "--oci-worker-snapshotter=reflayer",
+        "--oci-worker-proxy-snapshotter-path=/run/s",
+    ]
+
+
+def test_docker_is_told_by_json_alone() -> None:
+    assert json.loads(printed("docker")) == {
+        "features": {"containerd-snapshotter": True},
+        "storage-driver": "reflayer",
+    }
+
+
+@pytest.mark.parametrize(
+    ("socket", "message"),
+    [("run/s", "not an absolute path"), ("/a\nb", "printable"), ("/" * 108, "107 bytes")],
+)
+def test_a_socket_that_cannot_be_is_refused(socket: str, message: str) -> None:
+    done = reflayer("containerd-config", "--socket", socket)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stdout == ""
