@@ -78,3 +78,7 @@ class ImageError(ReflayerError):
 
 class StoreError(ReflayerError):
     """The store refuses: a name is taken or unknown, something is in use, the schema is another."""
+
+
+class ServiceError(ReflayerError):
+    """A service cannot be started: its socket, an option or a library is not right."""
