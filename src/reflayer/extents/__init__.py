@@ -1,0 +1,19 @@
+"""What trees take on disk: blocks that one has for itself, and blocks that several share.
+
+The file system tells of each file where its blocks lie, and which have more than one owner
+(FIEMAP). So each tree is walked once, only the places of shared blocks are kept, and laying those
+of all trees side by side tells who shares with whom.
+
+**What is not told.** Of data that btrfs has compressed, how many blocks it takes: it counts as it
+reads. Of a btrfs extent of which a part was overwritten, that all of it stays: the part no file
+shows is not seen. Of btrfs's metadata, small files inside it included, whose it is: it is not
+counted. Who has shared blocks that none of the trees at hand shares: somebody else.
+"""
+
+from __future__ import annotations
+
+from reflayer.extents.own import own_bytes
+from reflayer.extents.owners import share_out
+from reflayer.extents.tree import TreeUsage, measure_tree
+
+__all__ = ["TreeUsage", "measure_tree", "own_bytes", "share_out"]
