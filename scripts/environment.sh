@@ -67,7 +67,7 @@ find_python() {
 }
 
 # prepare_venv [GROUP]: have the project in its virtual environment, with what it needs and, where
-# one is given, what a dependency group of pyproject.toml lists.
+# one is given, what a dependency group of pyproject.toml lists and "reflayer serve" needs.
 prepare_venv() {
     local group=${1:-} stamp="$venv/prepared-${1:-plain}" wanted python version
     wanted=$(sha256sum "$project/pyproject.toml") # names the file: a moved project is made anew
@@ -88,7 +88,8 @@ prepare_venv() {
     say "installing the project into $venv"
     # Dependency groups came with pip 25.1.
     "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
-    "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --editable "$project" \
+    "$venv/bin/python" -m pip --disable-pip-version-check install --quiet \
+        --editable "$project${group:+[containerd,docker]}" \
         ${group:+--group "$project/pyproject.toml:$group"}
     printf '%s\n' "$wanted" >"$stamp"
 }

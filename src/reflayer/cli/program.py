@@ -28,6 +28,7 @@ COMMANDS = {
     "containerd-config": "print what containerd, BuildKit and Docker have to be told to use it",
     "copy": "make one folder the same tree as another",
     "doctor": "tell what a folder's file system can do, and what to change",
+    "serve": "keep the layers of Docker or containerd, as their plugin",
     "bench": "measure the methods in a folder, side by side",
 }
 """Each command with its line of help.

@@ -1,33 +1,104 @@
 """Connections passed on from a socket that we listen on to one that a library made itself.
 
-gRPC's server for Python takes no socket that is listening already, so neither systemd's nor one
-with our mode.
+gRPC's server for Python takes no socket that is listening already, so neither one of systemd's nor
+one of ours, which has the right mode from its first moment on.
 """
 
 from __future__ import annotations
 
-import socket
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    import socket
 
 
 class Relay:
-    """Accepts at one socket and joins each connection to a new one to another.
-
-    A library's own socket: in a folder of mode 0700, say ``tempfile.mkdtemp()``.
-    """
+    """Accepts at one Unix socket, and joins each connection to a new one to another."""
 
     def __init__(self, listening: socket.socket, path: str) -> None:
-        """From ``listening`` to the Unix socket at ``path``."""
+        """From ``listening`` to the socket at ``path``, in a folder where only we may look."""
         self._listening = listening
         self._path = path
+        self._ends: set[_End] = set()
+        self._joining: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Begin to accept."""
-        raise NotImplementedError
+        loop = asyncio.get_running_loop()
+        # Not create_unix_server: from Python 3.13 on it unlinks the socket, were it systemd's.
+        self._server = await loop.create_server(self._accepted, sock=self._listening)
 
-    async def stop_accepting(self) -> None:
+    def stop_accepting(self) -> None:
         """Accept nothing more; what is connected stays so."""
-        raise NotImplementedError
+        assert self._server is not None, "it has been started"
+        self._server.close()
 
     async def close(self) -> None:
-        """Let what was written reach the clients, and close all connections."""
-        raise NotImplementedError
+        """Accept nothing more, send what is waiting to be sent, and close all connections."""
+        self.stop_accepting()
+        for task in self._joining:
+            task.cancel()
+        for end in self._ends:
+            end.transport.close()
+        while self._ends:
+            await asyncio.gather(*(end.closed.wait() for end in list(self._ends)))
+
+    def _accepted(self) -> _End:
+        client = _End(self._ends)
+        joining = asyncio.get_running_loop().create_task(self._join(client))
+        self._joining.add(joining)
+        joining.add_done_callback(self._joining.discard)
+        return client
+
+    async def _join(self, client: _End) -> None:
+        loop = asyncio.get_running_loop()
+        server = _End(self._ends)
+        await client.connected.wait()
+        try:
+            await loop.create_unix_connection(lambda: server, self._path)
+        except OSError:  # the server has just stopped; to its clients it looks the same
+            client.transport.abort()
+            return
+        client.other, server.other = server, client
+        client.transport.resume_reading()
+        server.transport.resume_reading()
+        if client.closed.is_set():
+            server.transport.close()
+
+
+class _End(asyncio.Protocol):
+    """One of the two connections: what comes in goes to the other, no faster than that takes it."""
+
+    transport: asyncio.Transport
+    other: _End | None = None
+
+    def __init__(self, ends: set[_End]) -> None:
+        self._ends = ends
+        self.connected = asyncio.Event()
+        self.closed = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.pause_reading()  # until the other one is there
+        self._ends.add(self)
+        self.connected.set()
+
+    def data_received(self, data: bytes) -> None:
+        assert self.other is not None, "nothing is read before that"
+        self.other.transport.write(data)
+
+    def pause_writing(self) -> None:
+        if self.other is not None:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None and not self.other.transport.is_closing():
+            self.other.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._ends.discard(self)
+        self.closed.set()
+        if self.other is not None:
+            self.other.transport.close()

@@ -1,0 +1,204 @@
+"""``reflayer serve``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from contextlib import contextmanager
+
+from reflayer.cli.arguments import at_least_one
+from reflayer.cli.containerd_config import HOME as CONTAINERD_HOME
+from reflayer.cli.containerd_config import SOCKET as CONTAINERD_SOCKET
+from reflayer.driver.clone import METHODS
+from reflayer.errors import ServiceError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import NoReturn
+
+    from reflayer.plugins.metrics import Metrics
+    from reflayer.plugins.options import ContainerdOptions, DockerOptions
+    from reflayer.plugins.service import Service
+    from reflayer.plugins.work import Work
+
+SERVICES = ("docker", "containerd")
+"""What can be served."""
+
+DOCKER_SOCKET = "/run/docker/plugins/reflayer.sock"
+"""Where Docker's daemon looks for a plugin of this name."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell ``parser`` what the command takes."""
+    parser.description = (
+        "Keep the layers of a container engine: answer its requests on a Unix socket that only\n"
+        "root can reach, until a signal.\n\n"
+        "  docker       Docker's graph-driver plugin, for Docker Engine up to 27:\n"
+        "               dockerd --experimental --storage-driver=reflayer\n"
+        "  containerd   containerd's snapshotter, for containerd, nerdctl, Kubernetes, BuildKit\n"
+        "               and Docker Engine 29: reflayer containerd-config prints their settings\n\n"
+        "Both in one process: reflayer serve docker containerd. Each needs its libraries:\n"
+        "pip install 'reflayer[docker,containerd]'."
+    )
+    parser.epilog = (
+        "SIGTERM or SIGINT: nothing new is accepted, what runs is finished, the exit status is 0.\n"
+        "A second one does not wait: 143 or 130. Under systemd, readiness is told (Type=notify)\n"
+        "and sockets are taken over (socket activation), so that a restart loses no request."
+    )
+    parser.add_argument(
+        "services", metavar="SERVICE", nargs="+", choices=SERVICES, help="docker, containerd"
+    )
+    parser.add_argument(
+        "--docker-socket",
+        metavar="PATH",
+        default=DOCKER_SOCKET,
+        help=f"by default {DOCKER_SOCKET}, where Docker looks for it",
+    )
+    parser.add_argument(
+        "--containerd-socket",
+        metavar="PATH",
+        default=CONTAINERD_SOCKET,
+        help=f"by default {CONTAINERD_SOCKET}",
+    )
+    parser.add_argument(
+        "--home",
+        metavar="DIR",
+        help=f"where containerd's snapshots are kept; by default {CONTAINERD_HOME}. "
+        "Docker's layers are where its daemon says: DATA-ROOT/reflayer",
+    )
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        default="auto",
+        help="how a layer is cloned; auto, the default, is the best that works there "
+        "(reflayer doctor tells which)",
+    )
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=at_least_one,
+        help="processes that work on one clone; by default the processors that may be used",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="of the lines on standard error; json: one object a line, time in UTC",
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="debug: a line for each request",
+    )
+    parser.add_argument(
+        "--metrics",
+        metavar="HOST:PORT",
+        type=host_and_port,
+        help="serve Prometheus metrics at /metrics and a health check at /healthz there: "
+        "127.0.0.1:9500, [::1]:9500",
+    )
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """``HOST:PORT`` in two parts, the brackets of an IPv6 address off.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not that.
+    """
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        host = ""  # an IPv6 address without brackets
+    if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not HOST:PORT, such as 127.0.0.1:9500 or [::1]:9500"
+        )
+    return host, int(port)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    import asyncio
+
+    from reflayer.plugins.logs import log_to_stderr
+
+    if len(set(arguments.services)) != len(arguments.services):
+        raise ServiceError(f"a service is named twice: {' '.join(arguments.services)}")
+    if arguments.home is not None and "containerd" not in arguments.services:
+        raise ServiceError("--home is containerd's; Docker's daemon tells where its layers are")
+    log_to_stderr(arguments.log_format, arguments.log_level)
+    asyncio.run(_serve(arguments))
+    return 0
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    from reflayer.plugins.listening import passed_by_systemd
+    from reflayer.plugins.metrics import Metrics
+    from reflayer.plugins.service import run as run_services
+    from reflayer.plugins.work import Work
+
+    passed_by_systemd()  # before a process is started that would inherit them
+    work = Work()
+    try:
+        if arguments.metrics is None:
+            metrics = Metrics()
+            await run_services(_services(arguments, work, metrics), at_once=_end)
+            return
+        with _library_for(arguments.services[0]):
+            from reflayer.plugins.prometheus import PrometheusMetrics
+        counting = PrometheusMetrics()
+        services = _services(arguments, work, counting)
+        counting.serve(*arguments.metrics)
+        try:
+            await run_services(services, at_once=_end)
+        finally:
+            counting.close()
+    finally:
+        work.close()
+
+
+def _services(arguments: argparse.Namespace, work: Work, metrics: Metrics) -> list[Service]:
+    return [_service(name, _options(name, arguments), work, metrics) for name in arguments.services]
+
+
+def _options(name: str, arguments: argparse.Namespace) -> DockerOptions | ContainerdOptions:
+    from reflayer.plugins.options import ContainerdOptions, DockerOptions
+
+    how = (arguments.method, arguments.workers)
+    if name == "docker":
+        return DockerOptions(arguments.docker_socket, *how)
+    home = arguments.home or CONTAINERD_HOME
+    return ContainerdOptions(arguments.containerd_socket, os.path.abspath(home), *how)
+
+
+def _service(
+    name: str, options: DockerOptions | ContainerdOptions, work: Work, metrics: Metrics
+) -> Service:
+    from importlib import import_module
+
+    with _library_for(name):
+        plugin = import_module(f"reflayer.plugins.{name}")
+    service: Service = plugin.service(options, work, metrics)
+    return service
+
+
+@contextmanager
+def _library_for(service: str) -> Iterator[None]:
+    """Where the block imports a library that is not installed, tell how it gets here."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library in ("", "reflayer"):
+            raise
+        raise ServiceError(
+            f"the library {library} is not installed: pip install 'reflayer[{service}]'"
+        ) from error
+
+
+def _end(number: int) -> NoReturn:
+    """End at once, whatever threads are doing; helper processes end with us."""
+    os._exit(128 + number)

@@ -1,0 +1,184 @@
+"""The metrics that somebody asked for, by prometheus-client, and the page they are on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from reflayer.errors import ReflayerError, ServiceError
+from reflayer.plugins.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from reflayer.copy import CopyReport
+
+_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)  # seconds
+_PATIENCE = 10  # seconds for a client to send its request, and for the event loop to answer
+
+_log = logging.getLogger("reflayer.metrics")
+
+
+class PrometheusMetrics(Metrics):
+    """Counts, for Prometheus to read at ``http://HOST:PORT/metrics``.
+
+    ``/healthz`` there answers 200 as long as the event loop does.
+    """
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._operations = Counter(
+            "reflayer_operations",
+            "Requests answered.",
+            ("service", "operation", "outcome"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "reflayer_operation_seconds",
+            "Time that the requests took.",
+            ("service", "operation"),
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self._bytes = Counter(
+            "reflayer_copied_bytes",
+            "Content of clones, by the method that moved it.",
+            ("method",),
+            registry=self._registry,
+        )
+        self._entries = Counter(
+            "reflayer_copied_entries", "Names made in clones.", registry=self._registry
+        )
+        self._layers = _Layers()
+        self._registry.register(self._layers)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        self._server: ThreadingHTTPServer | None = None
+
+    def copied(self, report: CopyReport | None) -> None:
+        """Count what a clone copied; None is none."""
+        if report is None:
+            return
+        self._entries.inc(sum(report.entries.values()))
+        for method, size in report.bytes.items():
+            self._bytes.labels(method).inc(size)
+
+    def clones(self, service: str, count: Callable[[], int]) -> None:
+        """Let ``count``, called from another thread, tell how many layers ``service`` has."""
+        self._layers.counts[service] = count
+
+    def serve(self, host: str, port: int) -> None:
+        """Answer HTTP at ``host`` and ``port``, in threads; from within the event loop.
+
+        Raises:
+            ServiceError: this cannot be listened on.
+        """
+        registry, loop = self._registry, asyncio.get_running_loop()
+
+        class Server(ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            daemon_threads = True
+
+        class Handler(_Handler):
+            def page(self) -> bytes:
+                return generate_latest(registry)
+
+            def is_healthy(self) -> bool:
+                return _answers(loop)
+
+        try:
+            self._server = Server((host, port), Handler)
+        except OSError as error:
+            reason = error.strerror or error
+            raise ServiceError(f"--metrics {host}:{port}: cannot listen there: {reason}") from error
+        _log.info("metrics at http://%s:%d/metrics", host, self._server.server_port)
+        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop to answer."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def _count(self, service: str, name: str, outcome: str, seconds: float) -> None:
+        self._operations.labels(service, name, outcome).inc()
+        self._seconds.labels(service, name).observe(seconds)
+
+
+class _Layers(Collector):
+    """The gauge of layers, counted when it is read."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, Callable[[], int]] = {}
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily("reflayer_layers", "Layers that there are.", labels=["service"])
+        for service, count in self.counts.items():
+            try:
+                family.add_metric([service], count())
+            except ReflayerError as error:  # its absence tells; the rest is still worth reading
+                _log.warning("the layers of %s cannot be counted: %s", service, error)
+        yield family
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """GET of two paths."""
+
+    timeout = _PATIENCE
+    server_version = "reflayer"
+    sys_version = ""
+
+    def page(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        raise NotImplementedError
+
+    def is_healthy(self) -> bool:
+        """Whether requests are answered."""
+        raise NotImplementedError
+
+    def do_GET(self) -> None:
+        """Answer."""
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            self._answer(200, CONTENT_TYPE_LATEST, self.page())
+        elif path == "/healthz":
+            is_healthy = self.is_healthy()
+            self._answer(
+                200 if is_healthy else 503, "text/plain", b"ok\n" if is_healthy else b"stuck\n"
+            )
+        else:
+            self.send_error(404)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        _log.debug(format, *args)
+
+    def _answer(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _answers(loop: asyncio.AbstractEventLoop) -> bool:
+    answered = threading.Event()
+    try:
+        loop.call_soon_threadsafe(answered.set)
+    except RuntimeError:  # it is closed
+        return False
+    return answered.wait(_PATIENCE)
