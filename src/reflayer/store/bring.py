@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from dataclasses import dataclass
@@ -11,17 +10,18 @@ from typing import TYPE_CHECKING
 
 from reflayer.errors import OperationError, StoreError, printable
 from reflayer.store import records
+from reflayer.store.blobs import blobs_of, read_stored, record_of
 from reflayer.store.find import find_image
 from reflayer.store.ids import is_full_id
 from reflayer.store.locks import locked
 from reflayer.store.names import new_id
-from reflayer.store.records import StoredImage, StoredLayer, descriptor
-from reflayer.store.unpack import cloning, layer_of, layer_there, refuse_incomplete, unpack
+from reflayer.store.records import StoredImage, StoredLayer
+from reflayer.store.unpack import cloning, layer_there, refuse_incomplete, unpack
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-    from reflayer.images import Image, Platform, RootFs, Source
+    from reflayer.images import Platform, RootFs, Source
     from reflayer.store.parts import Parts
     from reflayer.store.unpack import Progress
 
@@ -96,23 +96,23 @@ def _from_source(
     with parts.database.reading() as db:
         known = records.image_named(db, name, stamp) if stamp else None
     if known is not None and (platform is None or known.platform == str(platform)):
-        image = _read(known, parts)
+        image = read_stored(known, parts)
     else:
         image = source.fetch(parts.content, platform, progress)
     unpack(image, parts, progress)
-    return Brought(_record(image, (name,)), _blobs(image), name, stamp)
+    return Brought(record_of(image, (name,)), blobs_of(image), name, stamp)
 
 
 def _from_store(known: StoredImage, text: str, parts: Parts, progress: Progress | None) -> Brought:
-    if known.manifest is None:
+    if known.is_folder:
         layer = layer_there(known.layer, parts)
         if layer is None:
             raise StoreError(f"{printable(text)}: its layer is gone: take it in anew by rootfs:DIR")
         refuse_incomplete(layer, parts)
         return Brought(known, frozenset(), text)
-    image = _read(known, parts)
+    image = read_stored(known, parts)
     unpack(image, parts, progress)
-    return Brought(_record(image, ()), _blobs(image), text)
+    return Brought(record_of(image, ()), blobs_of(image), text)
 
 
 def _from_folder(
@@ -148,31 +148,6 @@ def _from_folder(
         size=None,
     )
     return Brought(image, frozenset(), source.name)
-
-
-def _read(known: StoredImage, parts: Parts) -> Image:
-    """An image of the store, from its blobs."""
-    from reflayer.images import read_image
-
-    assert known.manifest is not None
-    return read_image(parts.content, descriptor(known.manifest))
-
-
-def _record(image: Image, names: tuple[str, ...]) -> StoredImage:
-    return StoredImage(
-        id=image.id,
-        names=names,
-        platform=str(image.platform),
-        created=image.created,
-        layer=layer_of(image),
-        manifest=json.dumps(image.manifest.as_json()),
-        size=None,
-    )
-
-
-def _blobs(image: Image) -> frozenset[str]:
-    descriptors = (image.manifest, image.config, *image.layers)
-    return frozenset(descriptor.digest for descriptor in descriptors)
 
 
 def _stamp(name: str) -> str:

@@ -24,7 +24,7 @@ CREATE TABLE layers (
 );
 CREATE TABLE images (
     id TEXT PRIMARY KEY,      -- digest of the config; of a folder that was taken in: random
-    manifest TEXT,            -- its descriptor as JSON; NULL: a folder that was taken in
+    manifest TEXT,            -- its descriptor as JSON; NULL: a folder that is not packed
     platform TEXT NOT NULL,
     created TEXT,             -- RFC 3339, as the config has it; of a folder: when it was taken in
     layer TEXT NOT NULL       -- the id of the layer of its top chain, whether it is there or not

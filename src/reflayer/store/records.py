@@ -26,7 +26,8 @@ class StoredImage:
         platform: ``os/architecture[/variant]``.
         created: when it was built, RFC 3339 as its config says, or None.
         layer: the id of the layer that its containers are cloned from.
-        manifest: its manifest's descriptor as JSON; None for a folder that was taken in.
+        manifest: its manifest's descriptor as JSON; None for a folder that was taken in, until it
+            is packed.
         size: bytes of what was unpacked; None where nothing is unpacked.
     """
 
@@ -37,6 +38,11 @@ class StoredImage:
     layer: str
     manifest: str | None
     size: int | None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder that was taken in, whose layer no blob has been unpacked to."""
+        return self.id == f"sha256:{self.layer}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +134,27 @@ def add_layer(db: Connection, record: StoredLayer) -> None:
 
 
 def add_image(db: Connection, record: StoredImage, blobs: frozenset[str], stamp: str) -> None:
-    """Record an image that refers to ``blobs``, by digest; its ``names`` move to it."""
+    """Record an image that refers to ``blobs``, by digest; its ``names`` move to it.
+
+    Without ``blobs`` it is a folder, which may have been packed meanwhile: what that is stays.
+    """
     db.execute(
         "INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-        "manifest = excluded.manifest, platform = excluded.platform",
+        "manifest = coalesce(excluded.manifest, manifest), platform = excluded.platform",
         (record.id, record.manifest, record.platform, record.created, record.layer),
     )
-    db.execute("DELETE FROM blobs WHERE image = ?", (record.id,))
-    db.executemany("INSERT INTO blobs VALUES (?, ?)", [(record.id, blob) for blob in blobs])
+    if blobs:
+        _set_blobs(db, record.id, blobs)
     rows = [(name, record.id, stamp) for name in record.names]
     db.executemany("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", rows)
+
+
+def add_manifest(db: Connection, image_id: str, manifest: str, blobs: frozenset[str]) -> None:
+    """Record what a folder that was taken in is when it is packed."""
+    db.execute("UPDATE images SET manifest = ? WHERE id = ?", (manifest, image_id))
+    _set_blobs(db, image_id, blobs)
+
+
+def _set_blobs(db: Connection, image_id: str, blobs: frozenset[str]) -> None:
+    db.execute("DELETE FROM blobs WHERE image = ?", (image_id,))
+    db.executemany("INSERT INTO blobs VALUES (?, ?)", [(image_id, blob) for blob in blobs])

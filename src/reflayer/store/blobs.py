@@ -1,0 +1,50 @@
+"""Between an image's blobs, which are in the content store, and its record."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from reflayer.store.records import StoredImage, descriptor
+from reflayer.store.unpack import layer_of
+
+if TYPE_CHECKING:
+    from reflayer.images import Image
+    from reflayer.store.parts import Parts
+
+
+def read_stored(known: StoredImage, parts: Parts) -> Image:
+    """A recorded image that has a manifest, from its blobs.
+
+    Raises:
+        ImageError: a blob is missing or damaged.
+        OperationError: one cannot be read.
+    """
+    from reflayer.images import read_image
+
+    assert known.manifest is not None
+    return read_image(parts.content, descriptor(known.manifest))
+
+
+def record_of(image: Image, names: tuple[str, ...]) -> StoredImage:
+    """The record of an image whose ``names`` are to move to it."""
+    return StoredImage(
+        id=image.id,
+        names=names,
+        platform=str(image.platform),
+        created=image.created,
+        layer=layer_of(image),
+        manifest=manifest_text(image),
+        size=None,
+    )
+
+
+def manifest_text(image: Image) -> str:
+    """The descriptor of an image's manifest as a record has it."""
+    return json.dumps(image.manifest.as_json())
+
+
+def blobs_of(image: Image) -> frozenset[str]:
+    """The digests of all that an image refers to, and its own."""
+    descriptors = (image.manifest, image.config, *image.layers)
+    return frozenset(descriptor.digest for descriptor in descriptors)
