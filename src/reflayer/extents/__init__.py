@@ -14,6 +14,6 @@ from __future__ import annotations
 
 from reflayer.extents.own import own_bytes
 from reflayer.extents.owners import share_out
-from reflayer.extents.tree import TreeUsage, measure_tree
+from reflayer.extents.tree import TreeUsage, measure_files, measure_tree
 
-__all__ = ["TreeUsage", "measure_tree", "own_bytes", "share_out"]
+__all__ = ["TreeUsage", "measure_files", "measure_tree", "own_bytes", "share_out"]

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from array import array
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,10 @@ from reflayer.linux.openat2 import (
     openat2,
 )
 from reflayer.linux.statfs import file_system_name
+from reflayer.linux.xfs_geometry import inode_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from reflayer.copy.paths import AnyPath
 
@@ -61,8 +63,24 @@ class TreeUsage:
     unread: int
 
 
+def measure_files(folder: AnyPath, names: Iterable[str]) -> TreeUsage:
+    """Measure the regular files ``names`` of ``folder``, as if they were a tree without folders.
+
+    Raises:
+        OperationError: as ``measure_tree`` does.
+    """
+    tally = _Tally(os.fsencode(folder))
+    with tally.opened() as root:
+        for name in names if root >= 0 else ():
+            try:
+                tally.add_file(name, root, os.stat(name, dir_fd=root, follow_symlinks=False))
+            except OSError as error:
+                tally.miss(error, os.fsencode(name), "look at")
+    return tally.usage()
+
+
 def measure_tree(path: AnyPath, *, progress: Callable[[int], None] | None = None) -> TreeUsage:
-    """Measure the tree, or the file, at ``path``; what is gone before it is seen has nothing.
+    """Measure the tree at ``path``; what is gone before it is seen has nothing.
 
     Other mounts inside are left out. Data that is not written yet is written, file by file.
 
@@ -73,26 +91,14 @@ def measure_tree(path: AnyPath, *, progress: Callable[[int], None] | None = None
     Raises:
         OperationError: something cannot be read for another reason than its permissions.
     """
-    where = os.fsencode(path)
-    tally = _Tally(where)
-    try:
-        status = os.lstat(where)
-        if not stat.S_ISDIR(status.st_mode):
-            tally.add(where, None, status)
-            return tally.usage()
-        root = open_source(where, None, OPEN_FOLDER)
-    except OSError as error:
-        tally.miss(error, b"", "open")
-        return tally.usage()
-    try:
-        tally.begin(root)
-        tally.add_other(status)
-        for folder, relative in _folders(root, tally):
-            entries = tally.add_folder(folder, relative)
-            if progress is not None:
-                progress(entries)
-    finally:
-        os.close(root)
+    tally = _Tally(os.fsencode(path))
+    with tally.opened() as root:
+        if root >= 0:
+            tally.add_other(os.fstat(root))
+            for folder, relative in _folders(root, tally):
+                entries = tally.add_folder(folder, relative)
+                if progress is not None:
+                    progress(entries)
     return tally.usage()
 
 
@@ -167,14 +173,30 @@ class _Tally:
             self._unread,
         )
 
-    def begin(self, root: int) -> None:
-        """Look at the file system that the open folder ``root`` is on."""
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """The folder, open for the block, after a look at its file system; -1 if it is not there.
+
+        Raises:
+            OperationError: it cannot be opened for another reason than its permissions.
+        """
+        try:
+            root = open_source(self._path, None, OPEN_FOLDER)
+        except OSError as error:
+            self.miss(error, b"", "open")
+            yield -1
+            return
+        try:
+            self._look_at_file_system(root)
+            yield root
+        finally:
+            os.close(root)
+
+    def _look_at_file_system(self, root: int) -> None:
         try:
             name = file_system_name(root)
             self._shares_nothing = name in _SHARING_NOTHING
             if name == "xfs":
-                from reflayer.linux.xfs_geometry import inode_size
-
                 self._inode_size = inode_size(root)
         except OSError as error:
             raise OperationError.from_os_error(error, self._path, "statfs") from error
@@ -183,105 +205,108 @@ class _Tally:
         """Add all in the open ``folder``, note the folders in it; return how many entries."""
         entries = 0
         try:
-            # Bytes would be listed by a path; the names are those bytes all the same.
             with os.scandir(folder) as scan:
                 for entry in scan:
                     entries += 1
+                    name = entry.name
                     try:
                         status = entry.stat(follow_symlinks=False)
+                        kind = stat.S_IFMT(status.st_mode)
+                        if kind == stat.S_IFREG:
+                            self.add_file(name, folder, status)
+                            continue
                     except OSError as error:
-                        self.miss(error, os.path.join(relative, os.fsencode(entry.name)), "stat")
+                        self.miss(error, os.path.join(relative, os.fsencode(name)), "look at")
                         continue
-                    if stat.S_ISDIR(status.st_mode):
+                    if kind == stat.S_IFDIR:
+                        self.pending.append(os.path.join(relative, os.fsencode(name)))
                         self.add_other(status)
-                        self.pending.append(os.path.join(relative, os.fsencode(entry.name)))
-                    else:
-                        self.add(entry.name, folder, status, relative)
+                    elif status.st_nlink == 1 or not self._is_known(status):
+                        self.add_other(status)
+                        self._note_names(status, status.st_blocks * _BLOCK + self._inode_size)
         except OSError as error:
             self.miss(error, relative, "list")
         return entries
 
     def add_other(self, status: os.stat_result) -> None:
-        """Add an inode that has no data of its own to share."""
-        self._inodes += 1
+        """Add an inode that has no blocks to share."""
         allocated = status.st_blocks * _BLOCK
+        self._inodes += 1
         self._allocated += allocated
         self._own += allocated + self._inode_size
 
-    def add(
-        self,
-        name: str | bytes,
-        folder: int | None,
-        status: os.stat_result,
-        relative: bytes = b"",
-    ) -> None:
-        """Add ``name`` of the open ``folder``, which is anything but a folder."""
-        if status.st_nlink > 1:
-            key = (status.st_dev, status.st_ino)
-            if (known := self._linked.get(key)) is not None:
-                known[0] -= 1
-                return
-            before, untold = self._own, self._untold
-            self._add_once(name, folder, status, relative)
-            self._linked[key] = [
-                status.st_nlink - 1, self._own - before, self._untold - untold
-            ]  # fmt: skip
-        else:
-            self._add_once(name, folder, status, relative)
+    def add_file(self, name: str, folder: int, status: os.stat_result) -> None:
+        """Add the regular file ``name`` of the open ``folder``.
 
-    def _add_once(
-        self, name: str | bytes, folder: int | None, status: os.stat_result, relative: bytes
-    ) -> None:
-        if not stat.S_ISREG(status.st_mode):
-            self.add_other(status)
+        Raises:
+            OSError: it cannot be looked at; where that is for lack of permission, it is added.
+        """
+        if status.st_nlink > 1 and self._is_known(status):
             return
-        self._size += status.st_size
         allocated = status.st_blocks * _BLOCK
-        if not allocated or self._shares_nothing:
-            self.add_other(status)
-            return
-        found = self._extents(name, folder, relative) if self._is_told else None
-        self.add_other(status)
-        if found is None:
-            self._untold += allocated
-        else:
-            self._own += self._beyond_shared(found, allocated) - allocated
-
-    def _extents(
-        self, name: str | bytes, folder: int | None, relative: bytes
-    ) -> list[tuple[int, int, int, int]] | None:
-        """The file's extents; None where they cannot be told."""
-        try:
-            fd = open_source(name, folder, OPEN_FILE)
+        own, untold, failure = allocated, 0, None
+        if allocated and not self._shares_nothing:
             try:
-                return fiemap.extents(fd)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            if error.errno in _CANNOT_TELL:
-                self._is_told = False
+                found = self._extents(name, folder)
+            except PermissionError as error:
+                found, failure = None, error
+            if found is None:
+                untold = allocated
             else:
-                self.miss(error, os.path.join(relative, os.fsencode(name)), "look at")
-            return None
+                own = self._unshared(found, allocated)
+        own += self._inode_size
+        self._inodes += 1
+        self._size += status.st_size
+        self._allocated += allocated
+        self._own += own
+        self._untold += untold
+        if status.st_nlink > 1:
+            self._note_names(status, own, untold)
+        if failure is not None:
+            raise failure
 
-    def _beyond_shared(self, found: list[tuple[int, int, int, int]], allocated: int) -> int:
+    def _is_known(self, status: os.stat_result) -> bool:
+        """Whether another name of an inode with several was met before; count this one."""
+        known = self._linked.get((status.st_dev, status.st_ino))
+        if known is not None:
+            known[0] -= 1
+        return known is not None
+
+    def _note_names(self, status: os.stat_result, own: int, untold: int = 0) -> None:
+        if status.st_nlink > 1:
+            self._linked[status.st_dev, status.st_ino] = [status.st_nlink - 1, own, untold]
+
+    def _extents(self, name: str, folder: int) -> list[tuple[int, int, int, int]] | None:
+        """The file's extents; None where the file system does not tell."""
+        if not self._is_told:
+            return None
+        fd = open_source(name, folder, OPEN_FILE)
+        try:
+            return fiemap.extents(fd)
+        except OSError as error:
+            if error.errno not in _CANNOT_TELL:
+                raise
+            self._is_told = False
+            return None
+        finally:
+            os.close(fd)
+
+    def _unshared(self, found: list[tuple[int, int, int, int]], allocated: int) -> int:
         """Note the shared ones of a file's extents; return how many bytes are its own.
 
         What is ``allocated`` besides the extents, for a long map of them or for extended
         attributes, is; what is inline belongs to metadata of which nothing is told.
         """
-        told = own = 0
+        own = allocated
         for _, place, length, flags in found:
             if flags & fiemap.INLINE:
                 return 0
-            told += length
-            if not flags & fiemap.SHARED or flags & fiemap.UNKNOWN:
-                own += length
-            elif flags & fiemap.ENCODED:
-                self._encoded.extend((place, length))
-            else:
-                self._shared.extend((place, length))
-        return own + max(0, allocated - told)
+            if flags & fiemap.SHARED and not flags & fiemap.UNKNOWN:
+                own -= length
+                kept = self._encoded if flags & fiemap.ENCODED else self._shared
+                kept.append(place)
+                kept.append(length)
+        return max(0, own)
 
     def miss(self, error: OSError, relative: bytes, operation: str) -> None:
         """Go on without what is gone or not for us.

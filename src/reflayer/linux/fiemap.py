@@ -49,6 +49,8 @@ def extents(fd: int) -> list[tuple[int, int, int, int]]:
     while True:
         answer = fcntl.ioctl(fd, _FS_IOC_FIEMAP, request)
         count = _HEADER.unpack_from(answer)[3]
+        if count == 1 and not found:  # as with most files
+            return [_EXTENT.unpack_from(answer, _HEADER.size)]
         found += _EXTENT.iter_unpack(answer[_HEADER.size : _HEADER.size + count * _EXTENT.size])
         if count < _MOST or found[-1][3] & _LAST:
             return found
