@@ -1,0 +1,207 @@
+"""Docker's plugin protocol over HTTP: each request to its call, each outcome to its answer.
+
+Docker's side of it, with what it makes of answers, is in moby's pkg/plugins and
+daemon/graphdriver/proxy.go. An error goes in ``Err``: with status 200 where the answer is JSON, so
+that the user reads it as it is, and with another where Docker would take the body for a layer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import socket
+import struct
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from reflayer.errors import ReflayerError
+from reflayer.plugins.docker.calls import CLONES, SHORT, WALKS
+from reflayer.plugins.docker.home import NotInitialisedError
+from reflayer.plugins.docker.request import InitRequest, LayerRequest, RequestError
+from reflayer.plugins.docker.streams import PIECE, Body
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from aiohttp import StreamReader
+
+    from reflayer.plugins.docker.calls import Answer, Call, Clone
+    from reflayer.plugins.docker.home import Home
+    from reflayer.plugins.metrics import Metrics, Operation
+    from reflayer.plugins.work import Progress, Work
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_JSON = "application/vnd.docker.plugins.v1.2+json"
+_DIFF = "/GraphDriver.Diff"
+_PEER = struct.Struct("3i")  # struct ucred: process, user, group; unix(7)
+
+_log = logging.getLogger("reflayer.docker")
+
+
+class Handlers:
+    """The handlers of all requests."""
+
+    def __init__(self, home: Home, work: Work, metrics: Metrics) -> None:
+        """For the layers in ``home``."""
+        self._home = home
+        self._work = work
+        self._metrics = metrics
+
+    def application(self) -> web.Application:
+        """What the requests go to."""
+        application = web.Application(middlewares=[_errors])
+        add = application.router.add_post
+        add("/Plugin.Activate", _activate)
+        add("/GraphDriver.Capabilities", _capabilities)
+        add("/GraphDriver.Init", self._init)
+        add("/GraphDriver.Cleanup", self._cleanup)
+        for name, clone in CLONES.items():
+            add(f"/GraphDriver.{name}", partial(self._clone, name, clone))
+        for name, call in SHORT.items():
+            add(f"/GraphDriver.{name}", partial(self._short, name, call))
+        for name, walk in WALKS.items():
+            add(f"/GraphDriver.{name}", partial(self._walk, name, walk))
+        add(_DIFF, self._diff)
+        add("/GraphDriver.ApplyDiff", self._apply)
+        return application
+
+    async def _init(self, http: web.Request) -> web.Response:
+        body = await http.read()
+        with self._answering("Init"):
+            request = InitRequest.parse(body)
+            await self._work.run(self._home.init, request, _peer(http))
+            return _answer({})
+
+    async def _cleanup(self, _: web.Request) -> web.Response:
+        with self._answering("Cleanup"):
+            await self._work.run(self._home.cleanup)
+            return _answer({})
+
+    async def _clone(self, name: str, clone: Clone, http: web.Request) -> web.Response:
+        body = await http.read()
+        with self._about_a_layer(name, body) as (request, _):
+            driver = self._home.driver
+            report = await self._work.copy(lambda progress: clone(driver, request, progress))
+            self._metrics.copied(report)
+            return _answer({})
+
+    async def _short(self, name: str, call: Call, http: web.Request) -> web.Response:
+        body = await http.read()
+        with self._about_a_layer(name, body) as (request, _):
+            return _answer(await self._work.run(call, self._home.driver, request))
+
+    async def _walk(self, name: str, walk: Call, http: web.Request) -> web.Response:
+        body = await http.read()
+        with self._about_a_layer(name, body) as (request, _):
+            driver = self._home.driver
+
+            def answer(_: Progress) -> web.Response:  # encoded there, too: it may be long
+                return _answer(walk(driver, request))
+
+            return await self._work.stream(answer)
+
+    async def _diff(self, http: web.Request) -> web.StreamResponse:
+        body = await http.read()
+        response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
+        with self._about_a_layer("Diff", body) as (request, operation):
+            driver = self._home.driver
+            try:
+                layer = await self._work.run(driver.diff, request.id, request.parent)
+                try:
+                    piece = await self._work.stream(lambda _: layer.read(PIECE))
+                    await response.prepare(http)
+                    while piece:
+                        await response.write(piece)
+                        piece = await self._work.stream(lambda _: layer.read(PIECE))
+                finally:
+                    await self._work.run(layer.close)
+            except ReflayerError as error:
+                if not response.prepared:
+                    raise
+                # Docker sees from the missing end alone that this is not all of the layer.
+                operation.outcome, operation.error = "failed", str(error)
+                if http.transport is not None:
+                    http.transport.abort()
+        return response
+
+    async def _apply(self, http: web.Request) -> web.Response:
+        id = http.query.get("id", "")
+        with self._answering("ApplyDiff", id=id, parent=http.query.get("parent", "")):
+            driver = self._home.driver
+            body = io.BufferedReader(Body(http.content, asyncio.get_running_loop()), PIECE)
+            try:
+                size = await self._work.stream(lambda _: driver.apply(id, body))
+            finally:
+                await _read_rest(http.content)
+            return _answer({"Size": size})
+
+    @contextmanager
+    def _answering(self, name: str, **fields: str) -> Iterator[Operation]:
+        """The block answers a request; one that asks for what cannot be is no failure of ours."""
+        with self._metrics.operation("docker", name, **fields) as operation:
+            try:
+                yield operation
+            except (RequestError, NotInitialisedError):
+                operation.outcome = "refused"
+                raise
+
+    @contextmanager
+    def _about_a_layer(self, name: str, body: bytes) -> Iterator[tuple[LayerRequest, Operation]]:
+        """The same for a request about a layer."""
+        try:
+            request = LayerRequest.parse(body)
+        except RequestError:
+            with self._answering(name):
+                raise
+        told = {"id": request.id, "parent": request.parent}
+        fields = {name: value for name, value in told.items() if value}
+        with self._answering(name, **fields) as operation:
+            yield request, operation
+
+
+async def _activate(_: web.Request) -> web.Response:
+    return _answer({"Implements": ["GraphDriver"]})
+
+
+async def _capabilities(_: web.Request) -> web.Response:
+    # Not the bytes of an archive that was applied: Docker keeps their order itself (tar-split).
+    return _answer({"Capabilities": {"ReproducesExactDiffs": False}})
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error as Docker reads it."""
+    try:
+        return await handler(request)
+    except ReflayerError as error:
+        return _answer({"Err": str(error)}, status=500 if request.path == _DIFF else 200)
+    except web.HTTPException as error:
+        return _answer({"Err": f"{request.path}: {error.reason}"}, status=error.status)
+    except Exception as error:
+        _log.exception("%s: a mistake in reflayer", request.path)
+        return _answer({"Err": f"a mistake in reflayer: {error!r}"}, status=500)
+
+
+async def _read_rest(content: StreamReader) -> None:
+    """Read what the client is still sending: Docker takes an answer before that for a failure."""
+    async for _ in content.iter_any():
+        pass
+
+
+def _answer(answer: Answer, status: int = 200) -> web.Response:
+    return web.Response(text=json.dumps(answer), status=status, content_type=_JSON)
+
+
+def _peer(http: web.Request) -> int:
+    """The process id of the client; 0 where it is of another namespace."""
+    assert http.transport is not None
+    connection = http.transport.get_extra_info("socket")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    process: int = _PEER.unpack(credentials)[0]
+    return process

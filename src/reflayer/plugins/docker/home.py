@@ -1,0 +1,151 @@
+"""The home that the daemon named: its driver, kept over a restart of this process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from reflayer.driver import Driver
+from reflayer.errors import OperationError, ReflayerError
+from reflayer.plugins.docker.request import InitRequest, RequestError
+from reflayer.plugins.docker.size import size_in_bytes
+
+if TYPE_CHECKING:
+    from reflayer.copy import Pool
+    from reflayer.plugins.options import DockerOptions
+
+_log = logging.getLogger("reflayer.docker")
+
+
+class NotInitialisedError(ReflayerError):
+    """A daemon asked for layers before it told where they are."""
+
+
+class Home:
+    """The driver of the daemon's home. A daemon names it once, with ``GraphDriver.Init``.
+
+    It does not do so again when only this process starts anew, so the request is kept in a file
+    beside the socket: there it is gone after a boot, as the daemon is.
+    """
+
+    def __init__(self, options: DockerOptions, pool: Pool) -> None:
+        """Without a driver yet."""
+        self._options = options
+        self._pool = pool
+        self._record = f"{options.socket}.init"
+        self._driver: Driver | None = None
+        self._daemon = 0  # its process id; 0 where nobody can tell
+
+    @property
+    def driver(self) -> Driver:
+        """The driver.
+
+        Raises:
+            NotInitialisedError: there is none yet.
+        """
+        if self._driver is None:
+            raise NotInitialisedError(
+                "no daemon has told where its layers are (GraphDriver.Init): restart the daemon"
+            )
+        return self._driver
+
+    def resume(self) -> None:
+        """Open the home that a process before this one was told, if any."""
+        try:
+            with open(self._record, "rb") as file:
+                daemon, _, body = file.read().partition(b"\n")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise OperationError.from_os_error(error, self._record.encode(), "read") from error
+        try:
+            self._open(InitRequest.parse(body), int(daemon))
+        except (ReflayerError, ValueError) as error:
+            # The daemon can still tell it anew, but not if this process does not start.
+            _log.error("%s: %s: restart the daemon", self._record, error)
+
+    def init(self, request: InitRequest, daemon: int) -> None:
+        """``GraphDriver.Init`` by the process ``daemon``: open its home, anew if it was open.
+
+        References begin at zero, as those of the daemon do.
+
+        Raises:
+            RequestError: an option is unknown, or another daemon that is alive has its home here.
+            ReflayerError: the home cannot be opened.
+        """
+        if (
+            self._driver is not None
+            and self._driver.home != os.path.realpath(request.home)
+            and self._daemon != daemon
+            and _is_alive(self._daemon)
+        ):
+            raise RequestError(
+                f"this plugin has the layers of the daemon with process id {self._daemon}, in "
+                f"{self._driver.home}: start another for {request.home}, at another socket"
+            )
+        self._open(request, daemon)
+        self._keep(request, daemon)
+
+    def cleanup(self) -> None:
+        """``GraphDriver.Cleanup``: the daemon ends, and will tell its home again.
+
+        Raises:
+            OperationError: the record of it cannot be removed.
+        """
+        self._driver = None
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(self._record)
+        except OSError as error:
+            raise OperationError.from_os_error(error, self._record.encode(), "unlink") from error
+
+    def count(self) -> int:
+        """How many layers there are, those of images and of containers.
+
+        Raises:
+            OperationError: the home cannot be read.
+        """
+        return 0 if self._driver is None else len(self._driver.list())
+
+    def _open(self, request: InitRequest, daemon: int) -> None:
+        size = None
+        for option in request.options:
+            name, equals, value = option.partition("=")
+            if not equals:
+                raise RequestError(f"storage option {option!r} is not NAME=VALUE")
+            if name.strip().lower() != "size":
+                raise RequestError(f"unknown option {name.strip()} for reflayer")
+            size = size_in_bytes(value.strip())
+        self._driver = Driver(
+            request.home,
+            method=self._options.method,
+            workers=self._options.workers,
+            pool=self._pool,
+        )
+        self._daemon = daemon
+
+    def _keep(self, request: InitRequest, daemon: int) -> None:
+        body = {
+            "Home": request.home,
+            "Opts": request.options,
+            "UIDMaps": [ids._asdict() for ids in request.uid_maps],
+            "GIDMaps": [ids._asdict() for ids in request.gid_maps],
+        }
+        new = f"{self._record}.new"
+        try:
+            with open(new, "w", opener=_for_root, encoding="utf-8") as file:
+                file.write(f"{daemon}\n{json.dumps(body)}")
+            os.rename(new, self._record)
+        except OSError as error:
+            raise OperationError.from_os_error(error, self._record.encode(), "write") from error
+
+
+def _for_root(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _is_alive(process: int) -> bool:
+    return process != 0 and os.path.exists(f"/proc/{process}")

@@ -1,0 +1,135 @@
+"""What Docker asks: the JSON of its requests as values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from reflayer.errors import ReflayerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self
+
+Value = TypeVar("Value")
+
+
+class RequestError(ReflayerError):
+    """A request is not as the protocol has it, or an option in it is none of ours."""
+
+
+class IdRange(NamedTuple):
+    """So many ids in a row of a container's user namespace, and where they begin on the host."""
+
+    container_id: int
+    host_id: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRequest:
+    """A request about a layer.
+
+    Attributes:
+        id: the layer; empty where the request is about none.
+        parent: the layer that it was or is to be cloned from; None for none.
+        mount_label: the SELinux label of what a container sees; empty for none.
+        options: Docker's ``--storage-opt``, by name.
+    """
+
+    id: str
+    parent: str | None
+    mount_label: str
+    options: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """The request in ``body``.
+
+        Raises:
+            RequestError: it is none.
+        """
+        document = _document(body)
+        options = _member(document, "StorageOpt", dict, {})
+        if not all(isinstance(value, str) for value in options.values()):
+            raise RequestError("StorageOpt: not all its values are strings")
+        return cls(
+            id=_member(document, "ID", str, ""),
+            parent=_member(document, "Parent", str, "") or None,
+            mount_label=_member(document, "MountLabel", str, ""),
+            options=options,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class InitRequest:
+    """What a daemon tells once, as it starts.
+
+    Attributes:
+        home: the folder for the layers, absolute.
+        options: the daemon's ``--storage-opt``, each ``NAME=VALUE``.
+        uid_maps: the user ids of ``--userns-remap``; empty without it.
+        gid_maps: the same of the groups.
+    """
+
+    home: str
+    options: tuple[str, ...]
+    uid_maps: tuple[IdRange, ...]
+    gid_maps: tuple[IdRange, ...]
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """The request in ``body``.
+
+        Raises:
+            RequestError: it is none.
+        """
+        document = _document(body)
+        home = _member(document, "Home", str, "")
+        if not home.startswith("/") or not _is_path(home):
+            raise RequestError(f"Home: {home!r} is no absolute path")
+        options = _member(document, "Opts", list, [])
+        if not all(isinstance(option, str) for option in options):
+            raise RequestError("Opts: not all of them are strings")
+        return cls(home, tuple(options), _ranges(document, "UIDMaps"), _ranges(document, "GIDMaps"))
+
+
+def _document(body: bytes) -> dict[str, object]:
+    if not body.strip():
+        return {}
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"the request is no JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise RequestError("the request is no JSON object")
+    return document
+
+
+def _member(document: Mapping[str, object], name: str, kind: type[Value], absent: Value) -> Value:
+    value = document.get(name)
+    if value is None:  # Go writes null for what is empty
+        return absent
+    if not isinstance(value, kind):
+        raise RequestError(f"{name}: {kind.__name__} expected, not {type(value).__name__}")
+    return value
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, as "\ud800"
+        return False
+
+
+def _ranges(document: Mapping[str, object], name: str) -> tuple[IdRange, ...]:
+    return tuple(_range(item, name) for item in _member(document, name, list, []))
+
+
+def _range(item: object, name: str) -> IdRange:
+    numbers = [item.get(field) for field in IdRange._fields] if isinstance(item, dict) else []
+    whole = [number for number in numbers if type(number) is int and 0 <= number < 1 << 32]
+    if len(whole) != len(IdRange._fields):
+        raise RequestError(f"{name}: {item!r} is no range of ids")
+    return IdRange(*whole)
