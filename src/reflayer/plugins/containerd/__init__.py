@@ -1,0 +1,21 @@
+"""containerd's snapshotter protocol: a proxy snapshotter for containerd, BuildKit and Kubernetes.
+
+The service ``containerd.services.snapshots.v1.Snapshots`` over gRPC on a Unix socket.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reflayer.plugins.containerd.server import ContainerdService
+
+if TYPE_CHECKING:
+    from reflayer.plugins.metrics import Metrics
+    from reflayer.plugins.options import ContainerdOptions
+    from reflayer.plugins.service import Service
+    from reflayer.plugins.work import Work
+
+
+def service(options: ContainerdOptions, work: Work, metrics: Metrics) -> Service:
+    """The snapshotter of the home that ``options`` name."""
+    return ContainerdService(options, work, metrics)

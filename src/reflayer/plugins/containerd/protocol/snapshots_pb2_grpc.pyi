@@ -1,0 +1,16 @@
+from typing import Any, Protocol
+
+import grpc
+
+class SnapshotsStub:
+    def __init__(self, channel: grpc.Channel | grpc.aio.Channel) -> None: ...
+    def __getattr__(self, name: str) -> Any: ...
+
+class SnapshotsServicer: ...
+
+class _Server(Protocol):
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Any) -> None: ...
+
+def add_SnapshotsServicer_to_server(  # noqa: N802
+    servicer: object, server: _Server
+) -> None: ...

@@ -1,0 +1,50 @@
+"""One snapshot, as it is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Kind(IntEnum):
+    """What a snapshot is, by the numbers of the protocol."""
+
+    VIEW = 1
+    ACTIVE = 2
+    COMMITTED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One snapshot.
+
+    Attributes:
+        name: its name, of a committed one, or its key; the client's namespace is part of it.
+        parent: the name of the committed one that it was made from, or empty.
+        kind: what it is.
+        folder: the id of its layer in the driver; of a view of a parent, the parent's.
+        created: nanoseconds since 1970; of a committed one, when it was committed.
+        updated: nanoseconds since 1970, when its labels were last changed.
+        labels: by name; none is empty.
+        size: bytes on disk that it takes itself, counted when it was committed.
+        inodes: the same for inodes.
+    """
+
+    name: str
+    parent: str
+    kind: Kind
+    folder: str
+    created: int
+    updated: int
+    labels: Mapping[str, str]
+    size: int = 0
+    inodes: int = 0
+
+
+def kept_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """``labels`` without the empty ones, which containerd does not keep."""
+    return {name: value for name, value in labels.items() if value}

@@ -1,0 +1,302 @@
+"""containerd's snapshotter: its operations and rules, on the driver and the records.
+
+The rules are those of containerd's ``snapshots.Snapshotter`` as its own ones keep them. Names are
+taken as they come: containerd and BuildKit put their namespace and a number before each. They ask
+without a namespace for all that there is when they collect garbage, so a namespace of its own kind
+here would hide from them what they have to remove.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from reflayer.driver.trash import empty_trash
+from reflayer.errors import LayerError
+from reflayer.plugins.containerd.filters import parse_filters
+from reflayer.plugins.containerd.folders import has_own_folder
+from reflayer.plugins.containerd.refusals import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+)
+from reflayer.plugins.containerd.snapshot import Kind, Snapshot, kept_labels
+from reflayer.plugins.containerd.turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from reflayer.driver import Driver
+    from reflayer.plugins.containerd.records import Records
+    from reflayer.plugins.metrics import Metrics
+    from reflayer.plugins.work import Work
+
+    Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """What a client has to bind-mount: a folder's path, and whether only to read it."""
+
+    source: str
+    read_only: bool
+
+
+class Snapshotter:
+    """The snapshots of one home; for one event loop."""
+
+    def __init__(self, driver: Driver, records: Records, work: Work, metrics: Metrics) -> None:
+        self._driver = driver
+        self._records = records
+        self._work = work
+        self._metrics = metrics
+        self._turns = Turns()
+        self._children_to_be: Counter[str] = Counter()
+
+    async def prepare(self, key: str, parent: str, labels: Mapping[str, str]) -> Mount:
+        """Make an active snapshot: a clone of ``parent``, or an empty folder where that is empty.
+
+        If this is cancelled, nothing of it is left.
+
+        Raises:
+            InvalidArgumentError: ``key`` is empty, or ``parent`` is not a committed snapshot.
+            NotFoundError: there is no ``parent``.
+            AlreadyExistsError: a snapshot is called ``key`` already.
+            ReflayerError: it cannot be made.
+        """
+        return await self._create(Kind.ACTIVE, key, parent, labels)
+
+    async def view(self, key: str, parent: str, labels: Mapping[str, str]) -> Mount:
+        """Make a view: ``parent`` itself, read-only, or an empty folder where that is empty.
+
+        Raises:
+            ReflayerError: as ``prepare`` does.
+        """
+        return await self._create(Kind.VIEW, key, parent, labels)
+
+    def mounts(self, key: str) -> Mount:
+        """What to mount for the active snapshot or view ``key``.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            FailedPreconditionError: it is a committed one.
+        """
+        snapshot = self._records.get(key)
+        if snapshot.kind is Kind.COMMITTED:
+            raise FailedPreconditionError(
+                f"snapshot {key} is committed: it is not active or a view"
+            )
+        return self._mount(snapshot)
+
+    async def commit(self, name: str, key: str, labels: Mapping[str, str]) -> None:
+        """Make the active snapshot ``key`` the committed one ``name``, on the disk.
+
+        Raises:
+            InvalidArgumentError: ``name`` is empty.
+            NotFoundError: there is no ``key``.
+            AlreadyExistsError: a snapshot is called ``name`` already.
+            FailedPreconditionError: ``key`` is not active.
+            ReflayerError: it cannot be written out or recorded.
+        """
+        if not name:
+            raise InvalidArgumentError("a committed snapshot needs a name")
+        async with self._turns.of(name, key):
+            active = self._records.get(key)
+            if self._records.find(name) is not None:
+                raise AlreadyExistsError(f"committed snapshot {name} exists already")
+            if active.kind is not Kind.ACTIVE:
+                raise FailedPreconditionError(f"snapshot {key} is not active")
+            parent = self._parent_folder(active)
+            await self._work.run(self._commit, active, parent, name, kept_labels(labels))
+
+    async def remove(self, key: str) -> None:
+        """Remove a snapshot; what it takes on the disk is deleted after that.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            FailedPreconditionError: it is the parent of another.
+            ReflayerError: it cannot be removed.
+        """
+        async with self._turns.of(key):
+            snapshot = self._records.get(key)
+            if self._children_to_be[key]:
+                raise FailedPreconditionError(f"cannot remove snapshot {key}: it is being cloned")
+            await self._work.run(self._remove, snapshot)
+
+    def stat(self, key: str) -> Snapshot:
+        """The snapshot of this name.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return self._records.get(key)
+
+    async def update(self, name: str, labels: Mapping[str, str], paths: Sequence[str]) -> Snapshot:
+        """Change labels, and nothing else.
+
+        Args:
+            name: the snapshot's.
+            labels: the new ones.
+            paths: ``labels`` for all of them, ``labels.KEY`` for one; none is the same as all.
+
+        Raises:
+            NotFoundError: there is no snapshot of that name.
+            InvalidArgumentError: another field was to be changed.
+        """
+        async with self._turns.of(name):
+            snapshot = self._records.get(name)
+            changed = replace(
+                snapshot,
+                labels=_changed(name, snapshot.labels, labels, paths or ["labels"]),
+                updated=time.time_ns(),
+            )
+            await self._work.run(self._records.update, changed)
+            return changed
+
+    def walk(self, filters: Sequence[str]) -> Iterator[Snapshot]:
+        """All snapshots that one of ``filters`` matches; without any, all there are.
+
+        Raises:
+            InvalidArgumentError: one of them is no filter.
+        """
+        wanted = parse_filters(filters)
+        return filter(wanted.match, self._records.all())
+
+    async def usage(self, key: str) -> tuple[int, int]:
+        """The bytes and inodes that a snapshot takes itself.
+
+        Those of an active one are counted now, those of a committed one were when it was committed.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ReflayerError: they cannot be counted.
+        """
+        snapshot = self._records.get(key)
+        if snapshot.kind is not Kind.ACTIVE:
+            return snapshot.size, snapshot.inodes
+        parent = self._parent_folder(snapshot)
+        try:
+            return await self._work.run(self._usage, snapshot.folder, parent)
+        except LayerError:
+            self._records.get(key)  # it was removed meanwhile, which is the better answer
+            raise
+
+    async def cleanup(self) -> None:
+        """Delete what removed snapshots have left, unless another process is at it.
+
+        Raises:
+            OperationError: something cannot be deleted.
+        """
+        await self._work.run(empty_trash, self._driver.home)
+
+    async def _create(self, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> Mount:
+        if not key:
+            raise InvalidArgumentError("a snapshot needs a key")
+        async with self._turns.of(key):
+            source = self._committed(parent) if parent else None
+            if self._records.find(key) is not None:
+                raise AlreadyExistsError(f"snapshot {key} exists already")
+            now = time.time_ns()
+            snapshot = Snapshot(
+                key, parent, kind, os.urandom(16).hex(), now, now, kept_labels(labels)
+            )
+            if source is not None and kind is Kind.VIEW:
+                snapshot = replace(snapshot, folder=source.folder)
+            self._children_to_be[parent] += 1
+            try:
+                await self._made(snapshot, source)
+            except asyncio.CancelledError:
+                # The last moment to be cancelled in was over: it is there, but nobody knows.
+                if self._records.find(key) is not None:
+                    await self._work.run(self._remove, snapshot)
+                raise
+            except LayerError:
+                if parent:
+                    self._committed(parent)  # it was removed meanwhile, which is the better answer
+                raise
+            finally:
+                self._children_to_be[parent] -= 1
+                if not self._children_to_be[parent]:
+                    del self._children_to_be[parent]
+            return self._mount(snapshot)
+
+    async def _made(self, snapshot: Snapshot, source: Snapshot | None) -> None:
+        """Make its folder where it has one of its own, then record it."""
+        if not has_own_folder(snapshot):
+            await self._work.run(self._records.add, snapshot)
+        elif source is None:
+            await self._work.run(self._make, snapshot, None, _unheard)
+        else:
+            folder = source.folder
+            await self._work.copy(lambda progress: self._make(snapshot, folder, progress))
+
+    def _make(self, snapshot: Snapshot, parent: str | None, progress: Progress) -> None:
+        report = self._driver.create_read_write(snapshot.folder, parent, progress=progress)
+        try:
+            progress(0, 0)
+            self._records.add(snapshot)
+        except BaseException:
+            self._driver.remove(snapshot.folder, wait=False)
+            raise
+        self._metrics.copied(report)
+
+    def _commit(
+        self, active: Snapshot, parent: str | None, name: str, labels: Mapping[str, str]
+    ) -> None:
+        self._driver.sync(active.folder)
+        size, inodes = self._usage(active.folder, parent)
+        now = time.time_ns()
+        committed = Snapshot(
+            name, active.parent, Kind.COMMITTED, active.folder, now, now, labels, size, inodes
+        )
+        self._records.commit(active.name, committed)
+
+    def _remove(self, snapshot: Snapshot) -> None:
+        with self._records.removing(snapshot.name):
+            if has_own_folder(snapshot):
+                self._driver.remove(snapshot.folder, wait=False)
+
+    def _usage(self, folder: str, parent: str | None) -> tuple[int, int]:
+        usage = self._driver.usage(folder, parent)
+        return usage.bytes, usage.inodes
+
+    def _committed(self, parent: str) -> Snapshot:
+        source = self._records.find(parent)
+        if source is None:
+            raise NotFoundError(f"parent {parent} does not exist")
+        if source.kind is not Kind.COMMITTED:
+            raise InvalidArgumentError(f"parent {parent} is not a committed snapshot")
+        return source
+
+    def _parent_folder(self, snapshot: Snapshot) -> str | None:
+        parent = self._records.find(snapshot.parent) if snapshot.parent else None
+        return None if parent is None else parent.folder
+
+    def _mount(self, snapshot: Snapshot) -> Mount:
+        return Mount(self._driver.path(snapshot.folder), snapshot.kind is Kind.VIEW)
+
+
+def _changed(
+    name: str, old: Mapping[str, str], new: Mapping[str, str], paths: Sequence[str]
+) -> dict[str, str]:
+    labels = dict(old)
+    for path in paths:
+        if path == "labels":
+            labels = dict(new)
+        elif path.startswith("labels."):
+            label = path.removeprefix("labels.")
+            labels[label] = new.get(label, "")
+        else:
+            raise InvalidArgumentError(
+                f"cannot update {path!r} of snapshot {name}: only its labels"
+            )
+    return kept_labels(labels)
+
+
+def _unheard(_entries: int, _bytes: int) -> None:
+    pass
