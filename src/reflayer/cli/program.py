@@ -26,6 +26,7 @@ COMMANDS = {
     "images": "list the images",
     "rmi": "remove images",
     "containerd-config": "print what containerd, BuildKit and Docker have to be told to use it",
+    "df": "show what containers and images really take, and what rm would give back",
     "copy": "make one folder the same tree as another",
     "doctor": "tell what a folder's file system can do, and what to change",
     "serve": "keep the layers of Docker or containerd, as their plugin",
@@ -43,6 +44,7 @@ Container layers as plain directories, cloned in the kernel.
   reflayer create oci:DIR:TAG      a container's root file system from an image
   reflayer ps, path, rm            what there is, where it is, and away with it
   reflayer diff, export            what changed in a container; all of it as a tar
+  reflayer df                      how much disk each really takes, sharing counted
   reflayer copy SRC DST            the copy alone: one tree the same as another
   reflayer doctor DIR              what that folder's file system can do
 """

@@ -10,7 +10,13 @@ from contextlib import ExitStack, contextmanager
 Report = Callable[[str, int, int | None], None]
 """What the bars are told: a stage, how much of it is done and, where it is known, of how much."""
 
-_LABELS = {"fetch": "fetching", "unpack": "unpacking", "clone": "cloning", "pack": "packing"}
+_LABELS = {
+    "fetch": "fetching",
+    "unpack": "unpacking",
+    "clone": "cloning",
+    "pack": "packing",
+    "measure": "measuring",
+}
 _IN_BYTES = ("fetch", "unpack", "pack")
 
 

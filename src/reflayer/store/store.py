@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reflayer.store.bring import Brought
     from reflayer.store.records import StoredImage
     from reflayer.store.unpack import Progress
+    from reflayer.store.usage import Usage
 
 
 class Store:
@@ -206,6 +207,23 @@ class Store:
 
         with self._parts.database.reading() as db:
             return images(db)
+
+    def usage(self, *names: str, progress: Progress | None = None) -> Usage:
+        """What containers and images take on disk, and what their removal would give back.
+
+        Every file is looked at; what is not written yet is written first.
+
+        Args:
+            names: of containers and images, their ids, or the beginning of those; by default all.
+            progress: is told the stage ``measure`` and the entries that are done.
+
+        Raises:
+            StoreError: one of ``names`` is neither, or the beginning of several ids.
+            OperationError: something cannot be read for another reason than its permissions.
+        """
+        from reflayer.store.usage import usage
+
+        return usage(self._parts, names, progress)
 
     def remove_image(self, name: str, *, wait: bool = True) -> StoredImage | None:
         """Remove an image, or only one of its names where it has others.
