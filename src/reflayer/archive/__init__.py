@@ -10,8 +10,8 @@ from reflayer.lazy import on_first_use
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.archive.apply import AppliedLayer, apply_layer
-    from reflayer.archive.change import Change, changes
+    from reflayer.archive.apply import AppliedLayer, apply_layer, apply_stream
+    from reflayer.archive.change import Change, Usage, changed_size, changed_usage, changes
     from reflayer.archive.pack import Packing, pack_layer, pack_tree
     from reflayer.errors import ArchiveError
 
@@ -20,7 +20,11 @@ __all__ = [
     "ArchiveError",
     "Change",
     "Packing",
+    "Usage",
     "apply_layer",
+    "apply_stream",
+    "changed_size",
+    "changed_usage",
     "changes",
     "pack_layer",
     "pack_tree",
@@ -34,7 +38,11 @@ __getattr__ = on_first_use(
         "ArchiveError": "reflayer.errors",
         "Change": "reflayer.archive.change",
         "Packing": "reflayer.archive.pack",
+        "Usage": "reflayer.archive.change",
         "apply_layer": "reflayer.archive.apply",
+        "apply_stream": "reflayer.archive.apply",
+        "changed_size": "reflayer.archive.change",
+        "changed_usage": "reflayer.archive.change",
         "changes": "reflayer.archive.change",
         "pack_layer": "reflayer.archive.pack",
         "pack_tree": "reflayer.archive.pack",

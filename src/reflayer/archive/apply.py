@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from reflayer.archive.blob import Blob, digest_of, hash_for
 from reflayer.archive.compression import PlainReader
@@ -71,38 +71,76 @@ def apply_layer(
         OperationError: the system could not do what the archive asks for; for want of space, say.
         ValueError: ``ownership`` is neither.
     """
-    if ownership not in ("keep", "ignore"):
-        raise ValueError(f"ownership is keep or ignore, not {ownership!r}")
-    compressed = Blob(blob, hash_for(digest), size)
+    whole = hash_for(digest)
     plain = hash_for(diff_id)
+    compressed = Blob(blob, whole, size)
     reader = PlainReader(compressed)
     # The digest of a plain tar is its diff id, and need not be made twice.
-    is_one = reader.compression == "none" and compressed.hash.name == plain.name
+    is_one = reader.compression == "none" and whole.name == plain.name
+    ahead = ReadAhead(reader, None if is_one else plain)
+    applied = _apply(root, compressed, ahead, ownership, progress)
+    if size is not None and compressed.count != size:
+        raise ArchiveError(f"the blob has {compressed.count} bytes but should have {size}")
+    return AppliedLayer(
+        digest=digest_of(whole, digest, "blob's digest"),
+        diff_id=digest_of(whole if is_one else plain, diff_id, "diff id"),
+        size=compressed.count,
+        plain_size=ahead.count,
+        entries=applied.entries,
+        skipped=applied.skipped,
+    )
+
+
+def apply_stream(
+    root: AnyPath,
+    stream: BinaryIO,
+    *,
+    ownership: str = "keep",
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """The same for a layer of which no digest is wanted; return the sum of its files' sizes.
+
+    It is what Docker tells of a layer: whole sizes of sparse files, nothing for further names.
+
+    Raises:
+        ArchiveError, OperationError, ValueError: as ``apply_layer`` does.
+    """
+    blob = Blob(stream, None, None)
+    return _apply(root, blob, ReadAhead(PlainReader(blob), None), ownership, progress).size
+
+
+class _Applied(NamedTuple):
+    entries: int
+    size: int
+    skipped: Mapping[str, int]
+
+
+def _apply(
+    root: AnyPath,
+    blob: Blob,
+    reading: ReadAhead,
+    ownership: str,
+    progress: Callable[[int], None] | None,
+) -> _Applied:
+    if ownership not in ("keep", "ignore"):
+        raise ValueError(f"ownership is keep or ignore, not {ownership!r}")
     path = os.fsencode(root)
     try:
         folders = Folders(path, ownership == "ignore")
     except OSError as error:
         raise OperationError.from_os_error(error, path, "open") from error
-    entries = 0
-    with folders, ReadAhead(reader, None if is_one else plain) as ahead:
-        chunks = _told(ahead, compressed, progress)
+    entries = size = 0
+    with folders, reading as ahead:
+        chunks = _told(ahead, blob, progress)
         stream = TarStream(chunks)
         layer = Layer(folders, stream)
         for entry in read_entries(stream):
             layer.apply(entry)
             entries += 1
+            size += entry.size if entry.sparse is None else entry.sparse.size
         for _ in chunks:
             pass  # what follows the end of the archive counts for the digests
-    if size is not None and compressed.count != size:
-        raise ArchiveError(f"the blob has {compressed.count} bytes but should have {size}")
-    return AppliedLayer(
-        digest=digest_of(compressed.hash, digest, "blob's digest"),
-        diff_id=digest_of(compressed.hash if is_one else plain, diff_id, "diff id"),
-        size=compressed.count,
-        plain_size=ahead.count,
-        entries=entries,
-        skipped=folders.metadata.skipped,
-    )
+    return _Applied(entries, size, folders.metadata.skipped)
 
 
 def _told(

@@ -30,14 +30,16 @@ class Blob(io.RawIOBase):
 
     Attributes:
         count: bytes read so far.
-        hash: of those bytes.
     """
 
-    def __init__(self, raw: BinaryIO, hashing: Hash, size: int | None) -> None:
-        """Read ``raw`` to its end, but no further than ``size`` bytes where that is promised."""
+    def __init__(self, raw: BinaryIO, hashing: Hash | None, size: int | None) -> None:
+        """Read ``raw`` to its end, but no further than ``size`` bytes where that is promised.
+
+        ``hashing`` gets every byte of it, where there is one.
+        """
         self.count = 0
         self._raw = raw
-        self.hash = hashing
+        self._hash = hashing
         self._size = size
         self._ahead = b""
 
@@ -75,7 +77,8 @@ class Blob(io.RawIOBase):
         self.count += len(data)
         if self._size is not None and self.count > self._size:
             raise ArchiveError(f"the blob is longer than the {self._size} bytes it should have")
-        self.hash.update(data)
+        if self._hash is not None:
+            self._hash.update(data)
         return data
 
 

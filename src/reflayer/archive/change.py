@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from reflayer.archive.walk import RELINKED, Walk
+from reflayer.archive.walk import DELETED, RELINKED, Walk
+from reflayer.copy.folder import identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reflayer.copy.paths import AnyPath
+
+
+_BLOCK = 512  # bytes: the unit of st_blocks, inode(7)
 
 
 class Change(NamedTuple):
@@ -23,6 +28,18 @@ class Change(NamedTuple):
 
     kind: str
     path: bytes
+
+
+class Usage(NamedTuple):
+    """What a tree takes.
+
+    Attributes:
+        bytes: that are allocated to its inodes' data.
+        inodes: how many it has, folders included.
+    """
+
+    bytes: int
+    inodes: int
 
 
 def changes(
@@ -46,3 +63,52 @@ def changes(
     for difference in Walk(os.fsencode(root), before, cloned):
         if difference.kind != RELINKED and (path := difference.folder.path(difference.name)):
             yield Change(difference.kind, b"/" + path)
+
+
+def changed_size(
+    root: AnyPath, parent: AnyPath | None = None, *, cloned: float | None = None
+) -> int:
+    """The bytes of all that ``changes`` tells as added or changed, but for folders.
+
+    What has several names counts once.
+
+    Raises:
+        OperationError: as ``changes`` does.
+    """
+    return sum(
+        status.st_size
+        for status in _changed_inodes(root, parent, cloned)
+        if not stat.S_ISDIR(status.st_mode)
+    )
+
+
+def changed_usage(
+    root: AnyPath, parent: AnyPath | None = None, *, cloned: float | None = None
+) -> Usage:
+    """What all that ``changes`` tells as added or changed takes, and the folders that it is in.
+
+    Raises:
+        OperationError: as ``changes`` does.
+    """
+    blocks = inodes = 0
+    for status in _changed_inodes(root, parent, cloned):
+        blocks += status.st_blocks
+        inodes += 1
+    return Usage(blocks * _BLOCK, inodes)
+
+
+def _changed_inodes(
+    root: AnyPath, parent: AnyPath | None, cloned: float | None
+) -> Iterator[os.stat_result]:
+    before = None if parent is None else os.fsencode(parent)
+    seen = set()
+    for difference in Walk(os.fsencode(root), before, cloned):
+        status = difference.status
+        if difference.kind in (DELETED, RELINKED) or difference.is_mount:
+            continue
+        if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+            key = identity(status)
+            if key in seen:
+                continue
+            seen.add(key)
+        yield status

@@ -179,12 +179,19 @@ class Walk:
     def _is_untouched(self, pair: Pair, status: os.stat_result, before: os.stat_result) -> bool:
         """Whether an entry needs no look inside: its inode was last changed by the cloning.
 
-        Whatever happens to an inode sets its ctime to the kernel's clock (inode(7)), which would
-        have to go back to the very moments of the cloning to deceive us. A folder that was moved
-        takes what is in it elsewhere without a trace on that, so the folders above count, too.
+        A folder that was moved takes what is in it elsewhere without a trace on that, so the
+        folders above count, too.
         """
-        settled = pair.is_settled and self._since <= status.st_ctime_ns < self._until
-        return settled or is_same_inode(status, before)
+        is_settled = pair.is_settled and self._is_settled(status, before)
+        return is_settled or is_same_inode(status, before)
+
+    def _is_settled(self, status: os.stat_result, before: os.stat_result) -> bool:
+        """Whether an inode was last changed by the cloning, and the one before before it.
+
+        Whatever happens to an inode sets its ctime to the kernel's clock (inode(7)), which would
+        have to go back to the very moments of the cloning to deceive us.
+        """
+        return before.st_ctime_ns < self._since <= status.st_ctime_ns < self._until
 
     def _is_changed(self, pair: Pair) -> bool:
         if pair.is_untouched:
@@ -209,10 +216,11 @@ class Walk:
                 os.close(new)
             raise self._failure(error, above, name, "open") from error
         pair = Pair(above, name, new, old, status, before if old >= 0 else None)
-        pair.is_settled = above.is_settled and self._since <= status.st_ctime_ns < self._until
         pair.is_added = before is None
-        if before is not None and is_same_status(status, before):
-            pair.is_untouched = self._is_untouched(above, status, before)
+        if before is not None:
+            pair.is_settled = above.is_settled and self._is_settled(status, before)
+            if is_same_status(status, before):
+                pair.is_untouched = self._is_untouched(above, status, before)
         self._stack.append(pair)
         if len(self._stack) > _OPEN_LEVELS + 1:  # the root stays open
             self._stack[-_OPEN_LEVELS].close()

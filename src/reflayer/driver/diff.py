@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from reflayer.errors import LayerError, OperationError
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-    from reflayer.archive import Change
+    from reflayer.archive import Change, Usage
     from reflayer.driver.driver import Driver
 
 Item = TypeVar("Item")
@@ -24,7 +25,7 @@ def layer_changes(
     """What ``Driver.changes`` returns."""
     from reflayer.archive import changes
 
-    root, before = _paths(driver, id, parent)
+    root, before, cloned = _trees(driver, id, parent, cloned)
     return _while_there(driver, id, parent, changes(root, before, cloned=cloned))
 
 
@@ -34,24 +35,55 @@ def layer_diff(
     """What ``Driver.diff`` returns."""
     from reflayer.archive import pack_layer
 
-    root, before = _paths(driver, id, parent)
+    root, before, cloned = _trees(driver, id, parent, cloned)
     chunks = _while_there(driver, id, parent, pack_layer(root, before, cloned=cloned))
     return io.BufferedReader(_Stream(chunks))
 
 
-def _paths(driver: Driver, id: str, parent: str | None) -> tuple[str, str | None]:
-    return driver.path(id), None if parent is None else driver.path(parent)
+def layer_size(driver: Driver, id: str, parent: str | None) -> int:
+    """What ``Driver.diff_size`` returns."""
+    from reflayer.archive import changed_size
+
+    root, before, cloned = _trees(driver, id, parent, None)
+    with _staying(driver, id, parent):
+        return changed_size(root, before, cloned=cloned)
+
+
+def layer_usage(driver: Driver, id: str, parent: str | None) -> Usage:
+    """What ``Driver.usage`` returns; without a parent, of all that is in the layer."""
+    from reflayer.archive import changed_usage
+
+    root, before, cloned = _trees(driver, id, parent, None)
+    with _staying(driver, id, parent):
+        return changed_usage(root, before, cloned=cloned)
+
+
+def _trees(
+    driver: Driver, id: str, parent: str | None, cloned: float | None
+) -> tuple[str, str | None, float | None]:
+    """Both paths, and when one was cloned from the other."""
+    root = driver.path(id)
+    if parent is None:
+        return root, None, None
+    before = driver.path(parent)
+    return root, before, driver.cloned(id, parent) if cloned is None else cloned
 
 
 def _while_there(
     driver: Driver, id: str, parent: str | None, items: Iterable[Item]
 ) -> Generator[Item, None, None]:
-    """The items, and at their end or failure an error if one of the layers was removed meanwhile.
+    with _staying(driver, id, parent):
+        yield from items
+
+
+@contextmanager
+def _staying(driver: Driver, id: str, parent: str | None) -> Iterator[None]:
+    """At the block's end or failure an error if one of the layers was removed meanwhile.
 
     Its own deletion may have emptied folders before they were read.
     """
     try:
-        yield from items
+        yield
     except OperationError as error:
         _check(driver, id, parent, error)
         raise

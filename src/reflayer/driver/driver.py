@@ -5,11 +5,14 @@ from __future__ import annotations
 import _thread
 import os
 from contextlib import contextmanager
+from functools import cached_property
 
 from reflayer.driver.behind import delete_behind
-from reflayer.driver.builds import building, publish, taken
-from reflayer.driver.clone import METHODS, clone_layer, empty_layer
-from reflayer.driver.home import BUILDS, LAYERS, make_home
+from reflayer.driver.builds import taken
+from reflayer.driver.clone import METHODS
+from reflayer.driver.cloned import cloned_at, forget
+from reflayer.driver.home import LAYERS, make_home
+from reflayer.driver.making import Making, making
 from reflayer.driver.names import checked_id, is_id
 from reflayer.driver.sweep import sweep
 from reflayer.driver.trash import delete_trash, discard, holds_trash
@@ -19,8 +22,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from io import BufferedReader
+    from typing import BinaryIO
 
-    from reflayer.archive import Change
+    from reflayer.archive import Change, Usage
     from reflayer.copy import CopyReport, Pool
     from reflayer.copy.paths import AnyPath
 
@@ -63,10 +67,7 @@ class Driver:
         if method not in METHODS:
             raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
         self.home = os.path.realpath(os.fsdecode(home))
-        self._method = method
-        self._ownership = ownership
-        self._workers = workers
-        self._pool = pool
+        self._making = Making(self.home, method, ownership, workers, pool)
         self._lock = _thread.allocate_lock()
         self._references: dict[str, int] = {}
         make_home(self.home)
@@ -188,6 +189,7 @@ class Driver:
         """
         if not self.exists(id):
             return
+        forget(self.home, id)
         trash = discard(self._layer(id), self.home)
         if trash is not None and wait:
             delete_trash(trash, wait=True)
@@ -203,7 +205,8 @@ class Driver:
             id: the layer.
             parent: the layer that it was cloned from; None for an empty one.
             cloned: when the clone was complete, in seconds since the epoch by this machine's clock:
-                what was not touched since need not be compared closely.
+                what was not touched since need not be compared closely. By default what the driver
+                has noted itself.
 
         Raises:
             LayerError: one of them is not there, or was removed meanwhile.
@@ -226,6 +229,85 @@ class Driver:
 
         return layer_diff(self, id, parent, cloned)
 
+    def diff_size(self, id: str, parent: str | None = None) -> int:
+        """The bytes of the files that are different in layer ``id`` from ``parent``, as in Docker.
+
+        Each file's size counts, holes too, but once for all of its names; deletions do not.
+
+        Raises:
+            LayerError, OperationError: as ``changes`` does.
+        """
+        from reflayer.driver.diff import layer_size
+
+        return layer_size(self, id, parent)
+
+    def usage(self, id: str, parent: str | None = None) -> Usage:
+        """What layer ``id`` takes itself, as far as the method of the home's clones tells that.
+
+        Where clones share their parents' blocks that is what is different from ``parent``, else all
+        of it.
+
+        Raises:
+            LayerError, OperationError: as ``changes`` does.
+        """
+        from reflayer.driver.diff import layer_usage
+
+        return layer_usage(self, id, parent if self._shares_blocks else None)
+
+    def apply(
+        self, id: str, stream: BinaryIO, *, progress: Callable[[int], None] | None = None
+    ) -> int:
+        """Apply the layer archive ``stream`` to layer ``id``, and write it out to disk.
+
+        Until that is done the layer is not there, and after a failure or crash it is no more.
+
+        Args:
+            id: the layer: a clone of the one below that the archive is made for, or an empty one.
+            stream: a tar, plain or compressed as ``apply_layer`` takes it, read to its end.
+            progress: called now and then with the bytes read so far; what it raises ends the work.
+
+        Returns:
+            The sum of the sizes of all files in the archive, as Docker tells it.
+
+        Raises:
+            LayerError: there is no such layer, or it is no id.
+            ArchiveError: the archive is damaged or asks for what cannot be.
+            OperationError: the system could not do it.
+        """
+        from reflayer.driver.apply import apply_to_layer
+
+        how = self._making
+        return apply_to_layer(
+            self.home, checked_id(id), stream, ownership=how.ownership, progress=progress
+        )
+
+    def sync(self, id: str) -> None:
+        """Write out to disk layer ``id``, which others have filled by its path.
+
+        Raises:
+            LayerError: there is no such layer, or it is no id.
+            OperationError: something could not be written.
+        """
+        from reflayer.driver.durable import open_folder, write_out
+
+        path = self.path(id)
+        folder = open_folder(path)
+        try:
+            write_out(folder, path)
+        finally:
+            os.close(folder)
+
+    def cloned(self, id: str, parent: str) -> float | None:
+        """When layer ``id`` was a complete clone of ``parent``, in seconds since the epoch.
+
+        None where that is not known, or does not tell what was touched since then.
+
+        Raises:
+            LayerError: there is no layer ``id``, or one of them is no id.
+            OperationError: it cannot be found out.
+        """
+        return cloned_at(self.home, id, self.path(id), checked_id(parent))
+
     def status(self) -> dict[str, str]:
         """What Docker shows of a driver; the method that a clone takes is found out by trying.
 
@@ -234,20 +316,9 @@ class Driver:
         Raises:
             OperationError: nothing can be made in the home.
         """
-        from reflayer.driver.trial import SHARING, best_method
-        from reflayer.linux.statfs import file_system_name
+        from reflayer.driver.trial import status
 
-        builds = f"{self.home}/{BUILDS}"
-        folder = _open_folder(builds)
-        try:
-            file_system = file_system_name(folder)
-        except OSError as error:
-            raise OperationError.from_os_error(error, os.fsencode(builds), "statfs") from error
-        finally:
-            os.close(folder)
-        method = best_method(builds) if self._method == "auto" else self._method
-        shared = str(method in SHARING).lower()
-        return {"Backing Filesystem": file_system, "Method": method, "Shared Blocks": shared}
+        return status(self.home, self._making.method)
 
     def metadata(self, id: str) -> dict[str, str]:
         """What Docker shows of layer ``id``: its ``Path``, and its ``References`` of this driver.
@@ -260,63 +331,21 @@ class Driver:
     def _layer(self, id: str) -> str:
         return f"{self.home}/{LAYERS}/{id}"
 
+    @cached_property
+    def _shares_blocks(self) -> bool:
+        return self.status()["Shared Blocks"] == "true"
+
     @contextmanager
     def _new(
         self, id: str, parent: str | None, progress: Progress | None, *, durable: bool
     ) -> Iterator[tuple[str, CopyReport | None]]:
-        """Make a folder for layer ``id``, let the block fill it, and publish it after that."""
         if self.exists(id):
             raise taken(id)
-        source = None if parent is None else self.path(parent)
-        with building(f"{self.home}/{BUILDS}", id) as path:
-            # Open from the start: syncfs(2) tells each open file the errors since it was opened.
-            folder = _open_folder(f"{self.home}/{LAYERS}")
-            try:
-                if source is None:
-                    empty_layer(path, self._method)
-                    report = None
-                else:
-                    report = clone_layer(
-                        source,
-                        path,
-                        method=self._method,
-                        ownership=self._ownership,
-                        workers=self._workers,
-                        pool=self._pool,
-                        progress=progress,
-                    )
-                yield path, report
-                if durable:
-                    _write_out(folder, path)
-                publish(path, self._layer(id))
-                if durable:
-                    _write_name(folder, self._layer(id))
-            finally:
-                os.close(folder)
+        if parent is not None:
+            self.path(parent)
+        with making(self._making, id, parent, progress, durable=durable) as made:
+            yield made
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir(follow_symlinks=False)
-
-
-def _open_folder(path: str) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "open") from error
-
-
-def _write_out(fd: int, path: str) -> None:
-    from reflayer.linux.syncfs import syncfs
-
-    try:
-        syncfs(fd)
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "syncfs") from error
-
-
-def _write_name(folder: int, path: str) -> None:
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "fsync") from error

@@ -16,6 +16,9 @@ BUILDS = "tmp"
 TRASH = "trash"
 """The folder of what is to be deleted."""
 
+CLONED = "cloned"
+"""The folder of the notes of when layers were cloned, in one for the machine's boot."""
+
 TRASH_LOCK = "trash.lock"
 """The file that is locked by the process which empties the trash."""
 

@@ -6,13 +6,31 @@ import os
 
 from reflayer.driver.builds import building
 from reflayer.driver.clone import make_folder
+from reflayer.driver.durable import open_folder
+from reflayer.driver.home import BUILDS
 from reflayer.driver.trash import delete
 from reflayer.errors import OperationError
+from reflayer.linux.statfs import file_system_name
 
 SHARING = frozenset({"snapshot", "reflink"})
 """The methods whose clones share the blocks of their parents."""
 
 _CONTENT = b"content\n" * 512  # one block: a smaller file might be kept without any
+
+
+def status(home: str, method: str) -> dict[str, str]:
+    """What ``Driver.status`` returns for a driver of ``method``."""
+    builds = f"{home}/{BUILDS}"
+    folder = open_folder(builds)
+    try:
+        file_system = file_system_name(folder)
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(builds), "statfs") from error
+    finally:
+        os.close(folder)
+    found = best_method(builds) if method == "auto" else method
+    shared = str(found in SHARING).lower()
+    return {"Backing Filesystem": file_system, "Method": found, "Shared Blocks": shared}
 
 
 def best_method(builds: str) -> str:

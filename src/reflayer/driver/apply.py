@@ -1,0 +1,47 @@
+"""A layer's archive applied to a layer that is there."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, BinaryIO
+
+from reflayer.archive import apply_stream
+from reflayer.driver.builds import building, publish
+from reflayer.driver.durable import open_folder, write_name, write_out
+from reflayer.driver.home import BUILDS, LAYERS
+from reflayer.errors import LayerError, OperationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def apply_to_layer(
+    home: str,
+    id: str,
+    stream: BinaryIO,
+    *,
+    ownership: str,
+    progress: Callable[[int], None] | None,
+) -> int:
+    """What ``Driver.apply`` does.
+
+    The layer goes back to where layers are built, and comes again when it is whole: so a crash or
+    failure amid the archive leaves none, as it leaves none of those that are being made.
+    """
+    layer = f"{home}/{LAYERS}/{id}"
+    with building(f"{home}/{BUILDS}", id) as path:
+        folder = open_folder(f"{home}/{LAYERS}")
+        try:
+            try:
+                os.rename(layer, path)
+            except FileNotFoundError as error:
+                raise LayerError(f"there is no layer {id}") from error
+            except OSError as error:
+                raise OperationError.from_os_error(error, os.fsencode(layer), "rename") from error
+            size = apply_stream(path, stream, ownership=ownership, progress=progress)
+            write_out(folder, path)
+            publish(path, layer)
+            write_name(folder, layer)
+        finally:
+            os.close(folder)
+    return size

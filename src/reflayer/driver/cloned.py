@@ -1,0 +1,165 @@
+"""When layers were cloned, noted so that what changed in them since is told without a close look.
+
+What a clone has made is as its parent was while its ctimes are of the time of the cloning, since
+nobody can set a ctime (inode(7)) but by setting the machine's clock. So a note holds in the boot
+that it was made in, while nobody has set the clock, for the inode and the parent that it names. One
+that is lost, or does not hold, costs a closer look and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from functools import cache
+
+from reflayer.driver.home import CLONED
+from reflayer.driver.trash import discard
+from reflayer.errors import OperationError
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random(4)
+_OWN_CLOCK = frozenset({"xfs", "btrfs", "ext4", "tmpfs", "bcachefs", "f2fs", "zfs"})  # no server's
+_STILL = 5_000_000  # nanoseconds: setting the clock by less deceives nobody (archive.walk: _TICK)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def note(home: str, path: str, parent: str) -> str | None:
+    """Note that the build ``path`` is a complete clone of layer ``parent`` by now.
+
+    Returns:
+        The note's path, for ``keep`` or ``drop``; None where times do not tell what was touched.
+
+    Raises:
+        OperationError: it cannot be written.
+    """
+    cloned = time.time_ns()
+    boot = _boot()
+    root = _root(path)
+    if boot is None or root is None:
+        return None
+    folder = f"{home}/{CLONED}/{boot}"
+    record = f"{folder}/{os.path.basename(path)}"
+    text = f"{root[0]} {root[1]} {cloned} {_clock_offset()} {parent}"
+    try:
+        try:
+            fd = os.open(record, _NEW, 0o600)
+        except FileNotFoundError:
+            _begin_boot(home, boot)
+            fd = os.open(record, _NEW, 0o600)
+        try:
+            os.write(fd, text.encode())
+        except OSError:
+            os.unlink(record)
+            raise
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(record), "write") from error
+    return record
+
+
+def keep(record: str, id: str) -> None:
+    """Let the note be that of layer ``id``, which has just become what it is about.
+
+    Raises:
+        OperationError: it cannot be renamed.
+    """
+    try:
+        os.rename(record, f"{os.path.dirname(record)}/{id}")
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(record), "rename") from error
+
+
+def drop(record: str) -> None:
+    """Take away a note or what is left of it: no layer has come of it, or it is no more.
+
+    Raises:
+        OperationError: it cannot be unlinked.
+    """
+    try:
+        os.unlink(record)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(record), "unlink") from error
+
+
+def forget(home: str, id: str) -> None:
+    """Take away the note of layer ``id``, if there is one, before the layer goes.
+
+    Raises:
+        OperationError: it cannot be unlinked.
+    """
+    boot = _boot()
+    if boot is not None:
+        drop(f"{home}/{CLONED}/{boot}/{id}")
+
+
+def cloned_at(home: str, id: str, path: str, parent: str) -> float | None:
+    """When the layer ``id`` at ``path`` was a complete clone of ``parent``, in seconds.
+
+    None where that is not known, or times do not tell what was touched since.
+
+    Raises:
+        OperationError: the note is there, and cannot be read.
+    """
+    boot = _boot()
+    if boot is None:
+        return None
+    record = f"{home}/{CLONED}/{boot}/{id}"
+    try:
+        with open(record) as file:
+            *numbers, noted = file.read().split(" ")
+        inode, birth, cloned, offset = map(int, numbers)
+    except (FileNotFoundError, ValueError):
+        return None
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(record), "read") from error
+    if noted != parent or abs(offset - _clock_offset()) > _STILL:
+        return None
+    return cloned / 1e9 if _root(path) == (inode, birth) else None
+
+
+def _begin_boot(home: str, boot: str) -> None:
+    """Make the folder for the notes of this boot; those of earlier ones hold no more."""
+    os.makedirs(f"{home}/{CLONED}/{boot}", 0o700, exist_ok=True)
+    for name in os.listdir(f"{home}/{CLONED}"):
+        if name != boot:
+            discard(f"{home}/{CLONED}/{name}", home)
+
+
+def _root(path: str) -> tuple[int, int] | None:
+    """Inode number and birth of the folder; None where they tell it not from every other."""
+    from reflayer.linux.statfs import file_system_name
+    from reflayer.linux.statx import birth_time
+
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            birth = birth_time(fd) if file_system_name(fd) in _OWN_CLOCK else None
+            return None if birth is None else (os.fstat(fd).st_ino, birth)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(path), "look at") from error
+
+
+@cache
+def _boot() -> str | None:
+    with suppress(OSError), open(_BOOT_ID) as file:  # there may be no proc(5)
+        return file.read().strip()
+    return None
+
+
+def _clock_offset() -> int:
+    """Nanoseconds from the clock that nobody can set to the one that stamps files.
+
+    Both are slewed together, so that only setting the clock changes it (clock_gettime(2)).
+    """
+    readings = []
+    for _ in range(3):  # the process may be interrupted between two of them
+        before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        now = time.time_ns()
+        after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        readings.append((after - before, now - before))
+    return min(readings)[1]

@@ -1,0 +1,240 @@
+"""When a layer was cloned is noted, and what changed since then is told right whatever happens."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reflayer import archive
+from reflayer.archive import same, walk
+from reflayer.driver import Driver, cloned
+from reflayer.errors import CopyError
+from tests.driver.layers import leftovers, make
+
+
+@pytest.fixture(params=["xfs", "ext4", "btrfs", "tmpfs"])
+def driver(
+    request: pytest.FixtureRequest,
+    place_on: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Driver:
+    """A driver that copies, with a filled layer and its clone, all made some ticks ago."""
+
+    def note(*arguments: str) -> str | None:
+        time.sleep(0.03)  # as if there had been more to clone
+        return cloned.note(*arguments)
+
+    monkeypatch.setattr("reflayer.driver.making.note", note)
+    driver = Driver(place_on(request.param), method="auto" if request.param == "xfs" else "range")
+    make(driver, "parent")
+    time.sleep(0.03)  # the kernel's own clock goes by ticks
+    driver.create_read_write("clone", "parent")
+    time.sleep(0.03)
+    return driver
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The names of the files that were looked into since."""
+    looked: list[bytes] = []
+    look = same.is_same_entry
+
+    def is_same_entry(name: bytes, *others: object) -> bool:
+        looked.append(name)
+        return look(name, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(walk, "is_same_entry", is_same_entry)
+    return looked
+
+
+def changes(driver: Driver, id: str = "clone", parent: str = "parent") -> list[tuple[str, bytes]]:
+    return [(change.kind, change.path) for change in driver.changes(id, parent)]
+
+
+def notes(driver: Driver) -> list[str]:
+    folders = Path(driver.home, "cloned").glob("*/*")
+    return sorted(path.name for path in folders)
+
+
+def write_unseen(path: Path) -> None:
+    """Change the content, and hide it as far as a program can."""
+    before = path.stat()
+    path.write_bytes(os.urandom(before.st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_clone_is_not_looked_into(driver: Driver, looks: list[bytes]) -> None:
+    assert changes(driver) == []
+    with driver.diff("clone", "parent") as stream:
+        assert stream.read() == bytes(1024)
+    assert looks == []
+
+
+def test_a_change_that_hides_is_told(driver: Driver) -> None:
+    write_unseen(Path(driver.path("clone"), "folder/file"))
+    assert ("C", b"/folder/file") in changes(driver)
+
+
+def test_a_parent_that_changes_afterwards_is_told(driver: Driver) -> None:
+    write_unseen(Path(driver.path("parent"), "folder/file"))
+    assert ("C", b"/folder/file") in changes(driver)
+    Path(driver.path("parent"), "folder").rename(Path(driver.path("parent"), "moved"))
+    told = changes(driver)
+    assert ("D", b"/moved") in told
+    assert ("A", b"/folder") in told
+
+
+def test_a_parent_that_was_filled_just_before_is_compared(driver: Driver) -> None:
+    # As Docker does: it writes into a clone by its path, and clones that.
+    write_unseen(Path(driver.path("clone"), "folder/file"))
+    driver.create_read_write("second", "clone")
+    assert changes(driver, "second", "clone") == []
+    assert ("C", b"/folder/file") in changes(driver, "second", "parent")
+
+
+def test_of_another_layer_than_the_parent_the_time_tells_nothing(driver: Driver) -> None:
+    make(driver, "other")
+    write_unseen(Path(driver.path("other"), "folder/file"))
+    assert driver.cloned("clone", "other") is None
+    assert ("C", b"/folder/file") in changes(driver, "clone", "other")
+
+
+def test_a_note_that_is_lost_costs_a_look_and_nothing_else(
+    driver: Driver, looks: list[bytes]
+) -> None:
+    (note,) = Path(driver.home, "cloned").glob("*/clone")
+    note.unlink()
+    assert changes(driver) == []
+    assert b"file" in looks
+
+
+@pytest.mark.parametrize("text", [b"", b"1 2 3", b"\xff", b"a b c d parent"])
+def test_a_note_that_is_damaged_costs_a_look_and_nothing_else(
+    driver: Driver, looks: list[bytes], text: bytes
+) -> None:
+    (note,) = Path(driver.home, "cloned").glob("*/clone")
+    note.write_bytes(text)
+    assert changes(driver) == []
+    assert b"file" in looks
+
+
+def test_a_note_goes_with_its_layer(driver: Driver) -> None:
+    assert notes(driver) == ["clone"]
+    driver.remove("clone")
+    assert notes(driver) == []
+
+
+def test_a_note_is_not_of_another_layer_that_got_the_name(driver: Driver) -> None:
+    (note,) = Path(driver.home, "cloned").glob("*/clone")
+    text = note.read_bytes()
+    driver.remove("clone")
+    driver.create_read_write("clone", "parent")
+    note.write_bytes(text)
+    assert driver.cloned("clone", "parent") is None
+
+
+def test_a_clone_that_fails_leaves_no_note(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise CopyError(b"somewhere", "publish", "it is forbidden")
+
+    monkeypatch.setattr("reflayer.driver.making.publish", fail)
+    with pytest.raises(CopyError, match="forbidden"):
+        driver.create_read_write("second", "parent")
+    assert notes(driver) == ["clone"]
+    assert leftovers(driver) == []
+
+
+def test_a_clock_that_was_set_is_not_believed(
+    driver: Driver, looks: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time_ns
+    monkeypatch.setattr("time.time_ns", lambda: now() - 50_000_000)
+    assert driver.cloned("clone", "parent") is None
+    assert changes(driver) == []
+    assert b"file" in looks
+
+
+def test_notes_of_an_earlier_boot_are_not_believed_and_cleared(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloned, "_boot", lambda: "another")
+    assert driver.cloned("clone", "parent") is None
+    driver.create_read_write("second", "parent")
+    assert notes(driver) == ["second"]
+    assert driver.cloned("second", "parent") is not None
+
+
+def test_where_the_boot_cannot_be_told_there_are_no_notes(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloned, "_boot", lambda: None)
+    driver.create_read_write("second", "parent")
+    assert driver.cloned("second", "parent") is None
+    driver.remove("second")
+    assert notes(driver) == ["clone"]
+
+
+def test_where_a_server_stamps_the_files_there_are_no_notes(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reflayer.linux.statfs.file_system_name", lambda _: "nfs")
+    driver.create_read_write("second", "parent")
+    assert notes(driver) == ["clone"]
+    assert driver.cloned("clone", "parent") is None
+
+
+def test_a_layer_that_an_archive_was_applied_to_keeps_the_time_of_its_clone(
+    driver: Driver, looks: list[bytes]
+) -> None:
+    write_unseen(Path(driver.path("clone"), "folder/file"))
+    with driver.diff("clone", "parent") as stream:
+        layer = stream.read()
+    driver.create_read_write("second", "parent")
+    time.sleep(0.03)
+    driver.apply("second", io.BytesIO(layer))
+    assert driver.cloned("second", "parent") is not None
+    looks.clear()
+    assert changes(driver, "second") == changes(driver)
+
+
+def _edits(dice: random.Random, root: Path) -> Iterator[None]:
+    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+    for path in dice.sample(files, min(3, len(files))):
+        match dice.randrange(4):
+            case 0:
+                write_unseen(path)
+            case 1:
+                path.unlink()
+            case 2:
+                path.rename(path.with_name(f"{path.name}-moved"))
+            case 3:
+                path.chmod(0o400)
+        yield
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_with_the_time_and_without_it_the_same_is_told(driver: Driver, seed: int) -> None:
+    dice = random.Random(seed)
+    with driver.build("base") as path:
+        for number in range(12):
+            folder = Path(path, str(dice.randrange(4)))
+            folder.mkdir(exist_ok=True)
+            (folder / f"{number}").write_bytes(b"content")
+    time.sleep(0.03)
+    driver.create_read_write("work", "base")
+    time.sleep(0.03 * dice.randrange(2))
+    for _ in _edits(dice, Path(driver.path("work"))):
+        pass
+    for _ in _edits(dice, Path(driver.path("base"))):
+        pass  # it must not happen, and is told all the same
+    told = changes(driver, "work", "base")
+    slow = archive.changes(driver.path("work"), driver.path("base"))
+    assert told == [(change.kind, change.path) for change in slow]
+    if seed < 2:
+        assert driver.cloned("work", "base") is not None
