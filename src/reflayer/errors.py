@@ -76,6 +76,10 @@ class ImageError(ReflayerError):
     """An image, its reference, manifest or content is not there or not right."""
 
 
+class RegistryError(ImageError):
+    """A registry cannot be reached, refuses, or answers what it should not."""
+
+
 class StoreError(ReflayerError):
     """The store refuses: a name is taken or unknown, something is in use, the schema is another."""
 

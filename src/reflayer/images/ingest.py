@@ -1,0 +1,119 @@
+"""Blobs that come from afar, in pieces: what a failed or killed fetch leaves is used by the next.
+
+Each is ``ingest/ALGORITHM-DIGITS`` in the folder of a ``Content`` until the whole image is there.
+Whoever writes one, or checks it, holds a lock (flock(2)) on it; complete ones anybody may read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from reflayer.images.digest import check_digest
+from reflayer.images.incoming import failing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from reflayer.images.content import Content
+
+_FOLDER = "ingest"
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_KEPT = 24 * 3600  # seconds after the last byte
+
+
+def ingest_path(content: Content, digest: str) -> str:
+    """Where a blob is while it comes in."""
+    return os.path.join(content.folder, _FOLDER, "-".join(check_digest(digest)))
+
+
+def open_ingest(content: Content, digest: str) -> int:
+    """Open the file that a blob is to come into, with what is there of it; made where it is not.
+
+    Raises:
+        OperationError: it cannot be.
+    """
+    path = ingest_path(content, digest)
+    with failing(content.path(digest), "write"):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        fd = os.open(path, _OPEN, 0o644)
+        os.utime(fd)
+        return fd
+
+
+@contextmanager
+def writing(fd: int, path: str, wait: Callable[[], None]) -> Iterator[bool]:
+    """Be the only one who writes to what ``open_ingest`` opened.
+
+    Args:
+        fd: what it returned.
+        path: of the file.
+        wait: waits a moment; called as long as another process writes to it.
+
+    Yields:
+        Whether the file is still at its path: otherwise it has become a blob, or was removed.
+    """
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            wait()
+    try:
+        yield _is_at(fd, path)
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def commit_ingest(content: Content, digest: str) -> None:
+    """Make a blob of what came in, which is complete, checked and written out.
+
+    Another process that has the same may have done so.
+
+    Raises:
+        OperationError: it cannot be.
+    """
+    path = content.path(digest)
+    with failing(path, "write"):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            os.rename(ingest_path(content, digest), path)
+        except FileNotFoundError:
+            if not content.has(digest):
+                raise
+
+
+def expire(content: Content) -> None:
+    """Remove what came in long ago and nobody has asked for since.
+
+    Raises:
+        OperationError: it cannot be.
+    """
+    folder = os.path.join(content.folder, _FOLDER)
+    with failing(folder, "clear"), suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            _expire(os.path.join(folder, name))
+
+
+def _expire(path: str) -> None:
+    with suppress(FileNotFoundError):
+        if time.time() - os.lstat(path).st_mtime < _KEPT:
+            return
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(path)
+        except BlockingIOError:
+            pass  # somebody is at it
+        finally:
+            os.close(fd)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,120 @@
+"""What a server answers: redirects followed, refusals in words, bodies within limits."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin
+
+from reflayer.errors import RegistryError, printable
+from reflayer.images.registry.retry import TemporaryError, seconds_to_wait
+from reflayer.images.registry.transport import origin_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import urllib3
+
+    from reflayer.images.registry.transport import Origin, Transport
+
+    Body = Callable[[], bytes | Iterable[bytes]]
+
+_MOST_REDIRECTS = 8
+_REDIRECTS = (301, 302, 303, 307, 308)
+_SAME_METHOD = (307, 308)
+_TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
+_LARGEST_ERROR = 64 << 10  # bytes
+_LONGEST_MESSAGE = 300  # characters
+
+
+def follow(
+    transport: Transport,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    authorization: str | None,
+    trusted: Origin,
+    body: Body | None = None,
+) -> urllib3.HTTPResponse:
+    """Send a request, and send it on where it is redirected to.
+
+    Args:
+        transport: sends it.
+        method: a redirect of one that changes something is followed only where it keeps the method.
+        url: where to.
+        headers: without ``Authorization``.
+        authorization: goes to ``trusted`` and to nobody else.
+        trusted: whom it is for.
+        body: makes it; once for each time that it is sent.
+
+    Raises:
+        RegistryError: the redirects are too many, or lead away from TLS; or there is no answer.
+    """
+    secure = trusted.scheme == "https" and transport.verify
+    for _ in range(_MOST_REDIRECTS):
+        origin = origin_of(url)
+        if secure and origin.scheme != "https":
+            raise RegistryError(f"{trusted.name}: redirects to plain HTTP at {origin.name}")
+        secret = {"Authorization": authorization} if authorization and origin == trusted else {}
+        response = transport.send(method, url, {**headers, **secret}, body() if body else None)
+        location = response.headers.get("Location")
+        if response.status not in _REDIRECTS or location is None:
+            return response
+        if method not in ("GET", "HEAD") and response.status not in _SAME_METHOD:
+            return response
+        transport.finish(response)
+        url = urljoin(url, location)
+    raise RegistryError(f"{trusted.name}: redirects more than {_MOST_REDIRECTS} times")
+
+
+def refuse_status(response: urllib3.HTTPResponse, host: str, what: str) -> None:
+    """Raise an error unless the answer is a success.
+
+    Args:
+        response: within ``Transport.answering``.
+        host: who answers.
+        what: is not possible then, in words.
+
+    Raises:
+        TemporaryError: it may be one later.
+        RegistryError: it will not.
+    """
+    if 200 <= response.status < 300:
+        return
+    reason = f"{host}: {what}: {_said(response)}"
+    if response.status in _TEMPORARY:
+        raise TemporaryError(reason, seconds_to_wait(response.headers.get("Retry-After")))
+    raise RegistryError(reason)
+
+
+def read_limited(response: urllib3.HTTPResponse, most: int, host: str) -> bytes:
+    """All of a body.
+
+    Raises:
+        RegistryError: it has more than ``most`` bytes.
+    """
+    claimed = response.headers.get("Content-Length", "")
+    if claimed.isdecimal() and int(claimed[:20]) > most:
+        raise RegistryError(f"{host}: answers with {claimed[:20]} bytes where {most} are the most")
+    data = response.read(most + 1)
+    if len(data) > most:
+        raise RegistryError(f"{host}: answers with more than {most} bytes")
+    return data
+
+
+def _said(response: urllib3.HTTPResponse) -> str:
+    """The status, and what a registry says of it (distribution-spec, "Error Codes")."""
+    try:
+        status = f"{response.status} {HTTPStatus(response.status).phrase}"
+    except ValueError:
+        status = str(response.status)
+    data = response.read(_LARGEST_ERROR)
+    try:
+        errors = json.loads(data)["errors"]
+        message = errors[0].get("message") or errors[0].get("code")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return status  # it need not say anything
+    if not isinstance(message, str):
+        return status
+    return f"{status}: {printable(message[:_LONGEST_MESSAGE])}"

@@ -1,0 +1,72 @@
+"""Which certificates are trusted for a registry, and which one is shown to it.
+
+Docker's "Verify repository client with certificates"; containers-certs.d(5).
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from typing import TYPE_CHECKING
+
+from reflayer.errors import OperationError, RegistryError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FOLDERS = ("~/.config/containers/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d")
+
+
+def tls_context(host: str, *, verify: bool, cert_dir: str | None = None) -> ssl.SSLContext:
+    """What is to be trusted of ``host``.
+
+    The system's authorities, or those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``; and each
+    ``*.crt`` of ``cert_dir``, or else of the folders that Docker and Podman have for ``host``. A
+    ``X.cert`` there, with its ``X.key``, is what we show of ourselves.
+
+    Args:
+        host: with its port if one was given.
+        verify: False to trust anybody.
+        cert_dir: in place of those folders.
+
+    Raises:
+        RegistryError: a certificate is malformed, or has no key.
+        OperationError: one cannot be read.
+    """
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if cert_dir is not None:
+        _load(context, cert_dir, needed=True)
+    else:
+        for folder in _FOLDERS:
+            _load(context, os.path.join(os.path.expanduser(folder), host), needed=False)
+    return context
+
+
+def _load(context: ssl.SSLContext, folder: str, *, needed: bool) -> None:
+    for name in _names(folder, needed):
+        path = os.path.join(folder, name)
+        stem, extension = os.path.splitext(path)
+        try:
+            if extension == ".crt":
+                context.load_verify_locations(path)
+            elif extension == ".cert":
+                context.load_cert_chain(path, f"{stem}.key")
+        except ssl.SSLError as error:
+            reason = error.reason or error.strerror or "unreadable"
+            raise RegistryError(f"{printable(path)} is no certificate: {reason}") from error
+        except FileNotFoundError:
+            raise RegistryError(f"{printable(path)} has no key: {stem}.key is missing") from None
+        except OSError as error:
+            raise OperationError.from_os_error(error, os.fsencode(path), "open") from error
+
+
+def _names(folder: str, needed: bool) -> Iterator[str]:
+    try:
+        yield from sorted(os.listdir(folder))
+    except OSError as error:
+        if needed or not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise OperationError.from_os_error(error, os.fsencode(folder), "open") from error

@@ -1,0 +1,128 @@
+"""Which credentials Docker, Podman and skopeo have for a repository.
+
+containers-auth.json(5); the section "Credential stores" of ``docker login``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from typing import TYPE_CHECKING
+
+from reflayer.errors import OperationError, RegistryError, printable
+from reflayer.images.document import Document
+from reflayer.images.registry.access import Credentials
+from reflayer.images.registry.credential_helper import ask_helper
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LARGEST = 4 << 20  # bytes
+_HUB = "docker.io"
+_HUB_SERVER = "https://index.docker.io/v1/"  # what Docker Hub is called in files and helpers
+_HUB_HOSTS = frozenset((_HUB, "index.docker.io", "registry-1.docker.io"))
+
+
+def find_credentials(domain: str, path: str, auth_file: str | None = None) -> Credentials | None:
+    """The credentials for the repository ``path`` at ``domain``; None where there are none.
+
+    The first file that has some is taken; in it, those for the longest beginning of the name.
+
+    Args:
+        domain: a registry's host, with its port if it has one.
+        path: the repository.
+        auth_file: look nowhere else; it has to be there.
+
+    Raises:
+        RegistryError: a file is malformed, or a credential helper fails.
+        OperationError: a file cannot be read.
+    """
+    if auth_file is None:
+        auth_file = os.environ.get("REGISTRY_AUTH_FILE") or None
+    for name in _usual_files() if auth_file is None else (auth_file,):
+        document = _read(name, needed=auth_file is not None)
+        found = None if document is None else _look(document, domain, path)
+        if found is not None:
+            return found
+    return None
+
+
+def _usual_files() -> Iterator[str]:
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.geteuid()}"
+    inner = "containers/auth.json" if os.environ.get("XDG_RUNTIME_DIR") else "auth.json"
+    yield os.path.join(runtime, inner)
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    yield os.path.join(config, "containers/auth.json")
+    docker = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    yield os.path.join(docker, "config.json")
+
+
+def _read(name: str, needed: bool) -> Document | None:
+    try:
+        with open(name, "rb") as file:
+            data = file.read(_LARGEST + 1)
+    except OSError as error:
+        if not needed and isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return None
+        raise OperationError.from_os_error(error, os.fsencode(name), "open") from error
+    if len(data) > _LARGEST:
+        raise RegistryError(f"{printable(name)} has more than {_LARGEST} bytes")
+    return Document.parse(data, printable(name)) if data.strip() else None
+
+
+def _look(document: Document, domain: str, path: str) -> Credentials | None:
+    helpers = document.child("credHelpers")
+    server = _HUB_SERVER if domain == _HUB else domain
+    keys = (domain, server)
+    named = next((name for key in keys if helpers and (name := helpers.string(key))), "")
+    helper = named or document.string("credsStore")
+    if helper:
+        found = ask_helper(helper, server)
+        if found is not None:
+            return found
+    auths = document.child("auths")
+    if auths is None:
+        return None
+    entries = {_plain(key): key for key in sorted(auths.fields, reverse=True)}
+    for name in _beginnings(domain, path):
+        key = entries.get(name)
+        entry = auths.child(key) if key is not None else None
+        found = None if entry is None else _credentials(entry)
+        if found is not None:
+            return found
+    return None
+
+
+def _beginnings(domain: str, path: str) -> Iterator[str]:
+    """``domain/a/b``, ``domain/a``, ``domain``."""
+    while path:
+        yield f"{domain}/{path}"
+        path = path.rpartition("/")[0]
+    yield domain
+
+
+def _plain(key: str) -> str:
+    """A key without what older versions of Docker put around the host."""
+    scheme, separator, rest = key.partition("://")
+    name = rest.partition("/")[0] if separator and scheme in ("http", "https") else key.rstrip("/")
+    host, slash, path = name.partition("/")
+    return f"{_HUB if host in _HUB_HOSTS else host}{slash}{path}"
+
+
+def _credentials(entry: Document) -> Credentials | None:
+    token = entry.string("identitytoken")
+    user, password = entry.string("username"), entry.string("password")
+    text = entry.string("auth")
+    if text:
+        try:
+            decoded = base64.b64decode(text, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            raise RegistryError(f"{entry.what} has an 'auth' that is not base64") from None
+        user, colon, password = decoded.partition(":")
+        if not colon:
+            raise RegistryError(f"{entry.what} has an 'auth' that is not USER:PASSWORD")
+        password = password.rstrip("\0")  # as Docker does
+    if not token and not user:
+        return None
+    return Credentials(user, password, token, f"from {entry.what}")

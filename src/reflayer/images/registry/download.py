@@ -1,0 +1,151 @@
+"""One blob out of a registry into a file: resumed where it broke off, checked as a whole."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from reflayer.errors import RegistryError
+from reflayer.images.digest import check_digest_is, digest_text, hash_like
+from reflayer.images.fill import write_all
+from reflayer.images.registry.retry import Patience, StoppedError, TemporaryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from hashlib import _Hash as Hash
+
+    import urllib3
+
+    from reflayer.images.descriptor import Descriptor
+    from reflayer.images.registry.session import Session
+
+    Told = Callable[[int], None]
+
+_CHUNK = 1 << 20  # bytes
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+
+
+def download(session: Session, blob: Descriptor, fd: int, progress: Told, readable: Told) -> None:
+    """Bring ``blob`` into the file ``fd``, which may have its beginning, and write it out.
+
+    What an earlier try left is not to be trusted until all of it is checked: a crash may have
+    taken some of it. If it turns out wrong the blob is fetched once more as a whole.
+
+    Args:
+        session: its repository.
+        blob: what it has to be.
+        fd: open for reading and writing; nobody else writes to it.
+        progress: is called with the number of bytes that are there.
+        readable: is called with the number of bytes that others may read, and rely on no more than
+            on the registry's word.
+
+    Raises:
+        ImageError: it cannot be had, or is not what it has to be.
+        OSError: as ftruncate(2), write(2) and fsync(2) say.
+        StoppedError: somebody asked to stop.
+    """
+    left = os.fstat(fd).st_size
+    if left > blob.size:
+        os.ftruncate(fd, 0)
+        left = 0
+    found = _complete(session, blob, fd, left, progress, None if left else readable)
+    if found != blob.digest and left:
+        os.ftruncate(fd, 0)
+        found = _complete(session, blob, fd, 0, progress, readable)
+    if found != blob.digest:
+        os.ftruncate(fd, 0)  # nothing to go on with
+        check_digest_is(found, blob.digest)
+    os.fsync(fd)
+    readable(blob.size)
+
+
+def _complete(
+    session: Session,
+    blob: Descriptor,
+    fd: int,
+    count: int,
+    progress: Told,
+    readable: Told | None,
+) -> str:
+    """Fetch what follows the first ``count`` bytes; return the digest of all."""
+    hashing = hash_like(blob.digest)
+    _hash(fd, count, hashing, session)
+    patience = Patience(session.stop)
+    os.lseek(fd, count, os.SEEK_SET)
+    while count < blob.size:
+        try:
+            for data in _pieces(session, blob, count):
+                write_all(fd, memoryview(data))
+                hashing.update(data)
+                count += len(data)
+                patience.progressed(len(data))
+                progress(count)
+                if readable is not None:
+                    readable(count)
+        except TemporaryError as error:
+            patience.wait(error)
+    return digest_text(hashing)
+
+
+def _hash(fd: int, count: int, hashing: Hash, session: Session) -> None:
+    place = 0
+    while place < count:
+        data = os.pread(fd, min(_CHUNK, count - place), place)
+        if not data:
+            raise RegistryError("a blob that came in before is being changed by somebody else")
+        hashing.update(data)
+        place += len(data)
+        if session.stop.is_set():
+            raise StoppedError
+
+
+def _pieces(session: Session, blob: Descriptor, start: int) -> Iterator[bytes]:
+    """The blob's bytes from ``start`` on, as far as one answer goes."""
+    url = session.url(f"blobs/{blob.digest}")
+    what = f"{session.path}: the blob {blob.digest} cannot be had"
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    with session.request("GET", url, what, headers=headers) as response:
+        skip = 0 if _is_rest(response, blob, start, session) else start
+        left = blob.size - start
+        while left:
+            data = response.read(min(_CHUNK, skip or left))
+            if not data:
+                # A server that ends a body early without saying so.
+                raise TemporaryError(f"{session.name}: {what}: it lacks its last {left} bytes")
+            if skip:
+                skip -= len(data)
+                continue
+            left -= len(data)
+            yield data
+        if response.length_remaining is None and response.read(1):
+            raise RegistryError(f"{session.name}: {what}: it has more than {blob.size} bytes")
+
+
+def _is_rest(
+    response: urllib3.HTTPResponse, blob: Descriptor, start: int, session: Session
+) -> bool:
+    """Whether the answer begins at ``start``; otherwise it is all of the blob.
+
+    Raises:
+        RegistryError: it is neither, or of another size.
+    """
+    wanted = blob.size
+    if response.status == 206:
+        match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if not start or match is None or int(match[1]) != start:
+            raise RegistryError(f"{session.name}: sends another part of a blob than was asked for")
+        if match[3] != "*" and int(match[3]) != wanted:
+            raise _other_size(session, blob, match[3])
+        wanted -= start
+    length = response.length_remaining
+    if length is not None and length != wanted:
+        raise _other_size(session, blob, str(length))
+    return response.status == 206
+
+
+def _other_size(session: Session, blob: Descriptor, size: str) -> RegistryError:
+    return RegistryError(
+        f"{session.name}: sends {size} bytes as the blob {blob.digest}, which should have "
+        f"{blob.size}"
+    )

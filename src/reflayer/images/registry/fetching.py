@@ -1,0 +1,280 @@
+"""An image out of a registry: its layers come side by side, and are read while they come."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections import deque
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from reflayer.images.digest import check_size
+from reflayer.images.incoming import failing
+from reflayer.images.ingest import commit_ingest, ingest_path, open_ingest, writing
+from reflayer.images.registry.download import download
+from reflayer.images.registry.manifests import Documents
+from reflayer.images.registry.retry import StoppedError
+from reflayer.images.registry.session import Session
+from reflayer.images.resolve import find_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO
+
+    from _typeshed import WriteableBuffer
+
+    from reflayer.images.content import Content
+    from reflayer.images.descriptor import Descriptor
+    from reflayer.images.fetch import Progress
+    from reflayer.images.image import Image
+    from reflayer.images.platform import Platform
+    from reflayer.images.reference import Reference
+    from reflayer.images.registry.access import Access
+
+_HANDS = 4  # layers at once
+_MOMENT = 0.1  # seconds between two looks at what another process writes
+
+
+@contextmanager
+def fetching(
+    reference: Reference,
+    access: Access,
+    content: Content,
+    platform: Platform | None,
+    progress: Progress | None,
+) -> Iterator[Fetching]:
+    """Find the image, and fetch what ``content`` lacks of it while the block runs.
+
+    Whatever way the block ends, nothing goes on behind. What has come then stays for the next try,
+    and only ``Fetching.finish`` makes blobs of it.
+
+    Args:
+        reference: the image.
+        access: how its registry is to be spoken to.
+        content: where it goes.
+        platform: what it has to run on; None for this machine, or for whatever the only one is.
+        progress: is told of stage ``fetch``, in bytes, by one thread at a time.
+
+    Raises:
+        ImageError: there is no such image, or it cannot be had, or is not right.
+        OperationError: it could not be written.
+    """
+    session = Session(reference, access, "pull")
+    try:
+        documents = Documents(session)
+        top = documents.top(reference)
+
+        def open_nearest(digest: str) -> BinaryIO:
+            return content.open(digest) if content.has(digest) else documents.open(digest)
+
+        image = find_image(top, platform, open_nearest)
+        running = Fetching(image, documents, session, content, progress)
+        try:
+            running.begin()
+            yield running
+        finally:
+            running.end()
+    finally:
+        session.close()
+
+
+class Fetching:
+    """An image whose layers are on their way.
+
+    Attributes:
+        image: it.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        documents: Documents,
+        session: Session,
+        content: Content,
+        progress: Progress | None,
+    ) -> None:
+        """Nothing is fetched yet."""
+        self.image = image
+        self._documents = documents
+        self._session = session
+        self._content = content
+        self._progress = progress
+        self._layers: dict[str, _Layer] = {}
+        self._waiting: deque[_Layer] = deque()
+        self._threads: list[threading.Thread] = []
+        self._changed = threading.Condition()
+        self._telling = threading.Lock()
+        self._failure: BaseException | None = None
+        self._size = 0
+
+    def begin(self) -> None:
+        """Start to fetch.
+
+        Raises:
+            ImageError: a blob that is there has another size than it should have.
+            OperationError: one cannot be written.
+        """
+        for blob in self.image.layers:
+            if self._content.has(blob.digest):
+                check_size(self._content.size(blob.digest), blob.size, blob.digest)
+            elif blob.digest not in self._layers:
+                layer = _Layer(blob, open_ingest(self._content, blob.digest))
+                self._layers[blob.digest] = layer
+                self._waiting.append(layer)
+        self._size = sum(layer.blob.size for layer in self._layers.values())
+        for number in range(min(_HANDS, len(self._waiting))):
+            thread = threading.Thread(target=self._work, name=f"reflayer-fetch-{number}")
+            thread.start()
+            self._threads.append(thread)
+
+    def end(self) -> None:
+        """Give up what has not come, and wait until everybody has."""
+        self._session.interrupt()
+        for thread in self._threads:
+            thread.join()
+        for layer in self._layers.values():
+            os.close(layer.fd)
+
+    def open(self, digest: str) -> BinaryIO:
+        """A layer to be read; where its bytes have not come yet a read waits.
+
+        Whoever reads it checks it: its digest is known only at its end.
+        """
+        layer = self._layers.get(digest)
+        if layer is None:
+            return self._content.open(digest)
+        return _Coming(layer, self._wait)  # type: ignore[return-value]
+
+    def finish(self) -> None:
+        """Wait until all has come, and make blobs of it: the manifest last.
+
+        Raises:
+            ImageError: something cannot be had, or is not right.
+            OperationError: it could not be written.
+        """
+        for layer in self._layers.values():
+            self._wait(partial(getattr, layer, "done"))
+        for digest in self._layers:
+            commit_ingest(self._content, digest)
+        self._content.sync()
+        for one in (self.image.config, self.image.manifest):
+            if not self._content.has(one.digest):
+                with self._documents.open(one.digest) as document:
+                    self._content.add(
+                        document, digest=one.digest, size=one.size, media_type=one.media_type
+                    )
+        self._content.sync()
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        """Wait until ``ready``; raise what made a thread fail instead."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure is not None or ready())
+            if self._failure is not None:
+                raise self._failure
+
+    def _work(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    if not self._waiting or self._session.stop.is_set():
+                        return
+                    layer = self._waiting.popleft()
+                self._fetch(layer)
+        except StoppedError:
+            pass  # whoever asked for that knows why
+        except BaseException as error:
+            with self._changed:
+                self._failure = self._failure or error
+                self._changed.notify_all()
+            self._session.interrupt()
+
+    def _fetch(self, layer: _Layer) -> None:
+        digest = layer.blob.digest
+        path = ingest_path(self._content, digest)
+
+        def readable(count: int) -> None:
+            with self._changed:
+                layer.readable = count
+                self._changed.notify_all()
+
+        def told(count: int) -> None:
+            with self._telling:
+                layer.there = count
+                if self._progress is not None:
+                    done = sum(one.there for one in self._layers.values())
+                    self._progress("fetch", done, self._size)
+
+        with failing(self._content.path(digest), "write"):
+            while True:
+                with writing(layer.fd, path, self._pause) as is_there:
+                    if is_there:
+                        download(self._session, layer.blob, layer.fd, told, readable)
+                        break
+                if self._content.has(digest):  # another process was faster
+                    layer.become(os.open(self._content.path(digest), os.O_RDONLY | os.O_CLOEXEC))
+                    readable(layer.blob.size)
+                    told(layer.blob.size)
+                    break
+                layer.become(open_ingest(self._content, digest))
+        with self._changed:
+            layer.done = True
+            self._changed.notify_all()
+
+    def _pause(self) -> None:
+        if self._session.stop.wait(_MOMENT):
+            raise StoppedError
+
+
+class _Layer:
+    """A layer that is coming.
+
+    Attributes:
+        blob: what it is to be.
+        fd: the file that it comes into.
+        there: bytes that have come.
+        readable: bytes that may be read.
+        done: whether it is complete and checked.
+    """
+
+    def __init__(self, blob: Descriptor, fd: int) -> None:
+        self.blob = blob
+        self.fd = fd
+        self.there = 0
+        self.readable = 0
+        self.done = False
+
+    def become(self, fd: int) -> None:
+        """Be another file, which ``fd`` is; whoever has the descriptor reads that one then."""
+        try:
+            os.dup2(fd, self.fd, inheritable=False)
+        finally:
+            os.close(fd)
+
+
+class _Coming(io.RawIOBase):
+    """A layer's bytes, as they come."""
+
+    def __init__(self, layer: _Layer, wait: Callable[[Callable[[], bool]], None]) -> None:
+        self._layer = layer
+        self._wait = wait
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Read what has come, and wait where there is none; 0 at the end.
+
+        Raises:
+            ImageError, OperationError: it will not come.
+        """
+        layer = self._layer
+        if self._position < layer.blob.size:
+            self._wait(lambda: layer.readable > self._position)
+        view = memoryview(buffer)[: layer.readable - self._position]
+        count = os.preadv(layer.fd, [view], self._position) if view else 0
+        self._position += count
+        return count

@@ -1,0 +1,111 @@
+"""Manifests, indexes and configs of a repository, by tag or digest, within limits."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from reflayer.errors import RegistryError, printable
+from reflayer.images.descriptor import Descriptor
+from reflayer.images.digest import check_digest_is, digest_text, hash_like
+from reflayer.images.document import Document
+from reflayer.images.image import LARGEST_CONFIG
+from reflayer.images.manifest import LARGEST_MANIFEST, Index, parse_manifest
+from reflayer.images.media_types import INDEXES, MANIFESTS, SCHEMA_1
+from reflayer.images.registry.answers import read_limited
+from reflayer.images.registry.retry import again
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from reflayer.images.reference import Reference
+    from reflayer.images.registry.session import Session
+
+_ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
+_SAID_NOTHING = ("", "application/json", "text/plain", "application/octet-stream")
+_DIGEST_HEADER = "Docker-Content-Digest"
+
+
+class Documents:
+    """The small blobs of a repository, each fetched once.
+
+    Attributes:
+        fetched: what has been, by digest.
+    """
+
+    def __init__(self, session: Session) -> None:
+        """Nothing is fetched yet."""
+        self.fetched: dict[str, bytes] = {}
+        self._session = session
+        self._manifests: set[str] = set()
+
+    def top(self, reference: Reference) -> Descriptor:
+        """Fetch the manifest or index that ``reference`` names.
+
+        Raises:
+            RegistryError: there is none, or it is not what it should be.
+        """
+        name = reference.digest or reference.tag
+        data, claimed, digest = self._get(f"manifests/{name}", LARGEST_MANIFEST)
+        what = f"{self._session.name}: {self._session.path}:{name}"
+        media_type = _media_type(data, claimed, what)
+        wanted = reference.digest or digest
+        hashing = hash_like(wanted or None)
+        hashing.update(data)
+        found = digest_text(hashing)
+        if wanted:
+            check_digest_is(found, wanted)
+        top = Descriptor(media_type, found, len(data))
+        self._keep(top, data)
+        return top
+
+    def open(self, digest: str) -> BinaryIO:
+        """A manifest that an index lists, or a config; whoever reads it checks it.
+
+        Raises:
+            RegistryError: it cannot be had.
+        """
+        if digest not in self.fetched:
+            if digest in self._manifests:
+                data, claimed, _ = self._get(f"manifests/{digest}", LARGEST_MANIFEST)
+                media_type = claimed
+            else:
+                data, media_type, _ = self._get(f"blobs/{digest}", LARGEST_CONFIG)
+            hashing = hash_like(digest)
+            hashing.update(data)
+            check_digest_is(digest_text(hashing), digest)
+            if digest in self._manifests:
+                media_type = _media_type(data, media_type, digest)
+            self._keep(Descriptor(media_type, digest, len(data)), data)
+        return io.BytesIO(self.fetched[digest])
+
+    def _keep(self, descriptor: Descriptor, data: bytes) -> None:
+        self.fetched[descriptor.digest] = data
+        if descriptor.media_type in INDEXES:
+            index = parse_manifest(data, descriptor)
+            assert isinstance(index, Index)
+            self._manifests.update(one.digest for one in index.manifests)
+
+    def _get(self, rest: str, most: int) -> tuple[bytes, str, str]:
+        """The body, the media type and the digest that the registry claims it to have."""
+        url = self._session.url(rest)
+        what = f"{self._session.path} has no {printable(rest)}"
+
+        def get() -> tuple[bytes, str, str]:
+            with self._session.request("GET", url, what, headers={"Accept": _ACCEPT}) as response:
+                data = read_limited(response, most, self._session.name)
+                claimed = response.headers.get("Content-Type", "").partition(";")[0].strip()
+                return data, claimed.lower(), response.headers.get(_DIGEST_HEADER, "")
+
+        return again(self._session.stop, get)
+
+
+def _media_type(data: bytes, claimed: str, what: str) -> str:
+    """What a manifest is: as the answer's header says, else the manifest itself."""
+    if claimed in MANIFESTS | INDEXES or claimed.startswith(SCHEMA_1):
+        return claimed
+    if claimed not in _SAID_NOTHING:
+        raise RegistryError(
+            f"{what} is of the media type {printable(claimed[:100])}, which is no image's manifest"
+        )
+    return Document.parse(data, what).string("mediaType") or claimed

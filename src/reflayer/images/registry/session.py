@@ -1,0 +1,183 @@
+"""One repository of a registry: who it is, how it is asked, and what is tried again."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin
+
+from reflayer.errors import RegistryError
+from reflayer.images.registry.answers import follow, refuse_status
+from reflayer.images.registry.auth import NO_CREDENTIALS, Authorizer
+from reflayer.images.registry.credentials import find_credentials
+from reflayer.images.registry.proxies import is_loopback
+from reflayer.images.registry.retry import TemporaryError, again
+from reflayer.images.registry.transport import (
+    NotConnectedError,
+    NoTlsError,
+    Origin,
+    Transport,
+    origin_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import urllib3
+
+    from reflayer.images.reference import Reference
+    from reflayer.images.registry.access import Access, Credentials
+    from reflayer.images.registry.answers import Body
+
+_HOSTS = {"docker.io": "registry-1.docker.io"}
+
+
+class Session:
+    """A repository that is spoken to, by several threads at once.
+
+    Attributes:
+        name: the registry, for messages.
+        path: the repository.
+        stop: is set when everybody is to give up.
+    """
+
+    def __init__(self, reference: Reference, access: Access, actions: str) -> None:
+        """Find out how the registry speaks.
+
+        Args:
+            reference: its registry and repository count.
+            access: what the user says of it.
+            actions: what is to be done there, ``pull`` or ``pull,push``.
+
+        Raises:
+            RegistryError: it cannot be reached, or not as ``access`` wants it.
+        """
+        self.name = reference.domain
+        self.path = reference.path
+        self.stop = threading.Event()
+        self._access = access
+        self._scope = f"repository:{self.path}:{actions}"
+        self._transport = Transport(access, self.stop)
+        self._origin, challenges = self._connect(_HOSTS.get(self.name, self.name))
+        self._auth = Authorizer(
+            self.name, self._transport, self._find, secure=self._origin.scheme == "https"
+        )
+        self._auth.learn(challenges, (self._scope,), None)
+
+    def url(self, rest: str, relative_to: str | None = None) -> str:
+        """The address of something of the repository, ``blobs/sha256:...``; or from another one."""
+        origin = self._origin
+        if relative_to is not None:
+            return urljoin(relative_to, rest)
+        return f"{origin.scheme}://{origin.name}/v2/{self.path}/{rest}"
+
+    @contextmanager
+    def request(
+        self,
+        method: str,
+        url: str,
+        what: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        also: tuple[str, ...] = (),
+        accept: tuple[int, ...] = (),
+    ) -> Iterator[urllib3.HTTPResponse]:
+        """Ask once; the block reads the answer, which is a success or of a status in ``accept``.
+
+        Args:
+            method: of HTTP.
+            url: where to.
+            what: is not possible if it fails, in words.
+            headers: to send.
+            body: makes what is sent.
+            also: scopes that are needed beside that of the repository.
+            accept: statuses that are no failure.
+
+        Raises:
+            TemporaryError: it may be worth another try.
+            RegistryError: it is not.
+            StoppedError: everybody is to give up.
+        """
+        scopes = (self._scope, *also)
+        response = self._authorized(method, url, headers or {}, body, scopes)
+        with self._transport.answering(response, self.name):
+            if response.status == 401 and 401 not in accept:
+                raise self._refused()
+            if response.status not in accept:
+                refuse_status(response, self.name, what)
+            yield response
+
+    def interrupt(self) -> None:
+        """Let every thread that is at something give up."""
+        self._transport.interrupt()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def _authorized(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body | None,
+        scopes: tuple[str, ...],
+    ) -> urllib3.HTTPResponse:
+        for attempt in (1, 2):
+            secret = self._auth.header(scopes)
+            response = follow(self._transport, method, url, headers, secret, self._origin, body)
+            if response.status != 401 or attempt == 2:
+                break
+            challenges = response.headers.getlist("WWW-Authenticate")
+            if not self._auth.learn(challenges, scopes, secret):
+                break
+            self._transport.finish(response)
+        return response
+
+    def _refused(self) -> RegistryError:
+        known = self._auth.credentials
+        if known is None:
+            return RegistryError(f"{self.name}: {self.path}: not there, or it {NO_CREDENTIALS}")
+        return RegistryError(
+            f"{self.name}: {self.path}: not there, or not for the credentials {known.origin}"
+        )
+
+    def _find(self) -> Credentials | None:
+        if self._access.credentials is not None:
+            return self._access.credentials
+        return find_credentials(self.name, self.path, self._access.auth_file)
+
+    def _connect(self, host: str) -> tuple[Origin, list[str]]:
+        """Where the registry is, by TLS or plain HTTP, and what it asks for (``GET /v2/``)."""
+        plain = self._access.tls_verify is False
+        if self._access.tls_verify is None:
+            plain = is_loopback(origin_of(f"https://{host}").host)
+        try:
+            return again(self.stop, partial(self._ping, f"https://{host}/v2/", plain))
+        except (_UnreachableError, NoTlsError) as error:
+            if not plain:
+                raise
+            try:
+                return again(self.stop, partial(self._ping, f"http://{host}/v2/", False))
+            except _UnreachableError:
+                raise error from None
+
+    def _ping(self, url: str, is_trial: bool) -> tuple[Origin, list[str]]:
+        try:
+            response = self._transport.send("GET", url, {})
+        except TemporaryError as error:
+            # A name is mistyped more often than a host is away.
+            if is_trial or isinstance(error, NotConnectedError):
+                raise _UnreachableError(str(error)) from error
+            raise
+        with self._transport.answering(response, self.name):
+            if response.status not in (401, 403, 404):
+                refuse_status(response, self.name, "does not answer as a registry")
+            return origin_of(url), response.headers.getlist("WWW-Authenticate")
+
+
+class _UnreachableError(RegistryError):
+    """Nobody answers there, at the first try."""
