@@ -1,0 +1,1 @@
+"""The snapshots' service, asked by a gRPC client of the same messages."""

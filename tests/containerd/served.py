@@ -1,0 +1,158 @@
+"""The service as a process of ``reflayer serve``, and a client of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+
+from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
+from reflayer.plugins.containerd.protocol.snapshots_pb2_grpc import SnapshotsStub
+
+_REFLAYER = Path(sys.executable).with_name("reflayer")
+_PATIENCE = 60.0  # seconds; a busy machine is no failure
+
+
+class Served:
+    """One service, its process and its folders, with a client's calls by their short names.
+
+    Attributes:
+        home: the folder of the snapshots.
+        socket: where it listens.
+    """
+
+    def __init__(self, home: Path, socket: Path) -> None:
+        self.home = home
+        self.socket = socket
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *arguments: str) -> None:
+        """Start the process and connect to it."""
+        where: list[str | Path] = ["--containerd-socket", self.socket, "--home", self.home]
+        self._process = subprocess.Popen(
+            [_REFLAYER, "serve", "containerd", *where, *arguments],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.channel = grpc.insecure_channel(
+            f"unix:{self.socket}", [("grpc.use_local_subchannel_pool", 1)]
+        )
+        grpc.channel_ready_future(self.channel).result(_PATIENCE)
+        self.stub = SnapshotsStub(self.channel)
+        self.health = health_pb2_grpc.HealthStub(self.channel)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send it a signal; its exit status."""
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+        status = self._process.wait(_PATIENCE)
+        self.channel.close()
+        return status
+
+    def close(self) -> None:
+        """End it, if it has not ended."""
+        if self._process is not None and self._process.poll() is None:
+            self.stop(signal.SIGKILL)
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def prepare(self, key: str, parent: str = "", **labels: str) -> Path:
+        """Prepare; the folder to mount."""
+        request = messages.PrepareSnapshotRequest(key=key, parent=parent, labels=labels)
+        return _source(self.stub.Prepare(request).mounts, "rw")
+
+    def view(self, key: str, parent: str = "", **labels: str) -> Path:
+        """View; the folder to mount."""
+        request = messages.ViewSnapshotRequest(key=key, parent=parent, labels=labels)
+        return _source(self.stub.View(request).mounts, "ro")
+
+    def mounts(self, key: str) -> Any:
+        """The answer of Mounts."""
+        return self.stub.Mounts(messages.MountsRequest(key=key)).mounts
+
+    def commit(self, name: str, key: str, **labels: str) -> None:
+        """Commit."""
+        self.stub.Commit(messages.CommitSnapshotRequest(name=name, key=key, labels=labels))
+
+    def remove(self, key: str) -> None:
+        """Remove."""
+        self.stub.Remove(messages.RemoveSnapshotRequest(key=key))
+
+    def stat(self, key: str) -> messages.Info:
+        """The answer of Stat."""
+        info: messages.Info = self.stub.Stat(messages.StatSnapshotRequest(key=key)).info
+        return info
+
+    def update(self, name: str, paths: Sequence[str] = (), **labels: str) -> messages.Info:
+        """The answer of Update."""
+        request = messages.UpdateSnapshotRequest(info=messages.Info(name=name, labels=labels))
+        request.update_mask.paths.extend(paths)
+        info: messages.Info = self.stub.Update(request).info
+        return info
+
+    def names(self, *filters: str) -> list[str]:
+        """The names that List answers with."""
+        answers = self.stub.List(messages.ListSnapshotsRequest(filters=filters))
+        return [info.name for answer in answers for info in answer.info]
+
+    def usage(self, key: str) -> tuple[int, int]:
+        """The bytes and inodes that Usage answers with."""
+        answer = self.stub.Usage(messages.UsageRequest(key=key))
+        return answer.size, answer.inodes
+
+    def cleanup(self) -> None:
+        """Cleanup."""
+        self.stub.Cleanup(messages.CleanupRequest())
+
+    def folders(self) -> set[str]:
+        """The names of the folders that it has for snapshots."""
+        return set(os.listdir(self.home / "dir"))
+
+    def leftovers(self) -> list[str]:
+        """What is being made or deleted."""
+        return [name for place in ("tmp", "trash") for name in os.listdir(self.home / place)]
+
+
+def code(error: BaseException) -> grpc.StatusCode:
+    """The code of a refused call."""
+    assert isinstance(error, grpc.RpcError)
+    found: grpc.StatusCode = error.code()
+    return found
+
+
+@contextmanager
+def served(home: Path, socket: Path) -> Iterator[Served]:
+    """The service of ``home``, started; it is gone after the block."""
+    service = Served(home, socket)
+    try:
+        service.start()
+        yield service
+    finally:
+        service.close()
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Wait for something; fail when it takes far too long."""
+    end = time.monotonic() + _PATIENCE
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+def _source(mounts: Any, access: str) -> Path:
+    (mount,) = mounts
+    assert (mount.type, list(mount.options)) == ("bind", ["rbind", access])
+    return Path(mount.source)
