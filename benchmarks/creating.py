@@ -6,7 +6,8 @@ import shutil
 from contextlib import ExitStack
 from functools import partial
 
-from benchmarks.daemons import containerd_native, docker_vfs
+from benchmarks.daemons import containerd_native
+from benchmarks.docker.engine import docker_vfs
 from benchmarks.images import Store, oci_image
 from benchmarks.pairs import Rival
 from benchmarks.places import delete

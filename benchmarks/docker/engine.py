@@ -1,0 +1,112 @@
+"""A Docker daemon of its own for each driver and method, with the measured tree as its image."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.pairs import Rival
+from benchmarks.processes import output, run, start
+from benchmarks.question import REFLAYER, Setting
+
+_IN_OWN_RUN = 'mount --bind "$1" /run && shift && exec "$@"'
+
+
+class Engine:
+    """A daemon with one storage driver, ``vfs`` or ``reflayer``.
+
+    A daemon looks for plugins in /run/docker/plugins alone, so it gets a /run of its own.
+
+    Attributes:
+        name: what tables call it.
+        missing: why it is not there; None where it is.
+    """
+
+    def __init__(
+        self, setting: Setting, stack: ExitStack, driver: str, method: str = "auto"
+    ) -> None:
+        """Start it until ``stack`` ends."""
+        self.name = driver if method == "auto" else f"{driver} --method {method}"
+        # Not in the setting's folder: a socket's path has to be short (unix(7)).
+        self._run = Path(stack.enter_context(TemporaryDirectory(prefix="docker-")))
+        self._data = setting.folder / f"{driver}-{method}"
+        self.missing = None if shutil.which("dockerd") else "no docker here"
+        if self.missing is None and driver == "reflayer":
+            self._start_plugin(stack, method)
+        if self.missing is None:
+            self._start_daemon(stack, driver)
+
+    def docker(self, *arguments: str | Path) -> list[str]:
+        """The command line of ``docker ARGUMENTS``."""
+        return ["docker", f"--host=unix://{self._run}/docker.sock", *map(str, arguments)]
+
+    def load(self, setting: Setting) -> None:
+        """Import the tree as the image ``tree``."""
+        with subprocess.Popen(
+            ["tar", "-C", setting.tree, "-c", "."], stdout=subprocess.PIPE
+        ) as tar:
+            run(self.docker("import", "-", "tree"), stdin=tar.stdout)
+
+    def remove(self, name: str) -> None:
+        """Remove a container to its last file, so that the next one is not disturbed."""
+        run(self.docker("rm", name))
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until what was removed is deleted."""
+        trash = self._data / "reflayer/trash"
+        while trash.is_dir() and any(trash.iterdir()):
+            time.sleep(0.01)
+
+    def pids(self) -> dict[str, int]:
+        """The process ids of the daemon and of the plugin."""
+        daemon = int((self._run / "docker.pid").read_text())
+        plugin = output(["fuser", str(self._run / "docker/plugins/reflayer.sock")])
+        return {"dockerd": daemon, "reflayer": int(plugin)}
+
+    def _start_plugin(self, stack: ExitStack, method: str) -> None:
+        socket = self._run / "docker/plugins/reflayer.sock"
+        plugin = [str(REFLAYER), "serve", "docker", f"--docker-socket={socket}"]
+        probe = ["test", "-S", str(socket)]
+        state = self._run / "plugin"
+        state.mkdir()
+        self.missing = start([*plugin, f"--method={method}"], probe, state, stack)
+
+    def _start_daemon(self, stack: ExitStack, driver: str) -> None:
+        daemon = [
+            *("unshare", "--mount", "--propagation=slave", "sh", "-c", _IN_OWN_RUN, "sh"),
+            str(self._run),
+            "dockerd",
+            "--host=unix:///run/docker.sock",
+            "--experimental",
+            f"--storage-driver={driver}",
+            f"--data-root={self._data}",
+            "--exec-root=/run/exec",
+            "--pidfile=/run/docker.pid",
+            "--bridge=none",
+            "--iptables=false",
+            "--ip6tables=false",
+        ]
+        self.missing = start(daemon, self.docker("version"), self._run, stack)
+
+
+def docker_vfs(setting: Setting, stack: ExitStack) -> Rival:
+    """``docker create`` with the storage driver vfs, on the file system that is measured."""
+    return creation(Engine(setting, stack, "vfs"), setting)
+
+
+def creation(engine: Engine, setting: Setting) -> Rival:
+    """``docker create``."""
+    if engine.missing is None:
+        engine.load(setting)
+    return Rival(
+        f"docker create ({engine.name})",
+        engine.docker("create", "--name=bench", "tree", "true"),
+        after=partial(engine.remove, "bench"),
+        missing=engine.missing,
+    )
