@@ -24,8 +24,8 @@ _CRI = {
 def add_arguments(parser: ArgumentParser) -> None:
     """Tell ``parser`` what the command takes."""
     parser.description = (
-        "Print what a program that speaks containerd's snapshotter protocol has to be told so that\n"
-        'it uses "reflayer serve containerd":\n\n'
+        "Print what a program that speaks containerd's snapshotter protocol has to be told, so\n"
+        'that it uses "reflayer serve containerd":\n\n'
         "  containerd   TOML for /etc/containerd/config.toml (the default)\n"
         "  buildkit     options of buildkitd, one a line\n"
         "  docker       JSON for /etc/docker/daemon.json, of Docker Engine 29 and later"
