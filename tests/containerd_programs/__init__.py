@@ -1,0 +1,1 @@
+"""Debian's containerd with ``reflayer serve containerd`` as its snapshotter."""

@@ -1,0 +1,120 @@
+"""Pods run on our snapshots: containerd's Kubernetes plugin, spoken to as the kubelet does."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.containerd_programs.conftest import Pair, Start
+from tests.containerd_programs.containerd import until
+from tests.containerd_programs.cri import Cri
+from tests.containerd_programs.daemon import Daemon, free_port
+from tests.containerd_programs.images import busybox, layers, layout
+from tests.file_systems import require
+
+_REGISTRY = """\
+version: 0.1
+storage:
+  filesystem:
+    rootdirectory: {folder}
+http:
+  addr: {host}:{port}
+"""
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """Host and port of a registry with the images ``pause`` and ``image``."""
+    require("docker-registry", "skopeo", "/usr/lib/cni/loopback")
+    host, port = "127.0.0.1", free_port()
+    config = tmp_path / "registry.yml"
+    config.write_text(_REGISTRY.format(folder=tmp_path / "registry", host=host, port=port))
+    daemon = Daemon(["docker-registry", "serve", config], (host, port), tmp_path / "registry.log")
+    try:
+        daemon.start()
+        shell = busybox()
+        pause = layout(tmp_path / "pause", "t", shell, Cmd=["sleep", "1000000"])
+        image = layout(tmp_path / "image", "t", shell, *layers())
+        for name, place in (("pause", pause), ("image", image)):
+            to = f"docker://{host}:{port}/{name}:t"
+            subprocess.run(
+                ["skopeo", "copy", "--quiet", "--dest-tls-verify=false", f"oci:{place}:t", to],
+                check=True,
+            )
+        yield f"{host}:{port}"
+    finally:
+        daemon.stop()
+
+
+@pytest.fixture
+def pair(start: Start, place_on: Callable[[str], Path], registry: str) -> Pair:
+    """Both daemons, with pods."""
+    return start(place_on("xfs"), pause=f"{registry}/pause:t")
+
+
+@pytest.fixture
+def cri(pair: Pair, tmp_path: Path) -> Iterator[Cri]:
+    """What the kubelet is to containerd."""
+    client = Cri(pair.containerd.folder / "socket", tmp_path / "cri")
+    yield client
+    client.close()
+
+
+def test_a_pod_is_pulled_run_logged_and_removed(
+    pair: Pair, cri: Cri, registry: str, tmp_path: Path
+) -> None:
+    name, make = f"{registry}/image:t", cri.messages
+    cri.images.PullImage(cri.image(name))
+    pulled = names(pair)
+    assert len(pulled) == 5
+
+    pod = make.PodSandboxConfig(
+        metadata={"name": "pod", "uid": "1", "namespace": "default"},
+        hostname="pod",
+        log_directory=str(tmp_path / "logs"),
+    )
+    sandbox = cri.runtime.RunPodSandbox(make.RunPodSandboxRequest(config=pod)).pod_sandbox_id
+    request = make.CreateContainerRequest(
+        pod_sandbox_id=sandbox,
+        config={
+            "metadata": {"name": "container"},
+            "image": {"image": name},
+            "command": ["sh", "-c", "cat /kept/file; echo; echo new > /kept/new; ls /kept"],
+            "log_path": "container.log",
+        },
+        sandbox_config=pod,
+    )
+    container = make.ContainerRequest(
+        container_id=cri.runtime.CreateContainer(request).container_id
+    )
+    cri.runtime.StartContainer(container)
+
+    def ended() -> bool:
+        status = cri.runtime.ContainerStatus(container).status
+        return bool(status.state == make.CONTAINER_EXITED and status.exit_code == 0)
+
+    until(ended, "the container ends with success")
+    lines = (tmp_path / "logs/container.log").read_text().splitlines()
+    assert [line.split(maxsplit=3)[1:] for line in lines] == [
+        ["stdout", "F", word]
+        for word in ("first", "file", "link", "new", "null", "other", "pipe", "symlink")
+    ]
+    assert len(names(pair) - pulled) == 2  # the pod's and the container's
+
+    cri.runtime.RemoveContainer(container)
+    request = make.SandboxRequest(pod_sandbox_id=sandbox)
+    cri.runtime.StopPodSandbox(request)
+    cri.runtime.RemovePodSandbox(request)
+    for image in ("image", "pause"):
+        cri.images.RemoveImage(cri.image(f"{registry}/{image}:t"))
+    until(lambda: names(pair) == set(), "all snapshots are gone")
+    until(lambda: not any(pair.home.rglob("trash/*")), "the trash is empty")
+
+
+def names(pair: Pair) -> set[str]:
+    """The snapshots of Kubernetes' namespace."""
+    rows = pair.containerd.ctr("-n", "k8s.io", "snapshots", "ls").splitlines()[1:]
+    return {row.split()[0] for row in rows}
