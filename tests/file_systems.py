@@ -42,8 +42,13 @@ def _miss(reason: str) -> None:
 
 
 @contextmanager
-def mounted(kind: str, folder: Path, size: int = _SIZE) -> Iterator[Path]:
-    """A new file system of ``kind`` (a key of ``MKFS``, or ``tmpfs``) mounted below ``folder``."""
+def mounted(
+    kind: str, folder: Path, size: int = _SIZE, *, features: str = "", options: str = "loop"
+) -> Iterator[Path]:
+    """A new file system of ``kind`` (a key of ``MKFS``, or ``tmpfs``) mounted below ``folder``.
+
+    ``features`` is for mkfs's option -O, ``options`` for mount's -o.
+    """
     require_root()
     place = folder / kind
     place.mkdir(parents=True)
@@ -54,8 +59,9 @@ def mounted(kind: str, folder: Path, size: int = _SIZE) -> Iterator[Path]:
         image = folder / f"{kind}.img"
         with open(image, "wb") as file:
             file.truncate(size)
-        subprocess.run([*MKFS[kind], str(image)], check=True, capture_output=True)
-        source = ["-o", "loop", str(image)]
+        more = ["-O", features] if features else []
+        subprocess.run([*MKFS[kind], *more, str(image)], check=True, capture_output=True)
+        source = ["-o", options, str(image)]
     subprocess.run(["mount", *source, str(place)], check=True, capture_output=True)
     try:
         yield place

@@ -72,6 +72,10 @@ class LayerError(ReflayerError):
     """A layer does not exist, exists already, is in use, or its id is not one."""
 
 
+class QuotaError(LayerError):
+    """A layer cannot have a quota where it is."""
+
+
 class ImageError(ReflayerError):
     """An image, its reference, manifest or content is not there or not right."""
 

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.archive.apply import AppliedLayer, apply_layer, apply_stream
     from reflayer.archive.change import Change, Usage, changed_size, changed_usage, changes
+    from reflayer.archive.id_map import IdMap, IdRange
     from reflayer.archive.pack import Packing, pack_layer, pack_tree
     from reflayer.errors import ArchiveError
 
@@ -19,6 +20,8 @@ __all__ = [
     "AppliedLayer",
     "ArchiveError",
     "Change",
+    "IdMap",
+    "IdRange",
     "Packing",
     "Usage",
     "apply_layer",
@@ -37,6 +40,8 @@ __getattr__ = on_first_use(
         "AppliedLayer": "reflayer.archive.apply",
         "ArchiveError": "reflayer.errors",
         "Change": "reflayer.archive.change",
+        "IdMap": "reflayer.archive.id_map",
+        "IdRange": "reflayer.archive.id_map",
         "Packing": "reflayer.archive.pack",
         "Usage": "reflayer.archive.change",
         "apply_layer": "reflayer.archive.apply",

@@ -18,6 +18,7 @@ from reflayer.errors import ArchiveError, OperationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from reflayer.archive.id_map import IdMap
     from reflayer.copy.paths import AnyPath
 
 
@@ -96,17 +97,20 @@ def apply_stream(
     stream: BinaryIO,
     *,
     ownership: str = "keep",
+    id_map: IdMap | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> int:
     """The same for a layer of which no digest is wanted; return the sum of its files' sizes.
 
-    It is what Docker tells of a layer: whole sizes of sparse files, nothing for further names.
+    It is what Docker tells of a layer: whole sizes of sparse files, nothing for further names. The
+    archive's ids are a container's if there is an ``id_map``, which has those to be set.
 
     Raises:
         ArchiveError, OperationError, ValueError: as ``apply_layer`` does.
     """
     blob = Blob(stream, None, None)
-    return _apply(root, blob, ReadAhead(PlainReader(blob), None), ownership, progress).size
+    reading = ReadAhead(PlainReader(blob), None)
+    return _apply(root, blob, reading, ownership, progress, id_map).size
 
 
 class _Applied(NamedTuple):
@@ -121,19 +125,20 @@ def _apply(
     reading: ReadAhead,
     ownership: str,
     progress: Callable[[int], None] | None,
+    id_map: IdMap | None = None,
 ) -> _Applied:
     if ownership not in ("keep", "ignore"):
         raise ValueError(f"ownership is keep or ignore, not {ownership!r}")
     path = os.fsencode(root)
     try:
-        folders = Folders(path, ownership == "ignore")
+        folders = Folders(path, ownership == "ignore", None if id_map is None else id_map.root)
     except OSError as error:
         raise OperationError.from_os_error(error, path, "open") from error
     entries = size = 0
     with folders, reading as ahead:
         chunks = _told(ahead, blob, progress)
         stream = TarStream(chunks)
-        layer = Layer(folders, stream)
+        layer = Layer(folders, stream, id_map)
         for entry in read_entries(stream):
             layer.apply(entry)
             entries += 1

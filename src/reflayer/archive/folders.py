@@ -45,9 +45,15 @@ class Folders:
         metadata: sets what entries say.
     """
 
-    def __init__(self, root_path: bytes, ignore_refused: bool) -> None:
-        """Open ``root_path``; ``ignore_refused`` is for ``Metadata``."""
+    def __init__(
+        self, root_path: bytes, ignore_refused: bool, owner: tuple[int, int] | None = None
+    ) -> None:
+        """Open ``root_path``; ``ignore_refused`` is for ``Metadata``.
+
+        What has no entry gets ``owner`` for its user and group, or else this process's.
+        """
         self.root_path = root_path
+        self._owner = owner or (os.geteuid(), os.getegid())
         try:
             fd = os.open(root_path, OPEN)
         except PermissionError:
@@ -233,10 +239,9 @@ class Folders:
 
     def _make_implied(self, parent: Folder, name: bytes) -> Folder:
         folder = self._make(parent, name, _IMPLIED_MODE)
-        group = os.getegid()
-        if folder.gid != group:  # handed down by a setgid folder
-            os.chown(folder.fd, -1, group)
-            folder.gid = group
+        if (folder.uid, folder.gid) != self._owner:  # a setgid folder hands its group down, too
+            os.chown(folder.fd, *self._owner)
+            folder.uid, folder.gid = self._owner
         return folder
 
     def _open_child(self, parent: Folder, name: bytes) -> int:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from reflayer.archive.entry import Entry
     from reflayer.archive.folder import Folder
     from reflayer.archive.folders import Folders
+    from reflayer.archive.id_map import IdMap
     from reflayer.archive.tar_stream import TarStream
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -39,11 +40,15 @@ _OPERATIONS = {
 class Layer:
     """Applies entries to a root."""
 
-    def __init__(self, folders: Folders, stream: TarStream) -> None:
-        """Entries are made in ``folders``; the data of the one at hand comes from ``stream``."""
+    def __init__(self, folders: Folders, stream: TarStream, id_map: IdMap | None = None) -> None:
+        """Entries are made in ``folders``; the data of the one at hand comes from ``stream``.
+
+        Their ids are a container's if there is an ``id_map``.
+        """
         self._folders = folders
         self._metadata = folders.metadata
         self._stream = stream
+        self._id_map = id_map
         self._left_out: set[bytes] = set()  # devices, by path
 
     def apply(self, entry: Entry) -> None:
@@ -71,7 +76,10 @@ class Layer:
         above, _, name = path.rpartition(b"/")
         if name.startswith(WHITEOUT_PREFIX):
             self._apply_whiteout(path, above, name)
-        elif not path:
+            return
+        if self._id_map is not None and entry.type != types.HARD_LINK:
+            entry = _on_host(entry, self._id_map)
+        if not path:
             self._apply_root(entry)
         elif not is_aufs_metadata(path):
             self._make(path, above, name, entry)
@@ -162,6 +170,14 @@ class Layer:
         except FileExistsError:
             self._folders.remove(folder, name)
             make()
+
+
+def _on_host(entry: Entry, id_map: IdMap) -> Entry:
+    uid, gid = id_map.to_host(entry.uid, entry.gid)
+    named = {os.fsdecode(name): value for name, value in entry.attributes.items()}
+    attributes = id_map.attributes_to_host(named)
+    encoded = {os.fsencode(name): value for name, value in attributes.items()}
+    return entry._replace(uid=uid, gid=gid, attributes=encoded)
 
 
 def _make_at(dir_fd: int, name: bytes, entry: Entry) -> None:

@@ -21,6 +21,7 @@ from reflayer.errors import ArchiveError, OperationError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from reflayer.archive.id_map import IdMap
     from reflayer.archive.pair import Pair
     from reflayer.archive.walk import Difference
     from reflayer.copy.paths import AnyPath
@@ -37,7 +38,11 @@ _TYPES = {
 
 
 def pack_layer(
-    root: AnyPath, parent: AnyPath | None = None, *, cloned: float | None = None
+    root: AnyPath,
+    parent: AnyPath | None = None,
+    *,
+    cloned: float | None = None,
+    id_map: IdMap | None = None,
 ) -> Packing:
     """The OCI layer that makes ``root`` when it is applied to ``parent``, uncompressed.
 
@@ -45,10 +50,11 @@ def pack_layer(
         root: the changed tree.
         parent: the tree that it was cloned from, unchanged since; None for an empty one.
         cloned: when the clone was complete, as for ``changes``.
+        id_map: the ids in the layer are those of the container that ``root`` is of.
     """
     path = os.fsencode(root)
     before = None if parent is None else os.fsencode(parent)
-    return Packing(path, Walk(path, before, cloned), is_layer=True)
+    return Packing(path, Walk(path, before, cloned), is_layer=True, id_map=id_map)
 
 
 def pack_tree(root: AnyPath) -> Packing:
@@ -69,7 +75,9 @@ class Packing:
         skipped: what a tar cannot hold, by kind: ``socket``, and ``mount`` for what is mounted.
     """
 
-    def __init__(self, root: bytes, walk: Walk, *, is_layer: bool) -> None:
+    def __init__(
+        self, root: bytes, walk: Walk, *, is_layer: bool, id_map: IdMap | None = None
+    ) -> None:
         """Pack what ``walk`` meets in ``root``."""
         self.entries = 0
         self.size = 0
@@ -77,12 +85,14 @@ class Packing:
         self._root_path = root
         self._walk = walk
         self._is_layer = is_layer
+        self._id_map = id_map
 
     def __iter__(self) -> Iterator[bytes]:
         """The next bytes.
 
         Raises:
-            ArchiveError: a name begins with ``.wh.``, which in a layer means something else.
+            ArchiveError: a name begins with ``.wh.``, which in a layer means something else, or an
+                id of the host has none in the container.
             OperationError: something cannot be read, or changed meanwhile.
         """
         gathered = bytearray()
@@ -102,6 +112,11 @@ class Packing:
         for difference in self._walk:
             try:
                 yield from self._pack(difference)
+            except ArchiveError as error:
+                if error.entry is not None:
+                    raise
+                path = difference.folder.path(difference.name)
+                raise ArchiveError(error.reason, path or b".") from error
             except FailedError as failed:
                 raise self._failure(difference, failed.cause, failed.operation) from failed
             except SizeChangedError as error:
@@ -139,7 +154,7 @@ class Packing:
                 _TYPES[stat.S_IFMT(status.st_mode)],
                 status,
                 target=target,
-                records=attribute_records(attributes_at(folder.new, name)),
+                records=self._records(attributes_at(folder.new, name)),
             )
 
     def _check_name(self, folder: Pair, name: bytes) -> None:
@@ -148,7 +163,7 @@ class Packing:
             raise ArchiveError(reason, folder.path(name))
 
     def _pack_folder(self, folder: Pair) -> Iterator[bytes]:
-        records = attribute_records(_folder_attributes(folder))
+        records = self._records(_folder_attributes(folder))
         path = folder.path()
         if path or folder.is_changed:  # no other layer has a root's entry for what is in it
             name = path + b"/" if path else b"./"
@@ -164,7 +179,7 @@ class Packing:
         fd = open_source(name, folder.new, OPEN_FILE)
         try:
             file = PackedFile(fd, folder.path(name))
-            records = {**attribute_records(attributes(fd)), **file.records}
+            records = {**self._records(attributes(fd)), **file.records}
             path = folder.path(name)
             yield self._entry(path, types.FILE, file.status, size=file.size, records=records)
             yield from file.data()
@@ -184,18 +199,26 @@ class Packing:
         self.entries += 1
         is_device = kind in (types.CHAR, types.BLOCK_DEVICE)
         number = status.st_rdev
+        uid, gid = status.st_uid, status.st_gid
+        if self._id_map is not None:
+            uid, gid = self._id_map.to_container(uid, gid)
         return headers(
             path,
             kind,
             mode=stat.S_IMODE(status.st_mode),
-            uid=status.st_uid,
-            gid=status.st_gid,
+            uid=uid,
+            gid=gid,
             size=size,
             mtime=status.st_mtime_ns,
             target=target,
             device=(os.major(number), os.minor(number)) if is_device else (0, 0),
             records=records,
         )
+
+    def _records(self, attributes: Mapping[str, bytes]) -> Mapping[bytes, bytes]:
+        if self._id_map is not None:
+            attributes = self._id_map.attributes_to_container(attributes)
+        return attribute_records(attributes)
 
     def _whiteout(self, folder: Pair, name: bytes) -> bytes:
         self.entries += 1

@@ -14,23 +14,21 @@ from reflayer.errors import LayerError, OperationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from reflayer.driver.making import Making
+
 
 def apply_to_layer(
-    home: str,
-    id: str,
-    stream: BinaryIO,
-    *,
-    ownership: str,
-    progress: Callable[[int], None] | None,
+    how: Making, id: str, stream: BinaryIO, progress: Callable[[int], None] | None
 ) -> int:
     """What ``Driver.apply`` does.
 
     The layer goes back to where layers are built, and comes again when it is whole: so a crash or
     failure amid the archive leaves none, as it leaves none of those that are being made.
     """
-    layer = f"{home}/{LAYERS}/{id}"
-    with building(f"{home}/{BUILDS}", id) as path:
-        folder = open_folder(f"{home}/{LAYERS}")
+    layers = f"{how.home}/{LAYERS}"
+    layer = f"{layers}/{id}"
+    with building(f"{how.home}/{BUILDS}", id) as path:
+        folder = open_folder(layers)
         try:
             try:
                 os.rename(layer, path)
@@ -38,7 +36,9 @@ def apply_to_layer(
                 raise LayerError(f"there is no layer {id}") from error
             except OSError as error:
                 raise OperationError.from_os_error(error, os.fsencode(layer), "rename") from error
-            size = apply_stream(path, stream, ownership=ownership, progress=progress)
+            size = apply_stream(
+                path, stream, ownership=how.ownership, id_map=how.id_map, progress=progress
+            )
             write_out(folder, path)
             publish(path, layer)
             write_name(folder, layer)

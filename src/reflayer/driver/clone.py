@@ -22,8 +22,13 @@ METHODS = ("auto", "snapshot", "reflink", "range", "stream", "tar")
 """The names of the methods that a driver takes."""
 
 
-def empty_layer(path: str, method: str) -> None:
+def empty_layer(path: str, method: str, owner: tuple[int, int] | None) -> None:
     """Make the empty folder ``path``, mode 0755: a subvolume where there are such.
+
+    Args:
+        path: where.
+        method: the driver's.
+        owner: user and group, if not those of this process.
 
     Raises:
         CopyError: ``method`` is ``snapshot``, but there are no subvolumes here.
@@ -36,6 +41,8 @@ def empty_layer(path: str, method: str) -> None:
             if method == "snapshot":
                 raise _no_snapshot(path, "there are no btrfs subvolumes here")
             os.mkdir(path, 0o700)
+        if owner is not None:
+            os.chown(path, *owner)
         os.chmod(path, 0o755)
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(path), "mkdir") from error
@@ -50,8 +57,11 @@ def clone_layer(
     workers: int | None,
     pool: Pool | None,
     progress: Progress | None,
+    prepare: Callable[[str], None],
 ) -> CopyReport:
     """Make ``path`` the same tree as the layer at ``parent``, which may be removed meanwhile.
+
+    A folder that is to be copied into is given to ``prepare`` first.
 
     Raises:
         CopyError: something failed; what was made stays for the caller to delete.
@@ -65,6 +75,7 @@ def clone_layer(
             report = _snapshot(held, path, named=method == "snapshot")
         if report is None:
             _begin(path)
+            prepare(path)
             from reflayer.copy import copy_tree
 
             report = copy_tree(

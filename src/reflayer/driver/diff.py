@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-    from reflayer.archive import Change, Usage
+    from reflayer.archive import Change, IdMap, Usage
     from reflayer.driver.driver import Driver
 
 Item = TypeVar("Item")
@@ -30,13 +30,14 @@ def layer_changes(
 
 
 def layer_diff(
-    driver: Driver, id: str, parent: str | None, cloned: float | None
+    driver: Driver, id: str, parent: str | None, cloned: float | None, id_map: IdMap | None
 ) -> io.BufferedReader:
     """What ``Driver.diff`` returns."""
     from reflayer.archive import pack_layer
 
     root, before, cloned = _trees(driver, id, parent, cloned)
-    chunks = _while_there(driver, id, parent, pack_layer(root, before, cloned=cloned))
+    packing = pack_layer(root, before, cloned=cloned, id_map=id_map)
+    chunks = _while_there(driver, id, parent, packing)
     return io.BufferedReader(_Stream(chunks))
 
 

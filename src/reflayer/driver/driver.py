@@ -11,7 +11,7 @@ from reflayer.driver.behind import delete_behind
 from reflayer.driver.builds import taken
 from reflayer.driver.clone import METHODS
 from reflayer.driver.cloned import cloned_at, forget
-from reflayer.driver.home import LAYERS, make_home
+from reflayer.driver.home import BUILDS, LAYERS, make_home
 from reflayer.driver.making import Making, making
 from reflayer.driver.names import checked_id, is_id
 from reflayer.driver.sweep import sweep
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from io import BufferedReader
     from typing import BinaryIO
 
-    from reflayer.archive import Change, Usage
+    from reflayer.archive import Change, IdMap, Usage
     from reflayer.copy import CopyReport, Pool
     from reflayer.copy.paths import AnyPath
 
@@ -49,6 +49,8 @@ class Driver:
         ownership: str = "keep",
         workers: int | None = None,
         pool: Pool | None = None,
+        id_map: IdMap | None = None,
+        size: int | None = None,
     ) -> None:
         """Open ``home``, made where it is absent, and clear what processes that died left in it.
 
@@ -59,18 +61,27 @@ class Driver:
             ownership: ``keep`` or ``ignore``, as for ``copy_tree``.
             workers: processes that work on a clone, as for ``copy_tree``.
             pool: helper processes that are there already, as for ``copy_tree``.
+            id_map: containers' ids and those of the host, which layers have on disk: ``apply`` and
+                ``diff`` convert them. The group of containers' root may pass through the home.
+            size: bytes that a container's layer may take; None or 0 for any number.
 
         Raises:
             OperationError: the home cannot be made or cleared.
+            QuotaError: there is a ``size``, but the file system has no quotas for it.
+            ArchiveError: ``id_map`` has no root.
             ValueError: ``method`` is none.
         """
         if method not in METHODS:
             raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
         self.home = os.path.realpath(os.fsdecode(home))
-        self._making = Making(self.home, method, ownership, workers, pool)
+        self._making = Making(self.home, method, ownership, workers, pool, id_map, size or 0)
         self._lock = _thread.allocate_lock()
         self._references: dict[str, int] = {}
-        make_home(self.home)
+        make_home(self.home, None if id_map is None else id_map.root[1])
+        if size:
+            from reflayer.driver.quota import require_quota
+
+            require_quota(f"{self.home}/{BUILDS}")
         sweep(self.home)
         if holds_trash(self.home):
             delete_behind(self.home)
@@ -97,10 +108,30 @@ class Driver:
             return report
 
     def create_read_write(
-        self, id: str, parent: str | None = None, *, progress: Progress | None = None
+        self,
+        id: str,
+        parent: str | None = None,
+        *,
+        size: int | None = None,
+        mount_label: str = "",
+        progress: Progress | None = None,
     ) -> CopyReport | None:
-        """The same for a container's own clone, which is whole but not forced to disk."""
-        with self._new(id, parent, progress, durable=False) as (_, report):
+        """The same for a container's own clone, which is whole but not forced to disk.
+
+        Args:
+            id: the new layer.
+            parent: the layer to clone; None for an empty folder of mode 0755.
+            size: bytes that it may take, 0 for any number; None for the driver's ``size``. What it
+                has from its parent counts too, and is an error if it is more.
+            mount_label: the SELinux label of its root; of no effect where the kernel has none.
+            progress: called some times a second with the entries and bytes cloned so far.
+
+        Raises:
+            LayerError, CopyError, OperationError: as ``create`` does.
+            QuotaError: there is a size, but the file system has no quotas for it.
+        """
+        size = self._making.size if size is None else size
+        with self._new(id, parent, progress, size=size, label=mount_label) as (_, report):
             return report
 
     @contextmanager
@@ -223,11 +254,11 @@ class Driver:
 
         Raises:
             LayerError, OperationError: as ``changes`` does, here or from reading.
-            ArchiveError: from reading: a name cannot be in a layer.
+            ArchiveError: from reading: a name cannot be in a layer, or an id not in a container.
         """
         from reflayer.driver.diff import layer_diff
 
-        return layer_diff(self, id, parent, cloned)
+        return layer_diff(self, id, parent, cloned, self._making.id_map)
 
     def diff_size(self, id: str, parent: str | None = None) -> int:
         """The bytes of the files that are different in layer ``id`` from ``parent``, as in Docker.
@@ -276,10 +307,7 @@ class Driver:
         """
         from reflayer.driver.apply import apply_to_layer
 
-        how = self._making
-        return apply_to_layer(
-            self.home, checked_id(id), stream, ownership=how.ownership, progress=progress
-        )
+        return apply_to_layer(self._making, checked_id(id), stream, progress)
 
     def sync(self, id: str) -> None:
         """Write out to disk layer ``id``, which others have filled by its path.
@@ -337,13 +365,21 @@ class Driver:
 
     @contextmanager
     def _new(
-        self, id: str, parent: str | None, progress: Progress | None, *, durable: bool
+        self,
+        id: str,
+        parent: str | None,
+        progress: Progress | None,
+        *,
+        durable: bool = False,
+        size: int = 0,
+        label: str = "",
     ) -> Iterator[tuple[str, CopyReport | None]]:
         if self.exists(id):
             raise taken(id)
         if parent is not None:
             self.path(parent)
-        with making(self._making, id, parent, progress, durable=durable) as made:
+        how = self._making
+        with making(how, id, parent, progress, durable=durable, size=size, label=label) as made:
             yield made
 
 

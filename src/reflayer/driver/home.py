@@ -22,11 +22,16 @@ CLONED = "cloned"
 TRASH_LOCK = "trash.lock"
 """The file that is locked by the process which empties the trash."""
 
+QUOTA_LOCK = "quota.lock"
+"""The file that is locked while a layer gets a quota."""
+
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 
-def make_home(home: str) -> None:
+def make_home(home: str, group: int | None) -> None:
     """Make the folder ``home`` and those in it, where they are absent; only the owner gets in.
+
+    A ``group`` may pass through to the layers: that of containers' root in a user namespace.
 
     Raises:
         OperationError: one of them cannot be made.
@@ -38,6 +43,10 @@ def make_home(home: str) -> None:
             os.close(os.open(f"{home}/{TRASH_LOCK}", flags, 0o600))
         for name in (LAYERS, BUILDS, TRASH):
             _make_folder(f"{home}/{name}")
+        if group is not None:
+            for path in (home, f"{home}/{LAYERS}"):
+                os.chown(path, -1, group)
+                os.chmod(path, 0o710)
     except OSError as error:
         where = os.fsencode(error.filename or home)
         raise OperationError.from_os_error(error, where, "make the driver's folder") from error
