@@ -8,6 +8,7 @@ from reflayer.cli.names import complete_images
 from reflayer.cli.output import container_fields, print_json, print_path
 from reflayer.cli.ownership import add_ownership, telling_of_ownership
 from reflayer.cli.progress import bars
+from reflayer.cli.registries import access_of, add_access
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "  docker-archive:FILE[:REF]   what docker save writes\n"
         "  tar:FILE                    a root file system's tar, of any usual compression\n"
         "  rootfs:DIR                  a folder that is a root file system\n"
-        "  NAME or ID                  an image that is in the store (reflayer images)\n\n"
+        "  NAME or ID                  an image that is in the store (reflayer images)\n"
+        "  [docker://]NAME             an image in its registry, where the store has it not\n\n"
         "What the store has already is neither read nor unpacked again. It is all there, or\n"
         "nothing is: a container that could not be made leaves nothing behind."
     )
@@ -36,10 +38,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pull",
-        choices=["missing", "always"],
+        choices=["missing", "always", "never"],
         default="missing",
-        help="always: take in a rootfs: folder anew, though the store has it",
+        help="always: ask the registry, or take in a rootfs: folder anew, though the store has it; "
+        "never: take only what the store has",
     )
+    add_access(parser)
     add_ownership(parser)
     add_json(parser)
 
@@ -55,6 +59,7 @@ def run(arguments: Namespace) -> int:
             name=arguments.name,
             platform=arguments.platform,
             pull=arguments.pull,
+            access=access_of(arguments),
             progress=report_to,
         )
     if arguments.json:

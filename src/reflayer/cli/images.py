@@ -28,7 +28,7 @@ def run(arguments: Namespace) -> int:
 
     images = Store(arguments.root).images()
     if arguments.json:
-        print_json([_fields(one) for one in images])
+        print_json([image_fields(one) for one in images])
     elif arguments.quiet:
         for one in images:
             print(_digits(one)[:12])
@@ -44,7 +44,8 @@ def _digits(image: StoredImage) -> str:
     return image.id.partition(":")[2]
 
 
-def _fields(image: StoredImage) -> dict[str, object]:
+def image_fields(image: StoredImage) -> dict[str, object]:
+    """An image for JSON."""
     return {
         "id": image.id,
         "names": list(image.names),

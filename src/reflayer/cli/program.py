@@ -23,6 +23,8 @@ COMMANDS = {
     "rm": "remove containers",
     "diff": "list what changed in a container",
     "export": "write all of a container as a tar",
+    "pull": "fetch an image from a registry and unpack it",
+    "push": "send an image to a registry",
     "images": "list the images",
     "rmi": "remove images",
     "containerd-config": "print what containerd, BuildKit and Docker have to be told to use it",

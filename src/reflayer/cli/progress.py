@@ -16,8 +16,9 @@ _LABELS = {
     "clone": "cloning",
     "pack": "packing",
     "measure": "measuring",
+    "push": "pushing",
 }
-_IN_BYTES = ("fetch", "unpack", "pack")
+_IN_BYTES = ("fetch", "unpack", "pack", "push")
 
 
 _PATIENCE = 0.4  # seconds: what takes less needs no bar, and the import of rich takes a third of it

@@ -86,13 +86,13 @@ def commit_ingest(content: Content, digest: str) -> None:
                 raise
 
 
-def expire(content: Content) -> None:
-    """Remove what came in long ago and nobody has asked for since.
+def expire(content_folder: str) -> None:
+    """Remove what came into a ``Content`` long ago and nobody has asked for since.
 
     Raises:
         OperationError: it cannot be.
     """
-    folder = os.path.join(content.folder, _FOLDER)
+    folder = os.path.join(content_folder, _FOLDER)
     with failing(folder, "clear"), suppress(FileNotFoundError):
         for name in os.listdir(folder):
             _expire(os.path.join(folder, name))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from reflayer.errors import OperationError, StoreError, printable
 from reflayer.store import records
 from reflayer.store.blobs import blobs_of, read_stored, record_of
-from reflayer.store.find import find_image
+from reflayer.store.find import find_image, look_for_image
 from reflayer.store.ids import is_full_id
 from reflayer.store.locks import locked
 from reflayer.store.names import new_id
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from reflayer.images import Platform, RootFs, Source
+    from reflayer.images.registry import Access
     from reflayer.store.parts import Parts
     from reflayer.store.unpack import Progress
 
@@ -49,6 +50,7 @@ def bring(
     text: str,
     platform: Platform | None,
     pull: str,
+    access: Access | None,
     parts: Parts,
     until: ExitStack,
     progress: Progress | None,
@@ -59,9 +61,11 @@ def bring(
 
     Args:
         text: ``oci:DIR[:TAG]``, ``docker-archive:FILE[:REF]``, ``tar:FILE``, ``rootfs:DIR``, or
-            the name or id of an image that is in the store.
+            the name or id of an image that is in the store or, a name, in its registry.
         platform: which of several to take, or None for what this machine runs.
-        pull: ``missing``, or ``always`` to take in a folder anew that was taken in before.
+        pull: ``missing``; ``always`` to ask the registry, or take in a folder, though the store has
+            it; ``never`` to take nothing but what the store has.
+        access: how a registry is to be spoken to; as usual where it is None.
         parts: the store's.
         until: gets what has to be held until the image is recorded.
         progress: is told the stages ``fetch``, ``clone`` and ``unpack``.
@@ -73,18 +77,27 @@ def bring(
 
     with parts.database.reading() as db:
         is_id = is_full_id(text) or records.image_with_full_id(db, text) is not None
-    source = None if is_id else open_source(text)
+    source = None if is_id or pull == "never" else open_source(text)
     if isinstance(source, RootFs):
         return _from_folder(source, pull, parts, until, progress)
     if source is not None and not isinstance(source, Reference):
         return _from_source(source, platform, parts, progress)
-    with parts.database.reading() as db:
-        known, _ = find_image(db, text)
-    if pull == "always":
-        raise StoreError(f"{printable(text)}: cannot be pulled: registries are not spoken yet")
-    if platform is not None and known.platform not in map(str, platform.fitting()):
-        raise StoreError(f"{printable(text)}: is for {known.platform}, not for {platform}")
-    return _from_store(known, text, parts, progress)
+    if source is None and pull == "always":
+        raise StoreError(f"{printable(text)}: an id cannot be pulled: give the image's name")
+    if pull != "always":
+        with parts.database.reading() as db:
+            known, _ = (look_for_image if source else find_image)(db, text)
+        fits = platform is None or (known and known.platform in map(str, platform.fitting()))
+        if known is not None and fits:
+            return _from_store(known, text, parts, progress)
+        if known is not None and source is None:
+            raise StoreError(f"{printable(text)}: is for {known.platform}, not for {platform}")
+    assert source is not None
+    from reflayer.store.pull import pull_image
+
+    image = pull_image(source, platform, access, parts, progress)
+    name = str(source)
+    return Brought(record_of(image, (name,)), blobs_of(image), name)
 
 
 def _from_source(

@@ -98,10 +98,13 @@ def _needed_folders(db: Connection) -> frozenset[str]:
 
 
 def _remove_blobs(parts: Parts) -> None:
+    from reflayer.images.ingest import expire
+
     with parts.database.reading() as db:
         needed = _column(db, f"SELECT digest FROM blobs WHERE image IN ({_USED})")
     for digest in set(parts.content.digests()) - needed:
         parts.content.delete(digest)
+    expire(parts.content.folder)
 
 
 def _forget_the_unused(parts: Parts) -> None:

@@ -17,11 +17,28 @@ def find_image(db: Connection, text: str) -> tuple[StoredImage, str | None]:
     """The image that ``text`` means, and which of its names that is; None where it is an id.
 
     A name is one that the store has, one that Docker reads as such, or where an image came from.
-    An id may lack its end. ``NAME@DIGEST`` is the image whose manifest has the digest.
+    An id may lack its end. ``NAME@DIGEST`` is what was pulled as such, or the image whose manifest
+    has the digest.
 
     Raises:
         ImageError: it is neither a name nor an id.
         StoreError: there is none, or more than one.
+    """
+    image, name = look_for_image(db, text)
+    if image is None:
+        raise StoreError(
+            f"{printable(text)}: no such image in the store: reflayer images lists them, "
+            "reflayer pull fetches one"
+        )
+    return image, name
+
+
+def look_for_image(db: Connection, text: str) -> tuple[StoredImage | None, str | None]:
+    """As ``find_image``; None where there is none.
+
+    Raises:
+        ImageError: it is neither a name nor an id.
+        StoreError: there is more than one.
     """
     image = records.image_named(db, text)
     if image is not None:
@@ -32,12 +49,6 @@ def find_image(db: Connection, text: str) -> tuple[StoredImage, str | None]:
     image, name = _by_name(db, text)
     if image is None:
         image = records.image_with_id(db, text)
-    if image is None:
-        raise StoreError(
-            f"{printable(text)}: no such image in the store (reflayer images lists them), and "
-            "registries are not spoken yet: give oci:DIR[:TAG], docker-archive:FILE[:REF], "
-            "tar:FILE or rootfs:DIR"
-        )
     return image, name
 
 
@@ -45,9 +56,9 @@ def _by_name(db: Connection, text: str) -> tuple[StoredImage | None, str | None]
     if is_full_id(text):
         return None, None
     name, digest = _read(text)
-    if digest:
-        return records.image_with_manifest(db, digest), None
     image = records.image_named(db, name)
+    if image is None and digest:
+        return records.image_with_manifest(db, digest), None
     return image, None if image is None else name
 
 

@@ -1,0 +1,71 @@
+"""From the store into a registry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reflayer.errors import ReflayerError, StoreError, printable
+from reflayer.images import Reference, open_source
+from reflayer.images.registry.access import Access
+from reflayer.images.registry.push import push_image
+from reflayer.store.find import find_image
+from reflayer.store.save import image_content
+
+if TYPE_CHECKING:
+    from reflayer.store.parts import Parts
+    from reflayer.store.unpack import Progress
+
+
+def push(
+    text: str, destination: str, access: Access | None, parts: Parts, progress: Progress | None
+) -> Reference:
+    """Send the image ``text`` of the store to ``destination``; return what it is there.
+
+    The caller shares the store's lock.
+
+    Args:
+        text: a name of the image, its id, or the beginning of it.
+        destination: a reference, with ``docker://`` before it or not.
+        access: how the registry is to be spoken to; as usual where it is None.
+        parts: the store's.
+        progress: is told the stages ``pack``, of layers that are not compressed yet, and ``push``,
+            in bytes.
+
+    Raises:
+        ReflayerError: it is not in the store, or the registry does not take it.
+    """
+    reference = open_source(destination)
+    if not isinstance(reference, Reference):
+        raise StoreError(
+            f"{printable(destination)} is not in a registry: reflayer save writes such ones"
+        )
+    with parts.database.reading() as db:
+        known, _ = find_image(db, text)
+    image = image_content(parts, known, progress=progress)
+
+    def source(digest: str) -> str | None:
+        return _repository_with(digest, reference, parts)
+
+    push_image(image, reference, access or Access(), parts.content, source, progress)
+    return replace(reference, digest=image.manifest.digest)
+
+
+def _repository_with(digest: str, reference: Reference, parts: Parts) -> str | None:
+    """Another repository of the same registry that the blob may be in: an image came from there."""
+    with parts.database.reading() as db:
+        rows = db.execute(
+            "SELECT name FROM names JOIN blobs ON blobs.image = names.image "
+            "WHERE digest = ? ORDER BY name",
+            (digest,),
+        ).fetchall()
+    for (name,) in rows:
+        try:
+            other = open_source(name)
+        except ReflayerError:  # an archive that is gone
+            continue
+        if isinstance(other, Reference) and other.domain == reference.domain:
+            if other.path == reference.path:
+                return None  # then it is there most likely
+            return other.path
+    return None
