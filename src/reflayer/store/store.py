@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from reflayer.archive import Change, Packing
     from reflayer.copy import Pool
     from reflayer.copy.paths import AnyPath
+    from reflayer.images import Reference
+    from reflayer.images.registry import Access
     from reflayer.store.bring import Brought
     from reflayer.store.records import StoredImage
     from reflayer.store.unpack import Progress
@@ -67,25 +69,29 @@ class Store:
         name: str | None = None,
         platform: str | None = None,
         pull: str = "missing",
+        access: Access | None = None,
         progress: Progress | None = None,
     ) -> Container:
         """Make a container: a writable clone of ``image``, whole or not at all.
 
         Args:
             image: ``oci:DIR[:TAG]``, ``docker-archive:FILE[:REF]``, ``tar:FILE``, ``rootfs:DIR``,
-                or the name or id of an image that is in the store.
+                or the name or id of an image that is in the store or, a name, in its registry.
             name: the container's; by default one is made up.
             platform: ``os/architecture[/variant]``; by default this machine's.
-            pull: ``missing``, or ``always`` to take in a folder anew that was taken in before.
+            pull: ``missing``; ``always`` to ask the registry, or take in a folder, though the store
+                has it; ``never`` to take nothing but what the store has.
+            access: how a registry is to be spoken to; by default as Docker's and Podman's files of
+                credentials and certificates say.
             progress: is told a stage (``fetch``, ``unpack``, ``clone``), how much of it is done
                 (bytes, bytes, entries) and, where it is known, of how much.
 
         Raises:
             ReflayerError: it cannot be made; the store is as it was before.
-            ValueError: ``pull`` is neither.
+            ValueError: ``pull`` is none of these.
         """
-        if pull not in ("missing", "always"):
-            raise ValueError(f"pull {pull!r} is neither missing nor always")
+        if pull not in ("missing", "always", "never"):
+            raise ValueError(f"pull {pull!r} is none of missing, always, never")
         from reflayer.images import Platform
         from reflayer.store.bring import bring
         from reflayer.store.names import checked_name, new_id
@@ -99,13 +105,75 @@ class Store:
             if name is not None:
                 with parts.database.reading() as db:
                     _refuse_taken(db, name)
-            brought = bring(image, wanted, pull, parts, until, progress)
+            brought = bring(image, wanted, pull, access, parts, until, progress)
             container_id = new_id()
             parts.driver.create_read_write(
                 container_id, brought.image.layer, progress=cloning(progress)
             )
             with parts.database.writing() as db:
                 return self._record(db, container_id, name, brought)
+
+    def pull(
+        self,
+        image: str,
+        *,
+        platform: str | None = None,
+        access: Access | None = None,
+        progress: Progress | None = None,
+    ) -> StoredImage:
+        """Have an image in the store as its registry has it now, unpacked.
+
+        Args:
+            image: what ``create`` takes, but no id.
+            platform: ``os/architecture[/variant]``; by default this machine's.
+            access: how the registry is to be spoken to.
+            progress: is told a stage (``fetch``, ``unpack``), how many bytes of it are done and,
+                where it is known, of how many.
+
+        Raises:
+            ReflayerError: it cannot be had; the store is as it was before.
+        """
+        from reflayer.images import Platform
+        from reflayer.store import records
+        from reflayer.store.bring import bring
+
+        wanted = None if platform is None else Platform.parse(platform)
+        with self._making() as until:
+            brought = bring(image, wanted, "always", access, self._parts, until, progress)
+            with self._parts.database.writing() as db:
+                records.add_image(db, brought.image, brought.blobs, brought.stamp)
+                return records.image(db, brought.image.id)
+
+    def push(
+        self,
+        image: str,
+        destination: str,
+        *,
+        access: Access | None = None,
+        progress: Progress | None = None,
+    ) -> Reference:
+        """Send an image to a registry.
+
+        Args:
+            image: a name of an image that is in the store, its id, or the beginning of it.
+            destination: a reference, with ``docker://`` before it or not.
+            access: how the registry is to be spoken to.
+            progress: is told a stage (``pack`` of layers that are not compressed yet, ``push``)
+                and how many bytes of it are done.
+
+        Returns:
+            What it is there, with the digest of its manifest.
+
+        Raises:
+            ReflayerError: it is not in the store, or the registry does not take it.
+        """
+        from reflayer.store.find import find_image
+        from reflayer.store.push import push
+
+        with self._parts.database.reading() as db:
+            find_image(db, image)  # nothing is made in order to send what is not there
+        with self._making():
+            return push(image, destination, access, self._parts, progress)
 
     def containers(self) -> list[Container]:
         """All containers, the newest first.

@@ -11,10 +11,12 @@ from reflayer.store.records import StoredLayer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import BinaryIO
 
     from reflayer.images import Image
     from reflayer.store.parts import Parts
 
+    Open = Callable[[str], BinaryIO]
     Progress = Callable[[str, int, int | None], None]
 
 _NO_LAYERS = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -25,15 +27,22 @@ def layer_of(image: Image) -> str:
     return _layer_id(image.chain_ids[-1] if image.chain_ids else _NO_LAYERS)
 
 
-def unpack(image: Image, parts: Parts, progress: Progress | None) -> None:
+def unpack(
+    image: Image,
+    parts: Parts,
+    progress: Progress | None,
+    *,
+    open_blob: Open | None = None,
+) -> None:
     """Have the layer of ``image`` in the driver and on record; nothing is done where it is.
 
     Who wants the same chain at the same time waits, and then finds it there.
 
     Args:
-        image: an image whose blobs are in the content store.
+        image: an image whose blobs are in the content store, unless ``open_blob`` has them.
         parts: the store's.
         progress: is told the stages ``clone`` (entries) and ``unpack`` (the blobs' bytes).
+        open_blob: opens a layer by its digest; by default from the content store.
 
     Raises:
         ArchiveError, ImageError, OperationError, CopyError: it cannot be unpacked.
@@ -46,7 +55,9 @@ def unpack(image: Image, parts: Parts, progress: Progress | None) -> None:
             refuse_incomplete(known, parts)
             return
         parts.driver.remove(top)  # whole, but whoever made it was killed before it was recorded
-        layer = _apply(image, _deepest(image, parts), parts, progress)
+        open_blob = open_blob or parts.content.open
+        deepest = _deepest(image, parts)
+        layer = _apply(image, deepest, open_blob, parts, progress)
         with parts.database.writing() as db:
             records.add_layer(db, layer)
 
@@ -84,6 +95,7 @@ def _deepest(image: Image, parts: Parts) -> tuple[int, StoredLayer | None]:
 def _apply(
     image: Image,
     deepest: tuple[int, StoredLayer | None],
+    open_blob: Open,
     parts: Parts,
     progress: Progress | None,
 ) -> StoredLayer:
@@ -98,7 +110,7 @@ def _apply(
     told = _Told(progress, sum(blob.size for blob, _ in missing))
     with parts.driver.build(top, below.id if below else None, progress=cloning(progress)) as folder:
         for blob, diff_id in missing:
-            with parts.content.open(blob.digest) as file:
+            with open_blob(blob.digest) as file:
                 try:
                     applied = apply_layer(
                         folder,
