@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import json
@@ -53,6 +54,7 @@ class Content:
         self.folder = os.path.abspath(os.fsdecode(folder))
         self._incoming = os.path.join(self.folder, "tmp")
         self._index = os.path.join(self.folder, layout.INDEX_FILE)
+        self._lock = os.path.join(self.folder, "index.lock")
         with failing(self.folder, "create"):
             os.makedirs(self._incoming, exist_ok=True)
             os.makedirs(os.path.join(self.folder, layout.BLOBS, _ALGORITHMS[0]), exist_ok=True)
@@ -212,6 +214,16 @@ class Content:
             annotations = {**descriptor.annotations, REF_NAME: name}
             entries.append({**descriptor.as_json(), "annotations": annotations})
 
+    def list_untagged(self, descriptor: Descriptor) -> None:
+        """Have the manifest or index ``descriptor``, whose blob is there, listed without a tag.
+
+        Raises:
+            OperationError: the index could not be written.
+        """
+        with self._changing_index() as entries:
+            if not any(entry.get("digest") == descriptor.digest for entry in entries):
+                entries.append(descriptor.as_json())
+
     def untag(self, name: str) -> None:
         """Remove a tag; one that is not there is no error.
 
@@ -230,9 +242,23 @@ class Content:
         """
         return {name: one for name, one in layout.named(layout.read_index(self.folder)) if name}
 
+    def tidy(self) -> None:
+        """Remove what only writers need, and what they make again where they need it.
+
+        Raises:
+            OperationError: it cannot be removed.
+        """
+        with locked(self._lock, fcntl.LOCK_EX), failing(self.folder, "tidy"):
+            try:
+                os.rmdir(self._incoming)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                    raise
+            os.unlink(self._lock)
+
     @contextmanager
     def _changing_index(self) -> Iterator[list[dict[str, object]]]:
-        with locked(os.path.join(self.folder, "index.lock"), fcntl.LOCK_EX):
+        with locked(self._lock, fcntl.LOCK_EX):
             index = layout.read_index(self.folder)
             entries = [entry.fields for entry in index.children("manifests")]
             before = list(entries)
@@ -241,7 +267,7 @@ class Content:
                 self._write(layout.INDEX_FILE, {**index.fields, "manifests": entries})
 
     def _make(self) -> None:
-        with locked(os.path.join(self.folder, "index.lock"), fcntl.LOCK_EX):
+        with locked(self._lock, fcntl.LOCK_EX):
             if not os.path.exists(self._index):
                 self._write(layout.LAYOUT_FILE, {"imageLayoutVersion": layout.VERSION})
                 index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}

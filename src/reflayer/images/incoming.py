@@ -79,14 +79,14 @@ def clear(folder: str) -> None:
 def locked(path: str, kind: int) -> Iterator[None]:
     """Hold a lock (``LOCK_SH`` or ``LOCK_EX`` of flock(2)) on the file ``path`` meanwhile.
 
+    Who holds it for himself may remove the file; who waits for it then makes it anew.
+
     Raises:
         OperationError: it cannot be had.
     """
     with failing(path, "lock"):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = _locked(path, kind)
     try:
-        with failing(path, "lock"):
-            fcntl.flock(fd, kind)
         yield
     finally:
         os.close(fd)
@@ -111,10 +111,28 @@ def sync_folder(path: str) -> None:
         os.fsync(fd)
 
 
+def _locked(path: str, kind: int) -> int:
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, kind)
+            if os.fstat(fd).st_nlink:
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
 def _create(folder: str) -> Incoming:
     while True:
         path = os.path.join(folder, os.urandom(16).hex())
-        fd = os.open(path, _CREATE, 0o644)
+        try:
+            fd = os.open(path, _CREATE, 0o644)
+        except FileNotFoundError:
+            with suppress(FileExistsError):
+                os.mkdir(folder)  # whoever used it last has tidied up
+            continue
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:
             return Incoming(fd, path)

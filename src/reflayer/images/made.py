@@ -9,6 +9,8 @@ from reflayer.images.media_types import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from reflayer.images.resolve import find_image
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from reflayer.images.content import Content
     from reflayer.images.descriptor import Descriptor
     from reflayer.images.image import Image
@@ -21,7 +23,7 @@ LAYER_TYPES = {"none": OCI_LAYER, "gzip": f"{OCI_LAYER}+gzip", "zstd": f"{OCI_LA
 def config_of(platform: Platform, *diff_ids: str) -> bytes:
     """A config with nothing in it but what has to be there (OCI image-spec, config.md)."""
     variant = {"variant": platform.variant} if platform.variant else {}
-    return _json(
+    return to_json(
         {
             "architecture": platform.architecture,
             "os": platform.os,
@@ -39,16 +41,43 @@ def add_image(content: Content, config: bytes, layers: tuple[Descriptor, ...]) -
         ImageError: the config is malformed or not of these layers.
         OperationError: they could not be written.
     """
+    return add_manifest(content, content.add_bytes(config, OCI_CONFIG), layers, {})
+
+
+def add_manifest(
+    content: Content,
+    config: Descriptor,
+    layers: tuple[Descriptor, ...],
+    annotations: Mapping[str, object],
+) -> Image:
+    """Add a manifest for a config and layers that are in ``content``.
+
+    Raises:
+        ImageError: the config is malformed or not of these layers.
+        OperationError: it could not be written.
+    """
     manifest = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
-        "config": content.add_bytes(config, OCI_CONFIG).as_json(),
-        "layers": [layer.as_json() for layer in layers],
+        "config": {**config.as_json(), "mediaType": OCI_CONFIG},
+        "layers": [_with_annotations(layer) for layer in layers],
     }
-    image = find_image(content.add_bytes(_json(manifest), OCI_MANIFEST), None, content.open)
+    if annotations:
+        manifest["annotations"] = dict(annotations)
+    image = find_image(content.add_bytes(to_json(manifest), OCI_MANIFEST), None, content.open)
     content.sync()
     return image
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+def to_json(value: object) -> bytes:
+    """A JSON document as we write all of them.
+
+    Raises:
+        UnicodeEncodeError: it has half a character in it.
+    """
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _with_annotations(layer: Descriptor) -> dict[str, object]:
+    said = {"annotations": dict(layer.annotations)} if layer.annotations else {}
+    return {**layer.as_json(), **said}

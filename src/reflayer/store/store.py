@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from reflayer.archive import Change, Packing
     from reflayer.copy import Pool
     from reflayer.copy.paths import AnyPath
-    from reflayer.images import Reference
+    from reflayer.images import Image, Reference
+    from reflayer.images.child import ConfigChanges
     from reflayer.images.registry import Access
     from reflayer.store.bring import Brought
+    from reflayer.store.commit import Committed
     from reflayer.store.records import StoredImage
     from reflayer.store.unpack import Progress
     from reflayer.store.usage import Usage
@@ -264,6 +266,98 @@ class Store:
                 progress("pack", packing.size, None)
         self._parts.driver.path(container.id)  # else its deletion may have gone before us
         return packing
+
+    def commit(
+        self,
+        name: str,
+        image: str,
+        *,
+        changes: ConfigChanges | None = None,
+        author: str = "",
+        message: str = "",
+        created: float | None = None,
+        compression: str = "gzip",
+        progress: Progress | None = None,
+    ) -> Committed:
+        """Make an image of a container: its own image's layers, and on top what changed in it.
+
+        The same changes with the same words are the same image. Where nothing changed, it has no
+        more layers than its parent.
+
+        Args:
+            name: the container's name, id, or beginning of an id.
+            image: what the image is to be called, as Docker reads names; another that was called so
+                is no longer.
+            changes: what is different in how its containers run.
+            author: who made it.
+            message: what for; it is in the image's history.
+            created: when it was made, in seconds since the epoch; by default now.
+            compression: of the new layer: ``gzip``, ``zstd`` or ``none``.
+            progress: is told the stages ``pack`` and ``unpack`` in bytes, ``clone`` in entries.
+
+        Raises:
+            StoreError: there is no such container, or more than one, or its folder is gone.
+            ImageError: the name cannot be one, or something in the config is no text.
+            ArchiveError: a name in the container cannot be in a layer.
+            ReflayerError: something could not be read or written; nothing is recorded.
+            ValueError: ``compression`` is none of these.
+        """
+        from reflayer.images.child import ConfigChanges
+        from reflayer.store.commit import commit, new_name
+
+        reference = new_name(image)
+        container = self.container(name)
+        _refuse_gone(container)
+        with self._making():
+            return commit(
+                self._parts,
+                container,
+                reference,
+                changes or ConfigChanges(),
+                author=author,
+                message=message,
+                created=created,
+                compression=compression,
+                progress=progress,
+            )
+
+    def save(
+        self,
+        image: str,
+        destination: str,
+        *,
+        compression: str | None = None,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Write an image to where other programs can read it.
+
+        Layers that came compressed go out as the same bytes.
+
+        Args:
+            image: a name of an image of the store, its id, or the beginning of it.
+            destination: ``oci:DIR[:TAG]``, an OCI image layout that it is added to, or
+                ``docker-archive:FILE[:REF]``, a file that is replaced when all is written.
+            compression: in a layout, of layers that are plain so far: ``gzip``, which is the
+                default, ``zstd`` or ``none``.
+            progress: is told the stages ``pack`` and ``write``, in bytes.
+
+        Returns:
+            What was written: the digests of its blobs.
+
+        Raises:
+            StoreError: there is no such image, or more than one.
+            ImageError: it cannot be written there, or a blob is damaged.
+            ReflayerError: something could not be read or written; what was there stays as it was.
+        """
+        from reflayer.images.save import open_destination
+        from reflayer.store.find import find_image
+        from reflayer.store.save import save
+
+        there = open_destination(destination)
+        with self._parts.database.reading() as db:
+            find_image(db, image)  # nothing is made in order to save what is not there
+        with self._making():
+            return save(self._parts, image, there, compression, progress)
 
     def images(self) -> list[StoredImage]:
         """All images, by name; those without a name last.

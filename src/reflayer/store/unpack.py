@@ -8,6 +8,7 @@ from reflayer.errors import StoreError
 from reflayer.store import records
 from reflayer.store.locks import locked
 from reflayer.store.records import StoredLayer
+from reflayer.store.sockets import remove_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,7 @@ def unpack(
     parts: Parts,
     progress: Progress | None,
     *,
+    folder: StoredLayer | None = None,
     open_blob: Open | None = None,
 ) -> None:
     """Have the layer of ``image`` in the driver and on record; nothing is done where it is.
@@ -42,6 +44,7 @@ def unpack(
         image: an image whose blobs are in the content store, unless ``open_blob`` has them.
         parts: the store's.
         progress: is told the stages ``clone`` (entries) and ``unpack`` (the blobs' bytes).
+        folder: what the image's lowest layer was packed from, and can be cloned from.
         open_blob: opens a layer by its digest; by default from the content store.
 
     Raises:
@@ -56,8 +59,8 @@ def unpack(
             return
         parts.driver.remove(top)  # whole, but whoever made it was killed before it was recorded
         open_blob = open_blob or parts.content.open
-        deepest = _deepest(image, parts)
-        layer = _apply(image, deepest, open_blob, parts, progress)
+        deepest = _deepest(image, folder, parts)
+        layer = _apply(image, deepest, folder, open_blob, parts, progress)
         with parts.database.writing() as db:
             records.add_layer(db, layer)
 
@@ -83,18 +86,21 @@ def _layer_id(chain_id: str) -> str:
     return chain_id.partition(":")[2]
 
 
-def _deepest(image: Image, parts: Parts) -> tuple[int, StoredLayer | None]:
+def _deepest(
+    image: Image, folder: StoredLayer | None, parts: Parts
+) -> tuple[int, StoredLayer | None]:
     """How many of the image's layers are there already, as one folder, and that folder."""
     for depth in range(len(image.chain_ids) - 1, 0, -1):
         known = layer_there(_layer_id(image.chain_ids[depth - 1]), parts)
         if known is not None and not (known.skipped and parts.ownership == "keep"):
             return depth, known
-    return 0, None
+    return (0, None) if folder is None else (1, folder)
 
 
 def _apply(
     image: Image,
     deepest: tuple[int, StoredLayer | None],
+    packed: StoredLayer | None,
     open_blob: Open,
     parts: Parts,
     progress: Progress | None,
@@ -109,6 +115,8 @@ def _apply(
     missing = list(zip(image.layers, image.diff_ids, strict=True))[depth:]
     told = _Told(progress, sum(blob.size for blob, _ in missing))
     with parts.driver.build(top, below.id if below else None, progress=cloning(progress)) as folder:
+        if packed is not None and below == packed:
+            remove_sockets(folder)
         for blob, diff_id in missing:
             with open_blob(blob.digest) as file:
                 try:

@@ -1,0 +1,149 @@
+"""The config of an image that is made from another by one layer (OCI image-spec, config.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from reflayer.errors import ImageError
+from reflayer.images.document import Document
+from reflayer.images.made import to_json
+
+if TYPE_CHECKING:
+    from typing import Any
+
+_OF_THE_PARENT = ("author", "container", "container_config", "created", "docker_version", "id")
+"""What a config says of how its own image was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigChanges:
+    """What is to be different in how an image's containers run; None and empty: as before.
+
+    Attributes:
+        cmd: the command's words; an empty list takes it away.
+        entrypoint: what comes before the command, likewise. One that is given without ``cmd`` takes
+            the command away, which was meant for another, as in a Dockerfile.
+        env: variables to set.
+        labels: labels to set.
+        workdir: the folder to start in, an absolute path.
+        user: ``USER[:GROUP]``, names or numbers.
+        expose: ports to add, ``NUMBER/PROTOCOL``.
+        volumes: folders to add as volumes, absolute paths.
+        stop_signal: what ends it, a name or number.
+    """
+
+    cmd: Sequence[str] | None = None
+    entrypoint: Sequence[str] | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    workdir: str | None = None
+    user: str | None = None
+    expose: Sequence[str] = ()
+    volumes: Sequence[str] = ()
+    stop_signal: str | None = None
+
+
+def child_config(
+    parent: bytes,
+    diff_id: str | None,
+    changes: ConfigChanges,
+    *,
+    created: float,
+    author: str,
+    message: str,
+) -> bytes:
+    """The config of a child of the image whose config ``parent`` is; the same for the same words.
+
+    Args:
+        parent: a config that has been read before.
+        diff_id: of the layer that is put on top; None where nothing has changed.
+        changes: what is to be different.
+        created: when it was made, in seconds since the epoch.
+        author: who made it; or empty.
+        message: what for; or empty.
+
+    Raises:
+        ImageError: the parent's is malformed, or something in the changes is no text.
+    """
+    document = Document.parse(parent, "the config of the container's image")
+    moment = _moment(created)
+    child = {key: value for key, value in document.fields.items() if key not in _OF_THE_PARENT}
+    settings = document.child("config")
+    rootfs = document.child("rootfs")
+    assert rootfs is not None  # else it would be no image
+    diff_ids = rootfs.strings("diff_ids")
+    history = [entry.fields for entry in document.children("history")]
+    # One entry for each layer: what builders left out is made up for.
+    told = sum(1 for entry in history if not entry.get("empty_layer"))
+    history += [{}] * (len(diff_ids) - told)
+    child |= {
+        "created": moment,
+        "config": _changed(settings.fields if settings else {}, changes),
+        "rootfs": {"type": "layers", "diff_ids": [*diff_ids, *([diff_id] if diff_id else [])]},
+        "history": [
+            *history,
+            {
+                "created": moment,
+                "created_by": "reflayer commit",
+                **({"author": author} if author else {}),
+                **({"comment": message} if message else {}),
+                **({} if diff_id else {"empty_layer": True}),
+            },
+        ],
+        **({"author": author} if author else {}),
+    }
+    try:
+        return to_json(child)
+    except UnicodeEncodeError as error:
+        raise ImageError("an image's config is text, but something in it is not UTF-8") from error
+
+
+def _changed(settings: Mapping[str, Any], changes: ConfigChanges) -> dict[str, Any]:
+    changed = dict(settings)
+    if changes.entrypoint is not None:
+        changed["Entrypoint"] = list(changes.entrypoint) or None
+        changed["Cmd"] = None
+    if changes.cmd is not None:
+        changed["Cmd"] = list(changes.cmd) or None
+    if changes.env:
+        changed["Env"] = _environment(Document(changed, "the image's config"), changes.env)
+    for key, added in (
+        ("Labels", changes.labels),
+        ("ExposedPorts", {port: {} for port in changes.expose}),
+        ("Volumes", {path: {} for path in changes.volumes}),
+    ):
+        if added:
+            before = Document(changed, "the image's config").child(key)
+            changed[key] = {**(before.fields if before else {}), **added}
+    values = (
+        ("WorkingDir", changes.workdir),
+        ("User", changes.user),
+        ("StopSignal", changes.stop_signal),
+    )
+    changed |= {key: value for key, value in values if value is not None}
+    return {key: value for key, value in changed.items() if value is not None}
+
+
+def _environment(settings: Document, env: Mapping[str, str]) -> list[str]:
+    """The variables as before, those that are set anew in their old place."""
+    left = dict(env)
+    variables = []
+    for variable in settings.strings("Env"):
+        name = variable.partition("=")[0]
+        if name not in env:
+            variables.append(variable)
+        elif name in left:
+            variables.append(f"{name}={left.pop(name)}")
+    return variables + [f"{name}={value}" for name, value in left.items()]
+
+
+def _moment(seconds: float) -> str:
+    """RFC 3339, in UTC."""
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise ImageError(f"{seconds} seconds since 1970 is no time for an image") from error
+    return moment.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,85 @@
+"""An image of the store goes out, to a layout or an archive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reflayer.errors import ImageError
+from reflayer.store.find import find_image
+from reflayer.store.packed import packed_image
+
+if TYPE_CHECKING:
+    from reflayer.images import Image, Reference
+    from reflayer.images.save import Destination
+    from reflayer.store.parts import Parts
+    from reflayer.store.records import StoredImage
+    from reflayer.store.unpack import Progress
+
+DEFAULT_COMPRESSION = "gzip"
+"""What every program reads."""
+
+
+def save(
+    parts: Parts,
+    name: str,
+    destination: Destination,
+    compression: str | None,
+    progress: Progress | None,
+) -> Image:
+    """What ``Store.save`` does; the caller shares the store's lock."""
+    from reflayer.images.oci_layout import OciLayout
+    from reflayer.images.save import save_image
+
+    with parts.database.reading() as db:
+        known, found = find_image(db, name)
+    if isinstance(destination, OciLayout):
+        kind = compression or DEFAULT_COMPRESSION
+        image = image_content(parts, known, compression=kind, progress=progress)
+    elif compression is None:
+        image = packed_image(parts, known, DEFAULT_COMPRESSION, progress)
+    else:
+        raise ImageError("layers are always plain in a docker-archive: give no compression")
+    save_image(parts.content, image, destination, name=_reference(found), progress=progress)
+    return image
+
+
+def image_content(
+    parts: Parts,
+    image: StoredImage,
+    *,
+    compression: str = DEFAULT_COMPRESSION,
+    progress: Progress | None = None,
+) -> Image:
+    """The image with all of its blobs in the content store, as others take it.
+
+    Layers that came compressed are the same bytes; those that are plain, and that of a folder that
+    was taken in, are compressed now. The caller shares the store's lock as long as it needs them.
+
+    Args:
+        parts: the store's.
+        image: it.
+        compression: ``gzip`` or ``zstd``; ``none`` leaves plain layers plain.
+        progress: is told of stage ``pack``, in bytes of each plain layer.
+
+    Raises:
+        ArchiveError: a name in the folder cannot be in a layer.
+        ImageError, OperationError: something cannot be read or written.
+        StoreError: the folder's layer is gone, or lacks what was left out.
+    """
+    from reflayer.images.remade import with_compressed_layers
+
+    packed = packed_image(parts, image, compression, progress)
+    return with_compressed_layers(parts.content, packed, compression, progress)
+
+
+def _reference(name: str | None) -> Reference | None:
+    """The reference that one of the store's names is; None where it says whence an image came."""
+    from reflayer.images import Reference, open_source
+
+    if name is None:
+        return None
+    try:
+        source = open_source(name)
+    except ImageError:
+        return None
+    return source if isinstance(source, Reference) else None
