@@ -114,14 +114,22 @@ def until(happened: Callable[[], bool]) -> None:
 
 
 def children(pid: int) -> set[int]:
-    """The processes that ``pid`` has started and that have not been waited for."""
+    """The processes that ``pid`` has started and that live."""
     found: set[int] = set()
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
             found.update(map(int, (task / "children").read_text().split()))
         except (FileNotFoundError, ProcessLookupError):
             continue  # a thread that has just ended
-    return found
+    return {child for child in found if not is_dead(child)}
+
+
+def is_dead(pid: int) -> bool:
+    """Whether nothing is left of a process but, maybe, what its parent has to be told."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def fill(layer: Path) -> None:

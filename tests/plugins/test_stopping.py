@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugins.daemons import FILES, Client, daemon, fill, lines, until, with_helpers
+from tests.plugins.daemons import FILES, Client, daemon, fill, is_dead, lines, until, with_helpers
 
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 
@@ -79,14 +79,10 @@ def test_a_helper_that_was_killed_is_replaced(place_on: Callable[[str], Path]) -
     with daemon(lines(folder)) as process:
         client = Client(folder / "socket")
         fill(folder / "h/dir/source")
-        for _ in range(2):
-            for pid in with_helpers(client, process.pid):
-                os.kill(pid, signal.SIGKILL)
-                until(partial(_is_dead, pid))
+        killed = with_helpers(client, process.pid)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+            until(partial(is_dead, pid))
+        assert not with_helpers(client, process.pid) & killed
         assert client.ask("clone", "source", "last") == "done"
         assert len(list((folder / "h/dir/last").iterdir())) == FILES
-
-
-def _is_dead(pid: int) -> bool:
-    """Whether nothing is left of a process but what its parent has to be told."""
-    return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
