@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
+from reflayer.driver.home import TRASH
+from reflayer.errors import OperationError
 from reflayer.plugins.containerd.snapshot import Kind
 
 if TYPE_CHECKING:
@@ -18,6 +21,19 @@ _log = logging.getLogger("reflayer.containerd")
 def has_own_folder(snapshot: Snapshot) -> bool:
     """Whether its folder is its own: a view of a parent shows that of its parent."""
     return snapshot.kind is not Kind.VIEW or not snapshot.parent
+
+
+def left_by_removed(home: str) -> set[str]:
+    """The names of the folders that are still to be deleted.
+
+    Raises:
+        OperationError: they cannot be listed.
+    """
+    trash = f"{home}/{TRASH}"
+    try:
+        return set(os.listdir(trash))
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(trash), "list") from error
 
 
 def agree(driver: Driver, records: Records) -> None:

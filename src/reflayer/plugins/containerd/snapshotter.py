@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from reflayer.driver.trash import empty_trash
 from reflayer.errors import LayerError
 from reflayer.plugins.containerd.filters import parse_filters
-from reflayer.plugins.containerd.folders import has_own_folder
+from reflayer.plugins.containerd.folders import has_own_folder, left_by_removed
 from reflayer.plugins.containerd.refusals import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from reflayer.plugins.work import Work
 
     Progress = Callable[[int, int], None]
+
+
+_PAUSE = 0.05  # seconds between two looks at what another process deletes
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +190,17 @@ class Snapshotter:
             raise
 
     async def cleanup(self) -> None:
-        """Delete what removed snapshots have left, unless another process is at it.
+        """Return when what the snapshots that are removed by now have left is deleted.
 
         Raises:
             OperationError: something cannot be deleted.
         """
-        await self._work.run(empty_trash, self._driver.home)
+        removed = await self._work.run(left_by_removed, self._driver.home)
+        while removed:
+            await self._work.run(empty_trash, self._driver.home)
+            removed &= await self._work.run(left_by_removed, self._driver.home)
+            if removed:  # another process is at it
+                await asyncio.sleep(_PAUSE)
 
     async def _create(self, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> Mount:
         if not key:

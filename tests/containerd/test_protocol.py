@@ -1,0 +1,54 @@
+"""What is generated from the ``.proto`` files says what they say."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
+
+import reflayer
+
+SOURCES = Path(reflayer.__file__).parents[1]
+PROTOCOL = SOURCES / "reflayer/plugins/containerd/protocol"
+METHOD = re.compile(
+    r"(unary_\w+)\(\s*'([^']+)',\s*request_serializer=(\S+),\s*response_deserializer=(\S+),"
+)
+
+
+def protoc(*arguments: str) -> None:
+    """Run the compiler on all messages."""
+    files = [str(path) for path in sorted(PROTOCOL.glob("*.proto"))]
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{SOURCES}", *arguments, *files]
+    subprocess.run(command, check=True)
+
+
+def without_json_names(messages: list[DescriptorProto]) -> None:
+    """Only one of both kinds of descriptors has these, which are made from the fields' names."""
+    for message in messages:
+        for field in message.field:
+            field.ClearField("json_name")
+        without_json_names(list(message.nested_type))
+
+
+@pytest.mark.parametrize("name", ["mount", "snapshots"])
+def test_the_generated_messages_are_those_of_the_proto_file(name: str, tmp_path: Path) -> None:
+    protoc(f"--descriptor_set_out={tmp_path}/set")
+    described = FileDescriptorSet.FromString((tmp_path / "set").read_bytes())
+    (expected,) = [file for file in described.file if file.name.endswith(f"/{name}.proto")]
+    without_json_names(list(expected.message_type))
+    generated = importlib.import_module(f"reflayer.plugins.containerd.protocol.{name}_pb2")
+    kept = FileDescriptorProto.FromString(generated.DESCRIPTOR.serialized_pb)
+    assert kept == expected
+
+
+def test_the_generated_stubs_are_those_of_the_proto_file(tmp_path: Path) -> None:
+    protoc(f"--grpc_python_out={tmp_path}")
+    kept = PROTOCOL / "snapshots_pb2_grpc.py"
+    expected = METHOD.findall((tmp_path / kept.relative_to(SOURCES)).read_text())
+    assert len(expected) == 10
+    assert METHOD.findall(kept.read_text()) == expected
