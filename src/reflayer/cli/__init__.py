@@ -29,7 +29,7 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
-    if sys.argv[1:2] in (["copy"], ["create"]):
+    if sys.argv[1:2] in (["copy"], ["create"], ["commit"]):
         from reflayer.cli import hands
 
         hands.start()  # while the rest of the program is being imported

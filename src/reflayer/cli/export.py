@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from reflayer.cli.left_out import tell_left_out
 from reflayer.cli.names import complete_containers
 from reflayer.cli.output_file import output_file
 from reflayer.cli.progress import bars
@@ -45,12 +46,7 @@ def run(arguments: Namespace) -> int:
     else:
         sys.stdout.flush()
         packing = _export(arguments, sys.stdout.buffer)
-    if packing.skipped:
-        left_out = ", ".join(
-            f"{count:,} {kind}" + ("s" if count > 1 else "")
-            for kind, count in packing.skipped.items()
-        )
-        print(f"reflayer: left out: {left_out}", file=sys.stderr)
+    tell_left_out(packing.skipped)
     return 0
 
 

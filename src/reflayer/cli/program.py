@@ -22,9 +22,11 @@ COMMANDS = {
     "path": "print the path of a container's root",
     "rm": "remove containers",
     "diff": "list what changed in a container",
+    "commit": "make an image of a container",
     "export": "write all of a container as a tar",
     "pull": "fetch an image from a registry and unpack it",
     "push": "send an image to a registry",
+    "save": "write an image to a layout or archive for other programs",
     "images": "list the images",
     "rmi": "remove images",
     "containerd-config": "print what containerd, BuildKit and Docker have to be told to use it",
@@ -45,7 +47,8 @@ Container layers as plain directories, cloned in the kernel.
 
   reflayer create oci:DIR:TAG      a container's root file system from an image
   reflayer ps, path, rm            what there is, where it is, and away with it
-  reflayer diff, export            what changed in a container; all of it as a tar
+  reflayer diff, commit, export    what changed in a container; an image, or a tar, of it
+  reflayer save IMAGE DEST         an image for other programs: oci:DIR, docker-archive:FILE
   reflayer df                      how much disk each really takes, sharing counted
   reflayer copy SRC DST            the copy alone: one tree the same as another
   reflayer doctor DIR              what that folder's file system can do

@@ -17,8 +17,9 @@ _LABELS = {
     "pack": "packing",
     "measure": "measuring",
     "push": "pushing",
+    "write": "writing",
 }
-_IN_BYTES = ("fetch", "unpack", "pack", "push")
+_IN_BYTES = ("fetch", "unpack", "pack", "push", "write")
 
 
 _PATIENCE = 0.4  # seconds: what takes less needs no bar, and the import of rich takes a third of it

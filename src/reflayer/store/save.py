@@ -25,7 +25,7 @@ def save(
     destination: Destination,
     compression: str | None,
     progress: Progress | None,
-) -> Image:
+) -> None:
     """What ``Store.save`` does; the caller shares the store's lock."""
     from reflayer.images.oci_layout import OciLayout
     from reflayer.images.save import save_image
@@ -40,7 +40,6 @@ def save(
     else:
         raise ImageError("layers are always plain in a docker-archive: give no compression")
     save_image(parts.content, image, destination, name=_reference(found), progress=progress)
-    return image
 
 
 def image_content(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reflayer.archive import Change, Packing
     from reflayer.copy import Pool
     from reflayer.copy.paths import AnyPath
-    from reflayer.images import Image, Reference
+    from reflayer.images import Reference
     from reflayer.images.child import ConfigChanges
     from reflayer.images.registry import Access
     from reflayer.store.bring import Brought
@@ -328,7 +328,7 @@ class Store:
         *,
         compression: str | None = None,
         progress: Progress | None = None,
-    ) -> Image:
+    ) -> None:
         """Write an image to where other programs can read it.
 
         Layers that came compressed go out as the same bytes.
@@ -340,9 +340,6 @@ class Store:
             compression: in a layout, of layers that are plain so far: ``gzip``, which is the
                 default, ``zstd`` or ``none``.
             progress: is told the stages ``pack`` and ``write``, in bytes.
-
-        Returns:
-            What was written: the digests of its blobs.
 
         Raises:
             StoreError: there is no such image, or more than one.
@@ -357,7 +354,7 @@ class Store:
         with self._parts.database.reading() as db:
             find_image(db, image)  # nothing is made in order to save what is not there
         with self._making():
-            return save(self._parts, image, there, compression, progress)
+            save(self._parts, image, there, compression, progress)
 
     def images(self) -> list[StoredImage]:
         """All images, by name; those without a name last.
