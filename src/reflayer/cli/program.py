@@ -45,7 +45,8 @@ parser what the command takes, and its ``run``, which does it and returns its ex
 _DESCRIPTION = """\
 Container layers as plain directories, cloned in the kernel.
 
-  reflayer create oci:DIR:TAG      a container's root file system from an image
+  reflayer create IMAGE            a container's root file system from an image: debian:12,
+                                   localhost:5000/x:1, oci:DIR:TAG, docker-archive:FILE
   reflayer ps, path, rm            what there is, where it is, and away with it
   reflayer diff, commit, export    what changed in a container; an image, or a tar, of it
   reflayer save IMAGE DEST         an image for other programs: oci:DIR, docker-archive:FILE
@@ -62,7 +63,7 @@ Completion in the shell: eval "$(register-python-argcomplete reflayer)"
 
 
 # It looks each of its words up in files of translations, which it does not come with.
-argparse._ = str  # type: ignore[attr-defined]
+argparse._ = lambda words: words  # type: ignore[attr-defined]
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
