@@ -68,12 +68,8 @@ def run(arguments: Namespace) -> int:
 def total_line(usage: Usage) -> str:
     """All in one line."""
     total = usage.total
-    taken = total.shared + total.own
-    saved = max(0, total.allocated - taken)
-    return (
-        f"{size_text(taken)} on disk, {size_text(total.allocated)} by the files' sizes: "
-        f"sharing saves {size_text(saved)}"
-    )
+    taken = size_text(total.shared + total.own)
+    return f"{taken} on disk, where du would count {size_text(total.allocated)}"
 
 
 def image_name(one: ImageUsage) -> str:

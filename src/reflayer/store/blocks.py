@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from reflayer.store.parts import Parts
     from reflayer.store.unpack import Progress
 
+_TELL = 1000  # entries between two words of progress
+
 Unit = str | frozenset[str]
 """What is measured as one: a folder, by its id, or the blobs that the same images use, by those."""
 
@@ -93,12 +95,13 @@ def measured(
     Raises:
         OperationError: something cannot be read for another reason than its permissions.
     """
-    done = 0
+    done = told = 0
 
     def report(entries: int) -> None:
-        nonlocal done
+        nonlocal done, told
         done += entries
-        if progress is not None:
+        if progress is not None and done - told >= _TELL:
+            told = done
             progress("measure", done, None)
 
     units: dict[Unit, TreeUsage] = {}
