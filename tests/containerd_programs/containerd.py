@@ -30,7 +30,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
 CRI = """
 [plugins."io.containerd.grpc.v1.cri"]
   disable_apparmor = true
-  #netns_mounts_under_state_dir = true
+  restrict_oom_score_adj = true  # where a lower one is not permitted
+  netns_mounts_under_state_dir = true
   sandbox_image = "{pause}"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "reflayer"

@@ -35,9 +35,9 @@ def registry(tmp_path: Path) -> Iterator[str]:
     daemon = Daemon(["docker-registry", "serve", config], (host, port), tmp_path / "registry.log")
     try:
         daemon.start()
-        shell = busybox()
-        pause = layout(tmp_path / "pause", "t", shell, Cmd=["sleep", "1000000"])
-        image = layout(tmp_path / "image", "t", shell, *layers())
+        shell, path = busybox(), ["PATH=/bin"]
+        pause = layout(tmp_path / "pause", "t", shell, Cmd=["sleep", "1000000"], Env=path)
+        image = layout(tmp_path / "image", "t", shell, *layers(), Env=path)
         for name, place in (("pause", pause), ("image", image)):
             to = f"docker://{host}:{port}/{name}:t"
             subprocess.run(
