@@ -31,7 +31,13 @@ def create(driver: Driver, request: LayerRequest, progress: Progress) -> CopyRep
     """
     if request.options:
         raise RequestError("--storage-opt is not supported for reflayer on read-only layers")
-    return driver.create_read_write(request.id, request.parent, progress=progress)
+    return driver.create_read_write(
+        request.id,
+        request.parent,
+        size=0,
+        mount_label=request.mount_label,
+        progress=progress,
+    )
 
 
 def create_read_write(
@@ -48,7 +54,13 @@ def create_read_write(
         if name.lower() != "size":
             raise RequestError(f"Storage opt {name} not supported")
         size = size_in_bytes(value)
-    return driver.create_read_write(request.id, request.parent, progress=progress)
+    return driver.create_read_write(
+        request.id,
+        request.parent,
+        size=size,
+        mount_label=request.mount_label,
+        progress=progress,
+    )
 
 
 def remove(driver: Driver, request: LayerRequest) -> Answer:

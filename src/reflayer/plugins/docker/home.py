@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from contextlib import suppress
@@ -124,20 +123,16 @@ class Home:
             method=self._options.method,
             workers=self._options.workers,
             pool=self._pool,
+            id_map=request.id_map,
+            size=size,
         )
         self._daemon = daemon
 
     def _keep(self, request: InitRequest, daemon: int) -> None:
-        body = {
-            "Home": request.home,
-            "Opts": request.options,
-            "UIDMaps": [ids._asdict() for ids in request.uid_maps],
-            "GIDMaps": [ids._asdict() for ids in request.gid_maps],
-        }
         new = f"{self._record}.new"
         try:
-            with open(new, "w", opener=_for_root, encoding="utf-8") as file:
-                file.write(f"{daemon}\n{json.dumps(body)}")
+            with open(new, "wb", opener=_for_root) as file:
+                file.write(b"%d\n%s" % (daemon, request.as_json()))
             os.rename(new, self._record)
         except OSError as error:
             raise OperationError.from_os_error(error, self._record.encode(), "write") from error

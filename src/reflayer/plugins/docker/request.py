@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, TypeVar
 
+from reflayer.archive import IdMap, IdRange
 from reflayer.errors import ReflayerError
 
 if TYPE_CHECKING:
@@ -17,14 +18,6 @@ Value = TypeVar("Value")
 
 class RequestError(ReflayerError):
     """A request is not as the protocol has it, or an option in it is none of ours."""
-
-
-class IdRange(NamedTuple):
-    """So many ids in a row of a container's user namespace, and where they begin on the host."""
-
-    container_id: int
-    host_id: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +62,12 @@ class InitRequest:
     Attributes:
         home: the folder for the layers, absolute.
         options: the daemon's ``--storage-opt``, each ``NAME=VALUE``.
-        uid_maps: the user ids of ``--userns-remap``; empty without it.
-        gid_maps: the same of the groups.
+        id_map: the ids of ``--userns-remap``; None without it.
     """
 
     home: str
     options: tuple[str, ...]
-    uid_maps: tuple[IdRange, ...]
-    gid_maps: tuple[IdRange, ...]
+    id_map: IdMap | None
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
@@ -92,7 +83,19 @@ class InitRequest:
         options = _member(document, "Opts", list, [])
         if not all(isinstance(option, str) for option in options):
             raise RequestError("Opts: not all of them are strings")
-        return cls(home, tuple(options), _ranges(document, "UIDMaps"), _ranges(document, "GIDMaps"))
+        ids = IdMap(_ranges(document, "UIDMaps"), _ranges(document, "GIDMaps"))
+        return cls(home, tuple(options), ids if ids.uids or ids.gids else None)
+
+    def as_json(self) -> bytes:
+        """The same as ``parse`` reads it."""
+        ids = self.id_map or IdMap()
+        document = {
+            "Home": self.home,
+            "Opts": self.options,
+            "UIDMaps": [asdict(one) for one in ids.uids],
+            "GIDMaps": [asdict(one) for one in ids.gids],
+        }
+        return json.dumps(document).encode()
 
 
 def _document(body: bytes) -> dict[str, object]:
@@ -128,8 +131,8 @@ def _ranges(document: Mapping[str, object], name: str) -> tuple[IdRange, ...]:
 
 
 def _range(item: object, name: str) -> IdRange:
-    numbers = [item.get(field) for field in IdRange._fields] if isinstance(item, dict) else []
+    numbers = [item.get(one.name) for one in fields(IdRange)] if isinstance(item, dict) else []
     whole = [number for number in numbers if type(number) is int and 0 <= number < 1 << 32]
-    if len(whole) != len(IdRange._fields):
+    if len(whole) != len(fields(IdRange)):
         raise RequestError(f"{name}: {item!r} is no range of ids")
     return IdRange(*whole)
