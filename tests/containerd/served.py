@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2_grpc
 from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
 from reflayer.plugins.containerd.protocol.snapshots_pb2_grpc import SnapshotsStub
 
-_REFLAYER = Path(sys.executable).with_name("reflayer")
+REFLAYER = Path(sys.executable).with_name("reflayer")
 _PATIENCE = 60.0  # seconds; a busy machine is no failure
 
 
@@ -39,7 +39,7 @@ class Served:
         """Start the process and connect to it."""
         where: list[str | Path] = ["--containerd-socket", self.socket, "--home", self.home]
         self._process = subprocess.Popen(
-            [_REFLAYER, "serve", "containerd", *where, *arguments],
+            [REFLAYER, "serve", "containerd", *where, *arguments],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -54,9 +54,13 @@ class Served:
         """Send it a signal; its exit status."""
         assert self._process is not None
         os.kill(self._process.pid, number)
-        status = self._process.wait(_PATIENCE)
         self.channel.close()
-        return status
+        return self.ended()
+
+    def ended(self) -> int:
+        """Its exit status, for which this waits."""
+        assert self._process is not None
+        return self._process.wait(_PATIENCE)
 
     def close(self) -> None:
         """End it, if it has not ended."""
@@ -82,6 +86,10 @@ class Served:
     def mounts(self, key: str) -> Any:
         """The answer of Mounts."""
         return self.stub.Mounts(messages.MountsRequest(key=key)).mounts
+
+    def folder(self, key: str) -> Path:
+        """The folder that Mounts answers with."""
+        return Path(self.mounts(key)[0].source)
 
     def commit(self, name: str, key: str, **labels: str) -> None:
         """Commit."""
