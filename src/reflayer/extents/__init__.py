@@ -7,7 +7,8 @@ of all trees side by side tells who shares with whom.
 **What is not told.** Of data that btrfs has compressed, how many blocks it takes: it counts as it
 reads. Of a btrfs extent of which a part was overwritten, that all of it stays: the part no file
 shows is not seen. Of btrfs's metadata, small files inside it included, whose it is: it is not
-counted. Who has shared blocks that none of the trees at hand shares: somebody else.
+counted. Deleted snapshots have their blocks until btrfs has taken them apart, half a minute later.
+Who has shared blocks that none of the trees at hand shares: somebody else.
 """
 
 from __future__ import annotations

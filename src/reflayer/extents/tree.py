@@ -253,7 +253,8 @@ class _Tally:
             if found is None:
                 untold = allocated
             else:
-                own = self._unshared(found, allocated)
+                extents, allocated = found
+                own = self._unshared(extents, allocated)
         own += self._inode_size
         self._inodes += 1
         self._size += status.st_size
@@ -276,13 +277,17 @@ class _Tally:
         if status.st_nlink > 1:
             self._linked[status.st_dev, status.st_ino] = [status.st_nlink - 1, own, untold]
 
-    def _extents(self, name: str, folder: int) -> list[tuple[int, int, int, int]] | None:
-        """The file's extents; None where the file system does not tell."""
+    def _extents(
+        self, name: str, folder: int
+    ) -> tuple[list[tuple[int, int, int, int]], int] | None:
+        """The file's extents, and all that it takes; None where the file system does not tell."""
         if not self._is_told:
             return None
         fd = open_source(name, folder, OPEN_FILE)
         try:
-            return fiemap.extents(fd)
+            extents = fiemap.extents(fd)
+            # Only now: what was not written yet may have had more set aside for it.
+            return extents, os.fstat(fd).st_blocks * _BLOCK
         except OSError as error:
             if error.errno not in _CANNOT_TELL:
                 raise
