@@ -55,7 +55,9 @@ class Helper:
     def is_up(self) -> bool:
         """Whether it has finished starting, of which it sends word."""
         if not self._is_up:
-            self._is_up = bool(select.select([self.socket], (), (), 0)[0])
+            poll = select.poll()  # select(2) knows no descriptor beyond 1,023
+            poll.register(self.socket, select.POLLIN)
+            self._is_up = bool(poll.poll(0))
         return self._is_up
 
     def ask(self, message: tuple[Any, ...], fds: list[int]) -> None:
