@@ -161,7 +161,7 @@ class Content:
     def incoming(self, digest: str | None = None) -> AbstractContextManager[Incoming]:
         """A file for a blob to be; gone at the end unless ``commit`` has been called for it."""
         path = self.path(digest) if digest else os.path.join(self.folder, layout.BLOBS)
-        return incoming(self._incoming, path)
+        return incoming(self._incoming, path, make_folder=True)
 
     def commit(self, file: Incoming, digest: str) -> None:
         """Make ``file``, which was found to have this digest, a blob.
@@ -275,7 +275,7 @@ class Content:
 
     def _write(self, name: str, value: dict[str, object]) -> None:
         path = os.path.join(self.folder, name)
-        with incoming(self._incoming, path) as file:
+        with incoming(self._incoming, path, make_folder=True) as file:
             with open(file.fd, "wb", closefd=False) as stream:
                 stream.write(json.dumps(value).encode())
             file.commit(path)

@@ -44,15 +44,17 @@ class Incoming:
 
 
 @contextmanager
-def incoming(folder: str, path: str) -> Iterator[Incoming]:
+def incoming(folder: str, path: str, *, make_folder: bool = False) -> Iterator[Incoming]:
     """A new file in ``folder`` that is to become ``path``; gone at the end unless it has.
+
+    With ``make_folder`` the folder is made where it is absent.
 
     Raises:
         OperationError: it cannot be made; and for every ``OSError`` of the block: ``path`` cannot
             be written.
     """
     with failing(path, "write"):
-        file = _create(folder)
+        file = _create(folder, make_folder)
         try:
             yield file
         finally:
@@ -124,12 +126,14 @@ def _locked(path: str, kind: int) -> int:
         os.close(fd)
 
 
-def _create(folder: str) -> Incoming:
+def _create(folder: str, make_folder: bool) -> Incoming:
     while True:
         path = os.path.join(folder, os.urandom(16).hex())
         try:
             fd = os.open(path, _CREATE, 0o644)
         except FileNotFoundError:
+            if not make_folder:
+                raise
             with suppress(FileExistsError):
                 os.mkdir(folder)  # whoever used it last has tidied up
             continue
