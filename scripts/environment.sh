@@ -26,12 +26,14 @@ as_root() {
     fi
 }
 
-# install_missing PROGRAM=PACKAGE...: install the packages whose programs are not there. Where that
-# cannot be done it says what is missing and returns 1.
+# install_missing PROGRAM=PACKAGE...: install the packages whose programs are not there; in place of
+# a program, the path of anything else. Where that cannot be done it says what is missing and
+# returns 1.
 install_missing() {
     local pair packages=()
     for pair; do
-        command -v "${pair%%=*}" >/dev/null || packages+=("${pair#*=}")
+        [[ $pair = /* && -e ${pair%%=*} ]] ||
+            command -v "${pair%%=*}" >/dev/null || packages+=("${pair#*=}")
     done
     [ ${#packages[@]} = 0 ] || install_packages "${packages[@]}"
 }

@@ -35,6 +35,12 @@ def require(*programs: str) -> None:
             _miss(f"it needs the program {program}")
 
 
+def require_folder(path: str) -> None:
+    """Skip the test where a folder of some package is missing; under CI that is a failure."""
+    if not os.path.isdir(path):
+        _miss(f"it needs the folder {path}")
+
+
 def _miss(reason: str) -> None:
     if _IN_CI:
         pytest.fail(f"nothing is skipped under CI: {reason}")
