@@ -82,8 +82,11 @@ class PrometheusMetrics(Metrics):
         """Let ``count``, called from another thread, tell how many layers ``service`` has."""
         self._layers.counts[service] = count
 
-    def serve(self, host: str, port: int) -> None:
+    def serve(self, host: str, port: int) -> int:
         """Answer HTTP at ``host`` and ``port``, in threads; from within the event loop.
+
+        Returns:
+            The port, which the kernel chooses where ``port`` is 0.
 
         Raises:
             ServiceError: this cannot be listened on.
@@ -106,8 +109,10 @@ class PrometheusMetrics(Metrics):
         except OSError as error:
             reason = error.strerror or error
             raise ServiceError(f"--metrics {host}:{port}: cannot listen there: {reason}") from error
-        _log.info("metrics at http://%s:%d/metrics", host, self._server.server_port)
+        where = f"[{host}]" if ":" in host else host
+        _log.info("metrics at http://%s:%d/metrics", where, self._server.server_port)
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+        return self._server.server_port
 
     def close(self) -> None:
         """Stop to answer."""

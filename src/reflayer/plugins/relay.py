@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import socket
 
 
+_LAST_WORDS = 5  # seconds
+
+
 class Relay:
     """Accepts at one Unix socket, and joins each connection to a new one to another."""
 
@@ -36,14 +39,26 @@ class Relay:
         self._server.close()
 
     async def close(self) -> None:
-        """Accept nothing more, send what is waiting to be sent, and close all connections."""
+        """Accept nothing more, send what is waiting to be sent, and close all connections.
+
+        Who does not take what is sent is not waited for.
+        """
         self.stop_accepting()
         for task in self._joining:
             task.cancel()
-        for end in self._ends:
+        for end in list(self._ends):
             end.transport.close()
+        try:
+            async with asyncio.timeout(_LAST_WORDS):
+                await self._closed()
+        except TimeoutError:
+            for end in list(self._ends):
+                end.transport.abort()
+            await self._closed()
+
+    async def _closed(self) -> None:
         while self._ends:
-            await asyncio.gather(*(end.closed.wait() for end in list(self._ends)))
+            await asyncio.wait([asyncio.ensure_future(end.closed.wait()) for end in self._ends])
 
     def _accepted(self) -> _End:
         client = _End(self._ends)
@@ -97,8 +112,12 @@ class _End(asyncio.Protocol):
         if self.other is not None and not self.other.transport.is_closing():
             self.other.transport.resume_reading()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:
         self._ends.discard(self)
         self.closed.set()
-        if self.other is not None:
-            self.other.transport.close()
+        if self.other is None:
+            return
+        if exc is None:
+            self.other.transport.close()  # when it has sent what it has
+        else:
+            self.other.transport.abort()

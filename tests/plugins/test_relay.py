@@ -1,0 +1,108 @@
+"""Connections are passed on whole, in both directions, no faster than the other side takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from reflayer.plugins.listening import listen
+from reflayer.plugins.relay import Relay
+
+_MUCH = os.urandom(1 << 22)
+
+
+async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def _relay(folder: Path) -> AsyncIterator[tuple[Relay, str]]:
+    """A relay to a server that sends back what it gets, and the path to connect to."""
+    path = str(folder / "outer")
+    server = await asyncio.start_unix_server(_echo, folder / "inner")
+    relay = Relay(listen(path), str(folder / "inner"))
+    await relay.start()
+    yield relay, path
+    await relay.close()
+    server.close()
+
+
+async def _send_and_take(path: str, data: bytes) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(data)
+    taken = await reader.readexactly(len(data))
+    writer.close()
+    return taken
+
+
+def test_many_connections_get_back_what_they_sent(tmp_path: Path) -> None:
+    async def use() -> None:
+        async with _relay(tmp_path) as (_, path):
+            taken = await asyncio.gather(*(_send_and_take(path, _MUCH[n:]) for n in range(16)))
+            assert all(one == _MUCH[n:] for n, one in enumerate(taken))
+
+    asyncio.run(use())
+
+
+def test_a_client_that_takes_nothing_stops_the_flow(tmp_path: Path) -> None:
+    async def use() -> None:
+        async with _relay(tmp_path) as (_, path):
+            _, writer = await asyncio.open_unix_connection(path, limit=1)
+            sent = 0
+            try:
+                while sent < 1 << 28:
+                    writer.write(_MUCH)
+                    await asyncio.wait_for(writer.drain(), timeout=1)
+                    sent += len(_MUCH)
+            except TimeoutError:
+                pass
+            assert sent < 1 << 28, "it was all kept in memory"
+            writer.transport.abort()
+
+    asyncio.run(use())
+
+
+def test_who_is_connected_stays_so_when_nobody_else_is_accepted(tmp_path: Path) -> None:
+    async def use() -> None:
+        async with _relay(tmp_path) as (relay, path):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"one")
+            assert await reader.readexactly(3) == b"one"
+            relay.stop_accepting()
+            assert not os.path.exists(path)
+            writer.write(b"two")
+            assert await reader.readexactly(3) == b"two"
+            await relay.close()
+            assert await reader.read() == b""
+            writer.close()
+
+    asyncio.run(use())
+
+
+def test_the_end_of_either_side_ends_the_other(tmp_path: Path) -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        writer.close()
+
+    async def use() -> None:
+        server = await asyncio.start_unix_server(greet, tmp_path / "inner")
+        relay = Relay(listen(str(tmp_path / "outer")), str(tmp_path / "inner"))
+        await relay.start()
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "outer")
+        assert await reader.read() == b"hello"
+        writer.close()
+        server.close()
+        await server.wait_closed()
+        (tmp_path / "inner").unlink(missing_ok=True)
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "outer")
+        assert await reader.read() == b""  # there is no server any more
+        writer.close()
+        await relay.close()
+
+    asyncio.run(use())
