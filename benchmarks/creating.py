@@ -6,7 +6,7 @@ import shutil
 from contextlib import ExitStack
 from functools import partial
 
-from benchmarks.daemons import containerd_native
+from benchmarks.containerd.engine import containerd_native
 from benchmarks.docker.engine import docker_vfs
 from benchmarks.images import Store, oci_image
 from benchmarks.pairs import Rival

@@ -1,0 +1,121 @@
+"""A containerd of its own that has both snapshotters, on the file system that is measured."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.images import oci_image
+from benchmarks.pairs import Rival
+from benchmarks.processes import output, run, start
+from benchmarks.question import REFLAYER, Setting
+
+_CONFIG = """\
+version = 2
+root = "{root}"
+state = "{state}"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "{state}/socket"
+[proxy_plugins.reflayer]
+  type = "snapshot"
+  address = "{state}/reflayer.sock"
+"""
+_OURS = "reflayer"
+
+
+class Engine:
+    """One containerd, with reflayer's service beside it where that is asked for.
+
+    Attributes:
+        missing: why it is not there; None where it is.
+    """
+
+    def __init__(self, setting: Setting, stack: ExitStack, *, ours: bool = True) -> None:
+        """Start it until ``stack`` ends."""
+        # Not in the setting's folder: a socket's path has to be short (unix(7)).
+        self._state = Path(stack.enter_context(TemporaryDirectory(prefix="containerd-")))
+        self._home = setting.folder / "snapshots"
+        programs = ("containerd", "ctr", "umoci")
+        absent = [name for name in programs if shutil.which(name) is None]
+        self.missing = f"no {absent[0]} here" if absent else None
+        if self.missing is None and ours:
+            self._start_ours(stack)
+        if self.missing is None:
+            self._start_containerd(setting, stack)
+
+    def ctr(self, *arguments: str | Path) -> list[str]:
+        """The command line of ``ctr ARGUMENTS``."""
+        return ["ctr", f"--address={self._state}/socket", *map(str, arguments)]
+
+    def snapshots(self, snapshotter: str, *arguments: str) -> list[str]:
+        """The command line of ``ctr snapshots ARGUMENTS``."""
+        return self.ctr("snapshots", f"--snapshotter={snapshotter}", *arguments)
+
+    def importing(self, snapshotter: str, archive: Path) -> list[str]:
+        """The command line that brings an image in, called ``bench:TAG``."""
+        return self.ctr(
+            "images", "import", f"--snapshotter={snapshotter}", "--base-name=bench", archive
+        )
+
+    def layer(self, snapshotter: str) -> str:
+        """The committed snapshot of an image that has one layer."""
+        rows = [line.split() for line in output(self.snapshots(snapshotter, "ls")).splitlines()]
+        return next(row[0] for row in rows if row[-1] == "Committed")
+
+    def settle(self) -> None:
+        """Wait until what was removed is deleted, so that the next one is not disturbed."""
+        trash = self._home / "trash"
+        while trash.is_dir() and any(trash.iterdir()):
+            time.sleep(0.01)
+
+    def _start_ours(self, stack: ExitStack) -> None:
+        socket, state = self._state / "reflayer.sock", self._state / "reflayer"
+        state.mkdir()
+        where = [f"--containerd-socket={socket}", f"--home={self._home}"]
+        serve = [str(REFLAYER), "serve", "containerd", *where]
+        self.missing = start(serve, ["test", "-S", str(socket)], state, stack)
+
+    def _start_containerd(self, setting: Setting, stack: ExitStack) -> None:
+        config = self._state / "config.toml"
+        config.write_text(_CONFIG.format(root=setting.folder / "containerd", state=self._state))
+        daemon = ["containerd", f"--config={config}"]
+        self.missing = start(daemon, self.ctr("version"), self._state, stack)
+        if self.missing is None:
+            stack.callback(self._clear)
+
+    def _clear(self) -> None:
+        """Remove all images, whose layers may be subvolumes, which rm(1) leaves."""
+        images = output(self.ctr("images", "ls", "-q")).split()
+        run(self.ctr("images", "remove", "--sync", *images))
+        self.settle()
+
+
+def containerd_native(setting: Setting, stack: ExitStack) -> Rival:
+    """``ctr snapshots prepare`` with the snapshotter native, where containerd is."""
+    return preparation(Engine(setting, stack, ours=False), "native", setting)
+
+
+def preparation(engine: Engine, snapshotter: str, setting: Setting) -> Rival:
+    """``ctr snapshots prepare`` from the tree as an image of one layer."""
+    name = f"ctr snapshots prepare ({snapshotter})"
+    if engine.missing is not None:
+        return Rival(name, (), missing=engine.missing)
+    archive = setting.folder / "image.tar"
+    if not archive.exists():
+        run(["tar", "-C", str(oci_image(setting)), "-cf", str(archive), "."])
+    run(engine.importing(snapshotter, archive))
+    return Rival(
+        name,
+        engine.snapshots(snapshotter, "prepare", "bench", engine.layer(snapshotter)),
+        after=partial(_remove, engine, snapshotter),
+    )
+
+
+def _remove(engine: Engine, snapshotter: str) -> None:
+    run(engine.snapshots(snapshotter, "remove", "bench"))
+    engine.settle()

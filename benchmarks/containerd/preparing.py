@@ -1,0 +1,19 @@
+"""How long does ``ctr snapshots prepare`` take, with the native snapshotter and with ours?"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from benchmarks.containerd.engine import Engine, preparation
+from benchmarks.pairs import Rival
+from benchmarks.question import Setting, question
+
+
+def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:
+    """Ours and containerd's own, in one containerd."""
+    engine = Engine(setting, stack)
+    return [preparation(engine, name, setting) for name in ("reflayer", "native")]
+
+
+if __name__ == "__main__":
+    question("ctr snapshots prepare", rivals)
