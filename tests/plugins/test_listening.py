@@ -12,6 +12,7 @@ import pytest
 
 from reflayer.errors import ServiceError
 from reflayer.plugins.listening import listen
+from tests.file_systems import require_root
 
 
 def _connects(path: Path) -> bool:
@@ -117,3 +118,13 @@ def test_a_folder_like_tmp_is_not_refused(tmp_path: Path) -> None:
 def test_a_path_that_no_socket_can_have_is_named(tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="107 bytes at the most"):
         listen(str(tmp_path / ("x" * 108)))
+
+
+def test_who_may_not_make_it_is_told_what_to_do(tmp_path: Path) -> None:
+    require_root()
+    os.seteuid(65534)
+    try:
+        with pytest.raises(ServiceError, match="permission denied: this needs root, or a socket"):
+            listen(str(tmp_path / "socket"))
+    finally:
+        os.seteuid(0)
