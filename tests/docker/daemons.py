@@ -49,7 +49,7 @@ class Plugin:
 
     def start(self) -> None:
         """Start it until it answers."""
-        command = [REFLAYER, "serve", "docker", "--docker-socket", self.socket]
+        command = [str(REFLAYER), "serve", "docker", f"--docker-socket={self.socket}"]
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
                 [*command, "--log-level", "debug", *self._options],
@@ -197,15 +197,22 @@ class Dockerd:
 
 
 @contextmanager
-def folder_for_daemons() -> Iterator[Path]:
+def folder_for_plugin() -> Iterator[Path]:
     """A new folder, not far down: the path of a socket has to be short (unix(7))."""
-    require_root()
-    require("dockerd", "docker", "containerd", "runc", "unshare")
     folder = Path(tempfile.mkdtemp(prefix="reflayer-docker-"))
     try:
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+@contextmanager
+def folder_for_daemons() -> Iterator[Path]:
+    """The same, where a daemon can be started too."""
+    require_root()
+    require("dockerd", "docker", "containerd", "runc", "unshare")
+    with folder_for_plugin() as folder:
+        yield folder
 
 
 @contextmanager

@@ -29,6 +29,6 @@ def busybox_tree(folder: Path) -> Path:
 
 def pack(tree: Path, archive: Path) -> Path:
     """``archive``, the tar of ``tree`` with all that it has."""
-    tar = ["tar", "--xattrs", "--xattrs-include=*", "-C", tree, "-cf", archive, "."]
+    tar = ["tar", "--xattrs", "--xattrs-include=*", "-C", str(tree), "-cf", str(archive), "."]
     subprocess.run(tar, check=True)
     return archive

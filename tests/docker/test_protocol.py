@@ -1,0 +1,310 @@
+"""What the plugin answers, in order and out of order, to a client that need not be Docker."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reflayer.plugins.docker.request import RequestError
+from reflayer.plugins.docker.size import size_in_bytes
+from tests.docker.client import Client, Connection
+from tests.docker.daemons import Plugin, folder_for_plugin
+from tests.driver.layers import fill, tree
+
+_INIT = """
+import sys
+from pathlib import Path
+from tests.docker.client import Client
+print(Client(Path(sys.argv[1])).ask("Init", Home=sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def plugin() -> Iterator[Plugin]:
+    """A plugin for all tests here."""
+    with folder_for_plugin() as folder:
+        plugin = Plugin(folder)
+        plugin.start()
+        yield plugin
+        plugin.stop()
+
+
+@pytest.fixture
+def client(plugin: Plugin, place_on: Callable[[str], Path]) -> Iterator[Client]:
+    """A client of it that has told its home."""
+    client = Client(plugin.socket)
+    client.call("Init", Home=str(place_on("xfs") / "home"), Opts=None, UIDMaps=None, GIDMaps=None)
+    yield client
+    client.call("Cleanup")
+
+
+def make(client: Client, id: str) -> Path:
+    """A new layer with some of everything."""
+    client.call("Create", ID=id)
+    fill(client.layer(id))
+    return client.layer(id)
+
+
+def test_it_says_that_it_is_a_graph_driver(plugin: Plugin) -> None:
+    status, body = Client(plugin.socket).post("Plugin.Activate")
+    assert (status, json.loads(body)) == (200, {"Implements": ["GraphDriver"]})
+
+
+def test_a_method_that_is_none_is_not_found(plugin: Plugin) -> None:
+    status, body = Client(plugin.socket).post("GraphDriver.Fly", b"{}")
+    assert status == 404
+    assert "GraphDriver.Fly" in json.loads(body)["Err"]
+
+
+def test_only_post_is_allowed(plugin: Plugin) -> None:
+    connection = Connection(plugin.socket)
+    connection.request("GET", "/GraphDriver.Status")
+    assert connection.getresponse().status == 405
+
+
+@pytest.mark.parametrize("name", ["Create", "Get", "Remove", "Status", "Changes", "DiffSize"])
+def test_before_init_each_request_is_refused(plugin: Plugin, name: str) -> None:
+    assert "GraphDriver.Init" in Client(plugin.socket).error(name, ID="layer")
+
+
+def test_before_init_a_diff_is_no_archive(plugin: Plugin) -> None:
+    status, body = Client(plugin.socket).post("GraphDriver.Diff", b'{"ID": "layer"}')
+    assert status == 500
+    assert "GraphDriver.Init" in json.loads(body)["Err"]
+
+
+def test_init_once_more_keeps_the_layers(client: Client) -> None:
+    path = make(client, "layer")
+    home = str(path.parent.parent)
+    client.call("Get", ID="layer")
+    client.call("Init", Home=home)
+    assert client.layer("layer") == path
+    metadata = client.call("GetMetadata", ID="layer")["Metadata"]
+    assert metadata == {"Path": str(path), "References": "0"}
+
+
+def test_a_second_daemon_with_another_home_is_refused(client: Client, tmp_path: Path) -> None:
+    path = make(client, "layer")
+    other = [sys.executable, "-c", _INIT, str(client.path), str(tmp_path / "other")]
+    told = subprocess.run(other, capture_output=True, text=True, check=True).stdout
+    assert f"process id {os.getpid()}" in told
+    assert client.layer("layer") == path
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_daemon_may_have_another_home_when_the_first_has_died(
+    plugin: Plugin, tmp_path: Path
+) -> None:
+    dead = [sys.executable, "-c", _INIT, str(plugin.socket), str(tmp_path / "first")]
+    subprocess.run(dead, check=True)
+    client = Client(plugin.socket)
+    client.call("Init", Home=str(tmp_path / "second"))
+    client.call("Cleanup")
+    assert (tmp_path / "first/dir").is_dir()
+    assert (tmp_path / "second/dir").is_dir()
+
+
+def test_a_new_process_goes_on_with_the_home_of_the_last_one(
+    client: Client, plugin: Plugin
+) -> None:
+    path = make(client, "layer")
+    plugin.kill()
+    plugin.start()
+    assert client.layer("layer") == path
+    assert plugin.stop() == 0
+    plugin.start()
+    assert client.layer("layer") == path
+
+
+def test_a_new_process_has_no_home_after_cleanup(client: Client, plugin: Plugin) -> None:
+    client.call("Cleanup")
+    plugin.kill()
+    plugin.start()
+    assert "GraphDriver.Init" in client.error("Get", ID="layer")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"no JSON",
+        b"[]",
+        b"null",
+        b'{"ID": 7}',
+        b'{"ID": "layer", "Parent": []}',
+        b'{"ID": "layer", "StorageOpt": {"size": 1}}',
+        b'{"ID": "layer", "StorageOpt": ["size"]}',
+        b'{"ID": "\xff"}',
+        b"[" * 100_000,
+        b"",
+    ],
+)
+def test_what_is_no_request_is_an_error(client: Client, body: bytes) -> None:
+    status, answer = client.post("GraphDriver.CreateReadWrite", body)
+    assert status == 200
+    assert json.loads(answer)["Err"]
+
+
+def test_a_request_of_any_size_is_not_read(client: Client) -> None:
+    status, _ = client.post("GraphDriver.Create", b" " * (8 << 20))
+    assert status == 413
+
+
+@pytest.mark.parametrize(
+    "id",
+    ["", ".", "..", "../x", "a/b", "/etc", "x" * 129, "a\0b", "a\nb", "\ud800", "-x", ".x"],
+)
+@pytest.mark.parametrize("name", ["Create", "Get", "Put", "Remove", "Exists", "DiffSize"])
+def test_an_id_that_is_a_path_or_odd_is_an_error(client: Client, name: str, id: str) -> None:
+    assert client.error(name, ID=id)
+
+
+def test_an_archive_for_an_odd_id_is_an_error(client: Client) -> None:
+    assert "no layer's id" in str(client.apply("..%2Fx", b"\0" * 1024))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"Home": "relative"},
+        {"Home": ""},
+        {"Home": "/nul\0"},
+        {"Home": "/half \ud800"},
+        {"Opts": ["size"]},
+        {"Opts": ["size=much"]},
+        {"Opts": ["overlay2.size=1G"]},
+        {"Opts": [7]},
+        {"UIDMaps": [{"container_id": 0}]},
+        {"UIDMaps": [{"container_id": 0, "host_id": -1, "size": 1}]},
+        {"UIDMaps": [7]},
+        {"UIDMaps": [{"container_id": 5, "host_id": 100, "size": 1}]},  # it has no root
+    ],
+)
+def test_init_refuses_what_it_does_not_know(
+    client: Client, tmp_path: Path, members: dict[str, object]
+) -> None:
+    path = make(client, "layer")
+    assert client.error("Init", **{"Home": str(tmp_path / "home"), **members})
+    assert client.layer("layer") == path
+
+
+def test_a_clone_is_the_same_as_its_parent(client: Client) -> None:
+    parent = make(client, "parent")
+    client.call("CreateReadWrite", ID="child", Parent="parent", MountLabel="system_u:x:y:s0")
+    assert tree(client.layer("child")) == tree(parent)
+    assert client.call("DiffSize", ID="child", Parent="parent") == {"Size": 0}
+
+
+def test_a_parent_that_is_not_there_is_an_error(client: Client) -> None:
+    assert "no layer absent" in client.error("Create", ID="layer", Parent="absent")
+    assert client.call("Exists", ID="layer") == {"Exists": False}
+
+
+def test_a_layer_is_not_made_over_another(client: Client) -> None:
+    before = tree(make(client, "layer"))
+    assert "exists already" in client.error("Create", ID="layer")
+    assert tree(client.layer("layer")) == before
+
+
+def test_what_is_not_there_can_be_removed_and_put(client: Client) -> None:
+    client.call("Remove", ID="absent")
+    client.call("Put", ID="absent")
+    assert "no layer absent" in client.error("Get", ID="absent")
+    assert "no layer absent" in client.error("GetMetadata", ID="absent")
+
+
+def test_references_are_counted(client: Client) -> None:
+    client.call("Create", ID="layer")
+
+    def references() -> object:
+        metadata = client.call("GetMetadata", ID="layer")["Metadata"]
+        assert isinstance(metadata, dict)
+        return metadata["References"]
+
+    for expected in ("1", "2"):
+        client.call("Get", ID="layer")
+        assert references() == expected
+    for expected in ("1", "0", "0"):
+        client.call("Put", ID="layer")
+        assert references() == expected
+
+
+def test_a_removed_id_is_free_at_once(client: Client) -> None:
+    make(client, "layer")
+    client.call("Remove", ID="layer")
+    assert client.call("Exists", ID="layer") == {"Exists": False}
+    client.call("Create", ID="layer")
+    assert list(client.layer("layer").iterdir()) == []
+
+
+def test_changes_have_docker_s_numbers(client: Client) -> None:
+    make(client, "parent")
+    client.call("CreateReadWrite", ID="child", Parent="parent")
+    child = client.layer("child")
+    (child / "folder/file").write_bytes(b"other")
+    (child / "link").unlink()
+    (child / os.fsdecode(b"new \xff")).touch()
+    changes = client.call("Changes", ID="child", Parent="parent")["Changes"]
+    assert isinstance(changes, list)
+    assert {change["Path"]: change["Kind"] for change in changes} == {
+        "/folder": 0,
+        "/folder/file": 0,
+        "/second name": 0,
+        "/link": 2,
+        "/new \ufffd": 1,
+    }
+
+
+def test_status_tells_how_layers_are_cloned(client: Client) -> None:
+    assert client.call("Status")["Status"] == [
+        ["Backing Filesystem", "xfs"],
+        ["Method", "reflink"],
+        ["Shared Blocks", "true"],
+    ]
+
+
+def test_options_of_layers(client: Client) -> None:
+    size = {"size": "1G"}
+    assert "read-only layers" in client.error("Create", ID="layer", StorageOpt=size)
+    # As Docker's own words are where a file system has none.
+    without = client.error("CreateReadWrite", ID="layer", StorageOpt=size)
+    assert without == "Filesystem does not support, or has not enabled quotas"
+    unknown = client.error("CreateReadWrite", ID="layer", StorageOpt={"colour": "red"})
+    assert unknown == "Storage opt colour not supported"
+    assert client.call("Exists", ID="layer") == {"Exists": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("512", 512),
+        ("1k", 1 << 10),
+        ("10M", 10 << 20),
+        ("1G", 1 << 30),
+        ("1g", 1 << 30),
+        ("1GB", 1 << 30),
+        ("1GiB", 1 << 30),
+        ("1 gib", 1 << 30),
+        ("1.5G", 3 << 29),
+        ("2t", 2 << 40),
+        ("1P", 1 << 50),
+        ("100b", 100),
+        ("9007199254740993", 9007199254740993),
+    ],
+)
+def test_sizes_are_as_docker_takes_them(text: str, size: int) -> None:
+    assert size_in_bytes(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "G", "-1", "1e3", "1GG", " 1", "1  G", ".5G", "1_0", "\u0661", "9" * 30, "9000P"]
+)
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="invalid size"):
+        size_in_bytes(text)
