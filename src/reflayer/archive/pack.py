@@ -66,8 +66,9 @@ def pack_tree(root: AnyPath) -> Packing:
 class Packing:
     """The bytes of a tar, made while they are iterated over, once.
 
-    Times are in nanoseconds, holes stay holes, names of one inode become hard links. Access times
-    are left out: the same tree gives the same bytes, however often it is read.
+    Times are in nanoseconds, names of one inode become hard links. Holes stay holes, but in a layer
+    they are zeros, as every builder has it. Access times are left out: the same tree gives the same
+    bytes, however often it is read.
 
     Attributes:
         entries: how many entries there are so far, whiteouts included.
@@ -178,7 +179,9 @@ class Packing:
     def _pack_file(self, folder: Pair, name: bytes) -> Iterator[bytes]:
         fd = open_source(name, folder.new, OPEN_FILE)
         try:
-            file = PackedFile(fd, folder.path(name))
+            # Docker unpacks a layer with a sparse entry, but never gives it out again: it makes
+            # its tar anew from its files (tar-split), and the digest of that is another.
+            file = PackedFile(fd, folder.path(name), sparse=not self._is_layer)
             records = {**self._records(attributes(fd)), **file.records}
             path = folder.path(name)
             yield self._entry(path, types.FILE, file.status, size=file.size, records=records)

@@ -26,8 +26,10 @@ class PackedFile:
         records: what its PAX header says of its holes (GNU tar manual, Sparse Formats: PAX 1.0).
     """
 
-    def __init__(self, fd: int, path: bytes) -> None:
+    def __init__(self, fd: int, path: bytes, *, sparse: bool) -> None:
         """Look at the open file ``fd``, which is to be called ``path``.
+
+        Its holes are told where ``sparse``; otherwise they are zeros.
 
         Raises:
             OSError: ESTALE when it is no regular file any more; as lseek(2) says.
@@ -40,7 +42,7 @@ class PackedFile:
         self._extents = [(0, status.st_size)] if status.st_size else []
         self.records: dict[bytes, bytes] = {}
         # Asked only where there is less than there should be: it takes two calls more.
-        if status.st_blocks * BLOCK < status.st_size:
+        if sparse and status.st_blocks * BLOCK < status.st_size:
             self._find_holes(path)
         self.size = len(self._table) + sum(end - start for start, end in self._extents)
 
