@@ -197,7 +197,7 @@ def test_a_file_that_shrinks_between_its_parts_is_an_error_and_no_loop(
         monkeypatch.setitem(
             content_module._MOVE,
             "stream",
-            lambda src, dst, size: content_module._extents(src, dst, size, shrinks),  # type: ignore[arg-type]
+            lambda src, dst, size, pause: content_module._extents(src, dst, size, shrinks, pause),  # type: ignore[arg-type]
         )
 
     with pytest.raises(SizeChangedError):
@@ -213,7 +213,7 @@ def test_only_not_supported_lowers_the_method(
 ) -> None:
     src, dst = _pair(place_on("xfs"), 10)
 
-    def fails(*_: int) -> int:
+    def fails(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setitem(content_module._MOVE, "reflink", fails)
@@ -237,7 +237,7 @@ def test_each_answer_that_means_not_supported_lowers_it(
     src, dst = _pair(place_on("xfs"), 10)
     tried = 0
 
-    def fails(*_: int) -> int:
+    def fails(*_: object) -> int:
         nonlocal tried
         tried += 1
         raise OSError(number, os.strerror(number))

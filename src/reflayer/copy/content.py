@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LADDER = ("reflink", "range", "stream")
 """The methods for content, best first."""
 
-_STEP = 1 << 30  # bytes asked of one copy_file_range: far below its limit of 2 GiB - 4 KiB
+_STEP = 1 << 26  # bytes between two looks at whether the copy is still wanted
 _BUFFER = 1 << 20  # bytes that stream reads at once
 
 NOT_SUPPORTED = {
@@ -54,10 +54,16 @@ class Content:
         moved: bytes of content by method; ``reflink`` counts a file's size, the others its data.
     """
 
-    def __init__(self, method: str, fall_back: bool) -> None:
-        """Use ``method``; go on to those below it where ``fall_back`` and it is not supported."""
+    def __init__(
+        self, method: str, fall_back: bool, pause: Callable[[], None] = lambda: None
+    ) -> None:
+        """Use ``method``; go on to those below it where ``fall_back`` and it is not supported.
+
+        ``pause`` is called now and then in the middle of a large file.
+        """
         start = LADDER.index(method)
         self.moved: dict[str, int] = {}
+        self._pause = pause
         self._rungs = LADDER[start:] if fall_back else (method,)
         self._decided: dict[int, str] = {}
 
@@ -75,7 +81,7 @@ class Content:
         method = self._decided.get(device) or self._rungs[0]
         while True:
             try:
-                moved = _MOVE[method](src, dst, size)
+                moved = _MOVE[method](src, dst, size, self._pause)
                 break
             except OSError as error:
                 method = self._lower(device, method, error)
@@ -95,18 +101,18 @@ class Content:
         return below
 
 
-def _reflink(src: int, dst: int, size: int) -> int:
+def _reflink(src: int, dst: int, size: int, pause: Callable[[], None]) -> int:  # noqa: ARG001
     ficlone(dst, src)
     return size
 
 
-def _range(src: int, dst: int, size: int) -> int:
-    return _extents(src, dst, size, _range_extent)
+def _range(src: int, dst: int, size: int, pause: Callable[[], None]) -> int:
+    return _extents(src, dst, size, _range_extent, pause)
 
 
 def _range_extent(src: int, dst: int, offset: int, end: int) -> None:
     while offset < end:
-        moved = copy_file_range(src, dst, min(end - offset, _STEP), offset, offset)
+        moved = copy_file_range(src, dst, end - offset, offset, offset)
         if moved == 0:
             # The end of the file, or a file system that answers 0 for what it cannot copy.
             if os.fstat(src).st_size < end:
@@ -115,8 +121,8 @@ def _range_extent(src: int, dst: int, offset: int, end: int) -> None:
         offset += moved
 
 
-def _stream(src: int, dst: int, size: int) -> int:
-    return _extents(src, dst, size, _stream_extent)
+def _stream(src: int, dst: int, size: int, pause: Callable[[], None]) -> int:
+    return _extents(src, dst, size, _stream_extent, pause)
 
 
 def _stream_extent(src: int, dst: int, offset: int, end: int) -> None:
@@ -131,15 +137,25 @@ def _stream_extent(src: int, dst: int, offset: int, end: int) -> None:
             offset += written
 
 
-def _extents(src: int, dst: int, size: int, move: Callable[[int, int, int, int], None]) -> int:
+def _extents(
+    src: int,
+    dst: int,
+    size: int,
+    move: Callable[[int, int, int, int], None],
+    pause: Callable[[], None],
+) -> int:
     """Move each part that holds data, leave the holes; return the bytes moved."""
     moved = 0
     for start, end in data_extents(src, size):
         if not moved and (start, end) != (0, size):
             # First: a file system that expects a growing file to go on growing fills the holes.
             os.ftruncate(dst, size)
-        move(src, dst, start, end)
         moved += end - start
+        while end - start > _STEP:
+            move(src, dst, start, start + _STEP)
+            start += _STEP
+            pause()
+        move(src, dst, start, end)
     if not moved:
         os.ftruncate(dst, size)
     return moved

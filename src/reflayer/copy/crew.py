@@ -51,6 +51,7 @@ class Crew:
         self._helpers: list[Helper] = []
         self._progress = progress
         self._started = self._told = time.monotonic()
+        self._stop: BaseException | None = None  # what the callback raised
         self._sharing: Sharing | None = None
 
     def copy(self, root: Folder) -> None:
@@ -58,11 +59,16 @@ class Crew:
 
         Raises:
             CopyError: the first error that any hand met. No hand is at work any more.
+            BaseException: what the progress callback raised. The same holds.
         """
         try:
             self.hand.copy_below(root)
             if self._sharing is not None:
                 self._finish_together(self._sharing)
+        except CopyError:
+            if self._stop is not None:  # an OSError of its own, taken for one of the file at hand
+                raise self._stop from None
+            raise
         finally:
             for helper in self._helpers:  # left here by an error: they must not go on
                 self._pool.bury(helper)
@@ -83,7 +89,11 @@ class Crew:
             self._hire()
         if self._progress is not None and now - self._told > _TELL:
             self._told = now
-            self._progress(*self._done())
+            try:
+                self._progress(*self._done())
+            except BaseException as error:
+                self._stop = error
+                raise
         sharing = self._sharing
         if sharing is not None and sharing.board.calls():
             if sharing.board.failed():

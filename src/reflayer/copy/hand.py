@@ -44,7 +44,7 @@ class Hand:
 
     def __init__(self, job: Job, birth: Birth, links: Links, pause: Callable[[Hand], None]) -> None:
         """``pause`` is called now and then, between two entries; what it raises ends the copy."""
-        self.content = Content(job.method, job.fall_back)
+        self.content = Content(job.method, job.fall_back, lambda: pause(self))
         self.metadata = Metadata(birth, job.ignore_refused)
         self.entries = Entries(job, self.content, self.metadata, links)
         self.stack: list[Folder] = []

@@ -73,6 +73,8 @@ def clone_layer(
         report = None
         if method in ("auto", "snapshot"):
             report = _snapshot(held, path, named=method == "snapshot")
+            if report is not None and progress is not None:
+                progress(0, 0)  # the last moment to abandon it
         if report is None:
             _begin(path)
             prepare(path)

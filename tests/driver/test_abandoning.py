@@ -1,0 +1,161 @@
+"""A progress callback that raises abandons a clone: at once, and nothing of it is left."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from reflayer.copy import Pool, crew
+from reflayer.driver import Driver
+from tests.driver.layers import leftovers, tree
+from tests.trees import assert_same
+
+
+class GoneError(Exception):
+    """The client went away."""
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    """Three helpers that stay."""
+    pool = Pool(3)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Helpers are called at once, and the callback at nearly every pause."""
+    monkeypatch.setattr(crew, "_ALONE", 0)
+    monkeypatch.setattr(crew, "_TELL", 0.0001)
+
+
+def base(driver: Driver, folders: int = 30) -> None:
+    with driver.build("base") as path:
+        for number in range(folders):
+            folder = Path(path) / f"{number}"
+            folder.mkdir()
+            for name in range(40):
+                (folder / f"{name}").write_bytes(b"x" * name)
+            os.link(folder / "1", folder / "link")
+
+
+def after(calls: int, error: BaseException) -> Callable[[int, int], None]:
+    """A callback that raises at one of its calls."""
+    left = [calls]
+
+    def tell(*_: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise error
+
+    return tell
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize(
+    ("calls", "error"),
+    [(0, GoneError()), (3, ConnectionResetError("gone")), (20, KeyboardInterrupt())],
+)
+def test_nothing_is_left_and_the_pool_still_serves(
+    place: Path, pool: Pool, error: BaseException, calls: int
+) -> None:
+    driver = Driver(place, method="range", pool=pool, workers=4)
+    base(driver)
+    with pytest.raises(type(error)) as caught:
+        driver.create_read_write("clone", "base", progress=after(calls, error))
+    assert caught.value is error
+    assert driver.list() == ["base"]
+    assert leftovers(driver) == []
+    assert list(Path(driver.home).glob("cloned/*/*")) == []
+    driver.create_read_write("clone", "base", progress=after(1 << 30, error))
+    assert_same(tree(driver.path("base")), tree(driver.path("clone")))
+
+
+@pytest.mark.parametrize("method", ["snapshot", "reflink", "tar"])
+def test_it_is_so_with_every_method(place_on: Callable[[str], Path], method: str) -> None:
+    driver = Driver(place_on("btrfs"), method=method)
+    base(driver)
+    with pytest.raises(GoneError):
+        driver.create_read_write("clone", "base", progress=after(0, GoneError()))
+    assert driver.list() == ["base"]
+    assert leftovers(driver) == []
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("method", ["range", "stream"])
+@pytest.mark.parametrize("error", [GoneError(), ConnectionResetError("gone")])
+def test_a_clone_is_abandoned_in_the_middle_of_a_large_file(
+    place_on: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    error: Exception,
+) -> None:
+    monkeypatch.setattr("reflayer.copy.content._STEP", 1 << 20)
+    driver = Driver(place_on("tmpfs"), method=method, workers=1)
+    with driver.build("base") as path:
+        (Path(path) / "large").write_bytes(bytes(64 << 20))
+    sizes: list[int] = []
+
+    def tell(*_: int) -> None:
+        sizes.extend(copy.stat().st_size for copy in Path(driver.home).glob("tmp/*/large"))
+        if sizes:
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        driver.create_read_write("clone", "base", progress=tell)
+    assert caught.value is error
+    assert len(sizes) == 1
+    assert sizes[0] <= 2 << 20 or method == "range"
+    assert leftovers(driver) == []
+
+
+def test_the_callback_is_called_from_the_start_on(place_on: Callable[[str], Path]) -> None:
+    driver = Driver(place_on("tmpfs"), method="stream", workers=1)
+    base(driver)
+    times: list[float] = []
+    read = os.pread
+
+    def slow(*arguments: int) -> bytes:
+        time.sleep(0.0004)
+        return read(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "pread", slow)
+        driver.create_read_write(
+            "clone", "base", progress=lambda *_: times.append(time.monotonic())
+        )
+    assert len(times) > 3
+
+
+@pytest.mark.usefixtures("often")
+def test_clones_of_many_threads_share_a_pool_and_some_are_abandoned(
+    place_on: Callable[[str], Path], pool: Pool
+) -> None:
+    driver = Driver(place_on("tmpfs"), pool=pool, workers=4)
+    base(driver, folders=15)
+    before = tree(driver.path("base"))
+    start = threading.Barrier(6)
+
+    def work(number: int) -> None:
+        start.wait()
+        for turn in range(3):
+            id = f"{number}-{turn}"
+            if (number + turn) % 3 == 0:
+                with pytest.raises(GoneError):
+                    driver.create_read_write(id, "base", progress=after(turn, GoneError()))
+            else:
+                driver.create_read_write(id, "base")
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(work, range(6)))
+    assert len(driver.list()) == 1 + sum((n + t) % 3 != 0 for n in range(6) for t in range(3))
+    for id in driver.list():
+        assert_same(before, tree(driver.path(id)))
+    assert leftovers(driver) == []
