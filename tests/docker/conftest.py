@@ -1,13 +1,14 @@
-"""One daemon with our plugin for all tests that do not end it, and an image for them."""
+"""A daemon with our plugin for all tests that do not end it, and an image for them."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.docker.daemons import Dockerd, running
+from tests.docker.daemons import Dockerd, Plugin, running
 from tests.docker.trees import busybox_tree, pack
 
 
@@ -18,9 +19,25 @@ def busybox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack(busybox_tree(folder / "tree"), folder / "busybox.tar")
 
 
-@pytest.fixture(scope="session")
-def docker(file_system: Callable[[str], Path], busybox: Path) -> Iterator[Dockerd]:
-    """A daemon on XFS with the image ``busybox``."""
-    with running(file_system("xfs") / "docker") as (dockerd, _):
+@pytest.fixture(scope="module")
+def docker_and_plugin(
+    file_system: Callable[[str], Path], busybox: Path
+) -> Iterator[tuple[Dockerd, Plugin]]:
+    """A daemon on XFS with the image ``busybox``, and its plugin."""
+    data = file_system("xfs") / "docker"
+    with running(data) as (dockerd, plugin):
         dockerd.run("import", busybox, "busybox")
-        yield dockerd
+        yield dockerd, plugin
+    shutil.rmtree(data)
+
+
+@pytest.fixture(scope="module")
+def docker(docker_and_plugin: tuple[Dockerd, Plugin]) -> Dockerd:
+    """The daemon."""
+    return docker_and_plugin[0]
+
+
+@pytest.fixture(scope="module")
+def docker_plugin(docker_and_plugin: tuple[Dockerd, Plugin]) -> Plugin:
+    """Its plugin."""
+    return docker_and_plugin[1]
