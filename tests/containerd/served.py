@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,9 +31,9 @@ class Served:
         socket: where it listens.
     """
 
-    def __init__(self, home: Path, socket: Path) -> None:
+    def __init__(self, home: Path, path: Path) -> None:
         self.home = home
-        self.socket = socket
+        self.socket = path
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *arguments: str) -> None:
@@ -43,6 +44,7 @@ class Served:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
+        until(self._listens)  # where gRPC tries in vain, it waits for a second
         self.channel = grpc.insecure_channel(
             f"unix:{self.socket}", [("grpc.use_local_subchannel_pool", 1)]
         )
@@ -125,6 +127,12 @@ class Served:
         """Cleanup."""
         self.stub.Cleanup(messages.CleanupRequest())
 
+    def _listens(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "it has ended"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
+
     def folders(self) -> set[str]:
         """The names of the folders that it has for snapshots."""
         return set(os.listdir(self.home / "dir"))
@@ -142,9 +150,9 @@ def code(error: BaseException) -> grpc.StatusCode:
 
 
 @contextmanager
-def served(home: Path, socket: Path) -> Iterator[Served]:
+def served(home: Path, path: Path) -> Iterator[Served]:
     """The service of ``home``, started; it is gone after the block."""
-    service = Served(home, socket)
+    service = Served(home, path)
     try:
         service.start()
         yield service

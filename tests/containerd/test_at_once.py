@@ -189,3 +189,13 @@ def test_usage_of_what_is_removed_meanwhile_is_an_answer(service: Served, large:
         time.sleep(0.02)
         service.remove("a")
         assert set(answers) <= {grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND}
+
+
+def test_who_leaves_during_a_list_does_not_hold_up_a_stop(service: Served) -> None:
+    for number in range(150):
+        service.view(f"{number}", one="x" * (1 << 17))
+    listed = service.stub.List(messages.ListSnapshotsRequest())
+    assert next(listed).info
+    listed.cancel()
+    os.kill(service.pid, signal.SIGTERM)
+    assert service.ended() == 0

@@ -299,3 +299,35 @@ def test_a_view_takes_nothing(service: Served) -> None:
     layer(service, "base")
     service.view("v", "base")
     assert service.usage("v") == (0, 0)
+
+
+def test_a_list_comes_in_small_messages(service: Served) -> None:
+    for number in range(150):
+        service.view(f"v-{number:03}")
+    answers = list(service.stub.List(messages.ListSnapshotsRequest()))
+    assert [len(answer.info) for answer in answers] == [100, 50]
+
+
+def test_a_list_of_large_snapshots_does_not_make_large_messages(service: Served) -> None:
+    for number in range(20):
+        service.view(str(number), one="x" * (1 << 19))
+    answers = list(service.stub.List(messages.ListSnapshotsRequest()))
+    assert sum(len(answer.info) for answer in answers) == 20
+    assert max(answer.ByteSize() for answer in answers) < 2 << 20
+
+
+def test_a_list_filters(service: Served) -> None:
+    layer(service, "base")
+    service.prepare("a", "base", one="1")
+    service.view("v", "base")
+    assert service.names() == ["a", "base", "v"]
+    assert service.names("kind==view", "labels.one==1") == ["a", "v"]
+    with pytest.raises(grpc.RpcError) as refused:
+        service.names("kind==view,")
+    assert code(refused.value) is INVALID_ARGUMENT
+
+
+def test_the_snapshotters_name_and_the_namespace_do_not_matter(service: Served) -> None:
+    request = messages.PrepareSnapshotRequest(snapshotter="anything", key="default/1/a")
+    service.stub.Prepare(request, metadata=[("containerd-namespace", "default")])
+    assert service.names() == ["default/1/a"]

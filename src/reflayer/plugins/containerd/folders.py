@@ -31,7 +31,8 @@ def left_by_removed(home: str) -> set[str]:
     """
     trash = f"{home}/{TRASH}"
     try:
-        return set(os.listdir(trash))
+        # NFS keeps what is unlinked while it is open as .nfs...
+        return {name for name in os.listdir(trash) if not name.startswith(".nfs")}
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(trash), "list") from error
 

@@ -64,7 +64,10 @@ class ContainerdService:
             add_SnapshotsServicer_to_server(self._servicer, self._server)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
             inner = _inner_socket(self._options.home, stack)
-            self._server.add_insecure_port(f"unix:{inner}")
+            try:
+                self._server.add_insecure_port(f"unix:{inner}")
+            except RuntimeError as error:
+                raise ServiceError(f"{self._options.home}: no socket can be made there") from error
             self._relay = Relay(stack.enter_context(listen(self._options.socket)), inner)
             await self._server.start()
             await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -23,7 +22,7 @@ from reflayer.plugins.containerd.refusals import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
     from typing import TypeAlias
 
     from reflayer.plugins.containerd.snapshot import Snapshot
@@ -38,7 +37,8 @@ _CODES: dict[type[SnapshotError], grpc.StatusCode] = {
     FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     InvalidArgumentError: grpc.StatusCode.INVALID_ARGUMENT,
 }
-_CHUNK = 100  # snapshots in one message of List
+_CHUNK = 100  # snapshots in one message of List, at the most
+_CHUNK_SIZE = 1 << 20  # bytes after which it is full, too; clients take 4 MiB unless told otherwise
 _NANOSECONDS = 1_000_000_000
 
 
@@ -110,11 +110,10 @@ class Servicer:
 
     async def List(  # noqa: N802
         self, request: messages.ListSnapshotsRequest, context: Context
-    ) -> AsyncIterator[messages.ListSnapshotsResponse]:
+    ) -> None:
         async with self._answering(context, "List", filters=list(request.filters)):
-            found = self._snapshotter.walk(request.filters)
-            while chunk := [_info(snapshot) for snapshot in islice(found, _CHUNK)]:
-                yield messages.ListSnapshotsResponse(info=chunk)
+            for chunk in _chunks(map(_info, self._snapshotter.walk(request.filters))):
+                await context.write(messages.ListSnapshotsResponse(info=chunk))
 
     async def Usage(  # noqa: N802
         self, request: messages.UsageRequest, context: Context
@@ -153,6 +152,19 @@ class Servicer:
                 self._idle.set()
 
 
+def _chunks(infos: Iterable[messages.Info]) -> Iterator[list[messages.Info]]:
+    chunk: list[messages.Info] = []
+    size = 0
+    for info in infos:
+        chunk.append(info)
+        size += info.ByteSize()
+        if len(chunk) == _CHUNK or size >= _CHUNK_SIZE:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
 def _mount(mount: Mount) -> mount_pb2.Mount:
     options = ["rbind", "ro" if mount.read_only else "rw"]
     return mount_pb2.Mount(type="bind", source=mount.source, options=options)
@@ -162,7 +174,7 @@ def _info(snapshot: Snapshot) -> messages.Info:
     return messages.Info(
         name=snapshot.name,
         parent=snapshot.parent,
-        kind=messages.Kind.Name(snapshot.kind),
+        kind=snapshot.kind.name,
         created_at=_timestamp(snapshot.created),
         updated_at=_timestamp(snapshot.updated),
         labels=snapshot.labels,

@@ -1,9 +1,9 @@
 """containerd's snapshotter: its operations and rules, on the driver and the records.
 
 The rules are those of containerd's ``snapshots.Snapshotter`` as its own ones keep them. Names are
-taken as they come: containerd and BuildKit put their namespace and a number before each. They ask
-without a namespace for all that there is when they collect garbage, so a namespace of its own kind
-here would hide from them what they have to remove.
+taken as they come: containerd and BuildKit put their namespace and a number before each. When they
+collect garbage they ask without a namespace for all that there is, and remove what they do not
+know: so names are not told apart by namespace here, and a home is for one of them.
 """
 
 from __future__ import annotations
