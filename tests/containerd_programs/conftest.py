@@ -38,7 +38,11 @@ Start = Callable[..., Pair]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """``start(place)`` starts both, the snapshots in ``place``; they are gone after the test."""
+    """``start(place)`` starts both, the snapshots in ``place``; they are gone after the test.
+
+    ``pause`` is the image of pods, ``services`` what ours serves, and ``under`` the program that
+    starts ours.
+    """
     require_root()
     require("containerd", "ctr", "runc", "busybox")
     with ExitStack() as stack:
@@ -46,12 +50,18 @@ def start() -> Iterator[Start]:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="ctr-")))
 
         def both(
-            place: Path, *, pause: str = "", services: tuple[str, ...] = ("containerd",)
+            place: Path,
+            *,
+            pause: str = "",
+            services: tuple[str, ...] = ("containerd",),
+            under: tuple[str, ...] = (),
         ) -> Pair:
             home, socket = place / "snapshots", folder / "reflayer.sock"
             where = [f"--containerd-socket={socket}", f"--home={home}"]
             where += [f"--docker-socket={folder / 'docker.sock'}"] if "docker" in services else []
-            ours = Daemon([REFLAYER, "serve", *services, *where], socket, folder / "reflayer.log")
+            ours = Daemon(
+                [*under, REFLAYER, "serve", *services, *where], socket, folder / "reflayer.log"
+            )
             stack.callback(ours.stop)
             ours.start()
             printed = subprocess.run(

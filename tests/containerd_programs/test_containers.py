@@ -144,6 +144,7 @@ def test_the_layers_of_an_image_stay_as_they_are_under_its_containers(
         command = "echo $0 >> /kept/file; cat /kept/file; rm -r /white /opaque"
         told = xfs_pair.containerd.run(IMAGE, name, "sh", "-c", command, name)
         assert told == f"first{name}\n"
+    xfs_pair.containerd.collect()
     xfs_pair.containerd.ctr("snapshots", "view", "view", top)
     path, _ = xfs_pair.containerd.mount("view")
     assert (path / "kept/file").read_bytes() == b"first"

@@ -69,6 +69,7 @@ def test_usage_tells_what_a_snapshot_takes(xfs_pair: Pair, tmp_path: Path) -> No
 def test_a_view_is_the_parent_read_only(xfs_pair: Pair, tmp_path: Path) -> None:
     plain = layers()
     xfs_pair.containerd.ctr(*IMPORT, archive(tmp_path / "image", "t", *plain))
+    xfs_pair.containerd.collect()
     xfs_pair.containerd.ctr("snapshots", "view", "view", chain_id(*plain))
     before = free(xfs_pair.home)
     path, options = xfs_pair.containerd.mount("view")
