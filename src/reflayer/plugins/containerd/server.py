@@ -11,7 +11,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from reflayer.driver import Driver
-from reflayer.errors import ServiceError
+from reflayer.errors import OperationError, ServiceError
 from reflayer.plugins.containerd.folders import agree
 from reflayer.plugins.containerd.protocol.snapshots_pb2_grpc import add_SnapshotsServicer_to_server
 from reflayer.plugins.containerd.records import Records
@@ -80,6 +80,7 @@ class ContainerdService:
             await self._health.enter_graceful_shutdown()
             self._relay.stop_accepting()
             refusing = asyncio.create_task(self._server.stop(_EVER))
+            await asyncio.sleep(0)  # so that it begins
             await self._servicer.idle()
             await self._server.stop(_LAST_ANSWERS)
             await refusing
@@ -87,7 +88,10 @@ class ContainerdService:
 
     def _opened(self, stack: ExitStack) -> Snapshotter:
         home = self._options.home
-        os.makedirs(home, 0o700, exist_ok=True)
+        try:
+            os.makedirs(home, 0o700, exist_ok=True)
+        except OSError as error:
+            raise OperationError.from_os_error(error, os.fsencode(home), "mkdir") from error
         if not stack.enter_context(locked_at_once(f"{home}/lock")):
             raise ServiceError(
                 f"{home}: another process serves it: stop it, or give another --home"
