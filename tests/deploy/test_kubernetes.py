@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +83,10 @@ def test_what_the_image_is_made_of_is_in_the_project() -> None:
     ours = [path for paths in copied for path in paths if not path.startswith(("--", "/"))]
     assert ours
     assert all((PROJECT / path).exists() for path in ours)
+
+
+def test_the_configuration_on_the_page_is_toml_that_names_the_daemons_socket_and_home() -> None:
+    text = textwrap.dedent((PROJECT / "docs/kubernetes.md").read_text())
+    (block,) = re.findall(r"^ *```toml\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    told = tomllib.loads(block)["proxy_plugins"]["reflayer"]
+    assert told == {"type": "snapshot", "address": SOCKET, "exports": {"root": HOME}}
