@@ -19,23 +19,21 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
-def layer_changes(
-    driver: Driver, id: str, parent: str | None, cloned: float | None
-) -> Iterator[Change]:
+def layer_changes(driver: Driver, id: str, parent: str | None) -> Iterator[Change]:
     """What ``Driver.changes`` returns."""
     from reflayer.archive import changes
 
-    root, before, cloned = _trees(driver, id, parent, cloned)
+    root, before, cloned = _trees(driver, id, parent)
     return _while_there(driver, id, parent, changes(root, before, cloned=cloned))
 
 
 def layer_diff(
-    driver: Driver, id: str, parent: str | None, cloned: float | None, id_map: IdMap | None
+    driver: Driver, id: str, parent: str | None, id_map: IdMap | None
 ) -> io.BufferedReader:
     """What ``Driver.diff`` returns."""
     from reflayer.archive import pack_layer
 
-    root, before, cloned = _trees(driver, id, parent, cloned)
+    root, before, cloned = _trees(driver, id, parent)
     packing = pack_layer(root, before, cloned=cloned, id_map=id_map)
     chunks = _while_there(driver, id, parent, packing)
     return io.BufferedReader(_Stream(chunks))
@@ -45,7 +43,7 @@ def layer_size(driver: Driver, id: str, parent: str | None) -> int:
     """What ``Driver.diff_size`` returns."""
     from reflayer.archive import changed_size
 
-    root, before, cloned = _trees(driver, id, parent, None)
+    root, before, cloned = _trees(driver, id, parent)
     with _staying(driver, id, parent):
         return changed_size(root, before, cloned=cloned)
 
@@ -54,20 +52,18 @@ def layer_usage(driver: Driver, id: str, parent: str | None) -> Usage:
     """What ``Driver.usage`` returns; without a parent, of all that is in the layer."""
     from reflayer.archive import changed_usage
 
-    root, before, cloned = _trees(driver, id, parent, None)
+    root, before, cloned = _trees(driver, id, parent)
     with _staying(driver, id, parent):
         return changed_usage(root, before, cloned=cloned)
 
 
-def _trees(
-    driver: Driver, id: str, parent: str | None, cloned: float | None
-) -> tuple[str, str | None, float | None]:
+def _trees(driver: Driver, id: str, parent: str | None) -> tuple[str, str | None, float | None]:
     """Both paths, and when one was cloned from the other."""
     root = driver.path(id)
     if parent is None:
         return root, None, None
     before = driver.path(parent)
-    return root, before, driver.cloned(id, parent) if cloned is None else cloned
+    return root, before, driver.cloned(id, parent)
 
 
 def _while_there(

@@ -227,17 +227,12 @@ class Driver:
         if not wait or holds_trash(self.home):
             delete_behind(self.home)
 
-    def changes(
-        self, id: str, parent: str | None = None, *, cloned: float | None = None
-    ) -> Iterator[Change]:
+    def changes(self, id: str, parent: str | None = None) -> Iterator[Change]:
         """What is different in layer ``id`` from ``parent``, as Docker's diff tells it.
 
         Args:
             id: the layer.
             parent: the layer that it was cloned from; None for an empty one.
-            cloned: when the clone was complete, in seconds since the epoch by this machine's clock:
-                what was not touched since need not be compared closely. By default what the driver
-                has noted itself.
 
         Raises:
             LayerError: one of them is not there, or was removed meanwhile.
@@ -245,11 +240,9 @@ class Driver:
         """
         from reflayer.driver.diff import layer_changes
 
-        return layer_changes(self, id, parent, cloned)
+        return layer_changes(self, id, parent)
 
-    def diff(
-        self, id: str, parent: str | None = None, *, cloned: float | None = None
-    ) -> BufferedReader:
+    def diff(self, id: str, parent: str | None = None) -> BufferedReader:
         """The same as an uncompressed OCI layer, made while it is read; to be closed.
 
         Raises:
@@ -258,7 +251,7 @@ class Driver:
         """
         from reflayer.driver.diff import layer_diff
 
-        return layer_diff(self, id, parent, cloned, self._making.id_map)
+        return layer_diff(self, id, parent, self._making.id_map)
 
     def diff_size(self, id: str, parent: str | None = None) -> int:
         """The bytes of the files that are different in layer ``id`` from ``parent``, as in Docker.

@@ -77,7 +77,8 @@ def commit(
     with parts.database.reading() as db:
         parent = records.image(db, container.image_id)
     base = packed_image(parts, parent, compression, progress)
-    packing = pack_layer(container.path, parts.driver.path(parent.layer), cloned=container.created)
+    cloned = parts.driver.cloned(container.id, parent.layer)
+    packing = pack_layer(container.path, parts.driver.path(parent.layer), cloned=cloned)
     added = add_layer(content, packing, compression, progress)
     parts.driver.path(container.id)  # else its deletion may have gone before us
     config = child_config(

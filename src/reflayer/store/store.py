@@ -235,8 +235,7 @@ class Store:
             container = find_container(db, name, self._parts.home)
             layer = image(db, container.image_id).layer
         _refuse_gone(container)
-        # It was recorded when its clone was complete, and nobody knew of it before.
-        return self._parts.driver.changes(container.id, layer, cloned=container.created)
+        return self._parts.driver.changes(container.id, layer)
 
     def export(self, name: str, out: BinaryIO, *, progress: Progress | None = None) -> Packing:
         """Write all of a container as a plain tar.
