@@ -13,10 +13,11 @@ import pytest
 from reflayer import Store
 from tests.archive.tars import entry, folder, tar
 from tests.cli.processes import PROGRAM
-from tests.store.stores import BASE, assert_clean, image
+from tests.store.stores import BASE, assert_clean, image, names_in
 
 _ROUNDS = 8
 _STARTED = 0.05  # seconds: before, nothing can have begun
+_COMMITTED = "docker.io/library/new:latest"
 _NAMES = 2 * (40 + 1000)
 
 
@@ -74,8 +75,12 @@ def _start_again(root: Path, small: str) -> Store:
 def _forget(store: Store, made: str) -> None:
     for container in store.containers():
         store.remove_container(container.name)
-    if any(made in one.names for one in store.images()):
-        store.remove_image(made)
+    _forget_image(store, made)
+
+
+def _forget_image(store: Store, name: str) -> None:
+    if any(name in one.names for one in store.images()):
+        store.remove_image(name)
 
 
 def test_a_killed_create_leaves_nothing(root: Path, made: str, small: str) -> None:
@@ -86,6 +91,42 @@ def test_a_killed_create_leaves_nothing(root: Path, made: str, small: str) -> No
         moment = dice.uniform(_STARTED, longest)
         _run(root, "create", "--name", "whole", made, kill_after=moment)
         _forget(_start_again(root, small), made)
+
+
+def test_a_killed_commit_leaves_nothing(root: Path, made: str, small: str) -> None:
+    dice = random.Random(5)
+    store = Store(root)
+    container = Path(store.create(made, name="whole").path)
+    for at in range(500):
+        (container / f"one-{at % 40}/{at}").write_bytes(b"changed" * at)
+    longest = _run(root, "commit", "whole", "new")
+    for _ in range(_ROUNDS // 2):
+        _forget_image(store, _COMMITTED)
+        _run(root, "commit", "whole", "new", kill_after=dice.uniform(_STARTED, longest))
+        store = _start_again(root, small)
+        if any(_COMMITTED in one.names for one in store.images()):
+            again = Path(store.create("new", name="again").path)
+            assert (again / "one-19/499").read_bytes() == b"changed" * 499
+            store.remove_container("again")
+
+
+def test_a_killed_save_leaves_what_was_there(base: Path, root: Path, made: str) -> None:
+    dice = random.Random(6)
+    store = Store(root)
+    store.create(made, name="whole")
+    _run(root, "save", made, f"oci:{base}/out:before")
+    archive = base / "out.tar"
+    longest = _run(root, "save", made, f"docker-archive:{archive}")
+    whole = archive.read_bytes()
+    for turn in range(_ROUNDS // 2):
+        place = f"docker-archive:{archive}" if turn % 2 else f"oci:{base}/out:tag-{turn}"
+        _run(root, "save", made, place, kill_after=dice.uniform(_STARTED, longest))
+        assert archive.read_bytes() == whole
+        other = Store(base / f"other-{turn}")
+        other.create(f"oci:{base}/out:before")
+    _run(root, "save", made, f"oci:{base}/out:last")
+    assert names_in(base / "out") == {"blobs", "index.json", "oci-layout"}
+    assert_clean(root)
 
 
 def test_a_killed_rm_leaves_nothing(root: Path, made: str, small: str) -> None:

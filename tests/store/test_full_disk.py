@@ -87,6 +87,37 @@ def test_a_disk_that_others_fill_meanwhile_leaves_nothing_either(
     assert_clean(root)
 
 
+def test_a_commit_that_fills_the_disk_leaves_nothing(base: Path, disk: Path) -> None:
+    root = disk / "store"
+    store = Store(root)
+    container = store.create(image(base / "small", BASE), name="web")
+    (Path(container.path) / "noise").write_bytes(_noise(_DISK // 2))
+    before = store.images()
+    done = reflayer(root, "commit", "web", "new")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert store.images() == before
+    assert_clean(root)
+    (Path(container.path) / "noise").unlink()
+    assert reflayer(root, "commit", "web", "new").returncode == 0
+    assert_clean(root)
+
+
+def test_a_save_that_fills_the_disk_leaves_nothing(base: Path, disk: Path) -> None:
+    root = base / "store"
+    store = Store(root)
+    name = image(base / "image", tar(entry("noise", _noise(_DISK))))
+    store.create(name)
+    for place in (f"docker-archive:{disk}/out.tar", f"oci:{disk}/out:x"):
+        done = reflayer(root, "save", name, place)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "No space left on device" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert not [path for path in disk.rglob("*") if path.stat().st_size > 1 << 20]
+    assert_clean(root)
+
+
 def _fill(path: Path) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     try:
