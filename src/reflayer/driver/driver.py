@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 from contextlib import contextmanager
 from functools import cached_property
@@ -11,12 +10,12 @@ from reflayer.driver.behind import delete_behind
 from reflayer.driver.builds import taken
 from reflayer.driver.clone import METHODS
 from reflayer.driver.cloned import cloned_at, forget
-from reflayer.driver.home import BUILDS, LAYERS, make_home
+from reflayer.driver.home import BUILDS, make_home
+from reflayer.driver.layers import Layers
 from reflayer.driver.making import Making, making
-from reflayer.driver.names import checked_id, is_id
+from reflayer.driver.names import checked_id
 from reflayer.driver.sweep import sweep
 from reflayer.driver.trash import delete_trash, discard, holds_trash
-from reflayer.errors import LayerError, OperationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,14 +30,11 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int], None]
 
 
-class Driver:
+class Driver(Layers):
     """One home of layers; several threads may use a driver, and several processes one home.
 
     A layer is there whole or not at all, whatever ends the process that makes or removes it. The
     layout is that of Docker's vfs driver, which may have filled the home: ``home/dir/ID``.
-
-    Attributes:
-        home: the home's path, absolute, without symbolic links.
     """
 
     def __init__(
@@ -73,10 +69,8 @@ class Driver:
         """
         if method not in METHODS:
             raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
-        self.home = os.path.realpath(os.fsdecode(home))
+        super().__init__(home)
         self._making = Making(self.home, method, ownership, workers, pool, id_map, size or 0)
-        self._lock = _thread.allocate_lock()
-        self._references: dict[str, int] = {}
         make_home(self.home, None if id_map is None else id_map.root[1])
         if size:
             from reflayer.driver.quota import require_quota
@@ -148,63 +142,6 @@ class Driver:
         """
         with self._new(id, parent, progress, durable=True) as (path, _):
             yield path
-
-    def get(self, id: str) -> str:
-        """The path of layer ``id``, which counts as referenced until as many calls of ``put``.
-
-        Raises:
-            LayerError: there is no such layer, or it is no id.
-        """
-        path = self.path(id)
-        with self._lock:
-            self._references[id] = self._references.get(id, 0) + 1
-        return path
-
-    def put(self, id: str) -> None:
-        """Give back a reference; it is no error where none was taken.
-
-        Raises:
-            LayerError: ``id`` is no id.
-        """
-        checked_id(id)
-        with self._lock:
-            left = self._references.get(id, 0) - 1
-            if left > 0:
-                self._references[id] = left
-            else:
-                self._references.pop(id, None)
-
-    def path(self, id: str) -> str:
-        """The path of layer ``id``.
-
-        Raises:
-            LayerError: there is no such layer, or it is no id.
-        """
-        if not self.exists(id):
-            raise LayerError(f"there is no layer {id}")
-        return self._layer(id)
-
-    def exists(self, id: str) -> bool:
-        """Whether layer ``id`` is there.
-
-        Raises:
-            LayerError: it is no id.
-        """
-        path = self._layer(checked_id(id))
-        return os.path.isdir(path) and not os.path.islink(path)
-
-    def list(self) -> list[str]:
-        """The ids of all layers, sorted.
-
-        Raises:
-            OperationError: the home cannot be read.
-        """
-        folder = f"{self.home}/{LAYERS}"
-        try:
-            with os.scandir(folder) as scan:
-                return sorted(e.name for e in scan if is_id(e.name) and _is_folder(e))
-        except OSError as error:
-            raise OperationError.from_os_error(error, os.fsencode(folder), "list") from error
 
     def remove(self, id: str, *, wait: bool = True) -> None:
         """Remove layer ``id``; it is no error where there is none. The id is free at once.
@@ -341,17 +278,6 @@ class Driver:
 
         return status(self.home, self._making.method)
 
-    def metadata(self, id: str) -> dict[str, str]:
-        """What Docker shows of layer ``id``: its ``Path``, and its ``References`` of this driver.
-
-        Raises:
-            LayerError: there is no such layer, or it is no id.
-        """
-        return {"Path": self.path(id), "References": str(self._references.get(id, 0))}
-
-    def _layer(self, id: str) -> str:
-        return f"{self.home}/{LAYERS}/{id}"
-
     @cached_property
     def _shares_blocks(self) -> bool:
         return self.status()["Shared Blocks"] == "true"
@@ -374,7 +300,3 @@ class Driver:
         how = self._making
         with making(how, id, parent, progress, durable=durable, size=size, label=label) as made:
             yield made
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir(follow_symlinks=False)
