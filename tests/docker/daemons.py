@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -23,7 +23,13 @@ from tests.file_systems import require, require_root
 
 REFLAYER = Path(sys.executable).with_name("reflayer")
 _PATIENCE = 60  # seconds
-_IN_OWN_RUN = 'mount --bind "$1" /run && shift && exec "$@"'
+_IN_OWN_FOLDERS = """
+set -e
+[ ! -d "$1/etc" ] || mount --bind "$1/etc" /etc
+mount --bind "$1" /run
+shift
+exec "$@"
+"""
 
 
 class Plugin:
@@ -119,7 +125,7 @@ class Dockerd:
             *self._options,
         ]
         (self._folder / "run").mkdir(exist_ok=True)
-        namespace = ["unshare", "--mount", "--propagation=slave", "sh", "-c", _IN_OWN_RUN, "sh"]
+        namespace = ["unshare", "--mount", "--propagation=slave", "sh", "-c", _IN_OWN_FOLDERS, "sh"]
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
                 [*namespace, self._folder / "run", *daemon],
@@ -141,12 +147,12 @@ class Dockerd:
     def tear_down(self) -> None:
         """End it and its containers, and what they leave."""
         if self._process is not None:
-            for container in self.run("ps", "--all", "--quiet").split():
-                self.run("rm", "--force", container)
+            for container in self.try_to("ps", "--all", "--quiet").stdout.split():
+                self.try_to("rm", "--force", container)
             self.stop()
-        with_containerd = self._folder / "run/exec/containerd/containerd.pid"
-        if with_containerd.exists():  # of a daemon that was killed
-            os.kill(int(with_containerd.read_text()), signal.SIGTERM)
+        containerd = self._folder / "run/exec/containerd/containerd.pid"
+        if containerd.exists():  # of a daemon that was killed
+            os.kill(int(containerd.read_text()), signal.SIGTERM)
 
     def run(self, *arguments: str | Path, stdin: IO[bytes] | None = None) -> str:
         """What ``docker ARGUMENTS`` prints; it has to succeed."""
@@ -217,11 +223,16 @@ def folder_for_daemons() -> Iterator[Path]:
 
 @contextmanager
 def running(
-    data: Path, *options: str, plugin_options: tuple[str, ...] = ()
+    data: Path, *options: str, etc: Mapping[str, str] | None = None
 ) -> Iterator[tuple[Dockerd, Plugin]]:
-    """A daemon with its layers in our plugin, below ``data``."""
+    """A daemon with its layers in our plugin, below ``data``; it has those files in /etc."""
     with folder_for_daemons() as folder:
-        plugin = Plugin(folder, *plugin_options)
+        if etc is not None:
+            (folder / "run").mkdir()
+            shutil.copytree("/etc", folder / "run/etc", symlinks=True)
+            for name, text in etc.items():
+                (folder / "run/etc" / name).write_text(text)
+        plugin = Plugin(folder)
         dockerd = Dockerd(folder, data, *options)
         try:
             plugin.start()

@@ -56,6 +56,7 @@ class Handlers:
     def application(self) -> web.Application:
         """What the requests go to."""
         application = web.Application(middlewares=[_errors])
+        application.on_response_prepare.append(_close_after)
         add = application.router.add_post
         add("/Plugin.Activate", _activate)
         add("/GraphDriver.Capabilities", _capabilities)
@@ -186,6 +187,12 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception as error:
         _log.exception("%s: a mistake in reflayer", request.path)
         return _answer({"Err": f"a mistake in reflayer: {error!r}"}, status=500)
+
+
+async def _close_after(_: web.Request, response: web.StreamResponse) -> None:
+    """One request a connection: Docker loses one that it sends as a server closes an idle one."""
+    response.headers["Connection"] = "close"
+    response.force_close()
 
 
 async def _read_rest(content: StreamReader) -> None:

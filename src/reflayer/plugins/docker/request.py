@@ -99,8 +99,10 @@ class InitRequest:
 
 
 def _document(body: bytes) -> dict[str, object]:
-    if not body.strip():
-        return {}
+    if not body:
+        # Docker sends a request again, without what it has sent already, when the plugin ends
+        # before it has answered.
+        raise RequestError("the request is empty, as after a restart of the plugin: try again")
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:

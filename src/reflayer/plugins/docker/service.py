@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
     from reflayer.plugins.options import DockerOptions
     from reflayer.plugins.work import Work
 
-# Seconds: the server never closes an idle connection, for the daemon would lose what it is sending
-# just then, and a stop waits for every request.
-_NEVER = 10 * 365 * 86400.0
+_IDLE = 60.0  # seconds that a connection may take to send its request
+_LOOK = 0.02  # seconds between two looks at what still runs
+_NEVER = 10 * 365 * 86400.0  # seconds: what runs is finished
 
 
 class DockerService:
@@ -35,10 +36,11 @@ class DockerService:
             Handlers(self._home, work, metrics).application(),
             access_log=None,  # metrics.operation logs
             handler_cancellation=True,
-            keepalive_timeout=_NEVER,
+            keepalive_timeout=_IDLE,
             read_bufsize=PIECE,
             shutdown_timeout=_NEVER,
         )
+        self._site: web.SockSite | None = None
         metrics.clones(self.name, self._home.count)
 
     async def start(self) -> None:
@@ -51,11 +53,18 @@ class DockerService:
         try:
             await self._work.run(self._home.resume)
             await self._runner.setup()
-            await web.SockSite(self._runner, listening).start()
+            site = web.SockSite(self._runner, listening)
+            await site.start()
         except BaseException:
             listening.close()
             raise
+        self._site = site
 
     async def stop(self) -> None:
         """Accept nothing more; return when what runs has been answered."""
+        if self._site is not None:
+            await self._site.stop()
+            # cleanup() reads no more of what a client is sending.
+            while self._runner.server is not None and self._runner.server.connections:
+                await asyncio.sleep(_LOOK)
         await self._runner.cleanup()
