@@ -1,7 +1,8 @@
 """reflayer keeps container layers as plain directories and clones them in the kernel.
 
 The library is two names: ``copy_tree`` makes one tree the same as another, and ``Store`` brings
-images in and makes containers from them. What they raise on purpose is a ``ReflayerError``.
+images in, makes containers from them, and images from those. ``ConfigChanges`` are for its
+``commit``. What they raise on purpose is a ``ReflayerError``.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.copy import CopyReport, copy_tree
     from reflayer.errors import ReflayerError
+    from reflayer.images.child import ConfigChanges
     from reflayer.store import Store
 
-__all__ = ["CopyReport", "ReflayerError", "Store", "copy_tree"]
+__all__ = ["ConfigChanges", "CopyReport", "ReflayerError", "Store", "copy_tree"]
 __version__ = "0.1.0"
 
 __getattr__ = on_first_use(
     globals(),
     {
+        "ConfigChanges": "reflayer.images.child",
         "CopyReport": "reflayer.copy",
         "ReflayerError": "reflayer.errors",
         "Store": "reflayer.store",

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from reflayer import Store
-from reflayer.images.child import ConfigChanges
+from reflayer import ConfigChanges, Store
 from tests.store.stores import BASE, MORE, image
 from tests.trees import Facts, facts
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from reflayer import ReflayerError, Store
-from reflayer.images.child import ConfigChanges
+from reflayer import ConfigChanges, ReflayerError, Store
 from tests.archive.tars import entry, tar
 from tests.store.stores import BASE, MORE, assert_clean, image, layers_in
 from tests.trees import assert_same, facts

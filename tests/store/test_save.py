@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from reflayer import ReflayerError, Store
-from reflayer.images.child import ConfigChanges
+from reflayer import ConfigChanges, ReflayerError, Store
 from tests.images.layouts import Layout
 from tests.store.stores import BASE, MORE, assert_clean, image, names_in
 from tests.trees import assert_same, facts

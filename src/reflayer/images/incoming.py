@@ -64,12 +64,12 @@ def incoming(folder: str, path: str, *, make_folder: bool = False) -> Iterator[I
 
 
 def clear(folder: str) -> None:
-    """Remove the files of ``folder`` whose writers are gone.
+    """Remove the files of ``folder`` whose writers are gone; it may be gone with them.
 
     Raises:
         OperationError: one cannot be removed.
     """
-    with failing(folder, "clear"):
+    with failing(folder, "clear"), suppress(FileNotFoundError):
         for name in os.listdir(folder):
             path = os.path.join(folder, name)
             with suppress(FileNotFoundError, BlockingIOError), _opened(path) as fd:
