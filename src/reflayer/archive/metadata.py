@@ -15,7 +15,9 @@ from reflayer.archive.entry import SYMLINK
 from reflayer.archive.failure import FailedError
 from reflayer.archive.folder import ACCESS_ACL, DEFAULT_ACL, attribute_names
 from reflayer.copy.birth import birth_in
+from reflayer.copy.refusals import REFUSED, Refusals
 from reflayer.errors import ArchiveError, printable
+from reflayer.linux.chmod import chmod_at
 from reflayer.linux.xattrs import setxattr_at
 
 if TYPE_CHECKING:
@@ -24,46 +26,31 @@ if TYPE_CHECKING:
     from reflayer.archive.entry import Entry
     from reflayer.archive.folder import Folder
 
-_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL})
-_IMPOSSIBLE = _REFUSED | {errno.ERANGE, errno.E2BIG}  # setxattr(2): here, or anywhere
+_IMPOSSIBLE = REFUSED | {errno.ERANGE, errno.E2BIG}  # setxattr(2): here, or anywhere
 _SPECIAL_BITS = 0o7000
-_NAMED = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Metadata:
+class Metadata(Refusals):
     """Sets what entries say; calls whose result is known beforehand are left out.
 
     Attributes:
-        skipped: how many owners, xattrs and devices were left out, by kind.
         powerful: permission bits do not bind this process.
     """
 
     def __init__(self, root: int, ignore_refused: bool) -> None:
-        """Refusals for want of privilege are counted in ``skipped`` where ``ignore_refused``.
+        """Learn what that which is made in ``root`` has from the moment it is made.
 
         Args:
             root: descriptor of the layer's root, which has no default ACL for now.
             ignore_refused: what ``ownership="ignore"`` means.
         """
+        super().__init__(ignore_refused)
         birth = birth_in(root)
-        self.skipped: dict[str, int] = {}
         self.powerful = birth.powerful
         self._uid = birth.uid
         # Where files do not have our group from birth, each gets its group set.
         self._gid = birth.gid if birth.gid == os.getegid() else -1
         self._to_chmod = birth.withheld | _SPECIAL_BITS
-        self._ignore_refused = ignore_refused
-
-    def skip(self, kind: str) -> None:
-        """Count one thing of ``kind`` that was left out."""
-        self.skipped[kind] = self.skipped.get(kind, 0) + 1
-
-    def refused(self, kind: str, error: OSError) -> bool:
-        """Whether ``error`` is a want of privilege that the caller ignores; then it is counted."""
-        if self._ignore_refused and error.errno in _REFUSED:
-            self.skip(kind)
-            return True
-        return False
 
     def creation_mode(self, entry: Entry) -> int:
         """The mode to make a file with: its own, or more where attributes need it (xattr(7))."""
@@ -113,7 +100,7 @@ class Metadata:
         operation = "chmod"
         try:
             if entry.type != SYMLINK and (entry.attributes or entry.mode & self._to_chmod):
-                _chmod_at(folder.fd, name, entry.mode)
+                chmod_at(folder.fd, name, entry.mode)
             operation = "utimensat"
             times = (entry.atime, entry.mtime)
             os.utime(name, ns=times, dir_fd=folder.fd, follow_symlinks=False)
@@ -198,12 +185,3 @@ class Metadata:
             reason = f"its attribute {printable(name)} cannot be set here: {error.strerror}"
             raise ArchiveError(reason) from error
         raise FailedError(f"setxattr {printable(name)}", error) from error
-
-
-def _chmod_at(dir_fd: int, name: bytes, mode: int) -> None:
-    # fchmodat(2) would follow a link; a descriptor that only names the inode cannot.
-    fd = os.open(name, _NAMED, dir_fd=dir_fd)
-    try:
-        os.chmod(f"/proc/self/fd/{fd}", mode)
-    finally:
-        os.close(fd)

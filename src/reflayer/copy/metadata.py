@@ -10,6 +10,8 @@ import errno
 import os
 import stat
 
+from reflayer.copy.refusals import Refusals
+from reflayer.linux.chmod import chmod_at
 from reflayer.linux.xattrs import getxattr_at, listxattr_at, setxattr_at
 
 TYPE_CHECKING = False
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
     from reflayer.copy.birth import Birth
 
-_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL})
 _UNREADABLE = frozenset({errno.EPERM, errno.EACCES, errno.ENODATA, errno.EOPNOTSUPP})
 _SPECIAL_BITS = 0o7000
 # XFS lists its own form of an ACL beside the portable one; elsewhere it would mean nothing.
@@ -34,29 +35,13 @@ class FailedError(Exception):
         self.cause = cause
 
 
-class Metadata:
-    """Gives copies the metadata of their originals.
-
-    Attributes:
-        skipped: how many owners, xattrs and devices were left out, by kind.
-    """
+class Metadata(Refusals):
+    """Gives copies the metadata of their originals."""
 
     def __init__(self, birth: Birth, ignore_refused: bool) -> None:
-        """Refusals for want of privilege are counted in ``skipped`` where ``ignore_refused``."""
-        self.skipped: dict[str, int] = {}
+        """``ignore_refused`` is what ``ownership="ignore"`` means."""
+        super().__init__(ignore_refused)
         self._birth = birth
-        self._ignore_refused = ignore_refused
-
-    def skip(self, kind: str) -> None:
-        """Count one thing of ``kind`` that was left out."""
-        self.skipped[kind] = self.skipped.get(kind, 0) + 1
-
-    def refused(self, kind: str, error: OSError) -> bool:
-        """Whether ``error`` is a want of privilege that the caller ignores; then it is counted."""
-        if self._ignore_refused and error.errno in _REFUSED:
-            self.skip(kind)
-            return True
-        return False
 
     def creation_mode(self, mode: int, attributes: list[str]) -> int:
         """The mode to create a file with: its own, unless setting ``attributes`` needs more.
@@ -151,13 +136,8 @@ class Metadata:
         Raises:
             FailedError: a call failed.
         """
-        # fchmodat(2) would follow a link; a descriptor that only names the inode cannot.
         try:
-            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dst)
-            try:
-                os.chmod(f"/proc/self/fd/{fd}", mode)
-            finally:
-                os.close(fd)
+            chmod_at(dst, name, mode)
         except OSError as error:
             raise FailedError("chmod", error) from error
 
