@@ -1,0 +1,234 @@
+"""Registries that lie: one clear line, and nothing of it is kept."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reflayer import Store
+from reflayer.errors import ReflayerError, RegistryError
+from tests.images.layouts import INDEX, MANIFEST, sha256
+from tests.registry.silly import Answer, Request, Silly
+from tests.store.stores import BASE, MORE, assert_clean, layers_in, reflayer
+
+HTML = {"Content-Type": "text/html"}
+OTHER = {"Docker-Content-Digest": sha256(b"other")}
+MANIFESTS, BLOBS = "/manifests/", "/blobs/"
+
+
+def _claim(silly: Silly, **changes: object) -> None:
+    """Have the manifest say something else of the layer."""
+    media_type, data = silly.manifests["latest"]
+    value = json.loads(data)
+    value["layers"][0].update(changes)
+    silly.document(value, media_type, "latest")
+
+
+def _spoil_config(silly: Silly) -> None:
+    for digest, data in silly.blobs.items():
+        if data.startswith(b"{"):
+            silly.blobs[digest] = b"{}"
+
+
+LIES: dict[str, tuple[Callable[[Silly, str], None], str]] = {
+    "wrong digest": (
+        lambda s, layer: s.always("GET", layer, Answer(body=bytes(len(s.blobs[layer])))),
+        "another content|should be",
+    ),
+    "wrong digest of the config": (
+        lambda s, _: _spoil_config(s),
+        "another content",
+    ),
+    "wrong digest of the manifest": (
+        lambda s, _: s.always(
+            "GET", MANIFESTS, Answer(body=b"{}", headers={"Content-Type": MANIFEST, **OTHER})
+        ),
+        "another content",
+    ),
+    "short body": (
+        lambda s, layer: s.always(
+            "GET", layer, Answer(body=s.blobs[layer], cut=10, headers={"Retry-After": "0"})
+        ),
+        "the connection broke off",
+    ),
+    "short length": (
+        lambda s, layer: s.always("GET", layer, Answer(body=s.blobs[layer][:-1])),
+        "bytes as the blob .*, which should have",
+    ),
+    "long length": (
+        lambda s, layer: s.always("GET", layer, Answer(body=s.blobs[layer] + b"x")),
+        "bytes as the blob .*, which should have",
+    ),
+    "another size in the manifest": (
+        lambda s, _: _claim(s, size=1 << 40),
+        "bytes as the blob .*, which should have 1099511627776",
+    ),
+    "endless blob": (
+        lambda s, layer: s.always("GET", layer, Answer(body=bytes(1 << 16), endless=True)),
+        "has more than|another content|should be",
+    ),
+    "endless manifest": (
+        lambda s, _: s.always("GET", MANIFESTS, Answer(body=b" " * (1 << 16), endless=True)),
+        "more than 4194304 bytes",
+    ),
+    "a manifest of a hundred megabytes": (
+        lambda s, _: s.always(
+            "GET", MANIFESTS, Answer(cut=0, headers={"Content-Length": "104857600"})
+        ),
+        "answers with 104857600 bytes where 4194304 are the most",
+    ),
+    "an endless error": (
+        lambda s, _: s.always("GET", MANIFESTS, Answer(404, body=bytes(1 << 16), endless=True)),
+        "404 Not Found",
+    ),
+    "HTML for a manifest": (
+        lambda s, _: s.always("GET", MANIFESTS, Answer(body=b"<html>", headers=HTML)),
+        "media type text/html, which is no image's manifest",
+    ),
+    "HTML that claims to be a manifest": (
+        lambda s, _: s.always(
+            "GET", MANIFESTS, Answer(body=b"<html>", headers={"Content-Type": MANIFEST})
+        ),
+        "is not JSON",
+    ),
+    "an index that is a manifest": (
+        lambda s, _: s.always(
+            "GET",
+            MANIFESTS,
+            Answer(body=s.manifests["latest"][1], headers={"Content-Type": INDEX}),
+        ),
+        "it has 'config', too|says that it is",
+    ),
+    "an unknown media type of a layer": (
+        lambda s, _: _claim(s, mediaType="application/x-unknown\n"),
+        r"of an unknown media type: application/x-unknown\\n",
+    ),
+    "a terminal's commands in an error": (
+        lambda s, _: s.always(
+            "GET",
+            MANIFESTS,
+            Answer(403, body=json.dumps({"errors": [{"message": "\x1b[2Jno\n"}]}).encode()),
+        ),
+        r"403 Forbidden: \\x1b\[2Jno\\n",
+    ),
+    "a redirect loop": (
+        lambda s, _: s.always(
+            "GET", MANIFESTS, Answer(307, headers={"Location": "/v2/x/manifests/again"})
+        ),
+        "redirects more than 8 times",
+    ),
+    "a redirect to a file": (
+        lambda s, _: s.always(
+            "GET", MANIFESTS, Answer(302, headers={"Location": "file:///etc/passwd"})
+        ),
+        "none of HTTP",
+    ),
+    "another part of a blob": (
+        lambda s, layer: s.always(
+            "GET", layer, Answer(206, body=b"x", headers={"Content-Range": "bytes 5-5/6"})
+        ),
+        "another part of a blob",
+    ),
+    "a damaged layer of the right digest": (
+        lambda s, _: _damage(s),
+        "is damaged|not a tar|malformed|ends",
+    ),
+}
+
+
+def _damage(silly: Silly) -> None:
+    media_type, data = silly.manifests["latest"]
+    value = json.loads(data)
+    value["layers"][0] = silly._blob(b"\x1f\x8b\x08 no gzip" * 100, value["layers"][0]["mediaType"])
+    silly.document(value, media_type, "latest")
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_is_one_clear_line_and_nothing_is_kept(root: Path, silly: Silly, lie: str) -> None:
+    layers = silly.image(BASE, MORE)
+    tell, message = LIES[lie]
+    tell(silly, layers[0])
+    store = Store(root)
+    with pytest.raises(ReflayerError, match=message) as caught:
+        store.pull(f"{silly.host}/x")
+    assert str(caught.value).isprintable()
+    assert store.images() == []
+    assert layers_in(root) == set()
+    assert_clean(root)
+    silly.handlers.clear()
+    silly.blobs.clear()
+    silly.image(BASE, MORE)
+    store.pull(f"{silly.host}/x")
+    assert_clean(root)
+
+
+@pytest.mark.parametrize("answer", ["", "HTTP/1.1 200 OK\r\n\r\n<html>", "\x15\x03\x01\x00\x02"])
+def test_somebody_else_at_the_port_is_one_line(root: Path, answer: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = threading.Event()
+
+        def serve() -> None:
+            while not closed.is_set():
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.settimeout(5)
+                    connection.recv(1 << 16)
+                    connection.sendall(answer.encode("latin-1"))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            with pytest.raises(RegistryError) as caught:
+                Store(root).pull(f"localhost:{server.getsockname()[1]}/x")
+        finally:
+            closed.set()
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+    assert str(caught.value).startswith("localhost:")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("localhost:1/x", "localhost:1: cannot be reached: Connection refused"),
+        ("nowhere.invalid/x", "nowhere.invalid: there is no such host"),
+    ],
+)
+def test_an_unreachable_registry_is_told_at_once(root: Path, name: str, message: str) -> None:
+    done = reflayer(root, "pull", name)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_missing_image_says_what_the_registry_says(root: Path, silly: Silly) -> None:
+    with pytest.raises(ReflayerError, match="x has no manifests/none: 404 Not Found"):
+        Store(root).pull(f"{silly.host}/x:none")
+    assert len(silly.seen("GET", MANIFESTS)) == 1
+
+
+def test_the_request_for_a_range_is_not_believed_blindly(root: Path, silly: Silly) -> None:
+    """The rest of another blob is found by the digest of the whole."""
+    (layer,) = silly.image(bytes(10240))
+    data = silly.blobs[layer]
+    silly.on("GET", layer, Answer(body=data, cut=20))
+
+    def lie(request: Request) -> Answer | None:
+        if layer in request.path and "range" in request.headers:
+            told = {"Content-Range": f"bytes 20-{len(data) - 1}/{len(data)}"}
+            return Answer(206, bytes(len(data) - 20), told)
+        return None
+
+    silly.handlers.append(lie)
+    with pytest.raises(ReflayerError):
+        Store(root).pull(f"{silly.host}/x")
+    assert_clean(root)

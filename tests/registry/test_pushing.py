@@ -1,0 +1,229 @@
+"""Images go into registries: what others then have is the same tree, and little is sent twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from reflayer import Store
+from reflayer.errors import ReflayerError
+from tests.archive.tars import entry, tar
+from tests.file_systems import require
+from tests.registry.registries import Registry
+from tests.registry.silly import Answer, Request, Silly
+from tests.registry.test_pulling import noise
+from tests.store.stores import BASE, MORE, MOST, assert_clean, image, reflayer
+from tests.trees import assert_same, facts
+
+
+def test_skopeo_and_umoci_have_the_same_tree(base: Path, root: Path, registry: Registry) -> None:
+    require("skopeo", "umoci")
+    store = Store(root)
+    container = store.create(image(base / "image", BASE, MORE, MOST))
+    pushed = store.push(container.image, f"{registry.host}/out/x:1")
+    name = f"docker://{registry.host}/out/x:1"
+    inspect = ["skopeo", "inspect", "--tls-verify=false", name]
+    told = json.loads(subprocess.run(inspect, check=True, capture_output=True).stdout)
+    assert told["Digest"] == pushed.digest
+    copy = ["skopeo", "copy", "-q", "--src-tls-verify=false", name, f"oci:{base}/theirs:1"]
+    subprocess.run(copy, check=True, capture_output=True)
+    unpack = ["umoci", "unpack", "--image", f"{base}/theirs:1", f"{base}/bundle"]
+    subprocess.run(unpack, check=True, capture_output=True)
+    theirs = facts(base / "bundle/rootfs", atime=False)
+    assert_same(facts(Path(container.path), atime=False), theirs)
+    assert_clean(root)
+
+
+def test_layers_go_out_as_the_bytes_that_came_in(
+    base: Path, root: Path, registry: Registry
+) -> None:
+    layout = base / "image"
+    store = Store(root)
+    made = store.create(image(layout, BASE, MORE))
+    store.push(made.image, f"{registry.host}/bytes/x")
+    back = Store(base / "other")
+    assert back.pull(f"{registry.host}/bytes/x").id == made.image_id
+    theirs = {one.name for one in (layout / "blobs/sha256").iterdir()}
+    ours = {one.name for one in (base / "other/content/blobs/sha256").iterdir()}
+    assert len(ours & theirs) == 4  # both layers, the config and the manifest
+
+
+def test_a_folder_can_be_pushed(base: Path, root: Path, registry: Registry) -> None:
+    folder = base / "folder"
+    (folder / "etc").mkdir(parents=True)
+    (folder / "etc/name").write_text("value")
+    (folder / "link").symlink_to("etc/name")
+    store = Store(root)
+    made = store.create(f"rootfs:{folder}")
+    store.push(f"rootfs:{folder}", f"{registry.host}/folder")
+    back = Store(base / "other").create(f"{registry.host}/folder")
+    assert_same(facts(Path(back.path), atime=False), facts(Path(made.path), atime=False))
+    assert_clean(root)
+
+
+def test_what_is_there_is_not_sent_again(base: Path, root: Path, registry: Registry) -> None:
+    store = Store(root)
+    made = store.create(image(base / "image", BASE, MORE)).image
+    store.push(made, f"{registry.host}/again/x:1")
+    before = len(registry.requests("POST /v2/again"))
+    assert before == 3
+    store.push(made, f"{registry.host}/again/x:2")
+    assert len(registry.requests("POST /v2/again")) == before
+
+
+def test_blobs_of_another_repository_are_mounted(
+    base: Path, root: Path, registry: Registry
+) -> None:
+    first = Store(base / "first")
+    made = first.create(image(base / "image", BASE, MORE)).image
+    first.push(made, f"{registry.host}/mount/from:1")
+    store = Store(root)
+    store.pull(f"{registry.host}/mount/from:1")
+    store.push(f"{registry.host}/mount/from:1", f"{registry.host}/mount/to:1")
+    mounted = registry.requests("POST /v2/mount/to/blobs/uploads/?mount=")
+    assert len(mounted) == 3
+    assert all(" 201 " in line for line in mounted)
+    assert registry.requests("PUT /v2/mount/to/blobs") == []
+    assert registry.requests("PATCH /v2/mount/to/blobs") == []
+    Store(base / "third").pull(f"{registry.host}/mount/to:1")
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blob need not be large to be sent in chunks."""
+    monkeypatch.setattr("reflayer.images.registry.upload._AT_ONCE", 1 << 20)
+    monkeypatch.setattr("reflayer.images.registry.upload._CHUNK", 2 << 20)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_large_blob_goes_in_chunks(base: Path, root: Path, registry: Registry) -> None:
+    store = Store(root)
+    layer = tar(entry("noise", noise(3 << 20)))
+    made = store.create(image(base / "image", layer)).image
+    done: list[tuple[int, int | None]] = []
+    store.push(
+        made,
+        f"{registry.host}/large/x",
+        progress=lambda stage, *amount: done.append(amount) if stage == "push" else None,
+    )
+    assert len(registry.requests("PATCH /v2/large")) == 2
+    assert done[-1][0] == done[-1][1]
+    back = Store(base / "other").create(f"{registry.host}/large/x")
+    assert Path(back.path, "noise").read_bytes() == noise(3 << 20)
+
+
+@pytest.fixture
+def large(base: Path, root: Path, small_chunks: None) -> tuple[Store, str]:
+    """A store, and an image in it whose only layer takes two chunks."""
+    store = Store(root)
+    return store, store.create(image(base / "image", tar(entry("x", noise(3 << 20))))).image
+
+
+def test_a_broken_upload_goes_on_from_what_is_there(large: tuple[Store, str], silly: Silly) -> None:
+    store, name = large
+    kept = 1 << 20
+    broken: list[int] = []
+
+    def cut(request: Request) -> Answer | None:
+        if request.method != "PATCH" or broken:
+            return None
+        broken.append(len(request.body))
+        upload = request.path.rpartition("/")[2]
+        silly.uploads[upload] += request.body[:kept]
+        return Answer(500, headers={"Retry-After": "0"})
+
+    silly.handlers.append(cut)
+    store.push(name, f"{silly.host}/x")
+    ranges = [one.headers["content-range"] for one in silly.seen("PATCH", "/uploads/")]
+    assert ranges[0].startswith("0-")
+    assert ranges[1].startswith(f"{kept}-")
+    assert max(map(len, silly.taken.values())) > 3 << 20
+    assert len(silly.seen("GET", "/uploads/")) == 1
+
+
+def test_an_upload_that_is_lost_begins_anew(large: tuple[Store, str], silly: Silly) -> None:
+    store, name = large
+    silly.on("PATCH", "/uploads/", Answer(503, headers={"Retry-After": "0"}))
+    silly.on("GET", "/uploads/", Answer(404))
+    store.push(name, f"{silly.host}/x")
+    assert len(silly.seen("POST", "/uploads/")) == 3  # the layer twice, the config
+    assert max(map(len, silly.taken.values())) > 3 << 20
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT"])
+def test_a_busy_registry_is_tried_again(base: Path, root: Path, silly: Silly, method: str) -> None:
+    store = Store(root)
+    made = store.create(image(base / "image", BASE)).image
+    silly.on(method, "/v2/x/", *[Answer(429, headers={"Retry-After": "0"})] * 2)
+    store.push(made, f"{silly.host}/x")
+    assert len(silly.taken) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "message"),
+    [
+        ("POST", Answer(202), "does not say where to"),
+        ("POST", Answer(403), "does not take the blob .*: 403 Forbidden"),
+        ("PUT", Answer(400, body=b'{"errors": [{"code": "DIGEST_INVALID"}]}'), "DIGEST_INVALID"),
+        ("PUT", Answer(201, headers={"Docker-Content-Digest": "sha256:0"}), "another manifest"),
+        ("POST", Answer(202, headers={"Location": "ftp://x/"}), "none of HTTP"),
+    ],
+)
+def test_a_registry_that_does_not_take_it_is_one_line(
+    base: Path, root: Path, silly: Silly, method: str, answer: Answer, message: str
+) -> None:
+    store = Store(root)
+    made = store.create(image(base / "image", BASE)).image
+    silly.always(method, "", answer)
+    with pytest.raises(ReflayerError, match=message) as caught:
+        store.push(made, f"{silly.host}/x")
+    assert str(caught.value).isprintable()
+    assert_clean(root)
+
+
+def test_an_upload_elsewhere_takes_no_credentials_along(
+    base: Path, root: Path, silly: Silly
+) -> None:
+    from reflayer.images.registry import Access, Credentials
+    from tests.registry.silly import serving
+    from tests.registry.registries import PASSWORD, USER
+    from tests.registry.test_secrets import shut
+
+    store = Store(root)
+    made = store.create(image(base / "image", BASE)).image
+    shut(silly)
+    with serving(Silly()) as elsewhere:
+        elsewhere.always("PUT", "/up", Answer(201))
+        there = {"Location": f"http://{elsewhere.host}/up"}
+        silly.always("POST", "/uploads/", Answer(202, headers=there))
+        access = Access(credentials=Credentials(USER, PASSWORD))
+        store.push(made, f"{silly.host}/x", access=access)
+        assert len(elsewhere.requests) == 2
+        assert not any("authorization" in one.headers for one in elsewhere.requests)
+
+
+def test_what_is_not_there_or_no_registry_is_refused(root: Path) -> None:
+    done = reflayer(root, "push", "none", "localhost:1/x")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "none: no such image in the store" in done.stderr
+    assert not root.exists()
+
+
+def test_the_commands_print_what_a_script_wants(base: Path, root: Path, registry: Registry) -> None:
+    made = image(base / "image", BASE)
+    assert reflayer(root, "create", made).returncode == 0
+    pushed = reflayer(root, "push", made, f"docker://{registry.host}/commands/x:1")
+    assert (pushed.returncode, pushed.stderr) == (0, "")
+    digest = pushed.stdout.strip()
+    other = base / "other"
+    pulled = reflayer(other, "pull", f"{registry.host}/commands/x@{digest}")
+    assert (pulled.returncode, pulled.stderr) == (0, "")
+    told = reflayer(other, "pull", "--json", f"{registry.host}/commands/x:1")
+    fields = json.loads(told.stdout)
+    assert fields["id"] == pulled.stdout.strip()
+    assert len(fields["names"]) == 2
+    created = reflayer(other, "create", "--pull", "never", f"{registry.host}/commands/x:1")
+    assert Path(created.stdout.strip(), "bin/sh").exists()
