@@ -43,8 +43,3 @@ class Snapshot:
     labels: Mapping[str, str]
     size: int = 0
     inodes: int = 0
-
-
-def kept_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """``labels`` without the empty ones, which containerd does not keep."""
-    return {name: value for name, value in labels.items() if value}

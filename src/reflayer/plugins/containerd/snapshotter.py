@@ -19,13 +19,14 @@ from reflayer.driver.trash import empty_trash
 from reflayer.errors import LayerError
 from reflayer.plugins.containerd.filters import parse_filters
 from reflayer.plugins.containerd.folders import has_own_folder, left_by_removed
+from reflayer.plugins.containerd.labels import changed, kept
 from reflayer.plugins.containerd.refusals import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
 )
-from reflayer.plugins.containerd.snapshot import Kind, Snapshot, kept_labels
+from reflayer.plugins.containerd.snapshot import Kind, Snapshot
 from reflayer.plugins.containerd.turns import Turns
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Snapshotter:
             if active.kind is not Kind.ACTIVE:
                 raise FailedPreconditionError(f"snapshot {key} is not active")
             parent = self._parent_folder(active)
-            await self._work.run(self._commit, active, parent, name, kept_labels(labels))
+            await self._work.run(self._commit, active, parent, name, kept(labels))
 
     async def remove(self, key: str) -> None:
         """Remove a snapshot; what it takes on the disk is deleted after that.
@@ -153,13 +154,13 @@ class Snapshotter:
         """
         async with self._turns.of(name):
             snapshot = self._records.get(name)
-            changed = replace(
+            updated = replace(
                 snapshot,
-                labels=_changed(name, snapshot.labels, labels, paths or ["labels"]),
+                labels=changed(name, snapshot.labels, labels, paths or ["labels"]),
                 updated=time.time_ns(),
             )
-            await self._work.run(self._records.update, changed)
-            return changed
+            await self._work.run(self._records.update, updated)
+            return updated
 
     def walk(self, filters: Sequence[str]) -> Iterator[Snapshot]:
         """All snapshots that one of ``filters`` matches; without any, all there are.
@@ -210,9 +211,7 @@ class Snapshotter:
             if self._records.find(key) is not None:
                 raise AlreadyExistsError(f"snapshot {key} exists already")
             now = time.time_ns()
-            snapshot = Snapshot(
-                key, parent, kind, os.urandom(16).hex(), now, now, kept_labels(labels)
-            )
+            snapshot = Snapshot(key, parent, kind, os.urandom(16).hex(), now, now, kept(labels))
             if source is not None and kind is Kind.VIEW:
                 snapshot = replace(snapshot, folder=source.folder)
             self._children_to_be[parent] += 1
@@ -287,23 +286,6 @@ class Snapshotter:
 
     def _mount(self, snapshot: Snapshot) -> Mount:
         return Mount(self._driver.path(snapshot.folder), snapshot.kind is Kind.VIEW)
-
-
-def _changed(
-    name: str, old: Mapping[str, str], new: Mapping[str, str], paths: Sequence[str]
-) -> dict[str, str]:
-    labels = dict(old)
-    for path in paths:
-        if path == "labels":
-            labels = dict(new)
-        elif path.startswith("labels."):
-            label = path.removeprefix("labels.")
-            labels[label] = new.get(label, "")
-        else:
-            raise InvalidArgumentError(
-                f"cannot update {path!r} of snapshot {name}: only its labels"
-            )
-    return kept_labels(labels)
 
 
 def _unheard(_entries: int, _bytes: int) -> None:
