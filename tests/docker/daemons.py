@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -141,18 +141,20 @@ class Dockerd:
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it in the middle of whatever it does."""
+        """End it in the middle of whatever it does, and the containerd that it has started."""
         self._end(signal.SIGKILL)
+        record = self._folder / "run/exec/containerd/containerd.pid"
+        with suppress(FileNotFoundError, ProcessLookupError):
+            os.kill(int(record.read_text()), signal.SIGKILL)
+        # The next daemon takes a process that nobody has waited for yet for one that runs.
+        record.unlink(missing_ok=True)
 
     def tear_down(self) -> None:
-        """End it and its containers, and what they leave."""
+        """End it and its containers."""
         if self._process is not None:
             for container in self.try_to("ps", "--all", "--quiet").stdout.split():
                 self.try_to("rm", "--force", container)
             self.stop()
-        containerd = self._folder / "run/exec/containerd/containerd.pid"
-        if containerd.exists():  # of a daemon that was killed
-            os.kill(int(containerd.read_text()), signal.SIGTERM)
 
     def run(self, *arguments: str | Path, stdin: IO[bytes] | None = None) -> str:
         """What ``docker ARGUMENTS`` prints; it has to succeed."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,13 @@ def test_a_size_that_cannot_be_kept_is_an_error(docker: Dockerd) -> None:
     assert "does not support, or has not enabled quotas" in done.stderr
 
 
-def test_root_in_a_container_is_another_user_outside(
-    place_on: Callable[[str], Path], busybox: Path
-) -> None:
-    data = place_on("xfs") / "docker"
-    ids = {"subuid": "nobody:100000:65536\n", "subgid": "nogroup:200000:65536\n"}
-    with running(data, "--userns-remap=nobody:nogroup", etc=ids) as (docker, _):
+def test_root_in_a_container_is_another_user_outside(busybox: Path) -> None:
+    ids = {"subuid": "nobody:100000:65536\n", "subgid": "nobody:200000:65536\n"}
+    with (
+        tempfile.TemporaryDirectory(prefix="reflayer-docker-") as folder,  # pytest's let nobody in
+        running(Path(folder) / "data", "--userns-remap=nobody:nogroup", etc=ids) as (docker, _),
+    ):
+        Path(folder).chmod(0o711)
         docker.run("import", busybox, "busybox")
         script = "touch /new && chown 5:7 /new && stat -c %u:%g /new /bin/busybox"
         ran = docker.run("run", "--name=remapped", "--network=none", "busybox", "sh", "-c", script)

@@ -6,10 +6,12 @@ import os
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.archive.tars import entry, tar
 from tests.docker.daemons import Dockerd, Plugin, running, wait_until
 from tests.driver.layers import tree
 
@@ -73,8 +75,9 @@ def test_a_container_runs_on_without_the_plugin(
 ) -> None:
     docker, plugin = both
     docker.run("run", "--detach", "--name=running", "--network=none", "busybox", "sleep", "1000")
+    process = docker.run("inspect", "--format={{.State.Pid}}", "running")
     end(plugin)
-    docker.run("exec", "running", "touch", "/new")
+    Path(f"/proc/{process}/root/new").touch()
     plugin.start()
     assert docker.run("diff", "running") == "A /new"
     works(docker)
@@ -130,22 +133,22 @@ def test_a_plugin_killed_amid_an_import_leaves_no_image_that_is_not_whole(
     docker, plugin = both
     images = docker.run("images", "--all", "--quiet")
     layers = set(os.listdir(docker.data / "reflayer/dir"))
+    archive = b"".join(
+        tar(entry(f"file{number}", bytes(4096)), end=False) for number in range(2_000)
+    ) + bytes(1024)
+    half = len(archive) // 2
     command = docker.command("import", "-", "broken")
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=docker.environment()
     ) as importing:
         assert importing.stdin is not None
-        with tarfile.open(fileobj=importing.stdin, mode="w|") as archive:
-            for number in range(2_000):
-                member = tarfile.TarInfo(f"file{number}")
-                member.size = 1 << 12
-                with open("/dev/zero", "rb") as zeros:
-                    archive.addfile(member, zeros)
-                if number == 1_000:
-                    wait_until(lambda: os.listdir(docker.data / "reflayer/tmp") != [])
-                    plugin.kill()
-                    plugin.start()
-        importing.stdin.close()
+        importing.stdin.write(archive[:half])
+        wait_until(lambda: os.listdir(docker.data / "reflayer/tmp") != [])
+        plugin.kill()
+        plugin.start()
+        with suppress(BrokenPipeError):  # it has failed already
+            importing.stdin.write(archive[half:])
+            importing.stdin.close()
         importing.wait(60)
     assert importing.returncode != 0
     assert docker.run("images", "--all", "--quiet") == images
