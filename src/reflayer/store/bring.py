@@ -93,7 +93,7 @@ def bring(
         if known is not None and source is None:
             raise StoreError(f"{printable(text)}: is for {known.platform}, not for {platform}")
     assert source is not None
-    from reflayer.store.pull import pull_image
+    from reflayer.store.from_registry import pull_image
 
     image = pull_image(source, platform, access, parts, progress)
     name = str(source)

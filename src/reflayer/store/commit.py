@@ -17,12 +17,16 @@ from reflayer.images.remade import oci_layers
 from reflayer.images.resolve import read_document
 from reflayer.store import records
 from reflayer.store.blobs import blobs_of, record_of
+from reflayer.store.containers import container_with_folder
+from reflayer.store.making import making
 from reflayer.store.packed import packed_image
 from reflayer.store.unpack import layer_there, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from reflayer.archive import Packing
+    from reflayer.images.new_layer import NewLayer
     from reflayer.store.containers import Container
     from reflayer.store.parts import Parts
     from reflayer.store.records import StoredImage
@@ -42,7 +46,47 @@ class Committed:
     skipped: Mapping[str, int]
 
 
-def new_name(text: str) -> Reference:
+def commit(
+    parts: Parts,
+    name: str,
+    image: str,
+    changes: ConfigChanges | None,
+    *,
+    author: str,
+    message: str,
+    created: float | None,
+    compression: str,
+    progress: Progress | None,
+) -> Committed:
+    """What ``Store.commit`` does.
+
+    The new image's layer is made from its blobs, and not of the container itself: so it is what
+    everybody gets who has the image, though the container goes on changing.
+    """
+    reference = _new_name(image)
+    with parts.database.reading() as db:
+        container = container_with_folder(db, name, parts.home)
+        parent = records.image(db, container.image_id)
+    with making(parts):
+        base = packed_image(parts, parent, compression, progress)
+        added, packing = _pack_changes(parts, container, parent.layer, compression, progress)
+        config = child_config(
+            read_document(base.config, parts.content.open, LARGEST_CONFIG),
+            added.diff_id if packing.entries else None,
+            changes or ConfigChanges(),
+            created=time.time() if created is None else created,
+            author=author,
+            message=message,
+        )
+        layers = (*base.layers, added.layer) if packing.entries else base.layers
+        made = add_image(parts.content, config, oci_layers(layers))
+        unpack(made, parts, progress, folder=_folder(parent, parts))
+        with parts.database.writing() as db:
+            records.add_image(db, record_of(made, (str(reference),)), blobs_of(made), "")
+            return Committed(records.image(db, made.id), packing.skipped)
+
+
+def _new_name(text: str) -> Reference:
     """The name that an image is to be recorded by.
 
     Raises:
@@ -56,45 +100,19 @@ def new_name(text: str) -> Reference:
     return reference
 
 
-def commit(
+def _pack_changes(
     parts: Parts,
     container: Container,
-    name: Reference,
-    changes: ConfigChanges,
-    *,
-    author: str,
-    message: str,
-    created: float | None,
+    layer: str,
     compression: str,
     progress: Progress | None,
-) -> Committed:
-    """What ``Store.commit`` does; the caller shares the store's lock.
-
-    The new image's layer is made from its blobs, and not of the container itself: so it is what
-    everybody gets who has the image, though the container goes on changing.
-    """
-    content = parts.content
-    with parts.database.reading() as db:
-        parent = records.image(db, container.image_id)
-    base = packed_image(parts, parent, compression, progress)
-    cloned = parts.driver.cloned(container.id, parent.layer)
-    packing = pack_layer(container.path, parts.driver.path(parent.layer), cloned=cloned)
-    added = add_layer(content, packing, compression, progress)
+) -> tuple[NewLayer, Packing]:
+    """What is different in ``container`` from ``layer`` as a blob of the content store."""
+    cloned = parts.driver.cloned(container.id, layer)
+    packing = pack_layer(container.path, parts.driver.path(layer), cloned=cloned)
+    added = add_layer(parts.content, packing, compression, progress)
     parts.driver.path(container.id)  # else its deletion may have gone before us
-    config = child_config(
-        read_document(base.config, content.open, LARGEST_CONFIG),
-        added.diff_id if packing.entries else None,
-        changes,
-        created=time.time() if created is None else created,
-        author=author,
-        message=message,
-    )
-    layers = (*base.layers, added.layer) if packing.entries else base.layers
-    image = add_image(content, config, oci_layers(layers))
-    unpack(image, parts, progress, folder=_folder(parent, parts))
-    with parts.database.writing() as db:
-        records.add_image(db, record_of(image, (str(name),)), blobs_of(image), "")
-        return Committed(records.image(db, image.id), packing.skipped)
+    return added, packing
 
 
 def _folder(parent: StoredImage, parts: Parts) -> records.StoredLayer | None:

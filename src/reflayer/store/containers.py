@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from reflayer.errors import StoreError, printable
 from reflayer.store.ids import ids_with
 
@@ -86,6 +88,18 @@ def find_container(db: Connection, name: str, home: str) -> Container:
     if not ids:
         raise StoreError(f"{printable(name)}: no such container (reflayer ps lists them)")
     return find_container(db, ids[0], home)
+
+
+def container_with_folder(db: Connection, name: str, home: str) -> Container:
+    """As ``find_container``, for who wants what is in it.
+
+    Raises:
+        StoreError: there is none, or more than one, or its folder is gone.
+    """
+    container = find_container(db, name, home)
+    if not os.path.isdir(container.path):
+        raise StoreError(f"{container.name}: its folder is gone: reflayer rm {container.name}")
+    return container
 
 
 def _container(row: tuple[str, str, str, str, float], home: str) -> Container:

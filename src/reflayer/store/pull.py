@@ -1,51 +1,32 @@
-"""From a registry into the store: unpacked while it comes."""
+"""An image is had as its registry has it now."""
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import TYPE_CHECKING
 
-from reflayer.images.registry.access import Access
-from reflayer.images.registry.fetching import fetching
-from reflayer.store.unpack import unpack
+from reflayer.images import Platform
+from reflayer.store import records
+from reflayer.store.bring import bring
+from reflayer.store.making import making
 
 if TYPE_CHECKING:
-    from reflayer.images import Image, Platform, Reference
+    from reflayer.images.registry import Access
     from reflayer.store.parts import Parts
+    from reflayer.store.records import StoredImage
     from reflayer.store.unpack import Progress
 
 
-def pull_image(
-    reference: Reference,
-    platform: Platform | None,
-    access: Access | None,
+def pull(
     parts: Parts,
+    image: str,
+    platform: str | None,
+    access: Access | None,
     progress: Progress | None,
-) -> Image:
-    """Have the blobs of an image in the content store and its layer in the driver.
-
-    Args:
-        reference: the image.
-        platform: which of several to take, or None for what this machine runs.
-        access: how its registry is to be spoken to; as usual where it is None.
-        parts: the store's.
-        progress: is told the stages ``fetch``, ``clone`` and ``unpack``.
-
-    Raises:
-        ReflayerError: it cannot be had. What has come stays for the next try, for a day.
-    """
-    told = progress and _one_at_a_time(progress)
-    with fetching(reference, access or Access(), parts.content, platform, told) as coming:
-        unpack(coming.image, parts, told, open_blob=coming.open)
-        coming.finish()
-        return coming.image
-
-
-def _one_at_a_time(progress: Progress) -> Progress:
-    lock = Lock()
-
-    def told(stage: str, done: int, total: int | None) -> None:
-        with lock:
-            progress(stage, done, total)
-
-    return told
+) -> StoredImage:
+    """What ``Store.pull`` does."""
+    wanted = None if platform is None else Platform.parse(platform)
+    with making(parts) as until:
+        brought = bring(image, wanted, "always", access, parts, until, progress)
+        with parts.database.writing() as db:
+            records.add_image(db, brought.image, brought.blobs, brought.stamp)
+            return records.image(db, brought.image.id)

@@ -10,6 +10,7 @@ from reflayer.images import Reference, open_source
 from reflayer.images.registry.access import Access
 from reflayer.images.registry.push import push_image
 from reflayer.store.find import find_image
+from reflayer.store.making import making
 from reflayer.store.save import image_content
 
 if TYPE_CHECKING:
@@ -18,36 +19,25 @@ if TYPE_CHECKING:
 
 
 def push(
-    text: str, destination: str, access: Access | None, parts: Parts, progress: Progress | None
+    parts: Parts, text: str, destination: str, access: Access | None, progress: Progress | None
 ) -> Reference:
-    """Send the image ``text`` of the store to ``destination``; return what it is there.
-
-    The caller shares the store's lock.
-
-    Args:
-        text: a name of the image, its id, or the beginning of it.
-        destination: a reference, with ``docker://`` before it or not.
-        access: how the registry is to be spoken to; as usual where it is None.
-        parts: the store's.
-        progress: is told the stages ``pack``, of layers that are not compressed yet, and ``push``,
-            in bytes.
-
-    Raises:
-        ReflayerError: it is not in the store, or the registry does not take it.
-    """
+    """What ``Store.push`` does."""
     reference = open_source(destination)
     if not isinstance(reference, Reference):
         raise StoreError(
             f"{printable(destination)} is not in a registry: reflayer save writes such ones"
         )
     with parts.database.reading() as db:
-        known, _ = find_image(db, text)
-    image = image_content(parts, known, progress=progress)
+        find_image(db, text)  # nothing is made in order to send what is not there
 
     def source(digest: str) -> str | None:
         return _repository_with(digest, reference, parts)
 
-    push_image(image, reference, access or Access(), parts.content, source, progress)
+    with making(parts):
+        with parts.database.reading() as db:
+            known, _ = find_image(db, text)
+        image = image_content(parts, known, progress=progress)
+        push_image(image, reference, access or Access(), parts.content, source, progress)
     return replace(reference, digest=image.manifest.digest)
 
 

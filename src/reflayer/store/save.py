@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from reflayer.errors import ImageError
 from reflayer.store.find import find_image
+from reflayer.store.making import making
 from reflayer.store.packed import packed_image
 
 if TYPE_CHECKING:
@@ -22,11 +23,27 @@ DEFAULT_COMPRESSION = "gzip"
 def save(
     parts: Parts,
     name: str,
+    destination: str,
+    compression: str | None,
+    progress: Progress | None,
+) -> None:
+    """What ``Store.save`` does."""
+    from reflayer.images.save import open_destination
+
+    there = open_destination(destination)
+    with parts.database.reading() as db:
+        find_image(db, name)  # nothing is made in order to save what is not there
+    with making(parts):
+        _save(parts, name, there, compression, progress)
+
+
+def _save(
+    parts: Parts,
+    name: str,
     destination: Destination,
     compression: str | None,
     progress: Progress | None,
 ) -> None:
-    """What ``Store.save`` does; the caller shares the store's lock."""
     from reflayer.images.oci_layout import OciLayout
     from reflayer.images.save import save_image
 

@@ -1,19 +1,15 @@
-"""``Store``: the recipes of creating and removing."""
+"""``Store``: what can be done with a store, each in a file of its own."""
 
 from __future__ import annotations
 
 import os
-import time
-from contextlib import ExitStack, contextmanager, suppress
 
-from reflayer.errors import ReflayerError, StoreError
-from reflayer.store.containers import Container, add_container, containers, find_container
+from reflayer.store.containers import Container, containers, find_container
 from reflayer.store.parts import Parts, default_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from sqlite3 import Connection
     from typing import BinaryIO
 
     from reflayer.archive import Change, Packing
@@ -22,7 +18,6 @@ if TYPE_CHECKING:
     from reflayer.images import Reference
     from reflayer.images.child import ConfigChanges
     from reflayer.images.registry import Access
-    from reflayer.store.bring import Brought
     from reflayer.store.commit import Committed
     from reflayer.store.records import StoredImage
     from reflayer.store.unpack import Progress
@@ -92,28 +87,9 @@ class Store:
             ReflayerError: it cannot be made; the store is as it was before.
             ValueError: ``pull`` is none of these.
         """
-        if pull not in ("missing", "always", "never"):
-            raise ValueError(f"pull {pull!r} is none of missing, always, never")
-        from reflayer.images import Platform
-        from reflayer.store.bring import bring
-        from reflayer.store.names import checked_name, new_id
-        from reflayer.store.unpack import cloning
+        from reflayer.store.create import create
 
-        if name is not None:
-            checked_name(name)
-        parts = self._parts
-        wanted = None if platform is None else Platform.parse(platform)
-        with self._making() as until:
-            if name is not None:
-                with parts.database.reading() as db:
-                    _refuse_taken(db, name)
-            brought = bring(image, wanted, pull, access, parts, until, progress)
-            container_id = new_id()
-            parts.driver.create_read_write(
-                container_id, brought.image.layer, progress=cloning(progress)
-            )
-            with parts.database.writing() as db:
-                return self._record(db, container_id, name, brought)
+        return create(self._parts, image, name, platform, pull, access, progress)
 
     def pull(
         self,
@@ -135,16 +111,9 @@ class Store:
         Raises:
             ReflayerError: it cannot be had; the store is as it was before.
         """
-        from reflayer.images import Platform
-        from reflayer.store import records
-        from reflayer.store.bring import bring
+        from reflayer.store.pull import pull
 
-        wanted = None if platform is None else Platform.parse(platform)
-        with self._making() as until:
-            brought = bring(image, wanted, "always", access, self._parts, until, progress)
-            with self._parts.database.writing() as db:
-                records.add_image(db, brought.image, brought.blobs, brought.stamp)
-                return records.image(db, brought.image.id)
+        return pull(self._parts, image, platform, access, progress)
 
     def push(
         self,
@@ -169,13 +138,9 @@ class Store:
         Raises:
             ReflayerError: it is not in the store, or the registry does not take it.
         """
-        from reflayer.store.find import find_image
         from reflayer.store.push import push
 
-        with self._parts.database.reading() as db:
-            find_image(db, image)  # nothing is made in order to send what is not there
-        with self._making():
-            return push(image, destination, access, self._parts, progress)
+        return push(self._parts, image, destination, access, progress)
 
     def containers(self) -> list[Container]:
         """All containers, the newest first.
@@ -206,17 +171,9 @@ class Store:
             StoreError: there is none, or more than one.
             OperationError: its folder cannot be removed; the container is still there.
         """
-        from reflayer.store.collect import agree, collect
+        from reflayer.store.remove import remove_container
 
-        container = self.container(name)
-        # The folder first: a record whose folder is gone is forgotten by the next collection, and
-        # a folder that cannot be removed still has its record.
-        self._parts.driver.remove(container.id, wait=wait)
-        with self._parts.database.writing() as db:
-            db.execute("DELETE FROM containers WHERE id = ?", (container.id,))
-        if not agree(self._parts):  # the image may have gone with it
-            collect(self._parts, wait=wait)
-        return container
+        return remove_container(self._parts, name, wait)
 
     def changes(self, name: str) -> Iterator[Change]:
         """What is different in a container from its image, as Docker's diff tells it.
@@ -229,13 +186,9 @@ class Store:
             LayerError: it was removed meanwhile.
             OperationError: something in it cannot be read.
         """
-        from reflayer.store.records import image
+        from reflayer.store.changes import changes
 
-        with self._parts.database.reading() as db:
-            container = find_container(db, name, self._parts.home)
-            layer = image(db, container.image_id).layer
-        _refuse_gone(container)
-        return self._parts.driver.changes(container.id, layer)
+        return changes(self._parts, name)
 
     def export(self, name: str, out: BinaryIO, *, progress: Progress | None = None) -> Packing:
         """Write all of a container as a plain tar.
@@ -254,17 +207,9 @@ class Store:
             OperationError: something in it cannot be read, or changed meanwhile.
             OSError: ``out`` cannot be written.
         """
-        from reflayer.archive import pack_tree
+        from reflayer.store.export import export
 
-        container = self.container(name)
-        _refuse_gone(container)
-        packing = pack_tree(container.path)
-        for chunk in packing:
-            out.write(chunk)
-            if progress is not None:
-                progress("pack", packing.size, None)
-        self._parts.driver.path(container.id)  # else its deletion may have gone before us
-        return packing
+        return export(self._parts, name, out, progress)
 
     def commit(
         self,
@@ -301,24 +246,19 @@ class Store:
             ReflayerError: something could not be read or written; nothing is recorded.
             ValueError: ``compression`` is none of these.
         """
-        from reflayer.images.child import ConfigChanges
-        from reflayer.store.commit import commit, new_name
+        from reflayer.store.commit import commit
 
-        reference = new_name(image)
-        container = self.container(name)
-        _refuse_gone(container)
-        with self._making():
-            return commit(
-                self._parts,
-                container,
-                reference,
-                changes or ConfigChanges(),
-                author=author,
-                message=message,
-                created=created,
-                compression=compression,
-                progress=progress,
-            )
+        return commit(
+            self._parts,
+            name,
+            image,
+            changes,
+            author=author,
+            message=message,
+            created=created,
+            compression=compression,
+            progress=progress,
+        )
 
     def save(
         self,
@@ -345,15 +285,9 @@ class Store:
             ImageError: it cannot be written there, or a blob is damaged.
             ReflayerError: something could not be read or written; what was there stays as it was.
         """
-        from reflayer.images.save import open_destination
-        from reflayer.store.find import find_image
         from reflayer.store.save import save
 
-        there = open_destination(destination)
-        with self._parts.database.reading() as db:
-            find_image(db, image)  # nothing is made in order to save what is not there
-        with self._making():
-            save(self._parts, image, there, compression, progress)
+        save(self._parts, image, destination, compression, progress)
 
     def images(self) -> list[StoredImage]:
         """All images, by name; those without a name last.
@@ -397,86 +331,6 @@ class Store:
             StoreError: there is none, there are containers of it, or its id is given but it has
                 several names.
         """
-        from reflayer.store.collect import collect
-        from reflayer.store.find import find_image
+        from reflayer.store.remove import remove_image
 
-        with self._parts.database.reading() as db:
-            find_image(db, name)  # nothing is made in order to remove what is not there
-        with self._parts.database.writing() as db:
-            image, found = find_image(db, name)
-            gone = _unname(db, image, found)
-        collect(self._parts, wait=wait)
-        return image if gone else None
-
-    @contextmanager
-    def _making(self) -> Iterator[ExitStack]:
-        """Nothing that the block makes is collected before the block ends; what it leaves, then."""
-        from reflayer.store.collect import collect
-        from reflayer.store.locks import locked
-
-        parts = self._parts
-        parts.make_folders()
-        collect(parts)
-        try:
-            with locked(parts.lock, shared=True), ExitStack() as until:
-                yield until
-        finally:
-            with suppress(ReflayerError):  # then the next start tells, before it makes anything
-                collect(parts)
-
-    def _record(
-        self, db: Connection, container_id: str, name: str | None, brought: Brought
-    ) -> Container:
-        """Record the image, its names and the container, all in one transaction."""
-        from reflayer.store.names import free_name
-        from reflayer.store.records import add_image
-
-        if name is None:
-            rows = db.execute("SELECT name FROM containers")
-            name = free_name({row[0] for row in rows})
-        else:
-            _refuse_taken(db, name)
-        image = brought.image
-        add_image(db, image, brought.blobs, brought.stamp)
-        container = Container(
-            id=container_id,
-            name=name,
-            image=brought.called,
-            image_id=image.id,
-            created=time.time(),
-            path=f"{self._parts.home}/{container_id}",
-        )
-        add_container(db, container)
-        return container
-
-
-def _refuse_gone(container: Container) -> None:
-    if not os.path.isdir(container.path):
-        raise StoreError(f"{container.name}: its folder is gone: reflayer rm {container.name}")
-
-
-def _refuse_taken(db: Connection, name: str) -> None:
-    if db.execute("SELECT 1 FROM containers WHERE name = ?", (name,)).fetchone():
-        raise StoreError(f"{name}: there is a container of this name: take another, or remove it")
-
-
-def _unname(db: Connection, image: StoredImage, name: str | None) -> bool:
-    """Take ``name`` from ``image``, or the one that it has; tell whether the image goes by that."""
-    others = [other for other in image.names if other != name]
-    if name is not None and others:
-        db.execute("DELETE FROM names WHERE name = ?", (name,))
-        return False
-    if len(others) > 1:
-        raise StoreError(
-            f"image {image.id[:19]} has {len(others)} names: remove them one by one: "
-            + ", ".join(others)
-        )
-    rows = db.execute("SELECT name FROM containers WHERE image = ? ORDER BY name", (image.id,))
-    users = [row[0] for row in rows]
-    if users:
-        containers = ", ".join(users)
-        raise StoreError(
-            f"{name or image.id[:19]}: is in use: remove its containers first: {containers}"
-        )
-    db.execute("DELETE FROM images WHERE id = ?", (image.id,))
-    return True
+        return remove_image(self._parts, name, wait)
