@@ -53,19 +53,20 @@ def test_a_size_that_cannot_be_kept_is_an_error(docker: Dockerd) -> None:
 
 def test_root_in_a_container_is_another_user_outside(busybox: Path) -> None:
     ids = {"subuid": "nobody:100000:65536\n", "subgid": "nobody:200000:65536\n"}
-    with (
-        tempfile.TemporaryDirectory(prefix="reflayer-docker-") as folder,  # pytest's let nobody in
-        running(Path(folder) / "data", "--userns-remap=nobody:nogroup", etc=ids) as (docker, _),
-    ):
+    with tempfile.TemporaryDirectory(prefix="reflayer-docker-") as folder:  # pytest's is root's
         Path(folder).chmod(0o711)
-        docker.run("import", busybox, "busybox")
-        script = "touch /new && chown 5:7 /new && stat -c %u:%g /new /bin/busybox"
-        ran = docker.run("run", "--name=remapped", "--network=none", "busybox", "sh", "-c", script)
-        assert ran.split() == ["5:7", "0:0"]
-        status = (docker.layer("remapped") / "new").stat()
-        docker.run("commit", "remapped", "remapped")
-        assert (status.st_uid, status.st_gid) == (100_005, 200_007)
-        owner = docker.run(
-            "run", "--rm", "--network=none", "remapped", "stat", "-c", "%u:%g", "/new"
-        )
-        assert owner == "5:7"
+        data = Path(folder) / "data"
+        with running(data, "--userns-remap=nobody:nogroup", etc=ids) as (docker, _):
+            run_and_commit(docker, busybox)
+
+
+def run_and_commit(docker: Dockerd, busybox: Path) -> None:
+    docker.run("import", busybox, "busybox")
+    script = "touch /new && chown 5:7 /new && stat -c %u:%g /new /bin/busybox"
+    ran = docker.run("run", "--name=remapped", "--network=none", "busybox", "sh", "-c", script)
+    assert ran.split() == ["5:7", "0:0"]
+    status = (docker.layer("remapped") / "new").stat()
+    assert (status.st_uid, status.st_gid) == (100_005, 200_007)
+    docker.run("commit", "remapped", "remapped")
+    owner = docker.run("run", "--rm", "--network=none", "remapped", "stat", "-c", "%u:%g", "/new")
+    assert owner == "5:7"
