@@ -142,8 +142,8 @@ def test_rmi_says_what_it_did(base: Path, root: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("create", "alpine"), "registries are not spoken yet"),
-        (("create", "--pull", "always", "alpine"), "no such image"),
+        (("create", "--pull", "never", "alpine"), "no such image"),
+        (("create", "--pull", "always", "0" * 64), "an id cannot be pulled"),
         (("create", "tar:/nowhere"), "/nowhere"),
         (("create", "rootfs:/nowhere"), "/nowhere"),
         (("create", "oci:/nowhere"), "/nowhere"),

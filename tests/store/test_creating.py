@@ -204,13 +204,21 @@ def test_the_content_is_a_layout_that_skopeo_and_umoci_read_in_place(
 
 def test_a_name_that_the_store_lacks_is_one_clear_line(root: Path) -> None:
     with pytest.raises(StoreError) as failed:
-        Store(root).create("alpine")
-    assert "no such image" in str(failed.value)
-    assert "rootfs:DIR" in str(failed.value)
+        Store(root).create("alpine", pull="never")
+    assert "alpine: no such image in the store" in str(failed.value)
+    assert "reflayer pull" in str(failed.value)
     assert "\n" not in str(failed.value)
 
 
-@pytest.mark.parametrize("text", ["0" * 64, "sha256:" + "0" * 64, "0" * 12, "x@sha256:" + "0" * 64])
+@pytest.mark.parametrize("text", ["0" * 12, "x@sha256:" + "0" * 64])
+def test_what_may_be_a_name_in_a_registry_is_not_asked_there_to_be_removed(
+    root: Path, text: str
+) -> None:
+    with pytest.raises(StoreError, match=f"{text}: no such image"):
+        Store(root).remove_image(text)
+
+
+@pytest.mark.parametrize("text", ["0" * 64, "sha256:" + "0" * 64])
 def test_an_id_that_the_store_lacks_is_no_such_image(root: Path, text: str) -> None:
     with pytest.raises(StoreError, match=f"{text}: no such image"):
         Store(root).create(text)

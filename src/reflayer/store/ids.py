@@ -10,8 +10,9 @@ _HEX = frozenset("0123456789abcdef")
 
 
 def is_full_id(text: str) -> bool:
-    """Whether ``text`` can only be an id, of an image or of a container."""
-    return len(text) == 64 and _HEX.issuperset(text)
+    """Whether ``text`` can only be an id, with ``sha256:`` before it or not."""
+    digits = text.removeprefix("sha256:")
+    return len(digits) == 64 and _HEX.issuperset(digits)
 
 
 def ids_with(db: Connection, table: str, start: str) -> list[str]:
