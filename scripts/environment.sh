@@ -33,7 +33,7 @@ install_missing() {
     local pair packages=()
     for pair; do
         [[ $pair = /* && -e ${pair%%=*} ]] ||
-            command -v "${pair%%=*}" >/dev/null || packages+=("${pair#*=}")
+            [ -d "${pair%%=*}" ] || command -v "${pair%%=*}" >/dev/null || packages+=("${pair#*=}")
     done
     [ ${#packages[@]} = 0 ] || install_packages "${packages[@]}"
 }
