@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reflayer import Store
-from reflayer.errors import ReflayerError, RegistryError
+from reflayer.errors import ReflayerError
 from tests.images.layouts import INDEX, MANIFEST, sha256
 from tests.registry.silly import Answer, Request, Silly
 from tests.store.stores import BASE, MORE, assert_clean, layers_in, reflayer
@@ -186,7 +186,7 @@ def test_somebody_else_at_the_port_is_one_line(root: Path, answer: str) -> None:
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            with pytest.raises(RegistryError) as caught:
+            with pytest.raises(ReflayerError) as caught:
                 Store(root).pull(f"localhost:{server.getsockname()[1]}/x")
         finally:
             closed.set()

@@ -10,11 +10,13 @@ import pytest
 
 from reflayer import Store
 from reflayer.errors import ReflayerError
+from reflayer.images.registry import Access, Credentials
 from tests.archive.tars import entry, tar
 from tests.file_systems import require
-from tests.registry.registries import Registry
-from tests.registry.silly import Answer, Request, Silly
+from tests.registry.registries import PASSWORD, USER, Registry
+from tests.registry.silly import Answer, Request, Silly, serving
 from tests.registry.test_pulling import noise
+from tests.registry.test_secrets import shut
 from tests.store.stores import BASE, MORE, MOST, assert_clean, image, reflayer
 from tests.trees import assert_same, facts
 
@@ -116,12 +118,13 @@ def test_a_large_blob_goes_in_chunks(base: Path, root: Path, registry: Registry)
 
 
 @pytest.fixture
-def large(base: Path, root: Path, small_chunks: None) -> tuple[Store, str]:
+def large(base: Path, root: Path) -> tuple[Store, str]:
     """A store, and an image in it whose only layer takes two chunks."""
     store = Store(root)
     return store, store.create(image(base / "image", tar(entry("x", noise(3 << 20))))).image
 
 
+@pytest.mark.usefixtures("small_chunks")
 def test_a_broken_upload_goes_on_from_what_is_there(large: tuple[Store, str], silly: Silly) -> None:
     store, name = large
     kept = 1 << 20
@@ -144,6 +147,7 @@ def test_a_broken_upload_goes_on_from_what_is_there(large: tuple[Store, str], si
     assert len(silly.seen("GET", "/uploads/")) == 1
 
 
+@pytest.mark.usefixtures("small_chunks")
 def test_an_upload_that_is_lost_begins_anew(large: tuple[Store, str], silly: Silly) -> None:
     store, name = large
     silly.on("PATCH", "/uploads/", Answer(503, headers={"Retry-After": "0"}))
@@ -187,11 +191,6 @@ def test_a_registry_that_does_not_take_it_is_one_line(
 def test_an_upload_elsewhere_takes_no_credentials_along(
     base: Path, root: Path, silly: Silly
 ) -> None:
-    from reflayer.images.registry import Access, Credentials
-    from tests.registry.silly import serving
-    from tests.registry.registries import PASSWORD, USER
-    from tests.registry.test_secrets import shut
-
     store = Store(root)
     made = store.create(image(base / "image", BASE)).image
     shut(silly)
