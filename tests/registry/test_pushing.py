@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -226,3 +227,31 @@ def test_the_commands_print_what_a_script_wants(base: Path, root: Path, registry
     assert len(fields["names"]) == 2
     created = reflayer(other, "create", "--pull", "never", f"{registry.host}/commands/x:1")
     assert Path(created.stdout.strip(), "bin/sh").exists()
+
+
+def test_what_changed_in_a_container_goes_to_another_store_and_to_umoci(
+    base: Path, root: Path, registry: Registry
+) -> None:
+    require("skopeo", "umoci")
+    store = Store(root)
+    container = store.create(image(base / "image", BASE, MORE))
+    top = Path(container.path)
+    (top / "etc/new").unlink()
+    (top / "etc/passwd").write_text("other\n")
+    (top / "bin/link").hardlink_to(top / "bin/sh")
+    (top / "made").mkdir(mode=0o700)
+    (top / "made/sticky").write_bytes(bytes(5000))
+    (top / "made/sticky").chmod(0o4711)
+    (top / "made/points").symlink_to("nowhere")
+    os.mkfifo(top / "made/fifo")
+    store.commit(container.name, "app")
+    store.push("app", f"{registry.host}/trip/app:1")
+    other = Store(base / "other").create(f"{registry.host}/trip/app:1")
+    ours = facts(top, atime=False)
+    assert_same(facts(Path(other.path), atime=False), ours)
+    name = f"docker://{registry.host}/trip/app:1"
+    copy = ["skopeo", "copy", "-q", "--src-tls-verify=false", name, f"oci:{base}/theirs:1"]
+    subprocess.run(copy, check=True, capture_output=True)
+    unpack = ["umoci", "unpack", "--image", f"{base}/theirs:1", f"{base}/bundle"]
+    subprocess.run(unpack, check=True, capture_output=True)
+    assert_same(facts(base / "bundle/rootfs", atime=False), ours)

@@ -21,7 +21,7 @@ from reflayer.images.registry.proxies import proxy_for
 from reflayer.images.registry.retry import StoppedError, TemporaryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from reflayer.images.registry.access import Access
 
@@ -90,8 +90,8 @@ class Transport:
         self._managers: dict[Origin, urllib3.PoolManager] = {}
         self._opened: WeakSet[HTTPConnection] = WeakSet()
         self._classes = {
-            "http": _watched(HTTPConnection, self._opened),
-            "https": _watched(HTTPSConnection, self._opened),
+            "http": _watched(HTTPConnection, self._watch),
+            "https": _watched(HTTPSConnection, self._watch),
         }
         self._lock = threading.Lock()
 
@@ -156,7 +156,9 @@ class Transport:
     def interrupt(self) -> None:
         """Set ``stop``, and wake whoever waits for an answer, or the rest of one."""
         self.stop.set()
-        for connection in list(self._opened):
+        with self._lock:
+            opened = list(self._opened)
+        for connection in opened:
             if connection.sock is not None:
                 with suppress(OSError):  # its other end was faster
                     # The method of an SSLSocket takes away what another thread is reading from.
@@ -166,6 +168,12 @@ class Transport:
         """Close the connections that are kept."""
         for manager in self._managers.values():
             manager.clear()
+
+    def _watch(self, connection: HTTPConnection) -> None:
+        with self._lock:
+            self._opened.add(connection)
+        if self.stop.is_set():  # perhaps too late for ``interrupt``
+            raise StoppedError
 
     def _manager(self, origin: Origin) -> urllib3.PoolManager:
         with self._lock:
@@ -197,13 +205,15 @@ class Transport:
             ) from None
 
 
-def _watched(kind: type[HTTPConnection], opened: WeakSet[HTTPConnection]) -> type[HTTPConnection]:
-    """Connections of a kind that are in ``opened`` as soon as they are."""
+def _watched(
+    kind: type[HTTPConnection], watch: Callable[[HTTPConnection], None]
+) -> type[HTTPConnection]:
+    """Connections of a kind that ``watch`` is called with as soon as they are made."""
 
     class Watched(kind):  # type: ignore[valid-type, misc]
         def connect(self) -> None:
             super().connect()
-            opened.add(self)
+            watch(self)
 
     return Watched
 
