@@ -12,7 +12,7 @@ from reflayer.cli.bench.machine import file_system
 
 def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:
     """Ours with the best method, then Docker's own driver, then ours from the worst on."""
-    methods = ["tar", "stream", "range"]
+    methods = ["tar", "range"]
     if file_system(str(setting.folder)) != "ext4":
         methods.append("reflink")
     return [

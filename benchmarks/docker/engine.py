@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import struct
 import subprocess
 import time
 from contextlib import ExitStack
@@ -11,9 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.pairs import Rival
-from benchmarks.processes import output, run, start
+from benchmarks.processes import run, start
 from benchmarks.question import REFLAYER, Setting
+from reflayer.driver.trash import delete
 
+_PEER = struct.Struct("3i")  # struct ucred: process, user, group
 _IN_OWN_RUN = 'mount --bind "$1" /run && shift && exec "$@"'
 
 
@@ -35,6 +39,7 @@ class Engine:
         # Not in the setting's folder: a socket's path has to be short (unix(7)).
         self._run = Path(stack.enter_context(TemporaryDirectory(prefix="docker-")))
         self._data = setting.folder / f"{driver}-{method}"
+        stack.callback(self._clear)
         self.missing = None if shutil.which("dockerd") else "no docker here"
         if self.missing is None and driver == "reflayer":
             self._start_plugin(stack, method)
@@ -65,9 +70,15 @@ class Engine:
 
     def pids(self) -> dict[str, int]:
         """The process ids of the daemon and of the plugin."""
-        daemon = int((self._run / "docker.pid").read_text())
-        plugin = output(["fuser", str(self._run / "docker/plugins/reflayer.sock")])
-        return {"dockerd": daemon, "reflayer": int(plugin)}
+        return {
+            "dockerd": int((self._run / "docker.pid").read_text()),
+            "reflayer": listener(self._run / "docker/plugins/reflayer.sock"),
+        }
+
+    def _clear(self) -> None:
+        """Delete the layers: on btrfs they are subvolumes, which rm takes for file systems."""
+        for layer in (self._data / "reflayer/dir").glob("*"):
+            delete(str(layer))
 
     def _start_plugin(self, stack: ExitStack, method: str) -> None:
         socket = self._run / "docker/plugins/reflayer.sock"
@@ -93,6 +104,15 @@ class Engine:
             "--ip6tables=false",
         ]
         self.missing = start(daemon, self.docker("version"), self._run, stack)
+
+
+def listener(path: Path) -> int:
+    """The process id of who listens at the Unix socket ``path`` (unix(7), SO_PEERCRED)."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    process: int = _PEER.unpack(credentials)[0]
+    return process
 
 
 def docker_vfs(setting: Setting, stack: ExitStack) -> Rival:
