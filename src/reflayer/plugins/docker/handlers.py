@@ -122,11 +122,13 @@ class Handlers:
                         piece = await self._work.stream(lambda _: layer.read(PIECE))
                 finally:
                     await self._work.run(layer.close)
-            except ReflayerError as error:
+            except (ReflayerError, ConnectionError) as error:
                 if not response.prepared:
                     raise
                 # Docker sees from the missing end alone that this is not all of the layer.
-                operation.outcome, operation.error = "failed", str(error)
+                has_gone = isinstance(error, ConnectionError)
+                operation.outcome = "cancelled" if has_gone else "failed"
+                operation.error = str(error)
                 if http.transport is not None:
                     http.transport.abort()
         return response
@@ -138,8 +140,10 @@ class Handlers:
             body = io.BufferedReader(Body(http.content, asyncio.get_running_loop()), PIECE)
             try:
                 size = await self._work.stream(lambda _: driver.apply(id, body))
-            finally:
+            except ReflayerError:
                 await _read_rest(http.content)
+                raise
+            await _read_rest(http.content)
             return _answer({"Size": size})
 
     @contextmanager
@@ -182,6 +186,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except ReflayerError as error:
         return _answer({"Err": str(error)}, status=500 if request.path == _DIFF else 200)
+    except (ConnectionError, web.RequestPayloadError) as error:  # the client has gone, or lies
+        return _answer({"Err": str(error)}, status=400)
     except web.HTTPException as error:
         return _answer({"Err": f"{request.path}: {error.reason}"}, status=error.status)
     except Exception as error:
@@ -196,9 +202,16 @@ async def _close_after(_: web.Request, response: web.StreamResponse) -> None:
 
 
 async def _read_rest(content: StreamReader) -> None:
-    """Read what the client is still sending: Docker takes an answer before that for a failure."""
-    async for _ in content.iter_any():
-        pass
+    """Read what the client is still sending: Docker takes an answer before that for a failure.
+
+    Raises:
+        ConnectionError: it has broken off.
+    """
+    try:
+        async for _ in content.iter_any():
+            pass
+    except Exception as error:  # of many kinds: aiohttp hands on what ended the connection
+        raise ConnectionResetError("the client broke off before its end") from error
 
 
 def _answer(answer: Answer, status: int = 200) -> web.Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ class Home:
         self._record = f"{options.socket}.init"
         self._driver: Driver | None = None
         self._daemon = 0  # its process id; 0 where nobody can tell
+        self._lock = threading.Lock()  # one daemon after the other
 
     @property
     def driver(self) -> Driver:
@@ -59,7 +61,7 @@ class Home:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise OperationError.from_os_error(error, self._record.encode(), "read") from error
+            raise OperationError.from_os_error(error, os.fsencode(self._record), "read") from error
         try:
             self._open(InitRequest.parse(body), int(daemon))
         except (ReflayerError, ValueError) as error:
@@ -75,18 +77,19 @@ class Home:
             RequestError: an option is unknown, or another daemon that is alive has its home here.
             ReflayerError: the home cannot be opened.
         """
-        if (
-            self._driver is not None
-            and self._driver.home != os.path.realpath(request.home)
-            and self._daemon != daemon
-            and _is_alive(self._daemon)
-        ):
-            raise RequestError(
-                f"this plugin has the layers of the daemon with process id {self._daemon}, in "
-                f"{self._driver.home}: start another for {request.home}, at another socket"
-            )
-        self._open(request, daemon)
-        self._keep(request, daemon)
+        with self._lock:
+            if (
+                self._driver is not None
+                and self._driver.home != os.path.realpath(request.home)
+                and self._daemon != daemon
+                and _is_alive(self._daemon)
+            ):
+                raise RequestError(
+                    f"this plugin has the layers of the daemon with process id {self._daemon}, in "
+                    f"{self._driver.home}: start another for {request.home}, at another socket"
+                )
+            self._open(request, daemon)
+            self._keep(request, daemon)
 
     def cleanup(self) -> None:
         """``GraphDriver.Cleanup``: the daemon ends, and will tell its home again.
@@ -94,12 +97,14 @@ class Home:
         Raises:
             OperationError: the record of it cannot be removed.
         """
-        self._driver = None
         try:
-            with suppress(FileNotFoundError):
+            with self._lock, suppress(FileNotFoundError):
+                self._driver = None
                 os.unlink(self._record)
         except OSError as error:
-            raise OperationError.from_os_error(error, self._record.encode(), "unlink") from error
+            raise OperationError.from_os_error(
+                error, os.fsencode(self._record), "unlink"
+            ) from error
 
     def count(self) -> int:
         """How many layers there are, those of images and of containers.
@@ -135,7 +140,7 @@ class Home:
                 file.write(b"%d\n%s" % (daemon, request.as_json()))
             os.rename(new, self._record)
         except OSError as error:
-            raise OperationError.from_os_error(error, self._record.encode(), "write") from error
+            raise OperationError.from_os_error(error, os.fsencode(self._record), "write") from error
 
 
 def _for_root(path: str, flags: int) -> int:
