@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from reflayer.errors import ArchiveError
 from reflayer.images.registry.access import Access
 from reflayer.images.registry.fetching import fetching
 from reflayer.store.unpack import unpack
@@ -36,7 +37,11 @@ def pull_image(
     """
     told = progress and _one_at_a_time(progress)
     with fetching(reference, access or Access(), parts.content, platform, told) as coming:
-        unpack(coming.image, parts, told, open_blob=coming.open)
+        try:
+            unpack(coming.image, parts, told, open_blob=coming.open)
+        except ArchiveError:
+            coming.check()
+            raise
         coming.finish()
         return coming.image
 

@@ -145,7 +145,20 @@ class Fetching:
         layer = self._layers.get(digest)
         if layer is None:
             return self._content.open(digest)
+        layer.opened = True
         return _Coming(layer, self._wait)  # type: ignore[return-value]
+
+    def check(self) -> None:
+        """Wait until the layers that were opened are complete, and so checked.
+
+        For whoever finds one damaged: a registry that sent something else is the better reason.
+
+        Raises:
+            ImageError, OperationError: one is not what it should be, or cannot be had.
+        """
+        for layer in self._layers.values():
+            if layer.opened:
+                self._wait(partial(getattr, layer, "done"))
 
     def finish(self) -> None:
         """Wait until all has come, and make blobs of it: the manifest last.
@@ -235,6 +248,7 @@ class _Layer:
         fd: the file that it comes into.
         there: bytes that have come.
         readable: bytes that may be read.
+        opened: whether somebody reads it.
         done: whether it is complete and checked.
     """
 
@@ -243,6 +257,7 @@ class _Layer:
         self.fd = fd
         self.there = 0
         self.readable = 0
+        self.opened = False
         self.done = False
 
     def become(self, fd: int) -> None:
