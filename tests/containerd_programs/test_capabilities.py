@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from tests.containerd_programs.conftest import Pair, Start
+from tests.containerd_programs.conftest import Start
 from tests.containerd_programs.images import NAME, archive, chain_id, layers
 from tests.containerd_programs.test_images import told
 from tests.file_systems import require
@@ -19,19 +21,21 @@ PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def pair(start: Start, place: Path) -> Pair:
+def start_with_those(start: Start) -> Start:
     """Both daemons, ours with no more than the DaemonSet's capabilities."""
     require("setpriv")
     manifest = yaml.safe_load((PROJECT / "deploy/kubernetes/daemonset.yaml").read_text())
     container = manifest["spec"]["template"]["spec"]["containers"][0]
     added = container["securityContext"]["capabilities"]["add"]
     bounding = ",".join(["-all", *(f"+{name.lower()}" for name in added)])
-    return start(
-        place, under=("setpriv", "--no-new-privs", "--inh-caps=-all", f"--bounding-set={bounding}")
-    )
+    setpriv = ("setpriv", "--no-new-privs", "--inh-caps=-all", f"--bounding-set={bounding}")
+    return partial(start, under=setpriv)
 
 
-def test_clones_are_whole_and_removed_with_those_alone(pair: Pair, tmp_path: Path) -> None:
+def test_clones_are_whole_and_removed_with_those_alone(
+    start_with_those: Start, place: Path, tmp_path: Path
+) -> None:
+    pair = start_with_those(place)
     plain = layers()
     pair.containerd.ctr(
         "images", "import", "--base-name", NAME, archive(tmp_path / "image", "t", *plain)
@@ -42,13 +46,16 @@ def test_clones_are_whole_and_removed_with_those_alone(pair: Pair, tmp_path: Pat
     copy, top = (pair.containerd.mount(name)[0] for name in ("container", "view"))
     assert_same(told(copy), told(top))
 
-    for name in ("container", "view"):
+    for name in ("view", "container"):  # a removal lets the collector take views
         pair.containerd.ctr("snapshots", "rm", name)
     pair.containerd.ctr("images", "rm", "--sync", f"{NAME}:t")
     assert pair.containerd.snapshots() == {}
 
 
-def test_kubernetes_probe_tells_the_health_of_what_is_served(pair: Pair) -> None:
+def test_kubernetes_probe_tells_the_health_of_what_is_served(
+    start_with_those: Start, place_on: Callable[[str], Path]
+) -> None:
+    pair = start_with_those(place_on("xfs"))
     module = "reflayer.plugins.containerd.probe"
     probe = [sys.executable, "-m", module, str(pair.reflayer.address)]
     assert subprocess.run(probe, check=False).returncode == 0

@@ -56,16 +56,16 @@ def test_a_container_that_is_removed_leaves_no_snapshot(xfs_pair: Pair) -> None:
 
 
 def test_what_a_container_changed_becomes_a_layer_of_a_new_image(
-    pair: Pair, image: tuple[bytes, ...], tmp_path: Path
+    xfs_pair: Pair, xfs_image: tuple[bytes, ...], tmp_path: Path
 ) -> None:
     change = "echo more > /kept/more; rm -r /deep; mv /kept/other /moved; chmod 711 /white"
-    pair.containerd.run(IMAGE, "c", "sh", "-c", change)
-    layer = pair.containerd.output("snapshots", "diff", f"--media-type={LAYER}", "c")
+    xfs_pair.containerd.run(IMAGE, "c", "sh", "-c", change)
+    layer = xfs_pair.containerd.output("snapshots", "diff", f"--media-type={LAYER}", "c")
 
-    made = (*image, layer)
-    pair.containerd.ctr(*IMPORT, archive(tmp_path / "new", "new", *made))
+    made = (*xfs_image, layer)
+    xfs_pair.containerd.ctr(*IMPORT, archive(tmp_path / "new", "new", *made))
     show = "cat /kept/more /moved; ls -d /deep; stat -c %a /white; ls /kept"
-    assert pair.containerd.run(
+    assert xfs_pair.containerd.run(
         f"{NAME}:new", "c2", "sh", "-c", show + "; true", options=("--rm",)
     ) == ("more\nfirst711\nfile\nlink\nmore\nnull\npipe\nsymlink\n")
 
