@@ -26,7 +26,8 @@ def main() -> int:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=_PATIENCE)
         except grpc.RpcError as error:
-            print(f"{socket}: {error}", file=sys.stderr)
+            reason = error.details()  # type: ignore[attr-defined]  # a grpc.Call, too
+            print(f"{socket}: {reason}", file=sys.stderr)
             return 1
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         print(f"{socket}: it does not serve", file=sys.stderr)
