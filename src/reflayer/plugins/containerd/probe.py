@@ -26,7 +26,7 @@ def main() -> int:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=_PATIENCE)
         except grpc.RpcError as error:
-            reason = error.details()  # type: ignore[attr-defined]  # a grpc.Call, too
+            reason = error.details()
             print(f"{socket}: {reason}", file=sys.stderr)
             return 1
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
