@@ -228,6 +228,22 @@ def test_a_redirect_to_another_host_takes_no_credentials_along(
     assert_clean(root)
 
 
+def test_who_a_redirect_leads_to_cannot_ask_for_credentials(
+    root: Path, silly: Silly, elsewhere: Silly, no_credentials: Path
+) -> None:
+    (layer,) = silly.image(BASE)
+    there = {"Location": f"http://{elsewhere.host}/blob"}
+    silly.always("GET", f"/blobs/{layer}", Answer(302, headers=there))
+    asks = {"WWW-Authenticate": f'Bearer realm="http://{elsewhere.host}/token"'}
+    elsewhere.always("GET", "/blob", Answer(401, headers=asks))
+    elsewhere.always("GET", "/token", Answer(body=b'{"token": "t0ken"}'))
+    shut(silly)
+    auth_file(no_credentials / ".docker/config.json", silly.host)
+    with pytest.raises(ReflayerError, match=f"{elsewhere.host}: .* cannot be had: 401"):
+        Store(root).pull(f"{silly.host}/x")
+    assert [one.path for one in elsewhere.requests] == ["/blob"]
+
+
 def test_a_token_is_asked_for_what_is_done_and_goes_only_to_the_registry(
     root: Path, silly: Silly, elsewhere: Silly, no_credentials: Path
 ) -> None:

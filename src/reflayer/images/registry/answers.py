@@ -36,8 +36,8 @@ def follow(
     authorization: str | None,
     trusted: Origin,
     body: Body | None = None,
-) -> urllib3.HTTPResponse:
-    """Send a request, and send it on where it is redirected to.
+) -> tuple[urllib3.HTTPResponse, Origin]:
+    """Send a request, and send it on where it is redirected to; return the answer, and whose it is.
 
     Args:
         transport: sends it.
@@ -60,9 +60,9 @@ def follow(
         response = transport.send(method, url, {**headers, **secret}, body() if body else None)
         location = response.headers.get("Location")
         if response.status not in _REDIRECTS or location is None:
-            return response
+            return response, origin
         if method not in ("GET", "HEAD") and response.status not in _SAME_METHOD:
-            return response
+            return response, origin
         transport.finish(response)
         url = urljoin(url, location)
     raise RegistryError(f"{trusted.name}: redirects more than {_MOST_REDIRECTS} times")

@@ -145,7 +145,7 @@ class Authorizer:
             fields += [("scope", scope) for scope in scopes]
             mark = "&" if "?" in realm else "?"
             url = realm + mark + urlencode(fields)
-            response = follow(self._transport, "GET", url, {}, self._basic(), server)
+            response, _ = follow(self._transport, "GET", url, {}, self._basic(), server)
         with self._transport.answering(response, server.name):
             if response.status in (400, 401, 403):
                 raise self._refused(known)

@@ -102,12 +102,13 @@ class Session:
             StoppedError: everybody is to give up.
         """
         scopes = (self._scope, *also)
-        response = self._authorized(method, url, headers or {}, body, scopes)
-        with self._transport.answering(response, self.name):
-            if response.status == 401 and 401 not in accept:
+        response, origin = self._authorized(method, url, headers or {}, body, scopes)
+        host = self.name if origin == self._origin else origin.name
+        with self._transport.answering(response, host):
+            if response.status == 401 and origin == self._origin and 401 not in accept:
                 raise self._refused()
             if response.status not in accept:
-                refuse_status(response, self.name, what)
+                refuse_status(response, host, what)
             yield response
 
     def interrupt(self) -> None:
@@ -125,17 +126,20 @@ class Session:
         headers: Mapping[str, str],
         body: Body | None,
         scopes: tuple[str, ...],
-    ) -> urllib3.HTTPResponse:
+    ) -> tuple[urllib3.HTTPResponse, Origin]:
         for attempt in (1, 2):
             secret = self._auth.header(scopes)
-            response = follow(self._transport, method, url, headers, secret, self._origin, body)
-            if response.status != 401 or attempt == 2:
+            response, origin = follow(
+                self._transport, method, url, headers, secret, self._origin, body
+            )
+            # Nobody else may say where credentials are to be shown.
+            if response.status != 401 or origin != self._origin or attempt == 2:
                 break
             challenges = response.headers.getlist("WWW-Authenticate")
             if not self._auth.learn(challenges, scopes, secret):
                 break
             self._transport.finish(response)
-        return response
+        return response, origin
 
     def _refused(self) -> RegistryError:
         known = self._auth.credentials
