@@ -63,7 +63,11 @@ class Plugin:
                 stderr=log,
                 start_new_session=True,
             )
-        wait_until(self._answers)
+        try:
+            wait_until(self._answers)
+        except BaseException:
+            self.kill()
+            raise
 
     def stop(self) -> int:
         """End it as a service is ended; its exit status."""
@@ -77,8 +81,7 @@ class Plugin:
         process, self._process = self._process, None
         if process is None:
             return 0
-        process.send_signal(number)
-        return process.wait(_PATIENCE)
+        return end(process, number)
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -192,8 +195,7 @@ class Dockerd:
     def _end(self, number: int) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.send_signal(number)
-            process.wait(_PATIENCE)
+            end(process, number)
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -243,6 +245,17 @@ def running(
         finally:
             dockerd.tear_down()
             plugin.stop()
+
+
+def end(process: subprocess.Popen[bytes], number: int) -> int:
+    """The exit status of ``process`` after that signal; one that does not end is killed."""
+    process.send_signal(number)
+    try:
+        return process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = _PATIENCE) -> None:
