@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -81,15 +82,24 @@ def alternate(
 def _time(rival: Rival, place: Path) -> float:
     rival.before()
     try:
-        _write_out(place)
-        started = time.perf_counter()
-        done = subprocess.run(rival.command, capture_output=True, check=False)
-        taken = time.perf_counter() - started
-        if done.returncode:
-            raise SystemExit(f"{rival.name}: {os.fsdecode(done.stderr).strip()}")
-        return taken
-    finally:
-        rival.after()
+        taken = _process(rival, place)
+    except BaseException:
+        # What was not made cannot be put away either: that is not the error to tell.
+        with suppress(Exception, SystemExit):
+            rival.after()
+        raise
+    rival.after()
+    return taken
+
+
+def _process(rival: Rival, place: Path) -> float:
+    _write_out(place)
+    started = time.perf_counter()
+    done = subprocess.run(rival.command, capture_output=True, check=False)
+    taken = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(f"{rival.name}: {os.fsdecode(done.stderr).strip()}")
+    return taken
 
 
 def _write_out(place: Path) -> None:

@@ -41,6 +41,15 @@ def test_one_that_fails_ends_it_with_its_own_words(tmp_path: Path) -> None:
         alternate([rival], tmp_path, 1, lambda _: None)
 
 
+def test_its_words_are_told_where_nothing_can_be_put_as_it_was_either(tmp_path: Path) -> None:
+    def after() -> None:
+        raise SystemExit("nothing to remove")
+
+    rival = Rival("a", ["sh", "-c", "echo no such thing >&2; exit 3"], after=after)
+    with pytest.raises(SystemExit, match="a: no such thing"):
+        alternate([rival], tmp_path, 1, lambda _: None)
+
+
 def test_a_ratio_is_the_median_of_those_of_the_pairs() -> None:
     # Both slowed down in the second round: the ratio of the medians would be 0.5 too, but the
     # quartiles show that every single pair says so.
