@@ -42,8 +42,11 @@ def add_access(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def access_of(arguments: argparse.Namespace) -> Access:
-    """What the command line says."""
+def access_of(arguments: argparse.Namespace) -> Access | None:
+    """What the command line says; None where it says nothing."""
+    said = (arguments.tls_verify, arguments.creds, arguments.authfile, arguments.cert_dir)
+    if said == (None, None, None, None):
+        return None
     from reflayer.images.registry import Access
 
     return Access(

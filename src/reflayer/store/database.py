@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing, contextmanager
+from threading import get_ident
 
 from reflayer.errors import OperationError, StoreError
 from reflayer.store.locks import locked
@@ -53,7 +54,10 @@ _PATIENCE = 60.0  # seconds to wait for another process's transaction, all of wh
 
 
 class Database:
-    """The database in the file ``path``; each transaction opens it anew, so any thread may."""
+    """The database in the file ``path``; any thread may use it.
+
+    Each transaction opens it anew, unless a block has said that more will follow.
+    """
 
     def __init__(self, path: str, lock: str) -> None:
         """Nothing is opened yet.
@@ -64,6 +68,26 @@ class Database:
         """
         self._path = path
         self._lock = lock
+        self._kept: dict[int, sqlite3.Connection | None] = {}  # by thread
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Let the transactions of this thread in the block, one after the other, open it once.
+
+        Whoever is the last to close it has to write all of the log back, and to remove that.
+        """
+        thread = get_ident()
+        if thread in self._kept:
+            yield
+            return
+        self._kept[thread] = None
+        try:
+            yield
+        finally:
+            kept = self._kept.pop(thread)
+            if kept is not None:
+                with self._told():
+                    kept.close()
 
     def is_made(self) -> bool:
         """Whether it has been made, so that something may be on record.
@@ -74,7 +98,7 @@ class Database:
         with self._told():
             if not _is_there(self._path):
                 return False
-            with closing(self._connect()) as db:
+            with self._connection() as db:
                 return _version(db) == SCHEMA_VERSION
 
     @contextmanager
@@ -86,10 +110,13 @@ class Database:
         """
         with self._told():
             if _is_there(self._path):
-                with closing(self._connect()) as db:
+                with self._connection() as db:
                     if _version(db) == SCHEMA_VERSION:
                         db.execute("BEGIN")
-                        yield db
+                        try:
+                            yield db
+                        finally:
+                            _end(db)
                         return
             with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
                 db.executescript(_SCHEMA)
@@ -102,17 +129,30 @@ class Database:
         Raises:
             StoreError: it cannot be written, is none, or is of a newer schema.
         """
-        with self._told(), closing(self._connect()) as db:
+        with self._told(), self._connection() as db:
             if _version(db) != SCHEMA_VERSION:
                 self._make()
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
             except BaseException:
-                if db.in_transaction:  # SQLite has ended it where the disk is full
-                    db.execute("ROLLBACK")
+                _end(db)
                 raise
             db.execute("COMMIT")
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """One that is in no transaction: this thread's, or a new one for the block."""
+        thread = get_ident()
+        kept = self._kept.get(thread)
+        if kept is not None and not kept.in_transaction:
+            yield kept
+        elif kept is None and thread in self._kept:
+            self._kept[thread] = kept = self._connect()
+            yield kept
+        else:
+            with closing(self._connect()) as db:
+                yield db
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
@@ -159,6 +199,11 @@ _HINTS = {
     "SQLITE_CANTOPEN": ": it has to be in a place that this user can write, even to be read",
     "SQLITE_READONLY": ": it has to be in a place that this user can write",
 }
+
+
+def _end(db: sqlite3.Connection) -> None:
+    if db.in_transaction:  # SQLite has ended it itself where the disk is full
+        db.execute("ROLLBACK")
 
 
 def _version(db: sqlite3.Connection) -> int:

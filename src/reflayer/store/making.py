@@ -26,10 +26,11 @@ def making(parts: Parts) -> Iterator[ExitStack]:
         ReflayerError: the store cannot be made, or be brought in order first.
     """
     parts.make_folders()
-    collect(parts)
-    try:
-        with locked(parts.lock, shared=True), ExitStack() as until:
-            yield until
-    finally:
-        with suppress(ReflayerError):  # then the next start tells, before it makes anything
-            collect(parts)
+    with parts.database.kept_open():
+        collect(parts)
+        try:
+            with locked(parts.lock, shared=True), ExitStack() as until:
+                yield until
+        finally:
+            with suppress(ReflayerError):  # then the next start tells, before it makes anything
+                collect(parts)
