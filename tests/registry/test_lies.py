@@ -122,6 +122,10 @@ LIES: dict[str, tuple[Callable[[Silly, str], None], str]] = {
         ),
         "redirects more than 8 times",
     ),
+    "a redirect to what is no address": (
+        lambda s, _: s.always("GET", MANIFESTS, Answer(302, headers={"Location": "http://[::1"})),
+        "none of HTTP",
+    ),
     "a redirect to a file": (
         lambda s, _: s.always(
             "GET", MANIFESTS, Answer(302, headers={"Location": "file:///etc/passwd"})

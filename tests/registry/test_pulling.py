@@ -93,6 +93,13 @@ def test_never_asks_nobody(root: Path, silly: Silly) -> None:
     assert silly.requests == []
 
 
+def test_a_registry_may_send_us_on_from_its_first_page(root: Path, silly: Silly) -> None:
+    silly.image(BASE)
+    moved = Answer(302, headers={"Location": "http://localhost:1/v2/"})
+    silly.handlers.append(lambda request: moved if request.path == "/v2/" else None)
+    Store(root).pull(f"{silly.host}/x")
+
+
 @pytest.mark.parametrize("list_type", [INDEX, DOCKER_LIST], ids=["oci", "docker"])
 def test_the_platform_is_chosen(root: Path, silly: Silly, list_type: str) -> None:
     made = {}

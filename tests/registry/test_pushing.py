@@ -94,6 +94,18 @@ def test_blobs_of_another_repository_are_mounted(
     Store(base / "third").pull(f"{registry.host}/mount/to:1")
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405])
+def test_a_blob_that_may_not_be_mounted_is_sent(root: Path, silly: Silly, status: int) -> None:
+    silly.image(BASE)
+    store = Store(root)
+    store.pull(f"{silly.host}/from")
+    silly.always("HEAD", "/v2/to/", Answer(404))
+    silly.handlers.append(lambda request: Answer(status) if "mount=" in request.query else None)
+    store.push(f"{silly.host}/from", f"{silly.host}/to")
+    assert len(silly.taken) == 2
+    assert len(silly.seen("POST", "/v2/to/")) == 4
+
+
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A blob need not be large to be sent in chunks."""

@@ -307,6 +307,7 @@ def test_a_token_server_that_redirects_gets_no_credentials_sent_on(
         Answer(body=b'{"token": 5}'),
         Answer(body=b'{"token": "a\\r\\nX-Evil: 1"}'),
         Answer(body=b'{"token": ""}'),
+        Answer(body=b'{"token": "x", "expires_in": 1%s}' % (b"0" * 400)),
         Answer(body=b" " * (1 << 16), endless=True),
         Answer(404),
         Answer(401),

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin
 
 from reflayer.errors import RegistryError, printable
 from reflayer.images.registry.retry import TemporaryError, seconds_to_wait
-from reflayer.images.registry.transport import origin_of
+from reflayer.images.registry.transport import address_in, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     Body = Callable[[], bytes | Iterable[bytes]]
 
 _MOST_REDIRECTS = 8
-_REDIRECTS = (301, 302, 303, 307, 308)
+REDIRECTS = (301, 302, 303, 307, 308)
 _SAME_METHOD = (307, 308)
 _TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
 _LARGEST_ERROR = 64 << 10  # bytes
@@ -59,12 +58,12 @@ def follow(
         secret = {"Authorization": authorization} if authorization and origin == trusted else {}
         response = transport.send(method, url, {**headers, **secret}, body() if body else None)
         location = response.headers.get("Location")
-        if response.status not in _REDIRECTS or location is None:
+        if response.status not in REDIRECTS or location is None:
             return response, origin
         if method not in ("GET", "HEAD") and response.status not in _SAME_METHOD:
             return response, origin
         transport.finish(response)
-        url = urljoin(url, location)
+        url = address_in(location, url)
     raise RegistryError(f"{trusted.name}: redirects more than {_MOST_REDIRECTS} times")
 
 

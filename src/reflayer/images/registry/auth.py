@@ -29,6 +29,7 @@ _CLIENT = "reflayer"
 _LARGEST = 1 << 20  # bytes of a token server's answer
 _TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
 _LIFETIME = 60  # seconds, where the server does not say (the specification's "expires_in")
+_LONGEST = 24 * 3600  # seconds that a token is believed to last
 _MARGIN = 5  # seconds before its end at which a token is replaced
 
 
@@ -170,4 +171,4 @@ def _token(data: bytes, host: str) -> _Token:
         raise RegistryError(f"{what} has no token in it")
     seconds = answer.fields.get("expires_in")
     lifetime = seconds if isinstance(seconds, int) and seconds > _MARGIN else _LIFETIME
-    return _Token(f"Bearer {text}", time.monotonic() + lifetime - _MARGIN)
+    return _Token(f"Bearer {text}", time.monotonic() + min(lifetime, _LONGEST) - _MARGIN)

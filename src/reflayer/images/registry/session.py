@@ -6,10 +6,9 @@ import threading
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin
 
 from reflayer.errors import RegistryError
-from reflayer.images.registry.answers import follow, refuse_status
+from reflayer.images.registry.answers import REDIRECTS, follow, refuse_status
 from reflayer.images.registry.auth import NO_CREDENTIALS, Authorizer
 from reflayer.images.registry.credentials import find_credentials
 from reflayer.images.registry.proxies import is_loopback
@@ -66,12 +65,9 @@ class Session:
         )
         self._auth.learn(challenges, (self._scope,), None)
 
-    def url(self, rest: str, relative_to: str | None = None) -> str:
-        """The address of something of the repository, ``blobs/sha256:...``; or from another one."""
-        origin = self._origin
-        if relative_to is not None:
-            return urljoin(relative_to, rest)
-        return f"{origin.scheme}://{origin.name}/v2/{self.path}/{rest}"
+    def url(self, rest: str) -> str:
+        """The address of something of the repository, ``blobs/sha256:...``."""
+        return f"{self._origin.scheme}://{self._origin.name}/v2/{self.path}/{rest}"
 
     @contextmanager
     def request(
@@ -178,7 +174,8 @@ class Session:
                 raise _UnreachableError(str(error)) from error
             raise
         with self._transport.answering(response, self.name):
-            if response.status not in (401, 403, 404):
+            # A redirect from here says nothing of the repository, which is asked for itself.
+            if response.status not in (*REDIRECTS, 401, 403, 404):
                 refuse_status(response, self.name, "does not answer as a registry")
             return origin_of(url), response.headers.getlist("WWW-Authenticate")
 

@@ -7,6 +7,7 @@ import ssl
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from urllib.parse import urljoin
 from weakref import WeakSet
 
 import urllib3
@@ -30,6 +31,7 @@ _BLOCK = 1 << 20  # bytes that are sent at once
 _DRAINED = 64 << 10  # bytes
 _HEADERS = {"User-Agent": f"reflayer/{__version__}", "Accept-Encoding": "identity"}
 _PORTS = {"http": 80, "https": 443}
+_NO_ADDRESS = "an address that the registry gives is none of HTTP"
 _NO_TLS = frozenset(  # what OpenSSL calls an answer that is none of TLS
     ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
 )
@@ -67,11 +69,23 @@ def origin_of(url: str) -> Origin:
     try:
         parsed: Url = parse_url(url)
     except exceptions.LocationParseError:
-        raise RegistryError("an address that the registry gives is none of HTTP") from None
+        raise RegistryError(_NO_ADDRESS) from None
     if parsed.scheme not in _PORTS or not parsed.host:
-        raise RegistryError("an address that the registry gives is none of HTTP")
+        raise RegistryError(_NO_ADDRESS)
     port = _PORTS[parsed.scheme] if parsed.port is None else parsed.port
     return Origin(parsed.scheme, parsed.host.lower(), port)
+
+
+def address_in(location: str, url: str) -> str:
+    """The address that a ``Location`` in an answer from ``url`` is (RFC 9110, 10.2.2).
+
+    Raises:
+        RegistryError: it is none.
+    """
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise RegistryError(_NO_ADDRESS) from None
 
 
 class Transport:

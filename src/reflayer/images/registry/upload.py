@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from reflayer.errors import ImageError, RegistryError
 from reflayer.images.registry.retry import Patience, TemporaryError
+from reflayer.images.registry.transport import address_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,15 +68,19 @@ def _is_there(session: Session, blob: Descriptor, what: str) -> bool:
 
 def _begin(session: Session, blob: Descriptor, source: str | None, what: str) -> str | None:
     """Where the upload goes to; None where the blob was mounted from ``source``."""
-    also: tuple[str, ...] = ()
     url = session.url("blobs/uploads/")
-    if source is not None:
-        url += "?" + urlencode({"mount": blob.digest, "from": source})
-        also = (f"repository:{source}:pull",)
     headers = {"Content-Length": "0"}
-    with session.request("POST", url, what, headers=headers, also=also) as response:
-        if source is not None and response.status == 201:
-            return None
+    if source is not None:
+        mount = f"{url}?{urlencode({'mount': blob.digest, 'from': source})}"
+        also = (f"repository:{source}:pull",)
+        try:
+            with session.request("POST", mount, what, headers=headers, also=also) as response:
+                return None if response.status == 201 else _place(response, session, mount, what)
+        except TemporaryError:
+            raise
+        except RegistryError:
+            pass  # who may not read there, or who knows no mounts, may send it all the same
+    with session.request("POST", url, what, headers=headers) as response:
         return _place(response, session, url, what)
 
 
@@ -173,4 +178,4 @@ def _place(response: urllib3.HTTPResponse, session: Session, url: str, what: str
     location = response.headers.get("Location")
     if not location:
         raise RegistryError(f"{session.name}: {what}: it does not say where to")
-    return session.url(location, url)
+    return address_in(location, url)
