@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,9 @@ from reflayer.errors import ReflayerError, StoreError
 from tests.archive.tars import entry, tar
 from tests.cli.processes import PROGRAM
 from tests.file_systems import mounted, require
-from tests.images.layouts import DOCKER_LIST, INDEX, Layout, on
+from tests.images.layouts import DOCKER_LIST, INDEX, Layout, on, sha256
 from tests.registry.registries import Registry
-from tests.registry.silly import Answer, Request, Silly, part_of
+from tests.registry.silly import Answer, Request, Silly, part_of, serving
 from tests.store.stores import BASE, MORE, MOST, assert_clean, layers_in, names_in
 from tests.trees import assert_same, facts
 
@@ -344,6 +345,44 @@ def test_two_processes_pull_the_same_at_once(root: Path, silly: Silly) -> None:
     assert told[0] == told[1]
     for layer in layers:
         assert len(silly.seen("GET", layer)) == 1
+    assert_clean(root)
+
+
+@pytest.mark.parametrize("size", [10, 5 << 20])
+def test_who_says_otherwise_of_a_blob_does_not_spoil_it_for_others(
+    root: Path, silly: Silly, size: int
+) -> None:
+    first, second = silly.image(tar(entry("a", noise(2 << 20))), tar(entry("b", noise(3 << 20))))
+    come, go_on = threading.Event(), threading.Event()
+
+    def stall(request: Request) -> Answer | None:
+        if second in request.path:
+            assert go_on.wait(20)
+        return None
+
+    silly.handlers.append(stall)
+
+    def told(stage: str, done: int, _: int | None) -> None:
+        if stage == "unpack" and done >= len(silly.blobs[first]):
+            come.set()
+
+    with serving(Silly()) as liar:
+        liar.image(tar(entry("a", noise(2 << 20))))
+        media_type, data = liar.manifests["latest"]
+        value = json.loads(data)
+        value["layers"][0]["size"] = size
+        liar.document(value, media_type, "latest")
+        liar.blobs[first] = bytes(size)
+        with ThreadPoolExecutor(1) as pool:
+            pull = pool.submit(Store(root).pull, f"{silly.host}/x", progress=told)
+            try:
+                assert come.wait(20)
+                with pytest.raises(ReflayerError, match=r"should have|another content"):
+                    Store(root).pull(f"{liar.host}/x")
+            finally:
+                go_on.set()
+            pull.result()
+    assert sha256((root / "content/blobs" / first.replace(":", "/")).read_bytes()) == first
     assert_clean(root)
 
 

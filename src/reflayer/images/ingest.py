@@ -1,13 +1,15 @@
 """Blobs that come from afar, in pieces: what a failed or killed fetch leaves is used by the next.
 
 Each is ``ingest/ALGORITHM-DIGITS`` in the folder of a ``Content`` until the whole image is there.
-Whoever writes one, or checks it, holds a lock (flock(2)) on it; complete ones anybody may read.
+Whoever writes one, or checks it, holds a lock (flock(2)) on it. Its mode tells when it is complete
+and checked: then it is not written to any more, and anybody may read it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _FOLDER = "ingest"
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _KEPT = 24 * 3600  # seconds after the last byte
+_COMING, _COMPLETE = 0o600, 0o644  # modes
 
 
 def ingest_path(content: Content, digest: str) -> str:
@@ -39,7 +42,7 @@ def open_ingest(content: Content, digest: str) -> int:
     path = ingest_path(content, digest)
     with failing(content.path(digest), "write"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        fd = os.open(path, _OPEN, 0o644)
+        fd = os.open(path, _OPEN, _COMING)
         os.utime(fd)
         return fd
 
@@ -68,22 +71,41 @@ def writing(fd: int, path: str, wait: Callable[[], None]) -> Iterator[bool]:
         fcntl.flock(fd, fcntl.LOCK_UN)
 
 
+def is_complete(fd: int) -> bool:
+    """Whether what ``open_ingest`` opened has been completed."""
+    return stat.S_IMODE(os.fstat(fd).st_mode) == _COMPLETE
+
+
+def complete(fd: int) -> None:
+    """Say that what ``open_ingest`` opened is all there and checked; it is written out (fsync(2)).
+
+    Raises:
+        OSError: it cannot be.
+    """
+    os.fsync(fd)
+    os.fchmod(fd, _COMPLETE)
+
+
 def commit_ingest(content: Content, digest: str) -> None:
-    """Make a blob of what came in, which is complete, checked and written out.
+    """Make a blob of what came in, which is complete.
 
     Another process that has the same may have done so.
 
     Raises:
         OperationError: it cannot be.
     """
-    path = content.path(digest)
+    came, path = ingest_path(content, digest), content.path(digest)
     with failing(path, "write"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         try:
-            os.rename(ingest_path(content, digest), path)
+            os.link(came, path)  # a rename could put a third one's beginning in place of the blob
+        except FileExistsError:
+            pass
         except FileNotFoundError:
             if not content.has(digest):
                 raise
+        with suppress(FileNotFoundError):
+            os.unlink(came)
 
 
 def expire(content_folder: str) -> None:

@@ -7,8 +7,9 @@ import re
 from typing import TYPE_CHECKING
 
 from reflayer.errors import RegistryError
-from reflayer.images.digest import check_digest_is, digest_text, hash_like
+from reflayer.images.digest import check_digest_is, check_size, digest_text, hash_like
 from reflayer.images.fill import write_all
+from reflayer.images.ingest import complete, is_complete
 from reflayer.images.registry.retry import Patience, StoppedError, TemporaryError
 
 if TYPE_CHECKING:
@@ -29,13 +30,14 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 def download(session: Session, blob: Descriptor, fd: int, progress: Told, readable: Told) -> None:
     """Bring ``blob`` into the file ``fd``, which may have its beginning, and write it out.
 
-    What an earlier try left is not to be trusted until all of it is checked: a crash may have
-    taken some of it. If it turns out wrong the blob is fetched once more as a whole.
+    One that is complete is left as it is, whatever this registry says: others rely on it. What an
+    earlier try left is not to be trusted until all of it is checked: a crash may have taken some of
+    it. If it turns out wrong the blob is fetched once more as a whole.
 
     Args:
         session: its repository.
         blob: what it has to be.
-        fd: open for reading and writing; nobody else writes to it.
+        fd: what ``open_ingest`` opened; nobody else writes to it.
         progress: is called with the number of bytes that are there.
         readable: is called with the number of bytes that others may read, and rely on no more than
             on the registry's word.
@@ -46,6 +48,11 @@ def download(session: Session, blob: Descriptor, fd: int, progress: Told, readab
         StoppedError: somebody asked to stop.
     """
     left = os.fstat(fd).st_size
+    if is_complete(fd):
+        check_size(left, blob.size, blob.digest)
+        progress(left)
+        readable(left)
+        return
     if left > blob.size:
         os.ftruncate(fd, 0)
         left = 0
@@ -56,7 +63,7 @@ def download(session: Session, blob: Descriptor, fd: int, progress: Told, readab
     if found != blob.digest:
         os.ftruncate(fd, 0)  # nothing to go on with
         check_digest_is(found, blob.digest)
-    os.fsync(fd)
+    complete(fd)
     readable(blob.size)
 
 

@@ -140,7 +140,8 @@ class Fetching:
     def open(self, digest: str) -> BinaryIO:
         """A layer to be read; where its bytes have not come yet a read waits.
 
-        Whoever reads it checks it: its digest is known only at its end.
+        Reading the end of one that comes raises if it is not what it should be, which is known only
+        then; one that was there was checked when it came.
         """
         layer = self._layers.get(digest)
         if layer is None:
@@ -284,12 +285,14 @@ class _Coming(io.RawIOBase):
         """Read what has come, and wait where there is none; 0 at the end.
 
         Raises:
-            ImageError, OperationError: it will not come.
+            ImageError, OperationError: it will not come, or was found to be something else.
         """
         layer = self._layer
-        if self._position < layer.blob.size:
-            self._wait(lambda: layer.readable > self._position)
+        if self._position == layer.blob.size:
+            self._wait(partial(getattr, layer, "done"))
+            return 0
+        self._wait(lambda: layer.readable > self._position)
         view = memoryview(buffer)[: layer.readable - self._position]
-        count = os.preadv(layer.fd, [view], self._position) if view else 0
+        count = os.preadv(layer.fd, [view], self._position)
         self._position += count
         return count

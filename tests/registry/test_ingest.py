@@ -1,0 +1,28 @@
+"""Blobs that are coming in, between several who fetch the same."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from reflayer.images.content import Content
+from reflayer.images.digest import digest_bytes
+from reflayer.images.ingest import commit_ingest, complete, ingest_path, open_ingest
+
+DATA = b"all of it"
+DIGEST = digest_bytes(DATA)
+
+
+def test_what_a_third_one_has_begun_does_not_take_the_place_of_a_blob(tmp_path: Path) -> None:
+    content = Content(tmp_path / "content")
+    fd = open_ingest(content, DIGEST)
+    os.write(fd, DATA)
+    complete(fd)
+    commit_ingest(content, DIGEST)
+    os.close(fd)
+    begun = open_ingest(content, DIGEST)
+    os.write(begun, DATA[:1])
+    commit_ingest(content, DIGEST)  # by the second one, who had the first one's file
+    os.close(begun)
+    assert Path(content.path(DIGEST)).read_bytes() == DATA
+    assert not os.path.exists(ingest_path(content, DIGEST))
