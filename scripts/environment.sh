@@ -46,12 +46,26 @@ install_packages() {
         say "neither root nor sudo; please run as root: apt-get install $*"
         return 1
     fi
-    say "installing $*"
+    local package known=() unknown=()
     as_root apt-get -qq -o DPkg::Lock::Timeout=300 update </dev/null >&2 ||
         say "not all package lists could be brought up to date"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq --no-install-recommends \
-        -o DPkg::Lock::Timeout=300 install "$@" </dev/null >/dev/null || {
-        say "could not be installed: $*"
+    for package; do # apt-get would install none if it did not know one
+        if apt-cache show -- "$package" >/dev/null 2>&1; then
+            known+=("$package")
+        else
+            unknown+=("$package")
+        fi
+    done
+    if [ ${#known[@]} != 0 ]; then
+        say "installing ${known[*]}"
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq --no-install-recommends \
+            -o DPkg::Lock::Timeout=300 install "${known[@]}" </dev/null >/dev/null || {
+            say "could not be installed: ${known[*]}"
+            return 1
+        }
+    fi
+    [ ${#unknown[@]} = 0 ] || {
+        say "no such package here: ${unknown[*]}"
         return 1
     }
 }
