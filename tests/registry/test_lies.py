@@ -35,10 +35,18 @@ def _spoil_config(silly: Silly) -> None:
             silly.blobs[digest] = b"{}"
 
 
+def _compressed_anew(data: bytes) -> bytes:
+    return data[:4] + b"\1" + data[5:]  # RFC 1952: MTIME
+
+
 LIES: dict[str, tuple[Callable[[Silly, str], None], str]] = {
     "wrong digest": (
         lambda s, layer: s.always("GET", layer, Answer(body=bytes(len(s.blobs[layer])))),
         "another content|should be",
+    ),
+    "wrong digest, right content": (
+        lambda s, layer: s.always("GET", layer, Answer(body=_compressed_anew(s.blobs[layer]))),
+        "another content",
     ),
     "wrong digest of the config": (
         lambda s, _: _spoil_config(s),

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from reflayer import Store
-from reflayer.errors import ReflayerError, StoreError
+from reflayer.errors import ImageError, ReflayerError, StoreError
+from reflayer.images import Content, parse_reference
+from reflayer.images.registry import Access, fetching
 from tests.archive.tars import entry, tar
 from tests.cli.processes import PROGRAM
 from tests.file_systems import mounted, require
@@ -346,6 +348,15 @@ def test_two_processes_pull_the_same_at_once(root: Path, silly: Silly) -> None:
     for layer in layers:
         assert len(silly.seen("GET", layer)) == 1
     assert_clean(root)
+
+
+def test_a_layer_that_is_another_ends_with_that(root: Path, silly: Silly) -> None:
+    (layer,) = silly.image(tar(entry("a", noise(2 << 20))))
+    silly.always("GET", layer, Answer(body=silly.blobs[layer][:-1] + b"?"))
+    image = parse_reference(f"{silly.host}/x")
+    with fetching(image, Access(), Content(root), None, None) as coming, coming.open(layer) as file:
+        with pytest.raises(ImageError, match="another content"):
+            file.readlines()
 
 
 @pytest.mark.parametrize("size", [10, 5 << 20])

@@ -50,6 +50,7 @@ def apply_layer(
     digest: str | None = None,
     size: int | None = None,
     diff_id: str | None = None,
+    checked: bool = False,
     ownership: str = "keep",
     progress: Callable[[int], None] | None = None,
 ) -> AppliedLayer:
@@ -63,6 +64,8 @@ def apply_layer(
         digest: what the blob's digest has to be.
         size: how many bytes the blob has to have.
         diff_id: what the digest of the plain tar has to be.
+        checked: ``blob`` itself makes sure that it has ``digest``, so that nobody need do so twice:
+            reading its end raises otherwise.
         ownership: ``keep``, or ``ignore`` to leave out and count owners, devices and attributes
             that the kernel refuses, as it does without root.
         progress: is called now and then with the number of the blob's bytes that were read.
@@ -72,18 +75,19 @@ def apply_layer(
         OperationError: the system could not do what the archive asks for; for want of space, say.
         ValueError: ``ownership`` is neither.
     """
+    known = digest if checked else None
     whole = hash_for(digest)
     plain = hash_for(diff_id)
-    compressed = Blob(blob, whole, size)
+    compressed = Blob(blob, whole if known is None else None, size)
     reader = PlainReader(compressed)
     # The digest of a plain tar is its diff id, and need not be made twice.
-    is_one = reader.compression == "none" and whole.name == plain.name
+    is_one = known is None and reader.compression == "none" and whole.name == plain.name
     ahead = ReadAhead(reader, None if is_one else plain)
     applied = _apply(root, compressed, ahead, ownership, progress)
     if size is not None and compressed.count != size:
         raise ArchiveError(f"the blob has {compressed.count} bytes but should have {size}")
     return AppliedLayer(
-        digest=digest_of(whole, digest, "blob's digest"),
+        digest=digest_of(whole, digest, "blob's digest") if known is None else known,
         diff_id=digest_of(whole if is_one else plain, diff_id, "diff id"),
         size=compressed.count,
         plain_size=ahead.count,

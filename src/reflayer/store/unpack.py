@@ -45,7 +45,8 @@ def unpack(
         parts: the store's.
         progress: is told the stages ``clone`` (entries) and ``unpack`` (the blobs' bytes).
         folder: what the image's lowest layer was packed from, and can be cloned from.
-        open_blob: opens a layer by its digest; by default from the content store.
+        open_blob: opens a layer by its digest, and checks it on the way: reading its end raises if
+            it is another. By default layers come from the content store.
 
     Raises:
         ArchiveError, ImageError, OperationError, CopyError: it cannot be unpacked.
@@ -58,7 +59,6 @@ def unpack(
             refuse_incomplete(known, parts)
             return
         parts.driver.remove(top)  # whole, but whoever made it was killed before it was recorded
-        open_blob = open_blob or parts.content.open
         deepest = _deepest(image, folder, parts)
         layer = _apply(image, deepest, folder, open_blob, parts, progress)
         with parts.database.writing() as db:
@@ -101,7 +101,7 @@ def _apply(
     image: Image,
     deepest: tuple[int, StoredLayer | None],
     packed: StoredLayer | None,
-    open_blob: Open,
+    open_blob: Open | None,
     parts: Parts,
     progress: Progress | None,
 ) -> StoredLayer:
@@ -118,7 +118,7 @@ def _apply(
         if packed is not None and below == packed:
             remove_sockets(folder)
         for blob, diff_id in missing:
-            with open_blob(blob.digest) as file:
+            with (open_blob or parts.content.open)(blob.digest) as file:
                 try:
                     applied = apply_layer(
                         folder,
@@ -126,6 +126,7 @@ def _apply(
                         digest=blob.digest,
                         size=blob.size,
                         diff_id=diff_id,
+                        checked=open_blob is not None,
                         ownership=parts.ownership,
                         progress=told.within,
                     )
