@@ -11,6 +11,7 @@ from reflayer.errors import RegistryError
 from reflayer.images.registry.answers import REDIRECTS, follow, refuse_status
 from reflayer.images.registry.auth import NO_CREDENTIALS, Authorizer
 from reflayer.images.registry.credentials import find_credentials
+from reflayer.images.registry.handshake import speaks_otherwise
 from reflayer.images.registry.proxies import is_loopback
 from reflayer.images.registry.retry import TemporaryError, again
 from reflayer.images.registry.transport import (
@@ -152,10 +153,12 @@ class Session:
 
     def _connect(self, host: str) -> tuple[Origin, list[str]]:
         """Where the registry is, by TLS or plain HTTP, and what it asks for (``GET /v2/``)."""
-        plain = self._access.tls_verify is False
-        if self._access.tls_verify is None:
-            plain = is_loopback(origin_of(f"https://{host}").host)
+        origin = origin_of(f"https://{host}")
+        is_near = is_loopback(origin.host)
+        plain = is_near if self._access.tls_verify is None else not self._access.tls_verify
         try:
+            if plain and is_near and speaks_otherwise(origin.host, origin.port):
+                raise NoTlsError(f"{self.name}: does not speak TLS")
             return again(self.stop, partial(self._ping, f"https://{host}/v2/", plain))
         except (_UnreachableError, NoTlsError) as error:
             if not plain:

@@ -18,6 +18,7 @@ from urllib3.util import Timeout, Url, make_headers, parse_url
 from reflayer import __version__
 from reflayer.errors import RegistryError, printable
 from reflayer.images.registry.certificates import tls_context
+from reflayer.images.registry.handshake import is_no_tls
 from reflayer.images.registry.proxies import proxy_for
 from reflayer.images.registry.retry import StoppedError, TemporaryError
 
@@ -32,9 +33,6 @@ _DRAINED = 64 << 10  # bytes
 _HEADERS = {"User-Agent": f"reflayer/{__version__}", "Accept-Encoding": "identity"}
 _PORTS = {"http": 80, "https": 443}
 _NO_ADDRESS = "an address that the registry gives is none of HTTP"
-_NO_TLS = frozenset(  # what OpenSSL calls an answer that is none of TLS
-    ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
-)
 
 _Error = TypeVar("_Error", bound=BaseException)
 
@@ -263,7 +261,7 @@ def _in_words(error: Exception, host: str) -> RegistryError:
             f"authority into /etc/docker/certs.d/{host}/ca.crt, or give --tls-verify=false"
         )
     if tls is not None:
-        if tls.reason in _NO_TLS:
+        if is_no_tls(tls):
             return NoTlsError(f"{host}: does not speak TLS: --tls-verify=false allows plain HTTP")
         return TemporaryError(f"{host}: TLS failed: {_words(tls.reason or str(tls))}")
     if isinstance(error, (exceptions.TimeoutError, TimeoutError)):
