@@ -5,6 +5,7 @@ from __future__ import annotations
 from reflayer.cli.arguments import add_json
 from reflayer.cli.names import complete_images
 from reflayer.cli.output import print_json
+from reflayer.cli.ownership import add_ownership
 from reflayer.cli.progress import bars
 from reflayer.cli.registries import HELP, access_of, add_access
 
@@ -29,6 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "destination", metavar="DEST", help="where to: [docker://]HOST/REPOSITORY[:TAG]"
     )
     add_access(parser)
+    add_ownership(parser)
     add_json(parser)
 
 
@@ -38,7 +40,7 @@ def run(arguments: Namespace) -> int:
 
     access = access_of(arguments)
     with bars() as report_to:
-        there = Store(arguments.root).push(
+        there = Store(arguments.root, ownership=arguments.ownership).push(
             arguments.image, arguments.destination, access=access, progress=report_to
         )
     if arguments.json:

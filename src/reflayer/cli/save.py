@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reflayer.cli.names import complete_images
+from reflayer.cli.ownership import add_ownership
 from reflayer.cli.progress import bars
 
 TYPE_CHECKING = False
@@ -31,6 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=["gzip", "zstd", "none"],
         help="in a layout, of layers that are plain so far; by default gzip",
     )
+    add_ownership(parser)
 
 
 def run(arguments: Namespace) -> int:
@@ -38,7 +40,7 @@ def run(arguments: Namespace) -> int:
     from reflayer.store import Store
 
     with bars() as report_to:
-        Store(arguments.root).save(
+        Store(arguments.root, ownership=arguments.ownership).save(
             arguments.image,
             arguments.destination,
             compression=arguments.compression,

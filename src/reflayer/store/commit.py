@@ -19,6 +19,7 @@ from reflayer.store import records
 from reflayer.store.blobs import blobs_of, record_of
 from reflayer.store.containers import container_with_folder
 from reflayer.store.making import making
+from reflayer.store.owners import ids_in_layers
 from reflayer.store.packed import packed_image
 from reflayer.store.unpack import layer_there, unpack
 
@@ -109,7 +110,9 @@ def _pack_changes(
 ) -> tuple[NewLayer, Packing]:
     """What is different in ``container`` from ``layer`` as a blob of the content store."""
     cloned = parts.driver.cloned(container.id, layer)
-    packing = pack_layer(container.path, parts.driver.path(layer), cloned=cloned)
+    packing = pack_layer(
+        container.path, parts.driver.path(layer), cloned=cloned, id_map=ids_in_layers(parts)
+    )
     added = add_layer(parts.content, packing, compression, progress)
     parts.driver.path(container.id)  # else its deletion may have gone before us
     return added, packing

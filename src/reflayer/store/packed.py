@@ -8,6 +8,7 @@ from reflayer.errors import StoreError
 from reflayer.store import records
 from reflayer.store.blobs import blobs_of, manifest_text, read_stored
 from reflayer.store.locks import locked
+from reflayer.store.owners import ids_in_layers
 from reflayer.store.unpack import layer_there, refuse_incomplete
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _pack(parts: Parts, known: StoredImage, compression: str, progress: Progress
     if layer is None:
         raise StoreError(f"image {known.id[:19]}: its layer is gone: take it in anew by rootfs:DIR")
     refuse_incomplete(layer, parts)
-    packing = pack_layer(parts.driver.path(layer.id))
+    packing = pack_layer(parts.driver.path(layer.id), id_map=ids_in_layers(parts))
     added = add_layer(parts.content, packing, compression, progress)
     config = config_of(Platform.parse(known.platform), added.diff_id)
     return add_image(parts.content, config, (added.layer,))
