@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reflayer.driver.trash import empty_trash
-from reflayer.errors import LayerError
+from reflayer.errors import LayerError, StoreError
 from reflayer.plugins.containerd.filters import parse_filters
 from reflayer.plugins.containerd.folders import has_own_folder, left_by_removed
 from reflayer.plugins.containerd.labels import changed, kept
@@ -130,7 +130,12 @@ class Snapshotter:
             snapshot = self._records.get(key)
             if self._children_to_be[key]:
                 raise FailedPreconditionError(f"cannot remove snapshot {key}: it is being cloned")
-            await self._work.run(self._remove, snapshot)
+            try:
+                await self._work.run(self._remove, snapshot)
+            except StoreError:
+                # On a full disk this may take the room that its folder leaves when it is deleted.
+                await self.cleanup()
+                await self._work.run(self._remove, snapshot)
 
     def stat(self, key: str) -> Snapshot:
         """The snapshot of this name.
