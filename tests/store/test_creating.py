@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import subprocess
 import tarfile
@@ -330,4 +331,25 @@ def test_a_container_that_lost_its_folder_is_forgotten(base: Path, root: Path) -
     subprocess.run(["rm", "-rf", lost.path], check=True)
     kept = store.create(made)
     assert [one.name for one in store.containers()] == [kept.name]
+    assert_clean(root)
+
+
+def test_a_saved_image_has_all_of_its_names_or_the_one_it_is_asked_for_by(
+    base: Path, root: Path
+) -> None:
+    saved = {"Config": "config", "RepoTags": ["x:1", "x:2", "x:1"], "Layers": ["layer"]}
+    path = base / "saved.tar"
+    path.write_bytes(
+        tar(
+            entry("config", config(BASE)),
+            entry("layer", BASE),
+            entry("manifest.json", json.dumps([saved]).encode()),
+        )
+    )
+    Store(root).create(f"docker-archive:{path}:x:2")
+    assert [one.names for one in Store(root).images()] == [("docker.io/library/x:2",)]
+    made = Store(root).create(f"docker-archive:{path}")
+    assert made.image == "docker.io/library/x:1"
+    (stored,) = Store(root).images()
+    assert stored.names == ("docker.io/library/x:1", "docker.io/library/x:2")
     assert_clean(root)

@@ -59,7 +59,16 @@ class DockerArchive:
 
     @property
     def name(self) -> str:
-        """What a store calls the image: its name in the archive where it has one.
+        """What a store calls the image: its first name in the archive where it has one.
+
+        Raises:
+            ImageError, OperationError: as ``names`` does.
+        """
+        return self.names[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of its names in the archive, or that by which it was asked for.
 
         Reads the archive where that was not asked for by name.
 
@@ -68,13 +77,13 @@ class DockerArchive:
             OperationError: it cannot be read.
         """
         if isinstance(self.which, Reference):
-            return str(self.which)
+            return (str(self.which),)
         with self._opened() as file:
             image = choose(parse_saved(_find_manifest(file)), self.which)
         if image.tags:
-            return str(image.tags[0])
+            return tuple(dict.fromkeys(map(str, image.tags)))
         place = "" if self.which is None else f":@{self.which}"
-        return f"docker-archive:{self.path}{place}"
+        return (f"docker-archive:{self.path}{place}",)
 
     def fetch(
         self, content: Content, platform: Platform | None, progress: Progress | None

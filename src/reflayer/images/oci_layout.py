@@ -30,6 +30,11 @@ class OciLayout:
         """What a store calls the image."""
         return f"oci:{self.path}:{self.tag}" if self.tag else f"oci:{self.path}"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """As ``Source`` has it."""
+        return (self.name,)
+
     def fetch(
         self, content: Content, platform: Platform | None, progress: Progress | None
     ) -> Image:

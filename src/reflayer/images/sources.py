@@ -24,6 +24,10 @@ class Source(Protocol):
     def name(self) -> str:
         """What a store calls the image."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that a store calls the image, ``name`` first."""
+
     def fetch(
         self, content: Content, platform: Platform | None, progress: Progress | None
     ) -> Image:

@@ -40,6 +40,11 @@ class TarImage:
         """What a store calls the image."""
         return f"tar:{self.path}"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """As ``Source`` has it."""
+        return (self.name,)
+
     def fetch(
         self, content: Content, platform: Platform | None, progress: Progress | None
     ) -> Image:

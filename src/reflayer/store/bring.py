@@ -104,7 +104,8 @@ def _from_source(
     source: Source, platform: Platform | None, parts: Parts, progress: Progress | None
 ) -> Brought:
     """From a local transport, which is asked anew each time: its tag may have moved."""
-    name = source.name
+    names = source.names
+    name = names[0]
     stamp = _stamp(name)
     with parts.database.reading() as db:
         known = records.image_named(db, name, stamp) if stamp else None
@@ -113,7 +114,7 @@ def _from_source(
     else:
         image = source.fetch(parts.content, platform, progress)
     unpack(image, parts, progress)
-    return Brought(record_of(image, (name,)), blobs_of(image), name, stamp)
+    return Brought(record_of(image, names), blobs_of(image), name, stamp)
 
 
 def _from_store(known: StoredImage, text: str, parts: Parts, progress: Progress | None) -> Brought:
