@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import reflayer
 from benchmarks.pairs import Rival, Times, alternate
 from benchmarks.places import MKFS, count, mounted, scratch, tree
 from reflayer.cli.arguments import at_least_one, folder
@@ -47,6 +49,8 @@ def question(title: str, rivals: Rivals) -> None:
 
 
 def _answer(title: str, rivals: Rivals, arguments: argparse.Namespace) -> None:
+    # As pip does: a checkout may be used where Python is told not to write what it compiles.
+    compileall.compile_dir(Path(reflayer.__file__).parent, quiet=2)
     source = tree(arguments.tree)
     columns: dict[str, list[Times]] = {}
     with ExitStack() as stack:
