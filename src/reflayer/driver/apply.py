@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from reflayer.archive import apply_stream
 from reflayer.driver.builds import building, publish
-from reflayer.driver.durable import open_folder, write_name, write_out
+from reflayer.driver.durable import open_folder, write_name
 from reflayer.driver.home import BUILDS, LAYERS
+from reflayer.driver.write_back import writing_back
 from reflayer.errors import LayerError, OperationError
 
 if TYPE_CHECKING:
@@ -36,10 +37,16 @@ def apply_to_layer(
                 raise LayerError(f"there is no layer {id}") from error
             except OSError as error:
                 raise OperationError.from_os_error(error, os.fsencode(layer), "rename") from error
-            size = apply_stream(
-                path, stream, ownership=how.ownership, id_map=how.id_map, progress=progress
-            )
-            write_out(folder, path)
+            with writing_back(folder, path) as come_to:
+
+                def told(count: int) -> None:
+                    come_to(count)
+                    if progress is not None:
+                        progress(count)
+
+                size = apply_stream(
+                    path, stream, ownership=how.ownership, id_map=how.id_map, progress=told
+                )
             publish(path, layer)
             write_name(folder, layer)
         finally:

@@ -8,14 +8,13 @@ that the user reads it as it is, and with another where Docker would take the bo
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import logging
 import socket
 import struct
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from aiohttp import web
 
@@ -137,7 +136,7 @@ class Handlers:
         id = http.query.get("id", "")
         with self._answering("ApplyDiff", id=id, parent=http.query.get("parent", "")):
             driver = self._home.driver
-            body = io.BufferedReader(Body(http.content, asyncio.get_running_loop()), PIECE)
+            body = cast("BinaryIO", Body(http.content, asyncio.get_running_loop()))
             try:
                 size = await self._work.stream(lambda _: driver.apply(id, body))
             except ReflayerError:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from reflayer.errors import ArchiveError
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
     from aiohttp import StreamReader
 
 PIECE = 1 << 20
@@ -23,26 +22,19 @@ class Body(io.RawIOBase):
         """Read ``content``, which ``loop`` receives."""
         self._content = content
         self._loop = loop
-        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         """It is."""
         return True
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        """Wait for some bytes; 0 at the end.
+    def read(self, size: int = -1, /) -> bytes:
+        """Wait for some bytes, ``size`` at most; none at the end. They are not copied once more.
 
         Raises:
             ArchiveError: the client has gone before the end, or what it sends is no HTTP.
         """
-        if not self._rest:
-            reading = asyncio.run_coroutine_threadsafe(self._content.readany(), self._loop)
-            try:
-                self._rest = memoryview(reading.result())
-            except Exception as error:  # of many kinds: aiohttp hands on what ended the connection
-                raise ArchiveError("the client broke off before its end") from error
-        view = memoryview(buffer).cast("B")
-        piece = self._rest[: len(view)]
-        view[: len(piece)] = piece
-        self._rest = self._rest[len(piece) :]
-        return len(piece)
+        reading = asyncio.run_coroutine_threadsafe(self._content.read(size), self._loop)
+        try:
+            return reading.result()
+        except Exception as error:  # of many kinds: aiohttp hands on what ended the connection
+            raise ArchiveError("the client broke off before its end") from error

@@ -1,0 +1,61 @@
+"""What a long archive brings is written out beside it, and an error of that is not lost."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from reflayer.driver import Driver, write_back
+from reflayer.errors import LayerError, OperationError
+from tests.driver.layers import leftovers
+
+_SIZE = 24 << 20
+
+
+def archive() -> io.BytesIO:
+    """A plain tar of three files that are large together."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for number in range(3):
+            info = tarfile.TarInfo(f"file{number}")
+            info.size = _SIZE // 3
+            tar.addfile(info, io.BytesIO(bytes(info.size)))
+    stream.seek(0)
+    return stream
+
+
+def test_it_is_written_out_beside_and_once_more_at_the_end(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by: list[bool] = []
+
+    def write_out(_folder: int, _path: str) -> None:
+        by.append(threading.current_thread().name.startswith("write-back"))
+
+    monkeypatch.setattr(write_back, "write_out", write_out)
+    driver = Driver(place)
+    driver.create("layer")
+    driver.apply("layer", archive())
+    assert by[0]
+    assert by[-1] is False
+
+
+def test_an_error_that_is_told_beside_takes_the_layer_with_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_out(_folder: int, path: str) -> None:
+        if threading.current_thread().name.startswith("write-back"):
+            raise OperationError(path.encode(), "syncfs", "no space left")
+
+    monkeypatch.setattr(write_back, "write_out", write_out)
+    driver = Driver(place)
+    driver.create("layer")
+    with pytest.raises(OperationError, match="no space left"):
+        driver.apply("layer", archive())
+    with pytest.raises(LayerError):
+        driver.path("layer")
+    assert leftovers(driver) == []
