@@ -61,7 +61,7 @@ def after(calls: int, error: BaseException) -> Callable[[int, int], None]:
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize(
     ("calls", "error"),
-    [(0, GoneError()), (3, ConnectionResetError("gone")), (20, KeyboardInterrupt())],
+    [(0, GoneError()), (2, ConnectionResetError("gone")), (6, KeyboardInterrupt())],
 )
 def test_nothing_is_left_and_the_pool_still_serves(
     place: Path, pool: Pool, error: BaseException, calls: int
