@@ -19,7 +19,8 @@ def add_ownership(parser: ArgumentParser) -> None:
         "--ownership",
         choices=["keep", "ignore"],
         default="keep",
-        help="ignore: leave out and count owners, devices and attributes that only root may set",
+        help="ignore: leave out and count owners, devices and attributes that only root may set; "
+        "in a layer that is made, what belongs to an ordinary user belongs to root",
     )
 
 
