@@ -16,6 +16,7 @@ from reflayer.plugins.docker.size import size_in_bytes
 from tests.docker.client import Client, Connection
 from tests.docker.daemons import Plugin, folder_for_plugin
 from tests.driver.layers import fill, tree
+from tests.file_systems import require_root
 
 _INIT = """
 import sys
@@ -127,6 +128,58 @@ def test_a_new_process_has_no_home_after_cleanup(client: Client, plugin: Plugin)
     plugin.kill()
     plugin.start()
     assert "GraphDriver.Init" in client.error("Get", ID="layer")
+
+
+def test_a_new_process_does_not_make_the_home_that_has_gone(tmp_path: Path) -> None:
+    with folder_for_plugin() as folder:
+        plugin = Plugin(folder)
+        plugin.start()
+        home = tmp_path / "home"
+        Client(plugin.socket).call("Init", Home=str(home))
+        plugin.kill()
+        home.rename(tmp_path / "moved")
+        plugin.start()
+        assert "restart the daemon" in Client(plugin.socket).error("Get", ID="layer")
+        plugin.stop()
+        assert not home.exists()
+        assert f"no layers in {home} any more" in plugin.log.read_text()
+
+
+def _of_another_user(record: Path) -> None:
+    require_root()
+    os.chown(record, 65534, 65534)
+
+
+def _that_others_write(record: Path) -> None:
+    record.chmod(0o666)
+
+
+def _that_is_a_link(record: Path) -> None:
+    record.rename(record.with_name("elsewhere"))
+    record.symlink_to("elsewhere")
+
+
+def _that_is_a_pipe(record: Path) -> None:
+    record.unlink()
+    os.mkfifo(record)
+
+
+@pytest.mark.parametrize(
+    "change", [_of_another_user, _that_others_write, _that_is_a_link, _that_is_a_pipe]
+)
+def test_a_record_that_is_not_ours_names_no_home(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    with folder_for_plugin() as folder:
+        plugin = Plugin(folder)
+        plugin.start()
+        Client(plugin.socket).call("Init", Home=str(tmp_path / "home"))
+        plugin.kill()
+        (tmp_path / "home/tmp/file").touch()  # what a home that is opened clears
+        change(plugin.socket.with_name("reflayer.sock.init"))
+        with pytest.raises(AssertionError, match=r"reflayer.sock.init: read"):
+            plugin.start()
+        assert (tmp_path / "home/tmp/file").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import stat
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from reflayer.driver import Driver
+from reflayer.driver.home import LAYERS
 from reflayer.errors import OperationError, ReflayerError
 from reflayer.plugins.docker.request import InitRequest, RequestError
 from reflayer.plugins.docker.size import size_in_bytes
@@ -54,16 +57,23 @@ class Home:
         return self._driver
 
     def resume(self) -> None:
-        """Open the home that a process before this one was told, if any."""
+        """Open the home that a process before this one was told, if any.
+
+        Raises:
+            OperationError: the record of it cannot be read, or may be another user's.
+        """
         try:
-            with open(self._record, "rb") as file:
+            with open(self._record, "rb", opener=_only_ours) as file:
                 daemon, _, body = file.read().partition(b"\n")
         except FileNotFoundError:
             return
         except OSError as error:
             raise OperationError.from_os_error(error, os.fsencode(self._record), "read") from error
         try:
-            self._open(InitRequest.parse(body), int(daemon))
+            request = InitRequest.parse(body)
+            if not os.path.isdir(f"{request.home}/{LAYERS}"):
+                raise RequestError(f"there are no layers in {request.home} any more")
+            self._open(request, int(daemon))
         except (ReflayerError, ValueError) as error:
             # The daemon can still tell it anew, but not if this process does not start.
             _log.error("%s: %s: restart the daemon", self._record, error)
@@ -136,15 +146,31 @@ class Home:
     def _keep(self, request: InitRequest, daemon: int) -> None:
         new = f"{self._record}.new"
         try:
-            with open(new, "wb", opener=_for_root) as file:
+            with suppress(FileNotFoundError):
+                os.unlink(new)  # of a process that was killed
+            with open(new, "wb", opener=_new_for_root) as file:
                 file.write(b"%d\n%s" % (daemon, request.as_json()))
             os.rename(new, self._record)
         except OSError as error:
             raise OperationError.from_os_error(error, os.fsencode(self._record), "write") from error
 
 
-def _for_root(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _new_for_root(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def _only_ours(path: str, flags: int) -> int:
+    """Open the file ``path`` if nobody else can have written it: its folder may be /tmp.
+
+    Raises:
+        OSError: it is not to be trusted, or as open(2) says.
+    """
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        os.close(fd)
+        raise PermissionError(errno.EPERM, "it is not a file that only this user can write")
+    return fd
 
 
 def _is_alive(process: int) -> bool:
