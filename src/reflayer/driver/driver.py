@@ -143,6 +143,28 @@ class Driver(Layers):
         with self._new(id, parent, progress, durable=True) as (path, _):
             yield path
 
+    @contextmanager
+    def writing_back(self, path: str) -> Iterator[Callable[[int], None]]:
+        """For the block of ``build``, which has ``path``: what comes goes to the disk meanwhile.
+
+        Much is better not left to the end, where it has to be waited for.
+
+        Yields:
+            What is to be told, now and then, how many bytes have come.
+
+        Raises:
+            OperationError: something could not be written.
+        """
+        from reflayer.driver.durable import open_folder
+        from reflayer.driver.write_back import writing_back
+
+        folder = open_folder(path)
+        try:
+            with writing_back(folder, path) as told:
+                yield told
+        finally:
+            os.close(folder)
+
     def remove(self, id: str, *, wait: bool = True) -> None:
         """Remove layer ``id``; it is no error where there is none. The id is free at once.
 

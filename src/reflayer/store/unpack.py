@@ -9,6 +9,7 @@ from reflayer.store import records
 from reflayer.store.locks import locked
 from reflayer.store.records import StoredLayer
 from reflayer.store.sockets import remove_sockets
+from reflayer.store.unapplied import check_unapplied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,9 +58,11 @@ def unpack(
         known = layer_there(top, parts)
         if known is not None:
             refuse_incomplete(known, parts)
+            check_unapplied(image, len(image.layers), open_blob or parts.content.open, parts)
             return
         parts.driver.remove(top)  # whole, but whoever made it was killed before it was recorded
         deepest = _deepest(image, folder, parts)
+        check_unapplied(image, deepest[0], open_blob or parts.content.open, parts)
         layer = _apply(image, deepest, folder, open_blob, parts, progress)
         with parts.database.writing() as db:
             records.add_layer(db, layer)
@@ -113,8 +116,12 @@ def _apply(
     size = below.size if below else 0
     skipped = dict(below.skipped) if below else {}
     missing = list(zip(image.layers, image.diff_ids, strict=True))[depth:]
-    told = _Told(progress, sum(blob.size for blob, _ in missing))
-    with parts.driver.build(top, below.id if below else None, progress=cloning(progress)) as folder:
+    parent = below.id if below else None
+    with (
+        parts.driver.build(top, parent, progress=cloning(progress)) as folder,
+        parts.driver.writing_back(folder) as written,
+    ):
+        told = _Told(progress, sum(blob.size for blob, _ in missing), written)
         if packed is not None and below == packed:
             remove_sockets(folder)
         for blob, diff_id in missing:
@@ -142,13 +149,15 @@ def _apply(
 class _Told:
     """Adds up what is read of one blob after the other, and tells the sum."""
 
-    def __init__(self, progress: Progress | None, total: int) -> None:
+    def __init__(self, progress: Progress | None, total: int, also: Callable[[int], None]) -> None:
         self._progress = progress
         self._total = total
+        self._also = also
         self._before = 0
 
     def within(self, done: int) -> None:
         """So many bytes of this blob are read."""
+        self._also(self._before + done)
         if self._progress is not None:
             self._progress("unpack", self._before + done, self._total)
 
