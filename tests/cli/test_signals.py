@@ -37,9 +37,14 @@ def test_a_signal_undoes_a_create(
         text=True,
         start_new_session=True,
     )
-    while process.poll() is None and not any((root / where).glob("*")):
-        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGSTOP)
+    while not any((root / where).glob("*")):  # it goes in steps: a busy test would come too late
+        os.killpg(process.pid, signal.SIGCONT)
+        time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGSTOP)
+        assert process.poll() is None
     os.killpg(process.pid, number)  # as a terminal does: helpers get it, too
+    os.killpg(process.pid, signal.SIGCONT)
     out, errors = process.communicate(timeout=60)
     assert (out, errors) == ("", f"reflayer: ended by {number.name}\n")
     assert process.returncode == status
