@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 from reflayer import Store
 from reflayer.errors import ReflayerError
-from tests.images.layouts import INDEX, MANIFEST, sha256
+from tests.images.layouts import INDEX, LAYER, MANIFEST, sha256
 from tests.registry.silly import Answer, Request, Silly
 from tests.store.stores import BASE, MORE, assert_clean, layers_in, reflayer
 
@@ -176,6 +177,28 @@ def test_a_lie_is_one_clear_line_and_nothing_is_kept(root: Path, silly: Silly, l
     silly.blobs.clear()
     silly.image(BASE, MORE)
     store.pull(f"{silly.host}/x")
+    assert_clean(root)
+
+
+@pytest.mark.parametrize("also", [(), (MORE,)])
+def test_other_layers_of_the_same_config_do_not_take_an_images_place(
+    root: Path, silly: Silly, also: tuple[bytes, ...]
+) -> None:
+    (good,) = silly.image(BASE)
+    store = Store(root)
+    known = store.pull(f"{silly.host}/x")
+    silly.image(BASE, *also, tag="evil")
+    media_type, data = silly.manifests["evil"]
+    value = json.loads(data)
+    value["layers"][0] = silly._blob(gzip.compress(MORE), value["layers"][0]["mediaType"])
+    silly.document(value, media_type, "evil")
+    with pytest.raises(ReflayerError, match=r"its diff id is .*, but the config says"):
+        store.pull(f"{silly.host}/x:evil")
+    assert store.images() == [known]
+    assert sha256((root / "content/blobs" / good.replace(":", "/")).read_bytes()) == good
+    value["layers"][0] = silly._blob(gzip.compress(BASE, 9), f"{LAYER}+gzip")
+    silly.document(value, media_type, "again")
+    store.pull(f"{silly.host}/x:again")
     assert_clean(root)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from reflayer.images.descriptor import Descriptor
     from reflayer.images.fetch import Progress
     from reflayer.images.image import Image
+    from reflayer.images.resolve import Open
 
 
 def with_compressed_layers(
@@ -71,15 +72,15 @@ def oci_layers(layers: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
     )
 
 
-def plain_chunks(content: Content, layer: Descriptor) -> Iterator[memoryview]:
-    """The plain tar of a layer's blob.
+def plain_chunks(open_blob: Open, layer: Descriptor) -> Iterator[memoryview]:
+    """The plain tar of a layer's blob, which ``open_blob`` opens by its digest.
 
     Raises:
         ArchiveError: it is damaged.
         ImageError: it is missing.
         OperationError: it could not be read.
     """
-    with content.open(layer.digest) as file:
+    with open_blob(layer.digest) as file:
         reader = PlainReader(Blob(file, Unhashed(), layer.size))
         with ReadAhead(reader, None) as ahead:
             yield from ahead
@@ -103,7 +104,7 @@ def _compressed(
     compression: str,
     progress: Progress | None,
 ) -> Descriptor:
-    added = add_layer(content, plain_chunks(content, layer), compression, progress)
+    added = add_layer(content, plain_chunks(content.open, layer), compression, progress)
     if diff_id.startswith("sha256:"):
         check_digest_is(added.diff_id, diff_id)
     return replace(added.layer, annotations=layer.annotations)

@@ -118,7 +118,7 @@ class _Writer:
         hashing = hash_like(diff_id)
         size = 0
         try:
-            for chunk in plain_chunks(self._content, layer):
+            for chunk in plain_chunks(self._content.open, layer):
                 hashing.update(chunk)
                 self._out.write(chunk)
                 size += len(chunk)

@@ -9,6 +9,7 @@ from reflayer.store import records
 from reflayer.store.locks import locked
 from reflayer.store.records import StoredLayer
 from reflayer.store.sockets import remove_sockets
+from reflayer.store.unapplied import check_unapplied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,9 +58,11 @@ def unpack(
         known = layer_there(top, parts)
         if known is not None:
             refuse_incomplete(known, parts)
+            check_unapplied(image, len(image.layers), open_blob or parts.content.open, parts)
             return
         parts.driver.remove(top)  # whole, but whoever made it was killed before it was recorded
         deepest = _deepest(image, folder, parts)
+        check_unapplied(image, deepest[0], open_blob or parts.content.open, parts)
         layer = _apply(image, deepest, folder, open_blob, parts, progress)
         with parts.database.writing() as db:
             records.add_layer(db, layer)

@@ -1,0 +1,66 @@
+"""Layers that need not be unpacked since their folder is there: are they what it was made of?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reflayer.errors import ArchiveError, ImageError
+from reflayer.store import records
+
+if TYPE_CHECKING:
+    from reflayer.images import Descriptor, Image
+    from reflayer.store.parts import Parts
+    from reflayer.store.unpack import Open
+
+
+def check_unapplied(image: Image, count: int, open_blob: Open, parts: Parts) -> None:
+    """Look at the lowest ``count`` layers of ``image`` as unpacking them would.
+
+    Otherwise somebody else's blobs could be had for those of an image that is there, by its config.
+    Nothing is read of layers that an image on record has, which were looked at when it came.
+
+    Raises:
+        ArchiveError, ImageError, OperationError: one is damaged, or another than the config says.
+    """
+    with parts.database.reading() as db:
+        known = records.image_with_full_id(db, image.id)
+    recorded = known and known.manifest and records.descriptor(known.manifest)
+    if recorded and recorded.digest == image.manifest.digest:
+        return
+    for layer, diff_id in list(zip(image.layers, image.diff_ids, strict=True))[:count]:
+        if not _is_on_record(layer, diff_id, parts):
+            _check(layer, diff_id, open_blob)
+
+
+def _is_on_record(layer: Descriptor, diff_id: str, parts: Parts) -> bool:
+    from reflayer.store.blobs import read_stored
+
+    with parts.database.reading() as db:
+        rows = db.execute("SELECT image FROM blobs WHERE digest = ?", (layer.digest,)).fetchall()
+        images = [records.image(db, row[0]) for row in rows]
+    for known in images:
+        try:
+            image = read_stored(known, parts)
+        except ImageError:  # damaged: no word of it counts
+            continue
+        pairs = zip(image.layers, image.diff_ids, strict=True)
+        if any((one.digest, plain) == (layer.digest, diff_id) for one, plain in pairs):
+            return True
+    return False
+
+
+def _check(layer: Descriptor, diff_id: str, open_blob: Open) -> None:
+    from reflayer.images.digest import digest_text, hash_like
+    from reflayer.images.remade import plain_chunks
+
+    hashing = hash_like(diff_id)
+    try:
+        for chunk in plain_chunks(open_blob, layer):
+            hashing.update(chunk)
+    except ArchiveError as error:
+        raise ArchiveError(f"layer {layer.digest}: {error}") from error
+    if digest_text(hashing) != diff_id:
+        raise ArchiveError(
+            f"layer {layer.digest}: its diff id is {digest_text(hashing)}, but the config says "
+            f"{diff_id}"
+        )
