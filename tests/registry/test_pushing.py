@@ -217,6 +217,16 @@ def test_an_upload_elsewhere_takes_no_credentials_along(
         assert not any("authorization" in one.headers for one in elsewhere.requests)
 
 
+def test_a_digest_is_that_of_the_image(base: Path, root: Path, registry: Registry) -> None:
+    store = Store(root)
+    made = store.create(image(base / "image", BASE)).image
+    there = store.push(made, f"{registry.host}/digest")
+    store.push(made, f"{registry.host}/digest@{there.digest}")
+    other = f"{registry.host}/digest@sha256:{'0' * 64}"
+    with pytest.raises(ReflayerError, match=f"the image has another digest: {there.digest}"):
+        store.push(made, other)
+
+
 def test_what_is_not_there_or_no_registry_is_refused(root: Path) -> None:
     done = reflayer(root, "push", "none", "localhost:1/x")
     assert (done.returncode, done.stdout) == (1, "")

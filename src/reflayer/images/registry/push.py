@@ -7,7 +7,6 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from reflayer.errors import RegistryError
-from reflayer.images.digest import check_digest_is
 from reflayer.images.registry.retry import StoppedError, again
 from reflayer.images.registry.session import Session
 from reflayer.images.registry.upload import upload
@@ -50,8 +49,8 @@ def push_image(
         ImageError: a blob is missing, or has another digest.
         OperationError: a blob cannot be read.
     """
-    if reference.digest:
-        check_digest_is(image.manifest.digest, reference.digest)
+    if reference.digest not in ("", image.manifest.digest):
+        raise RegistryError(f"{reference}: the image has another digest: {image.manifest.digest}")
     session = Session(reference, access, "pull,push")
     try:
         blobs = {one.digest: one for one in (*image.layers, image.config)}
