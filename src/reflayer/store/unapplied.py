@@ -22,10 +22,13 @@ def check_unapplied(image: Image, count: int, open_blob: Open, parts: Parts) -> 
     Raises:
         ArchiveError, ImageError, OperationError: one is damaged, or another than the config says.
     """
+    from reflayer.store.blobs import manifest_text
+
     with parts.database.reading() as db:
-        known = records.image_with_full_id(db, image.id)
-    recorded = known and known.manifest and records.descriptor(known.manifest)
-    if recorded and recorded.digest == image.manifest.digest:
+        same = db.execute(
+            "SELECT 1 FROM images WHERE id = ? AND manifest = ?", (image.id, manifest_text(image))
+        ).fetchone()
+    if same:
         return
     for layer, diff_id in list(zip(image.layers, image.diff_ids, strict=True))[:count]:
         if not _is_on_record(layer, diff_id, parts):
