@@ -354,9 +354,12 @@ def test_a_layer_that_is_another_ends_with_that(root: Path, silly: Silly) -> Non
     (layer,) = silly.image(tar(entry("a", noise(2 << 20))))
     silly.always("GET", layer, Answer(body=silly.blobs[layer][:-1] + b"?"))
     image = parse_reference(f"{silly.host}/x")
-    with fetching(image, Access(), Content(root), None, None) as coming, coming.open(layer) as file:
-        with pytest.raises(ImageError, match="another content"):
-            file.readlines()
+    with (
+        fetching(image, Access(), Content(root), None, None) as coming,
+        coming.open(layer) as file,
+        pytest.raises(ImageError, match="another content"),
+    ):
+        file.readlines()
 
 
 @pytest.mark.parametrize("size", [10, 5 << 20])
