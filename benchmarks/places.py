@@ -19,7 +19,7 @@ MKFS = {
 }
 """The program that makes each file system, with its options."""
 
-_SIZE = 16 << 30  # bytes; only what is used takes space
+_SIZE = 24 << 30  # bytes; only what is used takes space
 KEPT = Path("/var/tmp/reflayer-benchmarks")
 """Where trees that take long to make are kept for the next time."""
 
