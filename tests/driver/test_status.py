@@ -53,3 +53,12 @@ def test_a_layers_metadata_is_its_path_and_how_often_it_is_referenced(place: Pat
     for left in ("1", "0", "0"):
         driver.put("base")
         assert driver.metadata("base")["References"] == left
+
+
+def test_a_layer_of_an_id_that_was_removed_has_no_references_yet(place: Path) -> None:
+    driver = Driver(place / "home")
+    driver.create("layer")
+    driver.get("layer")
+    driver.remove("layer")
+    driver.create("layer")
+    assert driver.metadata("layer")["References"] == "0"

@@ -180,6 +180,7 @@ class Driver(Layers):
         if not self.exists(id):
             return
         forget(self.home, id)
+        self._forget_references(id)
         trash = discard(self._layer(id), self.home)
         if trash is not None and wait:
             delete_trash(trash, wait=True)

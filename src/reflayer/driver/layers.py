@@ -92,6 +92,11 @@ class Layers:
         """
         return {"Path": self.path(id), "References": str(self._references.get(id, 0))}
 
+    def _forget_references(self, id: str) -> None:
+        """A layer that is removed has none, nor has the next one of that id."""
+        with self._lock:
+            self._references.pop(id, None)
+
     def _layer(self, id: str) -> str:
         return f"{self.home}/{LAYERS}/{id}"
 
