@@ -141,11 +141,11 @@ def test_build_with_names_that_have_white_space(docker: Dockerd, tmp_path: Path)
 
 
 def test_build_from_its_cache_and_with_many_layers(docker: Dockerd, tmp_path: Path) -> None:
-    steps = [f"RUN echo {number} >>/log && echo {number} >/{number}" for number in range(5)]
-    (tmp_path / "Dockerfile").write_text("\n".join(["FROM busybox", *steps, "RUN rm /3"]))
+    steps = [f"RUN echo {number} >>/log && echo {number} >/{number}" for number in range(3)]
+    (tmp_path / "Dockerfile").write_text("\n".join(["FROM busybox", *steps, "RUN rm /1"]))
     first = docker.run("build", "--quiet", "--network=none", "--tag=many", tmp_path)
     assert docker.run("build", "--quiet", "--network=none", tmp_path) == first
-    assert said(docker, "many", "cat /log /2; ls /3 || true") == "0\n1\n2\n3\n4\n2"
+    assert said(docker, "many", "cat /log /2; ls /1 || true") == "0\n1\n2\n2"
 
 
 def test_sizes_of_containers_are_told(docker: Dockerd) -> None:

@@ -31,7 +31,6 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "GO111MODULE": "off",
         "GOFLAGS": "",
         "GOPATH": f"{_SOURCE / 'gopath'}:{folder}:{_DEBIAN}",
-        "GOCACHE": str(folder / "cache"),
     }
     build = ["go", "build", "-o", str(folder / "suite"), str(_SOURCE / "main.go")]
     done = subprocess.run(build, env={**os.environ, **go}, capture_output=True, text=True)

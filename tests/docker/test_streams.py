@@ -19,7 +19,7 @@ from tests.docker.daemons import Plugin, folder_for_plugin, wait_until
 from tests.driver.layers import fill, tree
 
 _PIECE = 1 << 20
-_PIECES = 192  # more than the plugin may take of memory
+_PIECES = 96  # more than the plugin may take of memory
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_short_requests_do_not_wait_for_clones(client: Client, home: Path) -> No
     client.call("Create", ID="wide")
     wide = client.layer("wide")
     (wide / "0").touch()
-    for number in range(1, 10_000):
+    for number in range(1, 5_000):
         os.link(wide / "0", wide / str(number))
     clones = [f"clone{number}" for number in range(6)]
     threads = [
