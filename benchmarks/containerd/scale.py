@@ -119,7 +119,8 @@ def measure(home: Path, socket: Path, count: int) -> None:
     stats = timed_stats(service.stub, names[:: len(names) // 1000])
     worst = statistics.quantiles(stats, n=100)[98]
     print(
-        f"Stat               {statistics.median(stats) * 1e3:8.2f} ms  (1 of 100: {worst * 1e3:.2f})"
+        f"Stat               {statistics.median(stats) * 1e3:8.2f} ms  "
+        f"(1 of 100: {worst * 1e3:.2f})"
     )
     for text in ("", "kind==active", 'labels."containerd.io/gc.root"~=^2026'):
         seconds, found = timed_list(service.stub, *([text] if text else []))
