@@ -4,14 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+import reflayer
 from reflayer.plugins.listening import listen
 from reflayer.plugins.relay import Relay
 
 _MUCH = os.urandom(1 << 22)
+_PYTHONS = {sys.executable} | {path for path in ("/usr/bin/python3",) if os.path.exists(path)}
+_HASTY = """
+import asyncio, socket, sys
+sys.path.insert(0, sys.argv[1])
+from reflayer.plugins.listening import listen
+from reflayer.plugins.relay import Relay
+
+async def echo(reader, writer):
+    writer.write(await reader.read(99))
+    writer.close()
+
+async def main(outer, inner):
+    server = await asyncio.start_unix_server(echo, inner)
+    relay = Relay(listen(outer), inner)
+    await relay.start()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(outer)
+        client.send(b"said")
+        client.setblocking(False)
+        print((await asyncio.get_running_loop().sock_recv(client, 99)).decode())
+    await relay.close()
+    server.close()
+
+asyncio.run(main(sys.argv[2] + "/outer", sys.argv[2] + "/inner"))
+"""
 
 
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -48,6 +78,14 @@ def test_many_connections_get_back_what_they_sent(tmp_path: Path) -> None:
             assert all(one == _MUCH[n:] for n, one in enumerate(taken))
 
     asyncio.run(use())
+
+
+@pytest.mark.parametrize("python", sorted(_PYTHONS))
+def test_what_a_client_says_at_once_arrives(tmp_path: Path, python: str) -> None:
+    # How asyncio begins to read a connection has changed within Python 3.11.
+    where = [str(Path(reflayer.__file__).parent.parent), str(tmp_path)]
+    done = subprocess.run([python, "-c", _HASTY, *where], stdout=subprocess.PIPE, timeout=60)
+    assert done.stdout == b"said\n"
 
 
 def test_a_client_that_takes_nothing_stops_the_flow(tmp_path: Path) -> None:

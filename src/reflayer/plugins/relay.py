@@ -76,11 +76,13 @@ class Relay:
         except OSError:  # the server has just stopped; to its clients it looks the same
             client.transport.abort()
             return
-        client.other, server.other = server, client
-        client.transport.resume_reading()
-        server.transport.resume_reading()
-        if client.closed.is_set():
-            server.transport.close()
+        for end, other in ((client, server), (server, client)):
+            end.other = other
+            other.transport.write(end.first)
+            end.transport.resume_reading()
+        for end, other in ((client, server), (server, client)):
+            if end.closed.is_set():
+                other.transport.close()
 
 
 class _End(asyncio.Protocol):
@@ -91,18 +93,22 @@ class _End(asyncio.Protocol):
 
     def __init__(self, ends: set[_End]) -> None:
         self._ends = ends
+        self.first = b""  # what came before the other one was there
         self.connected = asyncio.Event()
         self.closed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.pause_reading()  # until the other one is there
         self._ends.add(self)
         self.connected.set()
 
     def data_received(self, data: bytes) -> None:
-        assert self.other is not None, "nothing is read before that"
-        self.other.transport.write(data)
+        if self.other is not None:
+            self.other.transport.write(data)
+            return
+        # Not in connection_made: Python 3.11.2 reads all the same after that.
+        self.transport.pause_reading()
+        self.first = data
 
     def pause_writing(self) -> None:
         if self.other is not None:
