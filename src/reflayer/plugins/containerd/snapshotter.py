@@ -115,8 +115,11 @@ class Snapshotter:
                 raise AlreadyExistsError(f"committed snapshot {name} exists already")
             if active.kind is not Kind.ACTIVE:
                 raise FailedPreconditionError(f"snapshot {key} is not active")
-            parent = self._parent_folder(active)
-            await self._work.run(self._commit, active, parent, name, kept(labels))
+            size, inodes = await self._written_out(active)
+            now = time.time_ns()
+            committed = replace(active, name=name, kind=Kind.COMMITTED, labels=kept(labels))
+            committed = replace(committed, created=now, updated=now, size=size, inodes=inodes)
+            await self._work.run(self._records.commit, key, committed)
 
     async def remove(self, key: str) -> None:
         """Remove a snapshot; what it takes on the disk is deleted after that.
@@ -237,6 +240,17 @@ class Snapshotter:
                     del self._children_to_be[parent]
             return self._mount(snapshot)
 
+    async def _written_out(self, active: Snapshot) -> tuple[int, int]:
+        """Write it out to disk; the bytes and inodes that it takes itself."""
+        # One waits for the disk, the other for a processor.
+        parent = self._parent_folder(active)
+        counting = asyncio.ensure_future(self._work.run(self._usage, active.folder, parent))
+        try:
+            await self._work.run(self._driver.sync, active.folder)
+        finally:
+            usage = await counting
+        return usage
+
     async def _made(self, snapshot: Snapshot, source: Snapshot | None) -> None:
         """Make its folder where it has one of its own, then record it."""
         if not has_own_folder(snapshot):
@@ -256,17 +270,6 @@ class Snapshotter:
             self._driver.remove(snapshot.folder, wait=False)
             raise
         self._metrics.copied(report)
-
-    def _commit(
-        self, active: Snapshot, parent: str | None, name: str, labels: Mapping[str, str]
-    ) -> None:
-        self._driver.sync(active.folder)
-        size, inodes = self._usage(active.folder, parent)
-        now = time.time_ns()
-        committed = Snapshot(
-            name, active.parent, Kind.COMMITTED, active.folder, now, now, labels, size, inodes
-        )
-        self._records.commit(active.name, committed)
 
     def _remove(self, snapshot: Snapshot) -> None:
         with self._records.removing(snapshot.name):
