@@ -131,19 +131,27 @@ def test_a_new_process_has_no_home_after_cleanup(client: Client, plugin: Plugin)
     assert "GraphDriver.Init" in client.error("Get", ID="layer")
 
 
-def test_a_new_process_does_not_make_the_home_that_has_gone(tmp_path: Path) -> None:
+@pytest.fixture
+def own_plugin() -> Iterator[Plugin]:
+    """A plugin for one test, which may end it."""
     with folder_for_plugin() as folder:
         plugin = Plugin(folder)
         plugin.start()
-        home = tmp_path / "home"
-        Client(plugin.socket).call("Init", Home=str(home))
+        yield plugin
         plugin.kill()
-        home.rename(tmp_path / "moved")
-        plugin.start()
-        assert "restart the daemon" in Client(plugin.socket).error("Get", ID="layer")
-        plugin.stop()
-        assert not home.exists()
-        assert f"no layers in {home} any more" in plugin.log.read_text()
+
+
+def test_a_new_process_does_not_make_the_home_that_has_gone(
+    own_plugin: Plugin, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    Client(own_plugin.socket).call("Init", Home=str(home))
+    own_plugin.kill()
+    home.rename(tmp_path / "moved")
+    own_plugin.start()
+    assert "restart the daemon" in Client(own_plugin.socket).error("Get", ID="layer")
+    assert not home.exists()
+    assert f"no layers in {home} any more" in own_plugin.log.read_text()
 
 
 def _of_another_user(record: Path) -> None:
@@ -169,20 +177,16 @@ def _that_is_a_pipe(record: Path) -> None:
     "change", [_of_another_user, _that_others_write, _that_is_a_link, _that_is_a_pipe]
 )
 def test_a_record_that_is_not_ours_names_no_home(
-    tmp_path: Path, change: Callable[[Path], None]
+    own_plugin: Plugin, tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
-    with folder_for_plugin() as folder:
-        plugin = Plugin(folder)
-        plugin.start()
-        Client(plugin.socket).call("Init", Home=str(tmp_path / "home"))
-        plugin.kill()
-        (tmp_path / "home/tmp/file").touch()  # what a home that is opened clears
-        change(plugin.socket.with_name("reflayer.sock.init"))
-        with suppress(AssertionError):  # it may listen for a moment
-            plugin.start()
-        wait_until(lambda: "reflayer.sock.init: read: " in plugin.log.read_text())
-        plugin.kill()
-        assert (tmp_path / "home/tmp/file").exists()
+    Client(own_plugin.socket).call("Init", Home=str(tmp_path / "home"))
+    own_plugin.kill()
+    (tmp_path / "home/tmp/file").touch()  # what a home that is opened clears
+    change(own_plugin.socket.with_name("reflayer.sock.init"))
+    with suppress(AssertionError):  # it may listen for a moment
+        own_plugin.start()
+    wait_until(lambda: "reflayer.sock.init: read: " in own_plugin.log.read_text())
+    assert (tmp_path / "home/tmp/file").exists()
 
 
 @pytest.mark.parametrize(
