@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "SIGTERM or SIGINT: nothing new is accepted, what runs is finished, the exit status is 0.\n"
         "A second one does not wait: 143 or 130. Under systemd, readiness is told (Type=notify)\n"
-        "and sockets are taken over (socket activation), so that a restart loses no request."
+        "and sockets are taken over (socket activation), so that requests wait while it restarts."
     )
     parser.add_argument(
         "services", metavar="SERVICE", nargs="+", choices=SERVICES, help="docker, containerd"
