@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from contextlib import ExitStack
@@ -39,6 +40,7 @@ class Engine:
         """Start it until ``stack`` ends."""
         # Not in the setting's folder: a socket's path has to be short (unix(7)).
         self._state = Path(stack.enter_context(TemporaryDirectory(prefix="containerd-")))
+        self._place = setting.folder
         self._home = setting.folder / "snapshots"
         programs = ("containerd", "ctr", "umoci")
         absent = [name for name in programs if shutil.which(name) is None]
@@ -72,6 +74,10 @@ class Engine:
         trash = self._home / "trash"
         while trash.is_dir() and any(trash.iterdir()):
             time.sleep(0.01)
+        before, now = None, _free(self._place)
+        while before != now:  # XFS frees inodes behind the unlink
+            time.sleep(0.5)
+            before, now = now, _free(self._place)
 
     def _start_ours(self, stack: ExitStack) -> None:
         socket, state = self._state / "reflayer.sock", self._state / "reflayer"
@@ -93,6 +99,11 @@ class Engine:
         images = output(self.ctr("images", "ls", "-q")).split()
         run(self.ctr("images", "remove", "--sync", *images))
         self.settle()
+
+
+def _free(place: Path) -> tuple[int, int]:
+    told = os.statvfs(place)
+    return told.f_bfree, told.f_ffree
 
 
 def containerd_native(setting: Setting, stack: ExitStack) -> Rival:

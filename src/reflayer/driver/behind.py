@@ -64,9 +64,9 @@ def main() -> None:
 def _step_back() -> None:
     """Leave the processors to whoever wants them: the next clone, for one (sched(7))."""
     os.nice(19)
-    with suppress(OSError):  # a session is scheduled as one only where the kernel has autogroups
-        with open("/proc/self/autogroup", "w") as group:
-            group.write("19")
+    # A session is scheduled as one, where the kernel has autogroups.
+    with suppress(OSError), open("/proc/self/autogroup", "w") as group:
+        group.write("19")
 
 
 def _reap() -> None:
