@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int | None], None]
 """What is told: a stage, how many bytes of it are done and, where it is known, of how many."""
 
-_HANDS = 4  # threads: hashing lets go of the interpreter's lock
-
 
 def fetch_image(
     top: Descriptor,
@@ -85,17 +83,9 @@ def add_blobs(
         for one in missing:
             add(one)
         return
-    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+    from reflayer.images.side_by_side import side_by_side
 
-    with ThreadPoolExecutor(_HANDS, "reflayer-fetch") as pool:
-        try:
-            futures = [pool.submit(add, one) for one in missing]
-            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                future.result()
-        except BaseException:
-            total.stop()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    side_by_side(add, missing, total.stop)
 
 
 class _StoppedError(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from reflayer.errors import RegistryError
 from reflayer.images.registry.retry import StoppedError, again
 from reflayer.images.registry.session import Session
 from reflayer.images.registry.upload import upload
+from reflayer.images.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from reflayer.images.registry.access import Access
 
     Sources = Callable[[str], str | None]
-
-_HANDS = 4  # blobs at once
 
 
 def push_image(
@@ -83,15 +81,7 @@ def _send(
         with content.open(blob.digest) as file:
             upload(session, blob, file.fileno(), sources(blob.digest), told)
 
-    with ThreadPoolExecutor(_HANDS, "reflayer-push") as pool:
-        try:
-            futures = [pool.submit(send, one) for one in blobs]
-            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                future.result()
-        except BaseException:
-            session.interrupt()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    side_by_side(send, blobs, session.interrupt)
 
 
 def _put_manifest(manifest: Descriptor, name: str, session: Session, content: Content) -> None:
