@@ -135,10 +135,10 @@ class Database:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
+                db.execute("COMMIT")
             except BaseException:
-                _end(db)
+                _end(db)  # a kept connection must not go on holding the lock
                 raise
-            db.execute("COMMIT")
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
