@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import cache
 
 from reflayer.driver.home import CLONED
-from reflayer.driver.trash import discard
+from reflayer.driver.trash import discard, unlink
 from reflayer.errors import OperationError
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random(4)
@@ -70,20 +70,6 @@ def keep(record: str, id: str) -> None:
         raise OperationError.from_os_error(error, os.fsencode(record), "rename") from error
 
 
-def drop(record: str) -> None:
-    """Take away a note or what is left of it: no layer has come of it, or it is no more.
-
-    Raises:
-        OperationError: it cannot be unlinked.
-    """
-    try:
-        os.unlink(record)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(record), "unlink") from error
-
-
 def forget(home: str, id: str) -> None:
     """Take away the note of layer ``id``, if there is one, before the layer goes.
 
@@ -92,7 +78,7 @@ def forget(home: str, id: str) -> None:
     """
     boot = _boot()
     if boot is not None:
-        drop(f"{home}/{CLONED}/{boot}/{id}")
+        unlink(f"{home}/{CLONED}/{boot}/{id}")
 
 
 def cloned_at(home: str, id: str, path: str, parent: str) -> float | None:

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 from reflayer.driver.builds import building, publish
 from reflayer.driver.clone import clone_layer, empty_layer
-from reflayer.driver.cloned import drop, keep, note
+from reflayer.driver.cloned import keep, note
 from reflayer.driver.durable import open_folder, write_name, write_out
 from reflayer.driver.home import BUILDS, LAYERS
 from reflayer.driver.label import set_label
+from reflayer.driver.trash import unlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def making(
         finally:
             os.close(folder)
             if record is not None:
-                drop(record)
+                unlink(record)  # no layer has come of it
 
 
 def _fill(

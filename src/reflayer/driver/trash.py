@@ -80,7 +80,7 @@ def delete_trash(path: str, *, wait: bool) -> None:
     except FileNotFoundError:
         return
     except NotADirectoryError:
-        _unlink(path)
+        unlink(path)
         return
     except PermissionError:  # its owner may delete it all the same
         delete(path)
@@ -165,7 +165,12 @@ def _is_left(path: str) -> bool:
         os.close(fd)
 
 
-def _unlink(path: str) -> None:
+def unlink(path: str) -> None:
+    """Unlink a file of the driver's own; it is no error where there is none.
+
+    Raises:
+        OperationError: it cannot be unlinked.
+    """
     try:
         os.unlink(path)
     except FileNotFoundError:
