@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,3 +54,27 @@ def test_a_signal_undoes_a_create(
     assert len(layers_in(root)) == 2
     Driver(root / "layers")  # a signal between two steps leaves the next start something to clear
     assert_clean(root)
+
+
+@pytest.mark.parametrize("where", ["a finalizer", "a weak reference's callback"])
+def test_a_signal_is_not_lost_where_the_interpreter_swallows_exceptions(where: str) -> None:
+    finalizer = "def __del__(self): signal.raise_signal(signal.SIGTERM)"
+    callback = "lambda _: signal.raise_signal(signal.SIGTERM)"
+    if where == "a finalizer":
+        swallowed = f"class Thing:\n    {finalizer}\nthing = Thing()"
+    else:
+        swallowed = f"class Thing: pass\nthing = Thing()\nheld = weakref.ref(thing, {callback})"
+    program = f"""
+import signal, time, weakref
+from reflayer.cli.interrupt import Interrupted, catch_signals
+catch_signals()
+{swallowed}
+try:
+    del thing
+    print("swallowed")
+    time.sleep(60)
+except Interrupted as interrupted:
+    print(interrupted, interrupted.status)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("swallowed\nended by SIGTERM 143\n", "")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN = 0.01  # seconds: by then the interpreter has left the place that swallows exceptions
 
 
 class Interrupted(BaseException):
@@ -31,8 +33,19 @@ class Interrupted(BaseException):
 def catch_signals() -> None:
     """From now on the first such signal raises ``Interrupted`` in the main thread.
 
-    Those that follow are ignored, so that the undoing is not undone.
+    Those that follow are ignored, so that the undoing is not undone. A signal that comes inside a
+    finalizer or a weak reference's callback, where the interpreter swallows what is raised
+    (``sys.unraisablehook``), raises it a moment later.
     """
+    usual = sys.unraisablehook
+
+    def unraisable(args: sys.UnraisableHookArgs) -> None:
+        if isinstance(args.exc_value, Interrupted):
+            _raise_later(args.exc_value.signal)
+        else:
+            usual(args)
+
+    sys.unraisablehook = unraisable
     for number in _SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup(1) leaves it
             signal.signal(number, _interrupt)
@@ -42,3 +55,11 @@ def _interrupt(number: int, _: FrameType | None) -> None:
     for other in _SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     raise Interrupted(number)
+
+
+def _raise_later(number: int) -> None:
+    def again(_: int, __: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN)
