@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.driver import Driver, write_back
+from reflayer.driver import Driver, apply, making, write_back
 from reflayer.errors import LayerError, OperationError
 from tests.driver.layers import leftovers
 
@@ -28,20 +28,38 @@ def archive() -> io.BytesIO:
     return stream
 
 
-def test_it_is_written_out_beside_and_once_more_at_the_end(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def beside(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each time that something is written out: whether that is beside the work."""
     by: list[bool] = []
 
     def write_out(_folder: int, _path: str) -> None:
         by.append(threading.current_thread().name.startswith("write-back"))
 
-    monkeypatch.setattr(write_back, "write_out", write_out)
+    for module in (apply, making, write_back):
+        monkeypatch.setattr(module, "write_out", write_out)
+    return by
+
+
+def test_an_archive_is_written_out_beside_and_once_at_the_end(
+    place: Path, beside: list[bool]
+) -> None:
     driver = Driver(place)
     driver.create("layer")
+    beside.clear()
     driver.apply("layer", archive())
-    assert by[0]
-    assert by[-1] is False
+    assert beside[0]
+    assert beside.count(False) == 1
+    assert beside[-1] is False
+
+
+def test_what_is_built_is_written_out_beside_and_once_at_the_end(
+    place: Path, beside: list[bool]
+) -> None:
+    driver = Driver(place)
+    with driver.build("layer") as folder, driver.writing_back(folder) as come_to:
+        come_to(_SIZE)
+    assert beside == [True, False]
 
 
 def test_an_error_that_is_told_beside_takes_the_layer_with_it(

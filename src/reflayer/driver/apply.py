@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from reflayer.archive import apply_stream
 from reflayer.driver.builds import building, publish
-from reflayer.driver.durable import open_folder, write_name
+from reflayer.driver.durable import open_folder, write_name, write_out
 from reflayer.driver.home import BUILDS, LAYERS
 from reflayer.driver.write_back import writing_back
 from reflayer.errors import LayerError, OperationError
@@ -47,6 +47,7 @@ def apply_to_layer(
                 size = apply_stream(
                     path, stream, ownership=how.ownership, id_map=how.id_map, progress=told
                 )
+            write_out(folder, path)
             publish(path, layer)
             write_name(folder, layer)
         finally:

@@ -147,7 +147,7 @@ class Driver(Layers):
     def writing_back(self, path: str) -> Iterator[Callable[[int], None]]:
         """For the block of ``build``, which has ``path``: what comes goes to the disk meanwhile.
 
-        Much is better not left to the end, where it has to be waited for.
+        Much is better not left to the end of ``build``, where it has to be waited for.
 
         Yields:
             What is to be told, now and then, how many bytes have come.

@@ -17,9 +17,10 @@ _AMOUNT = 8 << 20  # bytes: less takes no time worth a thread
 
 @contextmanager
 def writing_back(folder: int, path: str) -> Iterator[Callable[[int], None]]:
-    """Write out the file system of the open ``folder`` beside the block, and once more at its end.
+    """Write out the file system of the open ``folder`` beside the block.
 
-    The block calls what it gets with how many bytes it has come to; ``path`` is for the error.
+    What comes after the last of it is left to the caller, who has to write out once more. The block
+    calls what it gets with how many bytes it has come to; ``path`` is for the error.
 
     Raises:
         OperationError: something could not be written since ``folder`` was opened. The call in the
@@ -43,4 +44,3 @@ def writing_back(folder: int, path: str) -> Iterator[Callable[[int], None]]:
         yield come_to
         if writing is not None:
             writing.result()  # an error that syncfs(2) has told once, it does not tell again
-    write_out(folder, path)
