@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from reflayer.archive.tar_header import BLOCK
 from reflayer.archive.tar_writer import padding
 from reflayer.copy.content import SizeChangedError, data_extents
+from reflayer.copy.sparse_map import sparse_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,12 +73,7 @@ class PackedFile:
         if extents == [(0, size)]:
             return
         self._extents = extents
-        spans = extents if extents and extents[-1][1] == size else [*extents, (size, size)]
-        numbers = [len(spans)]
-        for start, end in spans:  # GNU tar takes the end of the last one for the file's
-            numbers += [start, end - start]
-        table = b"".join(b"%d\n" % number for number in numbers)
-        self._table = table + padding(len(table))
+        self._table = sparse_map(extents, size)
         self.records = {
             b"GNU.sparse.major": b"1",
             b"GNU.sparse.minor": b"0",

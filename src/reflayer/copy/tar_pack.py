@@ -12,6 +12,7 @@ from reflayer.copy.entries import CHANGED, failure
 from reflayer.copy.folder import OPEN_FILE, OPEN_FOLDER, Folder, identity, open_source
 from reflayer.copy.metadata import FailedError, list_attributes_at, read_attribute
 from reflayer.copy.mounts import is_mount_point
+from reflayer.copy.sparse_map import sparse_map
 from reflayer.errors import CopyError
 from reflayer.linux.xattrs import getxattr_at
 
@@ -179,7 +180,7 @@ class Packer:
             extents = list(data_extents(fd, status.st_size))
             table = b""
             if status.st_size and extents != [(0, status.st_size)]:
-                table = _sparse_map(extents)
+                table = sparse_map(extents, status.st_size)
                 info.pax_headers = {
                     **info.pax_headers,
                     "GNU.sparse.major": "1",
@@ -244,15 +245,6 @@ def _escaped(attribute: str) -> str:
         chr(byte) if 0x20 < byte < 0x7F and byte not in b"%=" else f"%{byte:02X}"
         for byte in os.fsencode(attribute)
     )
-
-
-def _sparse_map(extents: list[tuple[int, int]]) -> bytes:
-    """What stands before the data of a sparse file (GNU tar manual, Sparse Formats: PAX 1.0)."""
-    numbers = [len(extents)]
-    for start, end in extents:
-        numbers += [start, end - start]
-    table = b"".join(b"%d\n" % number for number in numbers)
-    return table + bytes(-len(table) % tarfile.BLOCKSIZE)
 
 
 class _Data(io.RawIOBase):
