@@ -6,6 +6,7 @@ would keep from being unmounted but those that it deletes.
 
 from __future__ import annotations
 
+import _thread  # threading would cost a small program its import
 import os
 import sys
 from contextlib import suppress
@@ -17,7 +18,7 @@ _CODE = (
     "import sys; sys.path.insert(0, sys.argv[1]); from reflayer.driver.behind import main; main()"
 )
 
-_started: list[int] = []  # processes of ours whose end nobody has been told yet
+_started: list[int] = []  # processes of ours that have not ended
 
 
 def delete_behind(home: str) -> None:
@@ -26,13 +27,15 @@ def delete_behind(home: str) -> None:
     Raises:
         OperationError: the trash cannot be locked.
     """
-    _reap()
     if is_being_emptied(home):
         return
     try:
-        _started.append(_start(home))
+        pid = _start(home)
     except OSError:
         empty_trash(home)  # it takes longer here, but the space has to come back
+        return
+    _started.append(pid)
+    _thread.start_new_thread(_see_off, (pid,))
 
 
 def _start(home: str) -> int:
@@ -69,13 +72,8 @@ def _step_back() -> None:
         group.write("19")
 
 
-def _reap() -> None:
-    """Take note of those that have ended, so that no zombies stay in a process that lives long."""
-    for pid in list(_started):
-        try:
-            ended = os.waitpid(pid, os.WNOHANG)[0] == pid
-        except ChildProcessError:  # somebody else in this process waits for all children
-            ended = True
-        if ended:
-            with suppress(ValueError):  # another thread was faster
-                _started.remove(pid)
+def _see_off(pid: int) -> None:
+    """Wait for its end, so that no zombie stays in a process that lives long."""
+    with suppress(ChildProcessError):  # somebody else in this process waits for all children
+        os.waitpid(pid, 0)
+    _started.remove(pid)
