@@ -5,6 +5,14 @@ from __future__ import annotations
 import sys
 
 from reflayer.cli.arguments import add_json
+from reflayer.cli.df_lines import (
+    CONTAINER_HEADS,
+    IMAGE_HEADS,
+    container_cells,
+    image_cells,
+    image_name,
+    total_line,
+)
 from reflayer.cli.names import complete_containers, complete_images
 from reflayer.cli.output import container_fields, print_json, print_table
 from reflayer.cli.progress import bars, size_text
@@ -16,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from reflayer.store.blocks import Space
-    from reflayer.store.usage import ContainerUsage, ImageUsage, Usage
+    from reflayer.store.usage import Usage
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -63,44 +71,6 @@ def run(arguments: Namespace) -> int:
         _print_plain(usage)
     _print_doubts(usage)
     return 0
-
-
-def total_line(usage: Usage) -> str:
-    """All in one line."""
-    total = usage.total
-    taken = size_text(total.shared + total.own)
-    return f"{taken} on disk, where du would count {size_text(total.allocated)}"
-
-
-def image_name(one: ImageUsage) -> str:
-    """What the image is called, by all its names."""
-    from reflayer.cli.names import familiar
-
-    return ", ".join(map(familiar, one.image.names)) or f"<none> {one.image.id[7:19]}"
-
-
-CONTAINER_HEADS = ("CONTAINER", "FILES", "SIZE", "SHARED", "OWN", "GIVES BACK")
-IMAGE_HEADS = ("IMAGE", "FILES", "SIZE", "SHARED", "OWN", "GIVES BACK", "LATER")
-
-
-def container_cells(one: ContainerUsage) -> tuple[str, ...]:
-    """A container's line, below ``CONTAINER_HEADS``."""
-    return (one.container.name, *_space_cells(one.space), size_text(one.gives_back))
-
-
-def image_cells(one: ImageUsage) -> tuple[str, ...]:
-    """An image's line, below ``IMAGE_HEADS``."""
-    return (
-        image_name(one),
-        *_space_cells(one.space),
-        size_text(one.gives_back),
-        size_text(one.gives_back_later),
-    )
-
-
-def _space_cells(space: Space) -> tuple[str, ...]:
-    sizes = (space.allocated, space.shared, space.own)
-    return (str(space.inodes), *map(size_text, sizes))
 
 
 def _print_plain(usage: Usage) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reflayer.cli.df import (
+from reflayer.cli.df_lines import (
     CONTAINER_HEADS,
     IMAGE_HEADS,
     container_cells,

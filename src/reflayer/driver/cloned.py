@@ -27,13 +27,13 @@ def note(home: str, path: str, parent: str) -> str | None:
     """Note that the build ``path`` is a complete clone of layer ``parent`` by now.
 
     Returns:
-        The note's path, for ``keep`` or ``drop``; None where times do not tell what was touched.
+        The note's path, for ``keep``; None where times do not tell what was touched.
 
     Raises:
         OperationError: it cannot be written.
     """
     cloned = time.time_ns()
-    boot = _boot()
+    boot = boot_id()
     root = _root(path)
     if boot is None or root is None:
         return None
@@ -76,7 +76,7 @@ def forget(home: str, id: str) -> None:
     Raises:
         OperationError: it cannot be unlinked.
     """
-    boot = _boot()
+    boot = boot_id()
     if boot is not None:
         unlink(f"{home}/{CLONED}/{boot}/{id}")
 
@@ -89,7 +89,7 @@ def cloned_at(home: str, id: str, path: str, parent: str) -> float | None:
     Raises:
         OperationError: the note is there, and cannot be read.
     """
-    boot = _boot()
+    boot = boot_id()
     if boot is None:
         return None
     record = f"{home}/{CLONED}/{boot}/{id}"
@@ -131,7 +131,8 @@ def _root(path: str) -> tuple[int, int] | None:
 
 
 @cache
-def _boot() -> str | None:
+def boot_id() -> str | None:
+    """What tells this boot of the machine from every other; None where nothing does."""
     with suppress(OSError), open(_BOOT_ID) as file:  # there may be no proc(5)
         return file.read().strip()
     return None

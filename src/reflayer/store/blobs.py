@@ -6,11 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 from reflayer.store.records import StoredImage, descriptor
-from reflayer.store.unpack import layer_of
 
 if TYPE_CHECKING:
     from reflayer.images import Image
     from reflayer.store.parts import Parts
+
+_NO_LAYERS = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of nothing
 
 
 def read_stored(known: StoredImage, parts: Parts) -> Image:
@@ -37,6 +38,16 @@ def record_of(image: Image, names: tuple[str, ...]) -> StoredImage:
         manifest=manifest_text(image),
         size=None,
     )
+
+
+def layer_of(image: Image) -> str:
+    """The id of the layer that the image's whole chain becomes."""
+    return layer_id(image.chain_ids[-1] if image.chain_ids else _NO_LAYERS)
+
+
+def layer_id(chain_id: str) -> str:
+    """The id of the layer that the chain of layers with this chain id becomes."""
+    return chain_id.partition(":")[2]
 
 
 def manifest_text(image: Image) -> str:

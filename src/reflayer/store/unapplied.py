@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING
 
 from reflayer.errors import ArchiveError, ImageError
 from reflayer.store import records
+from reflayer.store.blobs import manifest_text, read_stored
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
     from reflayer.images import Descriptor, Image
     from reflayer.store.parts import Parts
-    from reflayer.store.unpack import Open
+
+    Open = Callable[[str], BinaryIO]
 
 
 def check_unapplied(image: Image, count: int, open_blob: Open, parts: Parts) -> None:
@@ -22,8 +27,6 @@ def check_unapplied(image: Image, count: int, open_blob: Open, parts: Parts) -> 
     Raises:
         ArchiveError, ImageError, OperationError: one is damaged, or another than the config says.
     """
-    from reflayer.store.blobs import manifest_text
-
     with parts.database.reading() as db:
         same = db.execute(
             "SELECT 1 FROM images WHERE id = ? AND manifest = ?", (image.id, manifest_text(image))
@@ -36,8 +39,6 @@ def check_unapplied(image: Image, count: int, open_blob: Open, parts: Parts) -> 
 
 
 def _is_on_record(layer: Descriptor, diff_id: str, parts: Parts) -> bool:
-    from reflayer.store.blobs import read_stored
-
     with parts.database.reading() as db:
         rows = db.execute("SELECT image FROM blobs WHERE digest = ?", (layer.digest,)).fetchall()
         images = [records.image(db, row[0]) for row in rows]

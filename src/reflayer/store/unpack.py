@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from reflayer.errors import StoreError
 from reflayer.store import records
+from reflayer.store.blobs import layer_id, layer_of
 from reflayer.store.locks import locked
 from reflayer.store.records import StoredLayer
 from reflayer.store.sockets import remove_sockets
@@ -13,20 +14,12 @@ from reflayer.store.unapplied import check_unapplied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import BinaryIO
 
     from reflayer.images import Image
     from reflayer.store.parts import Parts
+    from reflayer.store.unapplied import Open
 
-    Open = Callable[[str], BinaryIO]
     Progress = Callable[[str, int, int | None], None]
-
-_NO_LAYERS = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-
-
-def layer_of(image: Image) -> str:
-    """The id of the layer that the image's whole chain becomes."""
-    return _layer_id(image.chain_ids[-1] if image.chain_ids else _NO_LAYERS)
 
 
 def unpack(
@@ -85,16 +78,12 @@ def refuse_incomplete(layer: StoredLayer, parts: Parts) -> None:
         )
 
 
-def _layer_id(chain_id: str) -> str:
-    return chain_id.partition(":")[2]
-
-
 def _deepest(
     image: Image, folder: StoredLayer | None, parts: Parts
 ) -> tuple[int, StoredLayer | None]:
     """How many of the image's layers are there already, as one folder, and that folder."""
     for depth in range(len(image.chain_ids) - 1, 0, -1):
-        known = layer_there(_layer_id(image.chain_ids[depth - 1]), parts)
+        known = layer_there(layer_id(image.chain_ids[depth - 1]), parts)
         if known is not None and not (known.skipped and parts.ownership == "keep"):
             return depth, known
     return (0, None) if folder is None else (1, folder)
