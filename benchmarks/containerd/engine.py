@@ -26,7 +26,6 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   type = "snapshot"
   address = "{state}/reflayer.sock"
 """
-_OURS = "reflayer"
 
 
 class Engine:
