@@ -52,6 +52,8 @@ class Silly:
         host: its name and port.
         requests: all that came in.
         handlers: are asked first, in order; the first answer counts.
+        hasty: what it answers to requests of a method before it has read their bodies, whereupon
+            it ends the connection.
         blobs, manifests: what it has, by digest or tag.
         taken: blobs that were sent to it, by digest.
     """
@@ -60,6 +62,7 @@ class Silly:
         self.host = ""
         self.requests: list[Request] = []
         self.handlers: list[Handler] = []
+        self.hasty: dict[str, Answer] = {}
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[str, tuple[str, bytes]] = {}
         self.taken: dict[str, bytes] = {}
@@ -113,13 +116,10 @@ class Silly:
             answer = handler(request)
             if answer is not None:
                 return answer
-        return self._usual(request)
+        return self.usual(request)
 
-    def _blob(self, data: bytes, media_type: str) -> dict[str, object]:
-        self.blobs[sha256(data)] = data
-        return {"mediaType": media_type, "digest": sha256(data), "size": len(data)}
-
-    def _usual(self, request: Request) -> Answer:
+    def usual(self, request: Request) -> Answer:
+        """What it answers if nobody tells it otherwise."""
         name = request.path.rpartition("/")[2]
         if request.path == "/v2/":
             return Answer(body=b"{}")
@@ -136,6 +136,10 @@ class Silly:
                 media_type, data = self.manifests[name]
                 return Answer(body=data, headers={"Content-Type": media_type})
         return Answer(404)
+
+    def _blob(self, data: bytes, media_type: str) -> dict[str, object]:
+        self.blobs[sha256(data)] = data
+        return {"mediaType": media_type, "digest": sha256(data), "size": len(data)}
 
     def _upload(self, request: Request, name: str) -> Answer:
         if request.method == "POST":
@@ -176,6 +180,10 @@ def serving(silly: Silly, context: ssl.SSLContext | None = None) -> Iterator[Sil
                 self.close_connection = True
 
         def _any(self) -> None:
+            if self.command in silly.hasty:
+                self._send(silly.hasty[self.command])
+                self.close_connection = True
+                return
             length = int(self.headers.get("Content-Length", 0))
             url = urlsplit(self.path)
             headers = {name.lower(): value for name, value in self.headers.items()}

@@ -12,11 +12,9 @@ import pytest
 from reflayer import Store
 from reflayer.errors import ReflayerError
 from reflayer.images.registry import Access, Credentials
-from tests.archive.tars import entry, tar
 from tests.file_systems import require
 from tests.registry.registries import PASSWORD, USER, Registry
-from tests.registry.silly import Answer, Request, Silly, serving
-from tests.registry.test_pulling import noise
+from tests.registry.silly import Answer, Silly, serving
 from tests.registry.test_secrets import shut
 from tests.store.stores import BASE, MORE, MOST, assert_clean, image, reflayer
 from tests.trees import assert_same, facts
@@ -104,70 +102,6 @@ def test_a_blob_that_may_not_be_mounted_is_sent(root: Path, silly: Silly, status
     store.push(f"{silly.host}/from", f"{silly.host}/to")
     assert len(silly.taken) == 2
     assert len(silly.seen("POST", "/v2/to/")) == 4
-
-
-@pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A blob need not be large to be sent in chunks."""
-    monkeypatch.setattr("reflayer.images.registry.upload._AT_ONCE", 1 << 20)
-    monkeypatch.setattr("reflayer.images.registry.upload._CHUNK", 2 << 20)
-
-
-@pytest.mark.usefixtures("small_chunks")
-def test_a_large_blob_goes_in_chunks(base: Path, root: Path, registry: Registry) -> None:
-    store = Store(root)
-    layer = tar(entry("noise", noise(3 << 20)))
-    made = store.create(image(base / "image", layer)).image
-    done: list[tuple[int, int | None]] = []
-    store.push(
-        made,
-        f"{registry.host}/large/x",
-        progress=lambda stage, *amount: done.append(amount) if stage == "push" else None,
-    )
-    assert len(registry.requests("PATCH /v2/large")) == 2
-    assert done[-1][0] == done[-1][1]
-    back = Store(base / "other").create(f"{registry.host}/large/x")
-    assert Path(back.path, "noise").read_bytes() == noise(3 << 20)
-
-
-@pytest.fixture
-def large(base: Path, root: Path) -> tuple[Store, str]:
-    """A store, and an image in it whose only layer takes two chunks."""
-    store = Store(root)
-    return store, store.create(image(base / "image", tar(entry("x", noise(3 << 20))))).image
-
-
-@pytest.mark.usefixtures("small_chunks")
-def test_a_broken_upload_goes_on_from_what_is_there(large: tuple[Store, str], silly: Silly) -> None:
-    store, name = large
-    kept = 1 << 20
-    broken: list[int] = []
-
-    def cut(request: Request) -> Answer | None:
-        if request.method != "PATCH" or broken:
-            return None
-        broken.append(len(request.body))
-        upload = request.path.rpartition("/")[2]
-        silly.uploads[upload] += request.body[:kept]
-        return Answer(500, headers={"Retry-After": "0"})
-
-    silly.handlers.append(cut)
-    store.push(name, f"{silly.host}/x")
-    ranges = [one.headers["content-range"] for one in silly.seen("PATCH", "/uploads/")]
-    assert ranges[0].startswith("0-")
-    assert ranges[1].startswith(f"{kept}-")
-    assert max(map(len, silly.taken.values())) > 3 << 20
-    assert len(silly.seen("GET", "/uploads/")) == 1
-
-
-@pytest.mark.usefixtures("small_chunks")
-def test_an_upload_that_is_lost_begins_anew(large: tuple[Store, str], silly: Silly) -> None:
-    store, name = large
-    silly.on("PATCH", "/uploads/", Answer(503, headers={"Retry-After": "0"}))
-    silly.on("GET", "/uploads/", Answer(404))
-    store.push(name, f"{silly.host}/x")
-    assert len(silly.seen("POST", "/uploads/")) == 3  # the layer twice, the config
-    assert max(map(len, silly.taken.values())) > 3 << 20
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT"])

@@ -11,16 +11,11 @@ from reflayer.errors import RegistryError
 from reflayer.images.registry.answers import REDIRECTS, follow, refuse_status
 from reflayer.images.registry.auth import NO_CREDENTIALS, Authorizer
 from reflayer.images.registry.credentials import find_credentials
+from reflayer.images.registry.failures import NotConnectedError, NoTlsError
 from reflayer.images.registry.handshake import speaks_otherwise
 from reflayer.images.registry.proxies import is_loopback
 from reflayer.images.registry.retry import TemporaryError, again
-from reflayer.images.registry.transport import (
-    NotConnectedError,
-    NoTlsError,
-    Origin,
-    Transport,
-    origin_of,
-)
+from reflayer.images.registry.transport import Origin, Transport, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,6 +36,7 @@ class Session:
         name: the registry, for messages.
         path: the repository.
         stop: is set when everybody is to give up.
+        takes_chunks: whether blobs may be sent in chunks, as far as is known.
     """
 
     def __init__(self, reference: Reference, access: Access, actions: str) -> None:
@@ -57,6 +53,7 @@ class Session:
         self.name = reference.domain
         self.path = reference.path
         self.stop = threading.Event()
+        self.takes_chunks = True
         self._access = access
         self._scope = f"repository:{self.path}:{actions}"
         self._transport = Transport(access, self.stop)

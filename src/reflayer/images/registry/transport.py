@@ -1,12 +1,11 @@
-"""One HTTP request and its answer: connections, certificates, proxies, and failures in words."""
+"""One HTTP request and its answer: connections, certificates, proxies, and how long to wait."""
 
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urljoin
 from weakref import WeakSet
 
@@ -16,33 +15,33 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import Timeout, Url, make_headers, parse_url
 
 from reflayer import __version__
-from reflayer.errors import RegistryError, printable
+from reflayer.errors import RegistryError
 from reflayer.images.registry.certificates import tls_context
-from reflayer.images.registry.handshake import is_no_tls
+from reflayer.images.registry.failures import failing
 from reflayer.images.registry.proxies import proxy_for
-from reflayer.images.registry.retry import StoppedError, TemporaryError
+from reflayer.images.registry.retry import StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from reflayer.images.registry.access import Access
 
-_TIMEOUT = Timeout(connect=15, read=60)  # seconds; the latter between two pieces of an answer
+_CONNECTING = 15  # seconds
+_SILENCE = 60  # seconds between two pieces of an answer, or until one of what we send is taken
+_STORING = 900  # seconds until who was sent something answers: many put it together only then
+_CHANGING = ("PATCH", "PUT")
 _BLOCK = 1 << 20  # bytes that are sent at once
 _DRAINED = 64 << 10  # bytes
+_ALIVE = [  # who is gone without a word is noticed long before _STORING is over (tcp(7))
+    *HTTPConnection.default_socket_options,
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),  # seconds
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
+]
 _HEADERS = {"User-Agent": f"reflayer/{__version__}", "Accept-Encoding": "identity"}
 _PORTS = {"http": 80, "https": 443}
 _NO_ADDRESS = "an address that the registry gives is none of HTTP"
-
-_Error = TypeVar("_Error", bound=BaseException)
-
-
-class NotConnectedError(TemporaryError):
-    """Nobody answers there."""
-
-
-class NoTlsError(RegistryError):
-    """Somebody answers, but does not speak TLS."""
 
 
 class Origin(NamedTuple):
@@ -131,7 +130,8 @@ class Transport:
         origin = origin_of(url)
         if self.stop.is_set():
             raise StoppedError
-        with failing(origin.name, self.stop):
+        silence = _STORING if method in _CHANGING else _SILENCE
+        with failing(origin.name, self.stop, silence):
             manager = self._manager(origin)
             pool = manager.connection_from_host(origin.host, origin.port, origin.scheme)
             pool.ConnectionCls = self._classes[origin.scheme]
@@ -142,7 +142,7 @@ class Transport:
                 body=body,
                 redirect=False,
                 retries=False,
-                timeout=_TIMEOUT,
+                timeout=Timeout(connect=_CONNECTING, read=silence),
                 preload_content=False,
                 decode_content=False,
             )
@@ -152,7 +152,7 @@ class Transport:
     def answering(self, response: urllib3.HTTPResponse, host: str) -> Iterator[None]:
         """Read a body in the block; its failures come in words, and ``interrupt`` ends it."""
         try:
-            with failing(host, self.stop):
+            with failing(host, self.stop, _SILENCE):
                 yield
         finally:
             self.finish(response)
@@ -199,7 +199,9 @@ class Transport:
             context = tls_context(origin.name, verify=self.verify, cert_dir=self._cert_dir)
         proxy = proxy_for(*origin)
         if proxy is None:
-            return urllib3.PoolManager(maxsize=8, blocksize=_BLOCK, ssl_context=context)
+            return urllib3.PoolManager(
+                maxsize=8, blocksize=_BLOCK, socket_options=_ALIVE, ssl_context=context
+            )
         try:
             parsed = parse_url(proxy)
             secret = make_headers(proxy_basic_auth=parsed.auth) if parsed.auth else None
@@ -208,6 +210,7 @@ class Transport:
                 proxy_headers=secret,
                 maxsize=8,
                 blocksize=_BLOCK,
+                socket_options=_ALIVE,
                 ssl_context=context,
             )
         except (exceptions.LocationValueError, exceptions.ProxySchemeUnknown):
@@ -220,79 +223,20 @@ class Transport:
 def _watched(
     kind: type[HTTPConnection], watch: Callable[[HTTPConnection], None]
 ) -> type[HTTPConnection]:
-    """Connections of a kind that ``watch`` is called with as soon as they are made."""
+    """Connections of a kind that ``watch`` is called with as soon as they are made.
+
+    They wait as long for who takes what is sent as for who answers.
+    """
 
     class Watched(kind):  # type: ignore[valid-type, misc]
         def connect(self) -> None:
             super().connect()
             watch(self)
 
+        def request(self, *arguments: Any, **named: Any) -> None:
+            if self.sock is None:
+                self.connect()
+            self.timeout = _SILENCE  # urllib3 has the time to connect for each piece that is sent
+            super().request(*arguments, **named)
+
     return Watched
-
-
-@contextmanager
-def failing(host: str, stop: threading.Event) -> Iterator[None]:
-    """Failures of urllib3 as ours, which name ``host``; StoppedError where ``stop`` is the cause.
-
-    Raises:
-        NotConnectedError, NoTlsError, TemporaryError, RegistryError: as they are.
-    """
-    try:
-        yield
-    except (exceptions.HTTPError, ssl.SSLError, ConnectionError, TimeoutError) as error:
-        if stop.is_set():
-            raise StoppedError from error
-        raise _in_words(error, host) from error
-
-
-def _in_words(error: Exception, host: str) -> RegistryError:
-    # What urllib3 says has addresses in it, which may be secret.
-    if isinstance(error, exceptions.ProxyError):
-        inner = error.original_error
-        return NotConnectedError(f"{host}: the proxy cannot be used: {_reason(inner)}")
-    if isinstance(error, exceptions.NameResolutionError):
-        return NotConnectedError(f"{host}: there is no such host, or no name server answers")
-    if isinstance(error, (exceptions.NewConnectionError, exceptions.ConnectTimeoutError)):
-        return NotConnectedError(f"{host}: cannot be reached: {_reason(error)}")
-    tls = _find(error, ssl.SSLError)
-    if isinstance(tls, ssl.SSLCertVerificationError):
-        return RegistryError(
-            f"{host}: its certificate is not trusted: {tls.verify_message}: put that of its "
-            f"authority into /etc/docker/certs.d/{host}/ca.crt, or give --tls-verify=false"
-        )
-    if tls is not None:
-        if is_no_tls(tls):
-            return NoTlsError(f"{host}: does not speak TLS: --tls-verify=false allows plain HTTP")
-        return TemporaryError(f"{host}: TLS failed: {_words(tls.reason or str(tls))}")
-    if isinstance(error, (exceptions.TimeoutError, TimeoutError)):
-        return TemporaryError(f"{host}: nothing came for {_TIMEOUT.read_timeout:.0f} seconds")
-    return TemporaryError(f"{host}: the connection broke off: {_reason(error)}")
-
-
-def _reason(error: BaseException) -> str:
-    system = _find(error, OSError)
-    if isinstance(system, socket.gaierror):
-        return "there is no such host, or no name server answers"
-    if isinstance(system, TimeoutError):
-        return "it took too long"
-    if system is not None and system.strerror:
-        return _words(system.strerror)
-    if isinstance(error, exceptions.ConnectTimeoutError):
-        return "it took too long"
-    return "the answer ended too early" if _find(error, exceptions.IncompleteRead) else "too early"
-
-
-def _words(text: str) -> str:
-    return printable(text.replace("_", " ").strip()[:200])
-
-
-def _find(error: BaseException | None, kind: type[_Error]) -> _Error | None:
-    """The failure of this kind that ``error`` is, or was caused by."""
-    seen = 0
-    while error is not None and seen < 10:
-        if isinstance(error, kind):
-            return error
-        inner = [one for one in error.args if isinstance(one, BaseException)]
-        error = inner[0] if inner else error.__cause__ or error.__context__
-        seen += 1
-    return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode
 
 from reflayer.errors import ImageError, RegistryError
@@ -26,13 +26,28 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 8 << 20  # bytes: a larger blob is sent in chunks
 _CHUNK = 32 << 20  # bytes; what has to be sent again if a connection breaks off
-_PIECE = 1 << 20  # bytes read at a time
+_PIECE = 256 << 10  # bytes read at a time, and sent within the time that the transport gives
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,19})")
+_LENGTH = re.compile(r"[0-9]{1,19}")
 _BINARY = "application/octet-stream"
+_NO_CHUNKS = (400, 404, 405, 411, 415, 416, 501)  # of a PATCH: the blob may be taken whole still
+
+
+class _NoChunksError(Exception):
+    """The registry refuses a chunk, or does not keep it."""
+
+
+class _Begun(NamedTuple):
+    """Where an upload goes to, and how many bytes a chunk has to have at least."""
+
+    place: str
+    least: int
 
 
 def upload(session: Session, blob: Descriptor, fd: int, source: str | None, progress: Told) -> None:
     """Have ``blob`` in the repository.
+
+    A registry that refuses chunks gets it whole, and whatever else goes there in this session, too.
 
     Args:
         session: the repository.
@@ -49,13 +64,15 @@ def upload(session: Session, blob: Descriptor, fd: int, source: str | None, prog
     patience = Patience(session.stop)
     while True:
         try:
-            place = None
+            begun = None
             if not _is_there(session, blob, what):
-                place = _begin(session, blob, source, what)
-            if place is not None:
-                _Upload(session, blob, fd, place, what, patience, progress).run()
+                begun = _begin(session, blob, source, what)
+            if begun is not None:
+                _Upload(session, blob, fd, begun, what, patience, progress).run()
             progress(blob.size)
             return
+        except _NoChunksError:
+            session.takes_chunks = False
         except TemporaryError as error:
             patience.wait(error)
 
@@ -66,8 +83,8 @@ def _is_there(session: Session, blob: Descriptor, what: str) -> bool:
         return response.status != 404
 
 
-def _begin(session: Session, blob: Descriptor, source: str | None, what: str) -> str | None:
-    """Where the upload goes to; None where the blob was mounted from ``source``."""
+def _begin(session: Session, blob: Descriptor, source: str | None, what: str) -> _Begun | None:
+    """An upload; None where the blob was mounted from ``source``."""
     url = session.url("blobs/uploads/")
     headers = {"Content-Length": "0"}
     if source is not None:
@@ -75,13 +92,13 @@ def _begin(session: Session, blob: Descriptor, source: str | None, what: str) ->
         also = (f"repository:{source}:pull",)
         try:
             with session.request("POST", mount, what, headers=headers, also=also) as response:
-                return None if response.status == 201 else _place(response, session, mount, what)
+                return None if response.status == 201 else _begun(response, session, mount, what)
         except TemporaryError:
             raise
         except RegistryError:
             pass  # who may not read there, or who knows no mounts, may send it all the same
     with session.request("POST", url, what, headers=headers) as response:
-        return _place(response, session, url, what)
+        return _begun(response, session, url, what)
 
 
 class _Upload:
@@ -92,7 +109,7 @@ class _Upload:
         session: Session,
         blob: Descriptor,
         fd: int,
-        place: str,
+        begun: _Begun,
         what: str,
         patience: Patience,
         progress: Told,
@@ -100,7 +117,8 @@ class _Upload:
         self._session = session
         self._blob = blob
         self._fd = fd
-        self._place = place
+        self._place = begun.place
+        self._chunk = max(_CHUNK, begun.least)
         self._what = what
         self._patience = patience
         self._progress = progress
@@ -111,12 +129,13 @@ class _Upload:
 
         Raises:
             TemporaryError: it has to begin anew.
+            _NoChunksError: it has to, and not in chunks.
         """
         size = self._blob.size
-        if size > _AT_ONCE:
+        if size > _AT_ONCE and self._session.takes_chunks:
             while self._there < size:
                 try:
-                    self._patch(min(_CHUNK, size - self._there))
+                    self._patch(min(self._chunk, size - self._there))
                 except TemporaryError as error:
                     self._patience.wait(error)
                     self._ask(error)
@@ -130,23 +149,30 @@ class _Upload:
             "Content-Range": f"{start}-{start + count - 1}",
         }
         with self._session.request(
-            "PATCH", self._place, self._what, headers=headers, body=lambda: self._pieces(count)
+            "PATCH",
+            self._place,
+            self._what,
+            headers=headers,
+            body=lambda: self._pieces(count),
+            accept=_NO_CHUNKS,
         ) as response:
+            if response.status in _NO_CHUNKS:
+                raise _NoChunksError
             self._place = _place(response, self._session, self._place, self._what)
-            self._there = start + count
-        self._patience.progressed(count)
+            kept = _kept(response)
+        self._there = start + count if kept is None else min(kept, start + count)
+        if self._there <= start:
+            raise _NoChunksError
+        self._patience.progressed(self._there - start)
 
     def _ask(self, error: TemporaryError) -> None:
         """Find out how much is there; begin anew where the registry does not know."""
         with self._session.request(
             "GET", self._place, self._what, accept=(400, 404, 405, 416)
         ) as response:
-            match = _RANGE.fullmatch(response.headers.get("Range", ""))
-            if response.status != 204 or match is None:
+            there = _kept(response)
+            if response.status != 204 or there is None:
                 raise error
-            # An empty upload is told as 0-0, too: then its first byte comes twice, which is
-            # refused, and the upload begins anew.
-            there = int(match[1]) + 1 if match[1] != "0" else 0
             if there > self._blob.size:
                 raise RegistryError(
                     f"{self._session.name}: {self._what}: it has more than was sent"
@@ -172,6 +198,22 @@ class _Upload:
             yield data
             place += len(data)
             self._progress(place)
+
+
+def _begun(response: urllib3.HTTPResponse, session: Session, url: str, what: str) -> _Begun:
+    least = response.headers.get("OCI-Chunk-Min-Length", "")
+    return _Begun(
+        _place(response, session, url, what), int(least) if _LENGTH.fullmatch(least) else 0
+    )
+
+
+def _kept(response: urllib3.HTTPResponse) -> int | None:
+    """How many bytes the registry says to have of an upload; None where it does not say."""
+    match = _RANGE.fullmatch(response.headers.get("Range", ""))
+    if match is None:
+        return None
+    # An empty upload is told as 0-0, too: if there is a byte, it comes twice, which is refused.
+    return int(match[1]) + 1 if match[1] != "0" else 0
 
 
 def _place(response: urllib3.HTTPResponse, session: Session, url: str, what: str) -> str:

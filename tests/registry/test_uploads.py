@@ -1,0 +1,247 @@
+"""Large blobs go in chunks, whole where a registry wants no chunks, and on from what it kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from time import sleep
+
+import pytest
+
+from reflayer import Store
+from tests.archive.tars import entry, tar
+from tests.images.layouts import sha256
+from tests.registry.registries import Registry
+from tests.registry.silly import Answer, Request, Silly
+from tests.registry.test_pulling import noise
+from tests.store.stores import BASE, image
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blob need not be large to be sent in chunks."""
+    monkeypatch.setattr("reflayer.images.registry.upload._AT_ONCE", 1 << 20)
+    monkeypatch.setattr("reflayer.images.registry.upload._CHUNK", 2 << 20)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_large_blob_goes_in_chunks(base: Path, root: Path, registry: Registry) -> None:
+    store = Store(root)
+    layer = tar(entry("noise", noise(3 << 20)))
+    made = store.create(image(base / "image", layer)).image
+    done: list[tuple[int, int | None]] = []
+    store.push(
+        made,
+        f"{registry.host}/large/x",
+        progress=lambda stage, *amount: done.append(amount) if stage == "push" else None,
+    )
+    assert len(registry.requests("PATCH /v2/large")) == 2
+    assert done[-1][0] == done[-1][1]
+    back = Store(base / "other").create(f"{registry.host}/large/x")
+    assert Path(back.path, "noise").read_bytes() == noise(3 << 20)
+
+
+@pytest.fixture
+def large(base: Path, root: Path) -> tuple[Store, str]:
+    """A store, and an image in it whose only layer takes two chunks."""
+    store = Store(root)
+    return store, store.create(image(base / "image", tar(entry("x", noise(3 << 20))))).image
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_broken_upload_goes_on_from_what_is_there(large: tuple[Store, str], silly: Silly) -> None:
+    store, name = large
+    kept = 1 << 20
+    broken: list[int] = []
+
+    def cut(request: Request) -> Answer | None:
+        if request.method != "PATCH" or broken:
+            return None
+        broken.append(len(request.body))
+        upload = request.path.rpartition("/")[2]
+        silly.uploads[upload] += request.body[:kept]
+        return Answer(500, headers={"Retry-After": "0"})
+
+    silly.handlers.append(cut)
+    store.push(name, f"{silly.host}/x")
+    ranges = [one.headers["content-range"] for one in silly.seen("PATCH", "/uploads/")]
+    assert ranges[0].startswith("0-")
+    assert ranges[1].startswith(f"{kept}-")
+    assert max(map(len, silly.taken.values())) > 3 << 20
+    assert len(silly.seen("GET", "/uploads/")) == 1
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_an_upload_that_is_lost_begins_anew(large: tuple[Store, str], silly: Silly) -> None:
+    store, name = large
+    silly.on("PATCH", "/uploads/", Answer(503, headers={"Retry-After": "0"}))
+    silly.on("GET", "/uploads/", Answer(404))
+    store.push(name, f"{silly.host}/x")
+    assert len(silly.seen("POST", "/uploads/")) == 3  # the layer twice, the config
+    assert max(map(len, silly.taken.values())) > 3 << 20
+
+
+def assert_taken(silly: Silly) -> None:
+    """The layer of ``large`` is there, and every blob is what it was said to be."""
+    assert max(map(len, silly.taken.values())) > 3 << 20
+    assert all(sha256(data) == digest for digest, data in silly.taken.items())
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("status", [400, 404, 405, 411, 415, 416, 501])
+def test_a_registry_that_takes_no_chunks_gets_blobs_whole(
+    large: tuple[Store, str], silly: Silly, status: int
+) -> None:
+    store, name = large
+    silly.always("PATCH", "/uploads/", Answer(status))
+    store.push(name, f"{silly.host}/x")
+    assert_taken(silly)
+    assert len(silly.seen("PATCH", "/uploads/")) == 1
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_registry_that_takes_one_chunk_and_no_more_gets_the_blob_whole(
+    large: tuple[Store, str], silly: Silly
+) -> None:
+    store, name = large
+    silly.handlers.append(
+        lambda request: (
+            Answer(416)
+            if request.method == "PATCH" and not request.headers["content-range"].startswith("0-")
+            else None
+        )
+    )
+    store.push(name, f"{silly.host}/x")
+    assert_taken(silly)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_who_refuses_one_blobs_chunks_is_asked_for_no_others(
+    base: Path, root: Path, silly: Silly
+) -> None:
+    store = Store(root)
+    layers = [tar(entry(f"f{n}", noise((3 << 20) + n))) for n in range(6)]
+    made = store.create(image(base / "image", *layers)).image
+    silly.always("PATCH", "/uploads/", Answer(405))
+    store.push(made, f"{silly.host}/x")
+    assert len(silly.seen("PATCH", "/uploads/")) <= 4  # those that were sent side by side
+    assert sum(len(data) > 3 << 20 for data in silly.taken.values()) == 6
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("kept", [1, 1 << 20])
+def test_what_a_registry_did_not_keep_of_a_chunk_is_sent_again(
+    large: tuple[Store, str], silly: Silly, kept: int
+) -> None:
+    store, name = large
+
+    def keep_less(request: Request) -> Answer | None:
+        if request.method != "PATCH" or len(silly.seen("PATCH", "/uploads/")) > 1:
+            return None
+        upload = request.path.rpartition("/")[2]
+        silly.uploads[upload] += request.body[: kept + 1]
+        return Answer(202, headers={"Location": request.path, "Range": f"0-{kept}"})
+
+    silly.handlers.append(keep_less)
+    store.push(name, f"{silly.host}/x")
+    assert silly.seen("PATCH", "/uploads/")[1].headers["content-range"].startswith(f"{kept + 1}-")
+    assert_taken(silly)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_registry_that_keeps_nothing_of_a_chunk_gets_the_blob_whole(
+    large: tuple[Store, str], silly: Silly
+) -> None:
+    store, name = large
+    silly.handlers.append(
+        lambda request: (
+            Answer(202, headers={"Location": request.path, "Range": "0-0"})
+            if request.method == "PATCH"
+            else None
+        )
+    )
+    store.push(name, f"{silly.host}/x")
+    assert_taken(silly)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize(
+    ("least", "first"),
+    [
+        (str(2500 << 10), [2500 << 10]),
+        ("1", [2 << 20]),
+        ("9" * 19, []),
+        ("9" * 400, [2 << 20]),
+        ("-5", [2 << 20]),
+        ("many", [2 << 20]),
+    ],
+)
+def test_chunks_are_as_large_as_a_registry_wants_them_at_least(
+    large: tuple[Store, str], silly: Silly, least: str, first: list[int]
+) -> None:
+    store, name = large
+
+    def want(request: Request) -> Answer | None:
+        if request.method != "POST":
+            return None
+        usual = silly.usual(request)
+        return replace(usual, headers={**usual.headers, "OCI-Chunk-Min-Length": least})
+
+    silly.handlers.append(want)
+    store.push(name, f"{silly.host}/x")
+    assert_taken(silly)
+    sent = [len(one.body) for one in silly.seen("PATCH", "/uploads/")]
+    assert sent == [*first, sum(sent) - sum(first)]
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["{}", "./{}?_state=a%2Fb%3D&x", "/v2/x/blobs/uploads/{}?y", "//{host}/v2/x/blobs/uploads/{}"],
+)
+@pytest.mark.usefixtures("small_chunks")
+def test_an_upload_goes_to_where_the_registry_says(
+    large: tuple[Store, str], silly: Silly, location: str
+) -> None:
+    store, name = large
+
+    def tell(request: Request) -> Answer | None:
+        if request.method not in ("POST", "PATCH"):
+            return None
+        usual = silly.usual(request)
+        upload = usual.headers["Location"].rpartition("/")[2].partition("?")[0]
+        there = location.format(upload, host=silly.host)
+        return replace(
+            usual, headers={**usual.headers, "Location": there, "Docker-Upload-UUID": "x"}
+        )
+
+    silly.handlers.append(tell)
+    store.push(name, f"{silly.host}/x")
+    assert_taken(silly)
+    _, mark, query = location.partition("?")
+    for request in silly.seen("PUT", "/uploads/"):
+        assert request.query.startswith(f"{query}&digest=sha256%3A" if mark else "digest=sha256%3A")
+
+
+def test_a_registry_that_puts_a_blob_together_slowly_is_waited_for(
+    base: Path, root: Path, silly: Silly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reflayer.images.registry.transport._SILENCE", 1.0)
+    store = Store(root)
+    made = store.create(image(base / "image", BASE)).image
+    silly.handlers.append(
+        lambda request: (
+            sleep(1.5) if (request.method, "/uploads/" in request.path) == ("PUT", True) else None
+        )
+    )
+    store.push(made, f"{silly.host}/x")
+    assert len(silly.seen("PUT", "/uploads/")) == 2  # the layer and the config, once each
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_registry_that_refuses_a_chunk_before_it_has_read_it_is_understood(
+    large: tuple[Store, str], silly: Silly
+) -> None:
+    store, name = large
+    silly.hasty["PATCH"] = Answer(405)
+    store.push(name, f"{silly.host}/x")
+    assert_taken(silly)
