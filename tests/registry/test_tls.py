@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from reflayer.errors import ReflayerError
 from reflayer.images.registry import Access
 from reflayer.images.registry.certificates import tls_context
 from reflayer.images.registry.proxies import is_loopback, proxy_for
+from tests.file_systems import require_root
 from tests.registry.registries import Registry, running
 from tests.registry.silly import Answer, Silly, serving
 from tests.store.stores import BASE, image, reflayer
@@ -130,6 +133,32 @@ def test_a_bad_certificate_is_told(tmp_path: Path, name: str) -> None:
 def test_a_folder_of_certificates_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ReflayerError, match="No such file"):
         tls_context("example.com", verify=True, cert_dir=str(tmp_path / "none"))
+
+
+def test_a_folder_of_certificates_that_one_may_not_read_counts_as_none(
+    no_credentials: Path,
+) -> None:
+    require_root()
+    folder = no_credentials / ".config/containers/certs.d"
+    (folder / "example.com").mkdir(parents=True)
+    (folder / "example.com/bad.crt").write_text("none")
+    folder.chmod(0o700)
+    with as_nobody():
+        tls_context("example.com", verify=True)
+        with pytest.raises(ReflayerError, match="Permission denied"):
+            tls_context("example.com", verify=True, cert_dir=str(folder / "example.com"))
+    with pytest.raises(ReflayerError, match="is no certificate"):
+        tls_context("example.com", verify=True)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Have no right beyond everybody's meanwhile."""
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 @pytest.mark.parametrize(

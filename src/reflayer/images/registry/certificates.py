@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FOLDERS = ("~/.config/containers/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d")
+_ABSENT = (FileNotFoundError, NotADirectoryError, PermissionError)
 
 
 def tls_context(host: str, *, verify: bool, cert_dir: str | None = None) -> ssl.SSLContext:
@@ -22,7 +23,8 @@ def tls_context(host: str, *, verify: bool, cert_dir: str | None = None) -> ssl.
 
     The system's authorities, or those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``; and each
     ``*.crt`` of ``cert_dir``, or else of the folders that Docker and Podman have for ``host``. A
-    ``X.cert`` there, with its ``X.key``, is what we show of ourselves.
+    ``X.cert`` there, with its ``X.key``, is what we show of ourselves. One of those folders that we
+    may not read, such as in the home of another user, counts as none, as for skopeo.
 
     Args:
         host: with its port if one was given.
@@ -68,5 +70,5 @@ def _names(folder: str, needed: bool) -> Iterator[str]:
     try:
         yield from sorted(os.listdir(folder))
     except OSError as error:
-        if needed or not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        if needed or not isinstance(error, _ABSENT):
             raise OperationError.from_os_error(error, os.fsencode(folder), "open") from error
