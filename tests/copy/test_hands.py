@@ -81,6 +81,24 @@ def test_helpers_take_part(place: Path, warm_pool: Pool, monkeypatch: pytest.Mon
     assert sum(taken) > 0
 
 
+@pytest.mark.parametrize("umask", [0o027, 0o077])
+def test_folders_that_others_finish_have_their_own_mode(
+    place: Path, warm_pool: Pool, umask: int
+) -> None:
+    _fill(place / "src", 200, 20)
+    for folder in range(200):  # what folders are made with here, and with no umask, among them
+        (place / f"src/{folder}").chmod((0o755, 0o700, 0o750, 0o4755)[folder % 4])
+    before = facts(place / "src")
+
+    old = os.umask(umask)
+    try:
+        for number in range(3):
+            copy_tree(place / "src", place / f"{number}", workers=3, pool=warm_pool)
+            assert_same(before, facts(place / f"{number}"))
+    finally:
+        os.umask(old)
+
+
 def test_a_wide_folder_of_the_longest_names_is_shared(place: Path, warm_pool: Pool) -> None:
     (place / "src").mkdir()
     src = os.fsencode(place / "src")

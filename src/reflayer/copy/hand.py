@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from reflayer.copy.sharing import Sharing, Work
     from reflayer.copy.split import Names
 
-_FOLDER_MODE = 0o755  # what most folders have; the root lets nobody else in before the end
 _OPEN_LEVELS = 64  # folders whose descriptors stay open; those further up are shelved
 _MOST_GIVEN = 256  # folders at once: 64 KiB of names
 _WAITS = 8  # folders at the most whose rest others make while this hand does something else
@@ -52,7 +51,6 @@ class Hand:
         self._waits = 0
         self._job = job
         self._powerful = birth.powerful
-        self._made_with = _FOLDER_MODE & ~birth.withheld
         self._pause = pause
 
     def copy_below(self, root: Folder) -> None:
@@ -154,7 +152,7 @@ class Hand:
             mode = 0o700
         try:
             self.metadata.finish_folder(
-                folder.src, folder.dst, folder.status, mode, self._made_with
+                folder.src, folder.dst, folder.status, mode, self._job.folder_mode
             )
         except FailedError as failed:
             raise failure(self._job, folder, "", failed.operation, failed.cause) from failed
@@ -217,7 +215,7 @@ class Hand:
 
     def _make_folder(self, folder: Folder, name: str) -> None:
         try:
-            os.mkdir(name, _FOLDER_MODE, dir_fd=folder.dst)
+            os.mkdir(name, self._job.folder_mode, dir_fd=folder.dst)
         except OSError as error:
             raise failure(self._job, folder, name, "mkdir", error) from error
         self.entries.made["directory"] += 1

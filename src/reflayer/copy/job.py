@@ -18,11 +18,14 @@ class Job:
         mount_names: the last names of those: what is called otherwise is no mount point.
         links: name of the folder in the destination's root where inodes with several names wait.
         root: identity of the destination's root, which must not be met inside the source.
+        folder_mode: the mode that folders have until they get their own, the same for all hands,
+            whatever their umask: who gives a folder its own may not be who made it.
     """
 
     __slots__ = (
         "cross_mounts",
         "fall_back",
+        "folder_mode",
         "ignore_refused",
         "links",
         "method",
@@ -42,6 +45,7 @@ class Job:
         mounts: frozenset[bytes],
         links: str,
         root: tuple[int, int],
+        folder_mode: int,
     ) -> None:
         self.source = source
         self.method = method
@@ -52,6 +56,7 @@ class Job:
         self.mount_names = frozenset(os.fsdecode(os.path.basename(path)) for path in mounts)
         self.links = links
         self.root = root
+        self.folder_mode = folder_mode
 
     def pack(self) -> tuple[object, ...]:
         """The settings as plain values, in the order that the constructor takes them."""
@@ -64,4 +69,5 @@ class Job:
             self.mounts,
             self.links,
             self.root,
+            self.folder_mode,
         )

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     Counts = tuple[dict[str, int], dict[str, int], dict[str, int]]  # as CopyReport has them
 
+_FOLDER_MODE = 0o755  # what most folders have; the root lets nobody else in before the end
+
 METHODS = ("auto", *LADDER, "tar")
 """The names of the methods that ``copy_tree`` takes."""
 
@@ -140,6 +142,7 @@ def _prepare(
     source: int, dst: int, path: bytes, method: str, ignore_refused: bool, cross_mounts: bool
 ) -> tuple[Job, Folder, Birth]:
     try:
+        birth = birth_in(dst)
         job = Job(
             source=path,
             method=LADDER[0] if method == "auto" else method,
@@ -149,8 +152,8 @@ def _prepare(
             mounts=mounts_below(source),
             links=f".reflayer-links-{os.urandom(8).hex()}",
             root=identity(os.fstat(dst)),
+            folder_mode=_FOLDER_MODE & ~birth.withheld,
         )
-        birth = birth_in(dst)
         return job, Folder(None, "", os.dup(source), os.dup(dst)), birth
     except OSError as error:
         raise CopyError.from_os_error(error, path, "prepare the copy") from error
