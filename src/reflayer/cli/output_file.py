@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from reflayer.errors import OperationError
+from reflayer.images.replacement import replacement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,20 +24,8 @@ def output_file(path: str) -> Iterator[BinaryIO]:
         OperationError: it cannot be made or written.
     """
     is_special = os.path.exists(path) and not os.path.isfile(path)
-    place = os.path.realpath(path)  # of a link, the file that it leads to is replaced
-    passing = path if is_special else f"{place}.{os.urandom(6).hex()}"
     try:
-        if is_special:
-            with open(path, "wb") as file:
-                yield file
-        else:
-            try:
-                with open(passing, "xb") as file:
-                    yield file
-                os.replace(passing, place)
-            except BaseException:
-                with suppress(FileNotFoundError):
-                    os.unlink(passing)
-                raise
+        with open(path, "wb") if is_special else replacement(path) as file:
+            yield file
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(path), "write") from error

@@ -23,10 +23,11 @@ from reflayer.images.digest import (
     hash_like,
 )
 from reflayer.images.image import LARGEST_CONFIG
-from reflayer.images.incoming import failing, incoming, sync_folder
+from reflayer.images.incoming import failing, sync_folder
 from reflayer.images.made import to_json
 from reflayer.images.media_types import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from reflayer.images.remade import plain_chunks
+from reflayer.images.replacement import replacement
 from reflayer.images.resolve import read_document
 
 if TYPE_CHECKING:
@@ -62,15 +63,12 @@ def write_archive(
         OperationError: something could not be read or written.
     """
     place = os.path.realpath(path)  # of a link, the file that it leads to is replaced
-    folder = os.path.dirname(place)
     with failing(path, "write"):
         if os.path.lexists(place) and not stat.S_ISREG(os.lstat(place).st_mode):
             raise ImageError(f"{printable(path)} is no regular file: an archive needs one")
-        with incoming(folder, path) as file:
-            with open(file.fd, "wb", buffering=1 << 20, closefd=False) as out:
-                _Writer(out, content, progress).write(image, name)
-            file.commit(place)
-    sync_folder(folder)
+        with replacement(place) as out:
+            _Writer(out, content, progress).write(image, name)
+    sync_folder(os.path.dirname(place))
 
 
 class _Writer:
