@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -38,7 +38,10 @@ class Plugin:
     Attributes:
         socket: the path of its socket.
         log: the path of what it logged.
+        program: what is started in place of ``reflayer``, if it is to do something else, too.
     """
+
+    program: Sequence[str] = (str(REFLAYER),)
 
     def __init__(self, folder: Path, *options: str) -> None:
         """To be started, with its socket where a ``Dockerd`` of that folder looks for it."""
@@ -55,7 +58,7 @@ class Plugin:
 
     def start(self) -> None:
         """Start it until it answers."""
-        command = [str(REFLAYER), "serve", "docker", f"--docker-socket={self.socket}"]
+        command = [*self.program, "serve", "docker", f"--docker-socket={self.socket}"]
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
                 [*command, "--log-level", "debug", *self._options],

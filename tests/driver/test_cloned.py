@@ -163,7 +163,7 @@ def test_a_clock_that_was_set_is_not_believed(
 def test_notes_of_an_earlier_boot_are_not_believed_and_cleared(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cloned, "_boot", lambda: "another")
+    monkeypatch.setattr(cloned, "boot_id", lambda: "another")
     assert driver.cloned("clone", "parent") is None
     driver.create_read_write("second", "parent")
     assert notes(driver) == ["second"]
@@ -173,7 +173,7 @@ def test_notes_of_an_earlier_boot_are_not_believed_and_cleared(
 def test_where_the_boot_cannot_be_told_there_are_no_notes(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cloned, "_boot", lambda: None)
+    monkeypatch.setattr(cloned, "boot_id", lambda: None)
     driver.create_read_write("second", "parent")
     assert driver.cloned("second", "parent") is None
     driver.remove("second")

@@ -23,6 +23,7 @@ from reflayer.plugins.docker.calls import CLONES, SHORT, WALKS
 from reflayer.plugins.docker.home import NotInitialisedError
 from reflayer.plugins.docker.request import InitRequest, LayerRequest, RequestError
 from reflayer.plugins.docker.streams import PIECE, Body
+from reflayer.plugins.docker.unanswered import Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -87,7 +88,14 @@ class Handlers:
         body = await http.read()
         with self._about_a_layer(name, body) as (request, _):
             driver = self._home.driver
-            report = await self._work.copy(lambda progress: clone(driver, request, progress))
+            layer = Unanswered(driver, request.id, request.parent)
+            try:
+                await self._work.run(layer.note)
+                report = await self._work.copy(lambda progress: clone(driver, request, progress))
+                await self._work.run(layer.answer)
+            except BaseException:
+                await self._work.run(layer.forget)
+                raise
             self._metrics.copied(report)
             return _answer({})
 

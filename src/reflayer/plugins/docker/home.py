@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from reflayer.driver import Driver
 from reflayer.driver.home import LAYERS
 from reflayer.errors import OperationError, ReflayerError
+from reflayer.plugins.docker.daemon import Daemon
 from reflayer.plugins.docker.request import InitRequest, RequestError
 from reflayer.plugins.docker.size import size_in_bytes
+from reflayer.plugins.docker.unanswered import forget_unanswered
 
 if TYPE_CHECKING:
     from reflayer.copy import Pool
@@ -40,7 +42,7 @@ class Home:
         self._pool = pool
         self._record = f"{options.socket}.init"
         self._driver: Driver | None = None
-        self._daemon = 0  # its process id; 0 where nobody can tell
+        self._daemon = Daemon(0, 0)
         self._lock = threading.Lock()  # one daemon after the other
 
     @property
@@ -73,13 +75,13 @@ class Home:
             request = InitRequest.parse(body)
             if not os.path.isdir(f"{request.home}/{LAYERS}"):
                 raise RequestError(f"there are no layers in {request.home} any more")
-            self._open(request, int(daemon))
+            self._open(request, Daemon.parse(daemon))
         except (ReflayerError, ValueError) as error:
             # The daemon can still tell it anew, but not if this process does not start.
             _log.error("%s: %s: restart the daemon", self._record, error)
 
-    def init(self, request: InitRequest, daemon: int) -> None:
-        """``GraphDriver.Init`` by the process ``daemon``: open its home, anew if it was open.
+    def init(self, request: InitRequest, process: int) -> None:
+        """``GraphDriver.Init`` by ``process``: open its home, anew if it was open.
 
         References begin at zero, as those of the daemon do.
 
@@ -87,16 +89,18 @@ class Home:
             RequestError: an option is unknown, or another daemon that is alive has its home here.
             ReflayerError: the home cannot be opened.
         """
+        daemon = Daemon.running(process)
         with self._lock:
             if (
                 self._driver is not None
                 and self._driver.home != os.path.realpath(request.home)
                 and self._daemon != daemon
-                and _is_alive(self._daemon)
+                and self._daemon.is_alive()
             ):
                 raise RequestError(
-                    f"this plugin has the layers of the daemon with process id {self._daemon}, in "
-                    f"{self._driver.home}: start another for {request.home}, at another socket"
+                    "this plugin has the layers of the daemon with process id "
+                    f"{self._daemon.process}, in {self._driver.home}: "
+                    f"start another for {request.home}, at another socket"
                 )
             self._open(request, daemon)
             self._keep(request, daemon)
@@ -124,7 +128,7 @@ class Home:
         """
         return 0 if self._driver is None else len(self._driver.list())
 
-    def _open(self, request: InitRequest, daemon: int) -> None:
+    def _open(self, request: InitRequest, daemon: Daemon) -> None:
         size = None
         for option in request.options:
             name, equals, value = option.partition("=")
@@ -133,7 +137,7 @@ class Home:
             if name.strip().lower() != "size":
                 raise RequestError(f"unknown option {name.strip()} for reflayer")
             size = size_in_bytes(value.strip())
-        self._driver = Driver(
+        driver = Driver(
             request.home,
             method=self._options.method,
             workers=self._options.workers,
@@ -141,15 +145,17 @@ class Home:
             id_map=request.id_map,
             size=size,
         )
+        forget_unanswered(driver)
+        self._driver = driver
         self._daemon = daemon
 
-    def _keep(self, request: InitRequest, daemon: int) -> None:
+    def _keep(self, request: InitRequest, daemon: Daemon) -> None:
         new = f"{self._record}.new"
         try:
             with suppress(FileNotFoundError):
                 os.unlink(new)  # of a process that was killed
             with open(new, "wb", opener=_new_for_root) as file:
-                file.write(b"%d\n%s" % (daemon, request.as_json()))
+                file.write(b"%s\n%s" % (str(daemon).encode(), request.as_json()))
             os.rename(new, self._record)
         except OSError as error:
             raise OperationError.from_os_error(error, os.fsencode(self._record), "write") from error
@@ -171,7 +177,3 @@ def _only_ours(path: str, flags: int) -> int:
         os.close(fd)
         raise PermissionError(errno.EPERM, "it is not a file that only this user can write")
     return fd
-
-
-def _is_alive(process: int) -> bool:
-    return process != 0 and os.path.exists(f"/proc/{process}")

@@ -1,0 +1,161 @@
+"""Layers that Docker has asked for and not been told of yet: if that fails, it never knows them.
+
+Docker takes a new id for each try, and removes nothing of a creation that failed or that nobody
+answered, not even the ``ID-init`` which it had made for that container alone (CreateRWLayer and
+registerWithDescriptor in moby's layer/layer_store.go, 20.10 to 27). So both go with the request.
+A note in the home tells a later process, where this one is killed. It is dropped just before the
+answer is sent; what is lost in the moment between is found by ``reflayer doctor``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from reflayer.driver.builds import taken
+from reflayer.driver.claims import LOCK, Claim, claim_left, claim_new
+from reflayer.driver.cloned import boot_id
+from reflayer.driver.names import checked_id, is_id
+from reflayer.driver.trash import unlink
+from reflayer.errors import OperationError, ReflayerError
+
+if TYPE_CHECKING:
+    from reflayer.driver import Driver
+
+_NOTES = "unanswered"  # the folder of the notes in the home
+_INIT = "-init"  # what follows a container's id in that of its parent
+_CONTAINER, _IMAGE = "container", "image"  # what a note says of its layer
+
+_log = logging.getLogger("reflayer.docker")
+
+
+class Unanswered:
+    """One layer from the request on until it is known to Docker, or gone."""
+
+    def __init__(self, driver: Driver, id: str, parent: str | None) -> None:
+        """Nothing is noted yet."""
+        self._driver = driver
+        self._id = id
+        self._parent = parent
+        self._claim: Claim | None = None
+
+    def note(self) -> None:
+        """Note that layer ``id`` will be made by this process, and no other has it.
+
+        Raises:
+            LayerError: it is there or being made already, or it is no id.
+            OperationError: the note cannot be written.
+        """
+        note = _path(self._driver, checked_id(self._id))
+        claim = claim_new(note)
+        if claim is None:
+            raise taken(self._id)
+        try:
+            # In this order: a note that is there says that what is so called was made after it.
+            if self._driver.exists(self._id):
+                raise taken(self._id)
+            _write(note, _is_container(self._id, self._parent))
+        except BaseException:
+            claim.release()
+            raise
+        self._claim = claim
+
+    def answer(self) -> None:
+        """Docker is about to be told: from now on the layer is its.
+
+        Raises:
+            OperationError: the note cannot be dropped.
+        """
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            _drop(_path(self._driver, self._id), claim)
+
+    def forget(self) -> None:
+        """Docker will not be told: remove what was made.
+
+        Raises:
+            OperationError: the note cannot be dropped.
+        """
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            try:
+                _remove(self._driver, self._id, _is_container(self._id, self._parent))
+            finally:
+                _drop(_path(self._driver, self._id), claim)
+
+
+def forget_unanswered(driver: Driver) -> None:
+    """Remove what processes that died had made of layers which Docker was not told of.
+
+    Of an earlier boot nothing is: after a crash of the machine a note may be there that had been
+    dropped, and the layer be known.
+
+    Raises:
+        OperationError: the notes cannot be read or dropped.
+    """
+    folder = f"{driver.home}/{_NOTES}"
+    try:
+        os.makedirs(folder, 0o700, exist_ok=True)
+        names = os.listdir(folder)
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(folder), "read") from error
+    for id in sorted({name.removesuffix(LOCK) for name in names}):
+        if not is_id(id):  # NFS keeps what is unlinked while it is open as .nfs...
+            continue
+        note = _path(driver, id)
+        try:
+            claim = claim_left(note)
+        except FileNotFoundError:  # its process has just dropped it
+            continue
+        if claim is not None:
+            try:
+                boot, _, kind = _read(note).partition(" ")
+                if boot == boot_id():
+                    _log.info("removing layer %s, of which Docker was not told", id)
+                    _remove(driver, id, kind == _CONTAINER)
+            finally:
+                _drop(note, claim)
+
+
+def _is_container(id: str, parent: str | None) -> bool:
+    """Whether ``id`` is a container's layer upon one that was made for it alone."""
+    return parent == id + _INIT
+
+
+def _remove(driver: Driver, id: str, is_container: bool) -> None:
+    for layer in (id, id + _INIT) if is_container else (id,):
+        try:
+            driver.remove(layer, wait=False)
+        except ReflayerError as error:
+            _log.warning("layer %s, which Docker does not know, was left: %s", layer, error)
+
+
+def _path(driver: Driver, id: str) -> str:
+    return f"{driver.home}/{_NOTES}/{id}"
+
+
+def _write(note: str, is_container: bool) -> None:
+    """Make the note: a symbolic link, which is there whole, and on a full disk, too."""
+    text = f"{boot_id() or 'unknown'} {_CONTAINER if is_container else _IMAGE}"
+    try:
+        os.symlink(text, note)
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(note), "symlink") from error
+
+
+def _read(note: str) -> str:
+    """The note; empty where there is none, as where its maker died before it wrote any."""
+    try:
+        return os.readlink(note)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(note), "read") from error
+
+
+def _drop(note: str, claim: Claim) -> None:
+    try:
+        unlink(note)
+    finally:
+        claim.release()
