@@ -45,6 +45,10 @@ class Served:
             start_new_session=True,
         )
         until(self._listens)  # where gRPC tries in vain, it waits for a second
+        self.connect()
+
+    def connect(self) -> None:
+        """Connect to the process that listens at the socket."""
         self.channel = grpc.insecure_channel(
             f"unix:{self.socket}", [("grpc.use_local_subchannel_pool", 1)]
         )

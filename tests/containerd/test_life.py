@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
+import socket as sockets
 import sqlite3
 import stat
 import subprocess
 import threading
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
+from reflayer.errors import ServiceError
+from reflayer.plugins.containerd.server import ContainerdService
+from reflayer.plugins.metrics import Metrics
+from reflayer.plugins.options import ContainerdOptions
+from reflayer.plugins.work import Work
 from tests.containerd.served import REFLAYER, Served, code, until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -77,6 +85,51 @@ def test_all_is_there_after_a_restart(service: Served) -> None:
 def test_a_home_is_served_by_one_process(service: Served) -> None:
     assert "another process serves it" in refused_start(service.home, Path(f"{service.socket}2"))
     service.prepare("a")
+
+
+def take_the_socket(_home: Path, path: Path) -> None:
+    taken = sockets.socket(sockets.AF_UNIX)
+    taken.bind(str(path))
+    taken.listen()
+    taken.detach()  # as long as this process lives
+
+
+def take_the_inner_socket(home: Path, _path: Path) -> None:
+    (home / "grpc.sock").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("take", [take_the_socket, take_the_inner_socket])
+def test_a_start_that_fails_leaves_nothing(
+    tmp_path: Path, socket: Path, take: Callable[[Path, Path], None]
+) -> None:
+    home = tmp_path / "home"
+
+    async def use() -> None:
+        work = Work()
+        try:
+            take(home, socket)
+            failing = ContainerdService(ContainerdOptions(str(socket), str(home)), work, Metrics())
+            with pytest.raises(ServiceError):
+                await failing.start()
+            assert not [path for path in descriptors() if path.startswith(str(home))]
+            options = ContainerdOptions(f"{socket}2", f"{home}2")
+            other = ContainerdService(options, work, Metrics())
+            await other.start()
+            await other.stop()
+            assert not [path for path in descriptors() if path.startswith(str(home))]
+        finally:
+            work.close()
+
+    asyncio.run(use())
+
+
+def descriptors() -> list[str]:
+    """What this process has open."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the one that lists them
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return found
 
 
 def test_a_home_of_a_newer_reflayer_is_refused(service: Served) -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 import reflayer
+from reflayer.plugins.frames import goaway
 from reflayer.plugins.listening import listen
 from reflayer.plugins.relay import Relay
 
+_FRAME = b"\0\0\x05\0\0\0\0\0\x01hello"  # of HTTP/2: length, type, flags, stream, payload
 _MUCH = os.urandom(1 << 22)
 _PYTHONS = {sys.executable} | {path for path in ("/usr/bin/python3",) if os.path.exists(path)}
 _HASTY = """
@@ -106,16 +108,63 @@ def test_a_client_that_takes_nothing_stops_the_flow(tmp_path: Path) -> None:
     asyncio.run(use())
 
 
-def test_who_is_connected_stays_so_when_nobody_else_is_accepted(tmp_path: Path) -> None:
+def test_who_is_sent_away_is_told_so_between_two_frames_and_served_until_he_goes(
+    tmp_path: Path,
+) -> None:
+    async def use() -> None:
+        async with _relay(tmp_path) as (relay, path):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(_FRAME + _FRAME[:11])
+            assert await reader.readexactly(len(_FRAME) + 11) == _FRAME + _FRAME[:11]
+            relay.send_away()
+            assert not os.path.exists(path)
+            writer.write(_FRAME[11:] + _FRAME)
+            expected = _FRAME[11:] + goaway() + _FRAME
+            told = await reader.readexactly(len(expected))
+            assert told in (expected, _FRAME[11:] + _FRAME + goaway())
+            assert not await relay.left(0.01)
+            writer.write(_FRAME)
+            assert await reader.readexactly(len(_FRAME)) == _FRAME
+            writer.close()
+            assert await relay.left(60)
+
+    asyncio.run(use())
+
+
+def test_who_is_between_two_frames_is_sent_away_at_once(tmp_path: Path) -> None:
+    async def use() -> None:
+        async with _relay(tmp_path) as (relay, path):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(_FRAME)
+            assert await reader.readexactly(len(_FRAME)) == _FRAME
+            relay.send_away()
+            assert await reader.readexactly(len(goaway())) == goaway()
+            writer.close()
+
+    asyncio.run(use())
+
+
+def test_who_was_just_accepted_is_told_after_the_first_frame(tmp_path: Path) -> None:
+    async def use() -> None:
+        async with _relay(tmp_path) as (relay, path):
+            reader, writer = await asyncio.open_unix_connection(path)
+            while await relay.left(0):  # not accepted yet
+                await asyncio.sleep(0)
+            relay.send_away()
+            writer.write(_FRAME)
+            expected = _FRAME + goaway()
+            assert await reader.readexactly(len(expected)) == expected
+            writer.close()
+
+    asyncio.run(use())
+
+
+def test_a_close_does_not_wait_for_those_who_stay(tmp_path: Path) -> None:
     async def use() -> None:
         async with _relay(tmp_path) as (relay, path):
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(b"one")
             assert await reader.readexactly(3) == b"one"
-            relay.stop_accepting()
-            assert not os.path.exists(path)
-            writer.write(b"two")
-            assert await reader.readexactly(3) == b"two"
             await relay.close()
             assert await reader.read() == b""
             writer.close()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -30,8 +29,7 @@ SERVICE = "containerd.services.snapshots.v1.Snapshots"
 """The service's full name, by which its health is asked for, too."""
 
 _LARGEST = 16 << 20  # bytes of a message, as containerd's own clients and servers take it
-_EVER = 1e9  # seconds
-_LAST_ANSWERS = 2.0  # seconds for the answers to get out, and for who watches our health to go
+_LAST_LOOK = 2.0  # seconds in which clients with all their answers go; who watches our health stays
 _OPTIONS = (
     ("grpc.max_receive_message_length", _LARGEST),
     ("grpc.max_send_message_length", _LARGEST),
@@ -48,7 +46,7 @@ class ContainerdService:
         self._options = options
         self._work = work
         self._metrics = metrics
-        self._open = ExitStack()  # what is to be closed
+        self._open = AsyncExitStack()  # what is to be closed
 
     async def start(self) -> None:
         """When it returns, the socket is served.
@@ -56,37 +54,38 @@ class ContainerdService:
         Raises:
             ReflayerError: it cannot start. Nothing of it is left.
         """
-        with ExitStack() as stack:
+        async with AsyncExitStack() as stack:
             snapshotter = await self._work.run(self._opened, stack)
+            listening = stack.enter_context(listen(self._options.socket))
             self._servicer = Servicer(snapshotter, self._metrics)
             self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in its stubs
-            self._server = grpc.aio.server(options=_OPTIONS)
-            add_SnapshotsServicer_to_server(self._servicer, self._server)
-            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+            server = grpc.aio.server(options=_OPTIONS)
+            stack.push_async_callback(server.stop, None)
+            add_SnapshotsServicer_to_server(self._servicer, server)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
             inner = _inner_socket(self._options.home, stack)
             try:
-                self._server.add_insecure_port(f"unix:{inner}")
+                server.add_insecure_port(f"unix:{inner}")
             except RuntimeError as error:
                 raise ServiceError(f"{self._options.home}: no socket can be made there") from error
-            self._relay = Relay(stack.enter_context(listen(self._options.socket)), inner)
-            await self._server.start()
+            await server.start()
             await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+            self._relay = Relay(listening, inner)
             await self._relay.start()
+            stack.push_async_callback(self._relay.close)
             self._open = stack.pop_all()
 
     async def stop(self) -> None:
         """Accept nothing new; return when the requests that run have been answered."""
-        with self._open:
+        async with self._open:
             await self._health.enter_graceful_shutdown()
-            self._relay.stop_accepting()
-            refusing = asyncio.create_task(self._server.stop(_EVER))
-            await asyncio.sleep(0)  # so that it begins
-            await self._servicer.idle()
-            await self._server.stop(_LAST_ANSWERS)
-            await refusing
+            self._relay.send_away()
+            while not await self._relay.left(_LAST_LOOK) and not self._servicer.is_idle:
+                await self._servicer.idle()
             await self._relay.close()
+            await self._servicer.idle()
 
-    def _opened(self, stack: ExitStack) -> Snapshotter:
+    def _opened(self, stack: AsyncExitStack) -> Snapshotter:
         home = self._options.home
         try:
             os.makedirs(home, 0o700, exist_ok=True)
@@ -109,7 +108,7 @@ class ContainerdService:
         return Snapshotter(driver, records, self._work, self._metrics)
 
 
-def _inner_socket(home: str, stack: ExitStack) -> str:
+def _inner_socket(home: str, stack: AsyncExitStack) -> str:
     """The path of the socket that gRPC makes, in our home, where only root gets in.
 
     By a descriptor: the home's own path may be too long for a socket (unix(7)).

@@ -52,6 +52,11 @@ class Servicer:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return not self._running
+
     async def idle(self) -> None:
         """Return when no request is being answered."""
         await self._idle.wait()
