@@ -24,7 +24,7 @@ from tests.file_systems import mounted, require
 from tests.images.layouts import DOCKER_LIST, INDEX, Layout, on, sha256
 from tests.registry.registries import Registry
 from tests.registry.silly import Answer, Request, Silly, part_of, serving
-from tests.store.stores import BASE, MORE, MOST, assert_clean, layers_in, names_in
+from tests.store.stores import BASE, MORE, MOST, assert_clean, layers_in, names_in, reflayer
 from tests.trees import assert_same, facts
 
 
@@ -87,6 +87,35 @@ def test_a_tag_that_has_moved_is_pulled_anew(root: Path, silly: Silly) -> None:
     assert first.id != second.id
     assert [one.id for one in store.images()] == [second.id]
     assert_clean(root)
+
+
+def test_a_container_of_what_a_tag_was_before_is_listed_by_the_images_id(
+    root: Path, silly: Silly
+) -> None:
+    name = f"{silly.host}/x:latest"
+    silly.image(BASE)
+    store = Store(root)
+    old = store.create(name.removesuffix(":latest"), name="old")
+    digest = sha256(silly.manifests["latest"][1])
+    pinned = store.create(f"{name}@{digest}", name="pinned")
+    by_id = store.create(old.image_id[:20], name="by-id")
+    assert {one.image for one in store.containers()} == {name, pinned.image, by_id.image_id}
+    silly.image(BASE, MORE)
+    store.create(name, pull="always", name="new")
+    images = {one.name: one.image for one in store.containers()}
+    assert images == {
+        "new": name,
+        "old": old.image_id,
+        "pinned": f"{name}@{digest}",
+        "by-id": old.image_id,
+    }
+    told = {line.split()[1]: line.split()[2] for line in listed(root)[1:]}
+    assert (told["new"], told["old"]) == (name, old.image_id[7:19])
+
+
+def listed(root: Path) -> list[str]:
+    """What ``reflayer ps`` prints, by lines."""
+    return reflayer(root, "ps").stdout.splitlines()
 
 
 def test_never_asks_nobody(root: Path, silly: Silly) -> None:

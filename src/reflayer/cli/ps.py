@@ -9,6 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from reflayer.store import Container
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Tell ``parser`` what the command takes."""
@@ -19,7 +21,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Print them."""
-    from reflayer.cli.names import familiar
     from reflayer.cli.times import ago
     from reflayer.store import Store
 
@@ -33,8 +34,16 @@ def run(arguments: Namespace) -> int:
         print_table(
             ("CONTAINER ID", "NAME", "IMAGE", "CREATED", "PATH"),
             [
-                (one.id[:12], one.name, familiar(one.image), ago(one.created), one.path)
+                (one.id[:12], one.name, _image(one), ago(one.created), one.path)
                 for one in containers
             ],
         )
     return 0
+
+
+def _image(container: Container) -> str:
+    """What its image is called, or the beginning of its id."""
+    from reflayer.cli.names import familiar
+
+    is_id = container.image == container.image_id
+    return container.image_id[7:19] if is_id else familiar(container.image)

@@ -86,10 +86,11 @@ def bring(
         raise StoreError(f"{printable(text)}: an id cannot be pulled: give the image's name")
     if pull != "always":
         with parts.database.reading() as db:
-            known, _ = (look_for_image if source else find_image)(db, text)
+            known, name = (look_for_image if source else find_image)(db, text)
         fits = platform is None or (known and known.platform in map(str, platform.fitting()))
         if known is not None and fits:
-            return _from_store(known, text, parts, progress)
+            called = name or (text if "@" in text else known.id)
+            return _from_store(known, called, parts, progress)
         if known is not None and source is None:
             raise StoreError(f"{printable(text)}: is for {known.platform}, not for {platform}")
     assert source is not None
@@ -117,16 +118,20 @@ def _from_source(
     return Brought(record_of(image, names), blobs_of(image), name, stamp)
 
 
-def _from_store(known: StoredImage, text: str, parts: Parts, progress: Progress | None) -> Brought:
+def _from_store(
+    known: StoredImage, called: str, parts: Parts, progress: Progress | None
+) -> Brought:
     if known.is_folder:
         layer = layer_there(known.layer, parts)
         if layer is None:
-            raise StoreError(f"{printable(text)}: its layer is gone: take it in anew by rootfs:DIR")
+            raise StoreError(
+                f"{printable(called)}: its layer is gone: take it in anew by rootfs:DIR"
+            )
         refuse_incomplete(layer, parts)
-        return Brought(known, frozenset(), text)
+        return Brought(known, frozenset(), called)
     image = read_stored(known, parts)
     unpack(image, parts, progress)
-    return Brought(record_of(image, ()), blobs_of(image), text)
+    return Brought(record_of(image, ()), blobs_of(image), called)
 
 
 def _from_folder(

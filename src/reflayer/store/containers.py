@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
     from typing import NoReturn
 
-_COLUMNS = "SELECT id, name, image_name, image, created FROM containers"
+_COLUMNS = """SELECT id, name, CASE
+    WHEN image_name LIKE '%@sha%' -- a digest cannot become another image's
+        OR EXISTS (SELECT 1 FROM names WHERE name = image_name AND image = containers.image)
+    THEN image_name ELSE image END, image, created FROM containers"""
 
 
 class Container:
@@ -23,7 +26,8 @@ class Container:
     Attributes:
         id: 64 hexadecimal digits; the folder's name in the driver's home, too.
         name: its name, of which there is one in a store.
-        image: what the image was called when the container was made from it.
+        image: what the image was called when the container was made from it; its id where it is
+            called so no longer, as Docker tells it.
         image_id: the image's id.
         created: when that was, in seconds since 1970.
         path: its root file system.
