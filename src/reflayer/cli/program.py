@@ -49,10 +49,11 @@ Container layers as plain directories, cloned in the kernel.
                                    localhost:5000/x:1, oci:DIR:TAG, docker-archive:FILE
   reflayer ps, path, rm            what there is, where it is, and away with it
   reflayer diff, commit, export    what changed in a container; an image, or a tar, of it
-  reflayer save IMAGE DEST         an image for other programs: oci:DIR, docker-archive:FILE
+  reflayer pull, push, save        images from registries, to them, and for other programs
   reflayer df                      how much disk each really takes, sharing counted
   reflayer copy SRC DST            the copy alone: one tree the same as another
   reflayer doctor DIR              what that folder's file system can do
+  reflayer serve SERVICE           the layers of docker or containerd, as their plugin
 """
 _EPILOG = """\
 What a script wants is the only thing on standard output; progress and messages go to standard

@@ -32,12 +32,17 @@ _ENTRIES = 6000  # of the tree that is made: as many as a minimal Debian has
 def add_arguments(parser: ArgumentParser) -> None:
     """Tell ``parser`` what the command takes."""
     parser.description = (
-        "Measure each method of making a container's tree in the folder PATH.\n\n"
-        "The methods run in turn, side by side with cp -a, in a new folder of PATH that is\n"
+        "Measure each method of making a container's tree in the folder DIR.\n\n"
+        "The methods run in turn, side by side with cp -a, in a new folder of DIR that is\n"
         "removed at the end, however it ends."
     )
     parser.add_argument(
-        "path", metavar="PATH", nargs="?", type=folder, default=".", help="by default, here"
+        "folder",
+        metavar="DIR",
+        nargs="?",
+        type=folder,
+        default=".",
+        help="where; by default the current folder",
     )
     parser.add_argument(
         "--tree",
@@ -53,14 +58,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=5,
         help="how often each method is measured; the median counts (default: 5)",
     )
-    parser.add_argument("--plot", metavar="FILE", help="draw a chart, an SVG file")
+    parser.add_argument("--plot", metavar="FILE", help="draw a chart, as SVG")
     add_json(parser)
 
 
 def run(arguments: Namespace) -> int:
     """Measure and tell."""
-    path, tree, runs = arguments.path, arguments.tree, arguments.runs
-    with _scratch(path) as scratch, _watched(runs) as watch:
+    place, tree, runs = arguments.folder, arguments.tree, arguments.runs
+    with _scratch(place) as scratch, _watched(runs) as watch:
         watch("making the tree")
         with Driver(scratch).build(_LAYER) as layer:
             if tree is None:
@@ -69,7 +74,7 @@ def run(arguments: Namespace) -> int:
                 copy_tree(tree, layer)
             entries, size = _count(layer)
         outcomes = measure(ways(scratch, _LAYER), scratch, runs, watch)
-    facts = machine_facts(path)
+    facts = machine_facts(place)
     title = (
         f"Making a container of {entries:,} entries, {size_text(size)}, on {facts['file system']}"
     )

@@ -6,6 +6,8 @@ import os
 import time
 
 from reflayer.copy.cpus import usable_cpus
+from reflayer.errors import OperationError
+from reflayer.linux.statfs import file_system_name
 
 
 def machine_facts(folder: str) -> dict[str, str]:
@@ -19,18 +21,19 @@ def machine_facts(folder: str) -> dict[str, str]:
 
 
 def file_system(folder: str) -> str:
-    """The type of the file system that ``folder`` is on (proc_pid_mountinfo(5))."""
-    place = os.path.realpath(folder)
-    best, kind = "", "unknown"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        for line in table:
-            mount, _, rest = line.partition(" - ")
-            # Octal escapes stand for space, tab, newline and backslash.
-            point = mount.split()[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
-            inside = point == "/" or place == point or place.startswith(point + "/")
-            if inside and len(point) >= len(best):
-                best, kind = point, rest.split()[0]
-    return kind
+    """The type of the file system that ``folder`` is on.
+
+    Raises:
+        OperationError: it cannot be looked at.
+    """
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return file_system_name(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(folder), "look at") from error
 
 
 def _processor() -> str:
