@@ -65,6 +65,7 @@ REFUSED = [
     "[::1/a",
     "[::g]/a",
     "host:port/a",
+    f"localhost:{'9' * 5000}/a",
     "example.io/" + "a" * 256,
     "a" * 64,
     "0123456789abcdef" * 4,
@@ -89,9 +90,21 @@ def test_what_is_no_reference_is_refused(text: str) -> None:
         parse_reference(text)
 
 
-def test_upper_case_is_named_as_the_reason() -> None:
-    with pytest.raises(ImageError, match="lower case"):
-        parse_reference("user/Thing:1")
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("user/Thing:1", "the repository must be in lower case"),
+        ("localhost:65536/x", "there is no such port"),
+        ("x:1:2", "a tag is at most 128 of a-z"),
+        ("x@sha256:123", "what follows @ is not a sha256 or sha512 digest"),
+        ("user@host/x", "what follows @ is not a sha256 or sha512 digest"),
+        ("x:1@", "what follows @ is not a sha256 or sha512 digest"),
+    ],
+)
+def test_the_whole_of_it_and_a_reason_are_named(text: str, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason) as caught:
+        parse_reference(text)
+    assert str(caught.value).startswith(f"'{text[:300]}' is not an image reference: ")
 
 
 labels = st.from_regex(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,8}[a-zA-Z0-9])?", fullmatch=True)

@@ -67,6 +67,8 @@ def test_paths_and_other_transports_are_explained() -> None:
         open_source("./folder")
     with pytest.raises(ImageError, match="transport oci-archive: is not known"):
         open_source("oci-archive:/x.tar")
+    with pytest.raises(ImageError, match="is an address: give the image's name"):
+        open_source("https://registry.example.com/x:1")
 
 
 @given(st.text(max_size=60))

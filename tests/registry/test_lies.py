@@ -246,7 +246,7 @@ def test_an_unreachable_registry_is_told_at_once(root: Path, name: str, message:
 
 
 def test_a_missing_image_says_what_the_registry_says(root: Path, silly: Silly) -> None:
-    with pytest.raises(ReflayerError, match="x has no manifests/none: 404 Not Found"):
+    with pytest.raises(ReflayerError, match="x has no tag none: 404 Not Found"):
         Store(root).pull(f"{silly.host}/x:none")
     assert len(silly.seen("GET", MANIFESTS)) == 1
 

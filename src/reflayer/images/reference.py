@@ -16,10 +16,11 @@ _LEGACY_DOMAIN = "index.docker.io"
 _OFFICIAL = "library/"
 _DEFAULT_TAG = "latest"
 _LONGEST_PATH = 255  # characters
+_LARGEST_PORT = 65535
 
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])"
-_DOMAIN = re.compile(rf"{_HOST}(?::[0-9]+)?")
+_DOMAIN = re.compile(rf"{_HOST}(?::([0-9]{{1,5}}))?")
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}")
@@ -69,17 +70,23 @@ def parse_reference(text: str) -> Reference:
         raise _bad(text, "64 hexadecimal digits are an id, not a name")
     name, at, digest = text.partition("@")
     if at:
-        check_digest(digest)
+        try:
+            check_digest(digest)
+        except ImageError:
+            raise _bad(text, "what follows @ is not a sha256 or sha512 digest") from None
     domain, remainder = _split_domain(name)
     path, colon, tag = remainder.partition(":")
     if path != path.lower():
         raise _bad(text, "the repository must be in lower case")
-    if not _DOMAIN.fullmatch(domain) or not _PATH.fullmatch(path):
+    host = _DOMAIN.fullmatch(domain)
+    if host is None or not _PATH.fullmatch(path):
         raise _bad(text, "expected [DOMAIN/]NAME[:TAG][@DIGEST]")
+    if host[1] and int(host[1]) > _LARGEST_PORT:
+        raise _bad(text, "there is no such port")
     if len(path) > _LONGEST_PATH:
         raise _bad(text, f"the repository has more than {_LONGEST_PATH} characters")
     if colon and not _TAG.fullmatch(tag):
-        raise _bad(text, "the tag is not one")
+        raise _bad(text, "a tag is at most 128 of a-z, A-Z, 0-9, '_', '.' and '-'")
     return Reference(domain, path, tag if colon or at else _DEFAULT_TAG, digest)
 
 

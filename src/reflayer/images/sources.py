@@ -90,10 +90,15 @@ def open_source(text: str) -> Source | RootFs | Reference:
     try:
         return parse_reference(text)
     except ImageError:
+        if text.startswith(("http://", "https://")):
+            raise ImageError(
+                f"{printable(text[:300])} is an address: give the image's name, "
+                "HOST[:PORT]/REPOSITORY[:TAG]"
+            ) from None
         if match := _TRANSPORT.fullmatch(text):
             raise ImageError(
                 f"the transport {match[1]}: is not known: "
-                "use oci:, docker-archive:, tar: or rootfs:"
+                "use docker://, oci:, docker-archive:, tar: or rootfs:"
             ) from None
         raise
 

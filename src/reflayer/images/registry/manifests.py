@@ -89,7 +89,7 @@ class Documents:
     def _get(self, rest: str, most: int) -> tuple[bytes, str, str]:
         """The body, the media type and the digest that the registry claims it to have."""
         url = self._session.url(rest)
-        what = f"{self._session.path} has no {printable(rest)}"
+        what = f"{self._session.path} has no {_in_words(rest)}"
 
         def get() -> tuple[bytes, str, str]:
             with self._session.request("GET", url, what, headers={"Accept": _ACCEPT}) as response:
@@ -98,6 +98,13 @@ class Documents:
                 return data, claimed.lower(), response.headers.get(_DIGEST_HEADER, "")
 
         return again(self._session.stop, get)
+
+
+def _in_words(rest: str) -> str:
+    kind, _, name = rest.partition("/")
+    if kind == "manifests":
+        kind = "manifest" if ":" in name else "tag"
+    return f"{kind.removesuffix('s')} {printable(name)}"
 
 
 def _media_type(data: bytes, claimed: str, what: str) -> str:
