@@ -153,8 +153,13 @@ def test_the_platform_is_chosen(root: Path, silly: Silly, list_type: str) -> Non
     for architecture in ("amd64", "arm64"):
         container = store.create(name, platform=f"linux/{architecture}")
         assert names_in(container.path) == {architecture}
-    with pytest.raises(ReflayerError, match="has no image for linux/s390x"):
+    there = "only for linux/amd64, linux/arm64"
+    with pytest.raises(
+        ReflayerError, match=f"^{name}:latest has no image for linux/s390x, {there}$"
+    ):
         store.pull(name, platform="linux/s390x")
+    with pytest.raises(ReflayerError, match=f"^{name}:arm64 has no image for linux/s390x, only"):
+        store.pull(f"{name}:arm64", platform="linux/s390x")
     digest = store.pull(f"{name}@{made['arm64']['digest']}")
     assert digest.platform == "linux/arm64"
     assert len(layers_in(root)) == 4

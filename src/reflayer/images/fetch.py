@@ -30,6 +30,7 @@ def fetch_image(
     open_blob: Open,
     content: Content,
     progress: Progress | None,
+    name: str = "",
 ) -> Image:
     """Bring the image that ``top`` leads to into ``content``, its manifest last.
 
@@ -39,6 +40,7 @@ def fetch_image(
         open_blob: opens a blob of the source by its digest; from several threads at once.
         content: where the blobs go. Those that are there are not read.
         progress: is told of stage ``fetch``, in bytes, by one thread at a time.
+        name: what ``top`` is called, for messages.
 
     Raises:
         ImageError: there is no such image, or a blob is missing or not what it should be.
@@ -48,7 +50,7 @@ def fetch_image(
     def open_nearest(digest: str) -> BinaryIO:
         return content.open(digest) if content.has(digest) else open_blob(digest)
 
-    image = find_image(top, platform, open_nearest)
+    image = find_image(top, platform, open_nearest, name)
     add_blobs(content, open_blob, (image.config, *image.layers), progress)
     add_blobs(content, open_blob, (image.manifest,), None)
     content.sync()

@@ -41,7 +41,8 @@ class OciLayout:
         """As ``Source`` has it."""
         layout.check_layout(self.path)
         open_blob = partial(layout.open_blob, self.path)
-        return fetch_image(self._manifest(), platform, open_blob, content, progress)
+        name = printable(self.name)
+        return fetch_image(self._manifest(), platform, open_blob, content, progress, name)
 
     def _manifest(self) -> Descriptor:
         named = list(layout.named(layout.read_index(self.path)))

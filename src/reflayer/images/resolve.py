@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 _DEEPEST = 8  # indexes within indexes
 
 
-def find_image(top: Descriptor, platform: Platform | None, open_blob: Open) -> Image:
+def find_image(
+    top: Descriptor, platform: Platform | None, open_blob: Open, name: str = ""
+) -> Image:
     """The image for ``platform`` that ``top`` is or leads to.
 
     Without a platform an index gives the image for this machine, and a manifest is taken as it is.
@@ -33,6 +35,7 @@ def find_image(top: Descriptor, platform: Platform | None, open_blob: Open) -> I
         top: a manifest, or an index (of indexes, even).
         platform: what the image has to run on.
         open_blob: opens a blob by its digest.
+        name: what whoever asked calls ``top``, for messages; otherwise its digest is told.
 
     Raises:
         ImageError: there is none, or a document is missing, malformed or not what it should be.
@@ -41,7 +44,7 @@ def find_image(top: Descriptor, platform: Platform | None, open_blob: Open) -> I
     contents = _parse(top, open_blob)
     if isinstance(contents, Manifest):
         image = _image(top, contents, open_blob)
-        check_platform(image.platform, platform, top.digest)
+        check_platform(image.platform, platform, name or top.digest)
         return image
     wanted = platform or Platform.of_machine()
     candidates = list(_candidates(contents, None, open_blob, {top.digest}, _DEEPEST))
@@ -50,7 +53,9 @@ def find_image(top: Descriptor, platform: Platform | None, open_blob: Open) -> I
         candidates = [(one, known or _look(one, open_blob)) for one, known in candidates]
         chosen = _best(wanted, candidates)
     if chosen is None:
-        raise _no_image(top, wanted, [known for _, known in candidates if known is not None])
+        raise _no_image(
+            name or top.digest, wanted, [known for _, known in candidates if known is not None]
+        )
     contents = _parse(chosen, open_blob)
     assert isinstance(contents, Manifest)
     return _image(chosen, contents, open_blob)
@@ -130,8 +135,8 @@ def _best(wanted: Platform, candidates: list[Candidate]) -> Descriptor | None:
     return None
 
 
-def _no_image(top: Descriptor, wanted: Platform, there: list[Platform]) -> ImageError:
+def _no_image(name: str, wanted: Platform, there: list[Platform]) -> ImageError:
     # BuildKit lists attestations as images for an unknown platform.
     names = sorted({printable(str(one)) for one in there if one.architecture != "unknown"})
     only = f"only for {', '.join(names)}" if names else "nor for any other platform"
-    return ImageError(f"{top.digest} has no image for {wanted}, {only}")
+    return ImageError(f"{name} has no image for {wanted}, {only}")

@@ -69,7 +69,7 @@ def fetching(
         def open_nearest(digest: str) -> BinaryIO:
             return content.open(digest) if content.has(digest) else documents.open(digest)
 
-        image = find_image(top, platform, open_nearest)
+        image = find_image(top, platform, open_nearest, str(reference))
         running = Fetching(image, documents, session, content, progress)
         try:
             running.begin()
