@@ -9,6 +9,13 @@ import pytest
 
 from tests.cli.processes import reflayer
 
+UNPACKED = {
+    "unpack_config": [
+        {"platform": "linux", "snapshotter": name} for name in ("overlayfs", "reflayer")
+    ]
+}
+"""Into what containerd 2 unpacks images itself: its own snapshotter stays."""
+
 
 def printed(*arguments: str) -> str:
     """Its standard output."""
@@ -28,14 +35,22 @@ def test_the_toml_names_the_socket_the_home_and_the_snapshotter_for_kubernetes()
                 "exports": {"root": "/srv/snap\\shots"},
             }
         },
-        "plugins": {"io.containerd.grpc.v1.cri": {"containerd": {"snapshotter": "reflayer"}}},
+        "plugins": {
+            "io.containerd.grpc.v1.cri": {"containerd": {"snapshotter": "reflayer"}},
+            # containerd 2 reads it here, since the one above has no runtimes beside it.
+            "io.containerd.cri.v1.images": {"snapshotter": "reflayer"},
+            "io.containerd.transfer.v1.local": UNPACKED,
+        },
     }
 
 
 def test_version_3_has_kubernetes_snapshotter_at_its_new_place() -> None:
     told = tomllib.loads(printed("containerd", "--config-version", "3"))
     assert told["version"] == 3
-    assert told["plugins"] == {"io.containerd.cri.v1.images": {"snapshotter": "reflayer"}}
+    assert told["plugins"] == {
+        "io.containerd.cri.v1.images": {"snapshotter": "reflayer"},
+        "io.containerd.transfer.v1.local": UNPACKED,
+    }
     assert told["proxy_plugins"]["reflayer"]["address"] == "/run/reflayer/containerd.sock"
 
 

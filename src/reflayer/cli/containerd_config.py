@@ -14,11 +14,13 @@ SOCKET = "/run/reflayer/containerd.sock"
 HOME = "/var/lib/reflayer/containerd"
 
 _SOCKET_BYTES = 107  # of sun_path, without the zero at its end: unix(7)
-_CRI = {
-    2: 'plugins."io.containerd.grpc.v1.cri".containerd',
-    3: 'plugins."io.containerd.cri.v1.images"',
-}
-"""The table with the snapshotter of Kubernetes, by the version of containerd's configuration."""
+_CRI = 'plugins."io.containerd.grpc.v1.cri".containerd'
+_CRI_IMAGES = 'plugins."io.containerd.cri.v1.images"'
+_KUBERNETES = {2: (_CRI, _CRI_IMAGES), 3: (_CRI_IMAGES,)}
+"""The tables that name Kubernetes' snapshotter, by the version of containerd's configuration.
+
+containerd 2 takes that of ``_CRI`` over only where the table has runtimes, too.
+"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -55,9 +57,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--config-version",
         type=int,
-        choices=[*_CRI],
+        choices=[*_KUBERNETES],
         default=2,
-        help="of containerd's configuration: 2, which all of them read (default), or 3, which "
+        help="of the file that this is for: 2, which every containerd reads (default), or 3, which "
         "containerd 2 writes",
     )
 
@@ -69,8 +71,11 @@ def run(arguments: Namespace) -> int:
 
 
 def _containerd(arguments: Namespace) -> str:
+    kubernetes = "\n".join(
+        f'[{table}]\n  snapshotter = "{NAME}"' for table in _KUBERNETES[arguments.config_version]
+    )
     return f"""\
-# A file that has a version line already keeps its own.
+# A file that has a version line already keeps its own; it has to be this one.
 version = {arguments.config_version}
 
 [proxy_plugins.{NAME}]
@@ -80,8 +85,16 @@ version = {arguments.config_version}
   [proxy_plugins.{NAME}.exports]
     root = {_quoted(arguments.home)}
 
-# Kubernetes (CRI): this line belongs into the table of that name, where the file has one.
-[{_CRI[arguments.config_version]}]
+# Kubernetes (CRI): the line belongs into the table of that name, where the file has one.
+{kubernetes}
+
+# Into which snapshotters containerd 2 unpacks what its transfer service pulls, for ctr and, from
+# 2.1 on, for Kubernetes. The first is its own default, which goes where it is not listed.
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "linux"
+  snapshotter = "overlayfs"
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "linux"
   snapshotter = "{NAME}"
 """
 
