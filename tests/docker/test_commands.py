@@ -103,14 +103,6 @@ def test_what_is_saved_can_be_loaded(docker: Dockerd, tmp_path: Path) -> None:
     assert after[b"twin"].twin == b"saved"
 
 
-def test_export_has_the_whole_container(docker: Dockerd, tmp_path: Path) -> None:
-    sh(docker, "busybox", "echo exported >/exported", "exporting")
-    docker.run("export", "--output", tmp_path / "root.tar", "exporting")
-    with tarfile.open(tmp_path / "root.tar") as archive:
-        names = archive.getnames()
-    assert {"exported", "bin/busybox", "bin/sh"} <= set(names)
-
-
 def test_cp_goes_both_ways(docker: Dockerd, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a file").write_text("content")
@@ -200,6 +192,16 @@ def test_prune_takes_what_nobody_uses(docker: Dockerd) -> None:
     assert os.listdir(home / "dir") == []
     assert os.listdir(home / "tmp") == []
     wait_until(lambda: os.listdir(home / "trash") == [])
+
+
+def test_export_has_the_whole_container(docker: Dockerd, busybox: Path, tmp_path: Path) -> None:
+    # After what is pruned: Docker 26.1 keeps the layer of an exported container, also with vfs.
+    docker.run("import", busybox, "busybox")
+    sh(docker, "busybox", "echo exported >/exported", "exporting")
+    docker.run("export", "--output", tmp_path / "root.tar", "exporting")
+    with tarfile.open(tmp_path / "root.tar") as archive:
+        names = archive.getnames()
+    assert {"exported", "bin/busybox", "bin/sh"} <= set(names)
 
 
 def test_nothing_went_wrong_unseen(docker_plugin: Plugin) -> None:
