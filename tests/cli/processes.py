@@ -7,7 +7,7 @@ import sys
 
 from tests.file_systems import require
 
-PROGRAM = (sys.executable, "-m", "reflayer.cli")
+PROGRAM = (sys.executable, "-m", "reflayer")
 
 
 def reflayer(*arguments: str) -> subprocess.CompletedProcess[str]:

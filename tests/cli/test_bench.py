@@ -20,7 +20,7 @@ from reflayer.cli.bench.runs import Outcome
 from reflayer.cli.bench.sample import make_tree
 from tests.trees import facts
 
-BENCH = (sys.executable, "-m", "reflayer.cli", "bench")
+BENCH = (sys.executable, "-m", "reflayer", "bench")
 
 
 @pytest.fixture

@@ -74,6 +74,6 @@ def test_the_rights_that_a_unit_leaves_suffice_for_a_copy(
     source.mkdir()
     build(bytes(source), {name: CASES[name] for name in SET_BY_ROOT})
     command = ["setpriv", "--inh-caps=-all", f"--bounding-set={bounding}", "--no-new-privs"]
-    program = [sys.executable, "-m", "reflayer.cli", "copy", str(source), str(folder / "copy")]
+    program = [sys.executable, "-m", "reflayer", "copy", str(source), str(folder / "copy")]
     subprocess.run([*command, *program], check=True, timeout=120)
     assert_same(facts(source), facts(folder / "copy"))
