@@ -32,7 +32,10 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "GOFLAGS": "",
         "GOPATH": f"{_SOURCE / 'gopath'}:{folder}:{_DEBIAN}",
     }
-    build = ["go", "build", "-o", str(folder / "suite"), str(_SOURCE / "main.go")]
+    driver = _DEBIAN / "src/github.com/docker/docker/daemon/graphdriver/driver.go"
+    register = "register_26.go" if "IdentityMapping" in driver.read_text() else "register_20.go"
+    sources = [str(_SOURCE / name) for name in ("main.go", register)]
+    build = ["go", "build", "-o", str(folder / "suite"), *sources]
     done = subprocess.run(build, env={**os.environ, **go}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "suite"

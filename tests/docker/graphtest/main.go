@@ -7,9 +7,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/docker/docker/daemon/graphdriver"
 	"github.com/docker/docker/daemon/graphdriver/graphtest"
-	"github.com/docker/docker/pkg/idtools"
 	"github.com/docker/docker/pkg/plugingetter"
 	"github.com/docker/docker/pkg/plugins"
 	"github.com/docker/docker/pkg/reexec"
@@ -58,18 +56,4 @@ func main() {
 		})
 	}
 	testing.Main(func(string, string) (bool, error) { return true, nil }, tests, nil, nil)
-}
-
-// register lets the suite, which looks drivers up without a getter of plugins, find ours.
-func register(client *plugins.Client) {
-	err := graphdriver.Register(name, func(
-		home string, options []string, uids, gids []idtools.IDMap,
-	) (graphdriver.Driver, error) {
-		return graphdriver.GetDriver(name+"-plugin", one{client}, graphdriver.Options{
-			Root: home, DriverOptions: options, UIDMaps: uids, GIDMaps: gids, ExperimentalEnabled: true,
-		})
-	})
-	if err != nil {
-		panic(err)
-	}
 }
