@@ -16,5 +16,13 @@ from __future__ import annotations
 from reflayer.extents.own import own_bytes
 from reflayer.extents.owners import share_out
 from reflayer.extents.tree import TreeUsage, measure_files, measure_tree
+from reflayer.extents.trees import measure_trees
 
-__all__ = ["TreeUsage", "measure_files", "measure_tree", "own_bytes", "share_out"]
+__all__ = [
+    "TreeUsage",
+    "measure_files",
+    "measure_tree",
+    "measure_trees",
+    "own_bytes",
+    "share_out",
+]

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reflayer.extents import measure_files, measure_tree, share_out
+from reflayer.extents import measure_files, measure_trees, share_out
 from reflayer.images.layout import blob_path
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ def measured(
     units: dict[Unit, TreeUsage] = {}
     shared: dict[frozenset[Unit | None], int] = {}
     folders = [unit for unit in needed if isinstance(unit, str)]
-    for folder in folders:
-        units[folder] = measure_tree(os.path.join(parts.home, folder), progress=report)
+    paths = [os.path.join(parts.home, folder) for folder in folders]
+    units.update(zip(folders, measure_trees(paths, progress=report), strict=True))
     content = os.path.join(parts.root, "content")
     sets = [unit for unit in needed if not isinstance(unit, str)]
     for users in sets:
