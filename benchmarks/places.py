@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.processes import run
 from reflayer.cli.bench.sample import make_tree
 
 MKFS = {
@@ -19,6 +21,7 @@ MKFS = {
 }
 """The program that makes each file system, with its options."""
 
+_SUITE = "bookworm"  # a fixed one, so that the tree is much the same later
 _SIZE = 24 << 30  # bytes; only what is used takes space
 KEPT = Path("/var/tmp/reflayer-benchmarks")
 """Where trees that take long to make are kept for the next time."""
@@ -68,7 +71,8 @@ def tree(name: str) -> Path:
     if name == "debian":
         if shutil.which("debootstrap") is None:
             raise SystemExit("debootstrap makes the tree: apt-get install debootstrap")
-        subprocess.run(["debootstrap", "--variant=minbase", "stable", new], check=True)
+        print(f"debootstrapping {_SUITE} into {folder} (some minutes)", file=sys.stderr)
+        run(["debootstrap", "--variant=minbase", _SUITE, str(new)])
     elif name.isdecimal():
         new.mkdir()
         make_tree(str(new), int(name))
