@@ -259,6 +259,35 @@ def test_a_plugin_killed_between_a_layer_and_its_answer_leaves_nothing(
     assert layers(home) == before
 
 
+def test_doctor_tells_the_layers_that_the_daemon_has_no_record_of(
+    both: tuple[Dockerd, Plugin],
+) -> None:
+    docker, plugin = both
+    made = docker.run("create", "busybox", "true")
+    assert forgotten(docker) == []
+    client = Client(plugin.socket)
+    buildkit = "0a1b2c3d4e5f6g7h8i9j0k1l2"
+    for id in (_ID, f"{_ID}-init", buildkit):
+        client.call("CreateReadWrite", ID=id)
+    layer = f"{docker.data}/reflayer/dir/{_ID}"
+    assert forgotten(docker) == [layer, f"{layer}-init"]
+    told = subprocess.run(
+        [*Plugin.program, "doctor", docker.data], capture_output=True, text=True, check=True
+    ).stdout
+    assert f"\n  {layer}\n  {layer}-init\n" in told
+    for id in (_ID, f"{_ID}-init", buildkit):
+        client.call("Remove", ID=id)
+    docker.run("rm", made)
+
+
+def forgotten(docker: Dockerd) -> object:
+    """The layers that ``reflayer doctor`` says are on no record."""
+    command = [*Plugin.program, "doctor", "--json", str(docker.data)]
+    told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert any("no record" in advice for advice in told["advice"]) is bool(told["forgotten"])
+    return told["forgotten"]
+
+
 def is_running(process: int) -> bool:
     """Whether it runs, and is not only waited for."""
     return Daemon.running(process).started != 0

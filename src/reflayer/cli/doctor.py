@@ -20,7 +20,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.description = (
         "Tell what a folder's file system can do for layers: which methods of cloning work, found\n"
         "out by trying in a folder made there for the moment; whether clones share their blocks;\n"
-        "what this user cannot keep; and what to change for better."
+        "what this user cannot keep; and what to change for better. Of the data root of a Docker\n"
+        "daemon it also tells the layers that the daemon has no record of."
     )
     parser.add_argument(
         "folder",

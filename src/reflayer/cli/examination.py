@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+from reflayer.cli.forgotten import forgotten_layers
 from reflayer.copy import remove_tree
 from reflayer.driver import Driver
-from reflayer.errors import OperationError
+from reflayer.errors import OperationError, printable
 
 _METHODS = ("snapshot", "reflink", "range", "stream")  # best first
 _LAYER = "layer"
@@ -28,6 +29,10 @@ _ADVICE = {
 _USUAL_ADVICE = (
     f"Each clone copies all data here. Put the store on {_BETTER}: clones share their blocks "
     "there, and cost their metadata only."
+)
+_FORGOTTEN = (
+    "The Docker daemon here has no record of these layers. Stop it, run this again, and delete "
+    "those that are still told; but none, if docker images and docker ps --all lacked something:"
 )
 
 _CONSEQUENCES = (
@@ -50,6 +55,7 @@ class Findings:
         shares_blocks: whether clones share their blocks.
         methods: each method, and why it does not work here; empty where it does.
         metadata: what a clone has to keep, and why it cannot be kept here; empty where it can.
+        forgotten: paths of layers that the Docker daemon whose data root it is does not know.
         advice: what to change for better.
     """
 
@@ -59,6 +65,7 @@ class Findings:
     shares_blocks: bool
     methods: Mapping[str, str]
     metadata: Mapping[str, str]
+    forgotten: tuple[str, ...]
     advice: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
@@ -70,9 +77,10 @@ def examine(folder: str) -> Findings:
     """Try in a new folder in ``folder``, which is gone afterwards.
 
     Raises:
-        OperationError: nothing can be made in there.
+        OperationError: nothing can be made in there, or a record of Docker's not be read.
     """
     folder = os.path.abspath(folder)
+    forgotten = tuple(forgotten_layers(folder))
     with _scratch(folder) as scratch:
         driver = Driver(f"{scratch}/home")
         status = driver.status()
@@ -91,7 +99,8 @@ def examine(folder: str) -> Findings:
         shares_blocks=shares,
         methods=methods,
         metadata={what: _reason(error) for what, error in refusals.items()},
-        advice=tuple(_advice(file_system, shares, refusals)),
+        forgotten=forgotten,
+        advice=tuple(_advice(file_system, shares, refusals, forgotten)),
     )
 
 
@@ -143,7 +152,10 @@ def _refusal(trial: Callable[[], None]) -> OSError | None:
 
 
 def _advice(
-    file_system: str, shares: bool, refusals: Mapping[str, OSError | None]
+    file_system: str,
+    shares: bool,
+    refusals: Mapping[str, OSError | None],
+    forgotten: Sequence[str],
 ) -> Iterator[str]:
     if not shares:
         yield _ADVICE.get(file_system, _USUAL_ADVICE)
@@ -151,6 +163,8 @@ def _advice(
         lost = [what for what, error in refusals.items() if error and error.errno in numbers]
         if lost:
             yield f"{_and(lost).capitalize()} cannot be kept {consequence}"
+    if forgotten:
+        yield "\n  ".join((_FORGOTTEN, *map(printable, forgotten)))
 
 
 def _and(words: list[str]) -> str:
