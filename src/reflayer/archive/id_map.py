@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reflayer.archive.folder import ACCESS_ACL, DEFAULT_ACL
@@ -85,19 +86,8 @@ class IdMap:
         Raises:
             ArchiveError: one has an id that the host has none for, or is malformed.
         """
-
-        def user(id: int) -> int:
-            return _to_host(id, self.uids)
-
-        def group(id: int) -> int:
-            return _to_host(id, self.gids)
-
-        return {
-            name: _owned_capability(value, user)
-            if name == _CAPABILITY
-            else _mapped(name, value, user, group)
-            for name, value in attributes.items()
-        }
+        user, group = partial(_to_host, ranges=self.uids), partial(_to_host, ranges=self.gids)
+        return _converted(attributes, user, group, _owned_capability)
 
     def attributes_to_container(self, attributes: Mapping[str, bytes]) -> dict[str, bytes]:
         """The extended attributes of a file on the host as the container has them.
@@ -105,19 +95,9 @@ class IdMap:
         Raises:
             ArchiveError: one has an id that the container has none for, or is malformed.
         """
-
-        def user(id: int) -> int:
-            return _to_container(id, self.uids)
-
-        def group(id: int) -> int:
-            return _to_container(id, self.gids)
-
-        return {
-            name: _plain_capability(value, user)
-            if name == _CAPABILITY
-            else _mapped(name, value, user, group)
-            for name, value in attributes.items()
-        }
+        user = partial(_to_container, ranges=self.uids)
+        group = partial(_to_container, ranges=self.gids)
+        return _converted(attributes, user, group, _plain_capability)
 
 
 def _to_host(id: int, ranges: tuple[IdRange, ...]) -> int:
@@ -138,9 +118,22 @@ def _to_container(id: int, ranges: tuple[IdRange, ...]) -> int:
     return id
 
 
-def _mapped(name: str, value: bytes, user: Convert, group: Convert) -> bytes:
-    if name not in (ACCESS_ACL, DEFAULT_ACL):
-        return value
+def _converted(
+    attributes: Mapping[str, bytes],
+    user: Convert,
+    group: Convert,
+    capability: Callable[[bytes, Convert], bytes],
+) -> dict[str, bytes]:
+    converted = dict(attributes)
+    for name, value in attributes.items():
+        if name in (ACCESS_ACL, DEFAULT_ACL):
+            converted[name] = _acl(name, value, user, group)
+        elif name == _CAPABILITY:
+            converted[name] = capability(value, user)
+    return converted
+
+
+def _acl(name: str, value: bytes, user: Convert, group: Convert) -> bytes:
     entries = value[_ACL_HEADER:]
     if len(entries) % _ACL_ENTRY.size:
         raise ArchiveError(f"its attribute {name} is malformed")

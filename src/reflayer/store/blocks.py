@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set
 
     from reflayer.extents import TreeUsage
+    from reflayer.images.fetch import Progress
     from reflayer.store.parts import Parts
-    from reflayer.store.unpack import Progress
 
 _TELL = 1000  # entries between two words of progress
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from reflayer.images import Platform, RootFs, Source
+    from reflayer.images.fetch import Progress
     from reflayer.images.registry import Access
     from reflayer.store.parts import Parts
-    from reflayer.store.unpack import Progress
 
 _UNSETTLED = 2.0  # seconds in which a file can change again without its times telling
 

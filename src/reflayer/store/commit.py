@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reflayer.archive import Packing
+    from reflayer.images.fetch import Progress
     from reflayer.images.new_layer import NewLayer
     from reflayer.store.containers import Container
     from reflayer.store.parts import Parts
     from reflayer.store.records import StoredImage
-    from reflayer.store.unpack import Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
+    from reflayer.images.fetch import Progress
     from reflayer.images.registry import Access
     from reflayer.store.bring import Brought
     from reflayer.store.parts import Parts
-    from reflayer.store.unpack import Progress
 
 
 def create(

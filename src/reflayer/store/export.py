@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.archive import Packing
+    from reflayer.images.fetch import Progress
     from reflayer.store.parts import Parts
-    from reflayer.store.unpack import Progress
 
 
 def export(parts: Parts, name: str, out: BinaryIO, progress: Progress | None) -> Packing:

@@ -12,8 +12,8 @@ from reflayer.store.unpack import unpack
 
 if TYPE_CHECKING:
     from reflayer.images import Image, Platform, Reference
+    from reflayer.images.fetch import Progress
     from reflayer.store.parts import Parts
-    from reflayer.store.unpack import Progress
 
 
 def pull_image(

@@ -13,9 +13,9 @@ from reflayer.store.unpack import layer_there, refuse_incomplete
 
 if TYPE_CHECKING:
     from reflayer.images import Image
+    from reflayer.images.fetch import Progress
     from reflayer.store.parts import Parts
     from reflayer.store.records import StoredImage
-    from reflayer.store.unpack import Progress
 
 
 def packed_image(

@@ -10,10 +10,10 @@ from reflayer.store.bring import bring
 from reflayer.store.making import making
 
 if TYPE_CHECKING:
+    from reflayer.images.fetch import Progress
     from reflayer.images.registry import Access
     from reflayer.store.parts import Parts
     from reflayer.store.records import StoredImage
-    from reflayer.store.unpack import Progress
 
 
 def pull(

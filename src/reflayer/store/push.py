@@ -14,8 +14,8 @@ from reflayer.store.making import making
 from reflayer.store.save import image_content
 
 if TYPE_CHECKING:
+    from reflayer.images.fetch import Progress
     from reflayer.store.parts import Parts
-    from reflayer.store.unpack import Progress
 
 
 def push(

@@ -11,10 +11,10 @@ from reflayer.store.packed import packed_image
 
 if TYPE_CHECKING:
     from reflayer.images import Image, Reference
+    from reflayer.images.fetch import Progress
     from reflayer.images.save import Destination
     from reflayer.store.parts import Parts
     from reflayer.store.records import StoredImage
-    from reflayer.store.unpack import Progress
 
 DEFAULT_COMPRESSION = "gzip"
 """What every program reads."""

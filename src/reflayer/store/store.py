@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from reflayer.copy.paths import AnyPath
     from reflayer.images import Reference
     from reflayer.images.child import ConfigChanges
+    from reflayer.images.fetch import Progress
     from reflayer.images.registry import Access
     from reflayer.store.commit import Committed
     from reflayer.store.records import StoredImage
-    from reflayer.store.unpack import Progress
     from reflayer.store.usage import Usage
 
 

@@ -9,13 +9,9 @@ from reflayer.store import records
 from reflayer.store.blobs import manifest_text, read_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import BinaryIO
-
     from reflayer.images import Descriptor, Image
+    from reflayer.images.resolve import Open
     from reflayer.store.parts import Parts
-
-    Open = Callable[[str], BinaryIO]
 
 
 def check_unapplied(image: Image, count: int, open_blob: Open, parts: Parts) -> None:

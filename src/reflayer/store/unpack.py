@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reflayer.images import Image
+    from reflayer.images.fetch import Progress
+    from reflayer.images.resolve import Open
     from reflayer.store.parts import Parts
-    from reflayer.store.unapplied import Open
-
-    Progress = Callable[[str, int, int | None], None]
 
 
 def unpack(

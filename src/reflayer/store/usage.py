@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from sqlite3 import Connection
 
+    from reflayer.images.fetch import Progress
     from reflayer.store.blocks import Blocks, Space, Unit
     from reflayer.store.parts import Parts
-    from reflayer.store.unpack import Progress
 
 
 @dataclass(frozen=True, slots=True)
