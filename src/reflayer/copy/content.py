@@ -162,7 +162,15 @@ def _extents(
 
 
 def data_extents(src: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of ``src`` below ``size`` that hold data (lseek(2): SEEK_DATA, SEEK_HOLE)."""
+    """The parts of ``src`` below ``size`` that hold data (lseek(2): SEEK_DATA, SEEK_HOLE).
+
+    Yields:
+        Start and end of each, in bytes.
+
+    Raises:
+        SizeChangedError: it has become shorter.
+        OSError: as lseek(2) says.
+    """
     if not hasattr(os, "SEEK_DATA"):
         yield 0, size
         return

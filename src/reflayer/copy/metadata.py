@@ -163,7 +163,11 @@ class Metadata(Refusals):
 
 
 def read_attribute(attribute: str, get: Callable[[str], bytes]) -> bytes | None:
-    """The value that ``get`` has of ``attribute``; None where it may not be read or has gone."""
+    """The value that ``get`` has of ``attribute``; None where it may not be read or has gone.
+
+    Raises:
+        FailedError: it cannot be read for another reason.
+    """
     try:
         return get(attribute)
     except OSError as error:
@@ -173,7 +177,11 @@ def read_attribute(attribute: str, get: Callable[[str], bytes]) -> bytes | None:
 
 
 def list_attributes(fd: int) -> list[str]:
-    """The names of an open file's extended attributes; none where the file system has none."""
+    """The names of an open file's extended attributes; none where the file system has none.
+
+    Raises:
+        FailedError: they cannot be listed.
+    """
     try:
         names = os.listxattr(fd)
         return [name for name in names if name not in _TWICE] if names else names
@@ -184,7 +192,11 @@ def list_attributes(fd: int) -> list[str]:
 
 
 def list_attributes_at(dir_fd: int, name: str) -> list[str]:
-    """The same for ``name`` itself in an open folder."""
+    """The same for ``name`` itself in an open folder.
+
+    Raises:
+        FailedError: they cannot be listed.
+    """
     try:
         names = listxattr_at(dir_fd, name)
         return [name for name in names if name not in _TWICE] if names else names

@@ -34,7 +34,11 @@ class Claim:
         self._fd = fd
 
     def release(self) -> None:
-        """Let go of the name, when nothing is left that is so called."""
+        """Let go of the name, when nothing is left that is so called.
+
+        Raises:
+            OperationError: the lock file cannot be unlinked; it is let go of all the same.
+        """
         try:
             os.unlink(self._path)
         except OSError as error:
