@@ -130,6 +130,23 @@ def test_one_process_at_a_time_deletes_behind_and_misses_nothing(ext4: Path) -> 
     wait_until(lambda: leftovers(driver) == [])
 
 
+def test_one_process_is_started_however_many_remove_before_it_is_up(ext4: Path) -> None:
+    driver = Driver(ext4 / "home")
+    make_big(driver, "big")
+    for number in range(5):
+        driver.create(f"small-{number}")
+    driver.remove("big", wait=False)
+    pid = behind._started[-1]
+    os.kill(pid, signal.SIGSTOP)  # its interpreter has hardly begun
+    try:
+        for number in range(5):
+            driver.remove(f"small-{number}", wait=False)
+        assert behind._started[-1] == pid
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: leftovers(driver) == [])
+
+
 def test_waiting_waits_for_somebody_else_who_deletes_it(ext4: Path) -> None:
     driver = Driver(ext4 / "home")
     trash = ext4 / "home/trash/layer.0"

@@ -1,7 +1,7 @@
 """The process that empties the trash behind the back of whoever removed something.
 
-It belongs to nobody: its own session, no descriptor of its starter, no terminal, no folder that it
-would keep from being unmounted but those that it deletes.
+It belongs to nobody: its own session, no descriptor of its starter but the lock of the trash, no
+terminal, no folder that it would keep from being unmounted but those that it deletes.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import os
 import sys
 from contextlib import suppress
 
-from reflayer.driver.trash import empty_trash, is_being_emptied
+from reflayer.driver.trash import empty_trash, take_turn
 
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _CODE = (
     "import sys; sys.path.insert(0, sys.argv[1]); from reflayer.driver.behind import main; main()"
 )
+
+_TURN = 3  # the descriptor of the lock, in the process that is started
 
 _started: list[int] = []  # processes of ours that have not ended
 
@@ -27,27 +29,31 @@ def delete_behind(home: str) -> None:
     Raises:
         OperationError: the trash cannot be locked.
     """
-    if is_being_emptied(home):
+    turn = take_turn(home)
+    if turn is None:
         return
     try:
-        pid = _start(home)
+        pid = _start(home, turn)
     except OSError:
-        empty_trash(home)  # it takes longer here, but the space has to come back
+        empty_trash(home, turn)  # it takes longer here, but the space has to come back
         return
+    os.close(turn)  # it is that process's alone now
     _started.append(pid)
     _thread.start_new_thread(_see_off, (pid,))
 
 
-def _start(home: str) -> int:
+def _start(home: str, turn: int) -> int:
     python = sys.executable
     if not python:
         raise FileNotFoundError("an embedded interpreter may not know its program")
-    null = os.devnull
     return os.posix_spawn(
         python,
         [python, "-I", "-S", "-X", "utf8=1", "-c", _CODE, _PACKAGES, home],
         os.environ,
-        file_actions=[(os.POSIX_SPAWN_OPEN, fd, null, os.O_RDWR, 0) for fd in range(3)],
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, turn, _TURN),
+            *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)),
+        ],
         setsid=True,
         setsigmask=[],
     )
@@ -56,12 +62,13 @@ def _start(home: str) -> int:
 def main() -> None:
     """Empty the trash of the home that is the program's last argument."""
     for fd in map(int, os.listdir("/proc/self/fd")):
-        if fd > 2:
+        if fd > _TURN:
             with suppress(OSError):  # the one that listed them is closed already
                 os.close(fd)
+    os.set_inheritable(_TURN, False)
     os.chdir("/")
     _step_back()
-    empty_trash(sys.argv[-1])
+    empty_trash(sys.argv[-1], _TURN)
 
 
 def _step_back() -> None:

@@ -89,6 +89,16 @@ def cloned_at(home: str, id: str, path: str, parent: str) -> float | None:
     Raises:
         OperationError: the note is there, and cannot be read.
     """
+    found = origin(home, id, path)
+    return found[1] if found is not None and found[0] == parent else None
+
+
+def origin(home: str, id: str, path: str) -> tuple[str, float] | None:
+    """The layer that the one at ``path`` was a complete clone of, and when, as ``cloned_at``.
+
+    Raises:
+        OperationError: the note is there, and cannot be read.
+    """
     boot = boot_id()
     if boot is None:
         return None
@@ -101,9 +111,9 @@ def cloned_at(home: str, id: str, path: str, parent: str) -> float | None:
         return None
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(record), "read") from error
-    if noted != parent or abs(offset - _clock_offset()) > _STILL:
+    if abs(offset - _clock_offset()) > _STILL or _root(path) != (inode, birth):
         return None
-    return cloned / 1e9 if _root(path) == (inode, birth) else None
+    return noted, cloned / 1e9
 
 
 def _begin_boot(home: str, boot: str) -> None:

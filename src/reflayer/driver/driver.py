@@ -10,12 +10,22 @@ from reflayer.driver.behind import delete_behind
 from reflayer.driver.builds import taken
 from reflayer.driver.clone import METHODS
 from reflayer.driver.cloned import cloned_at, forget
+from reflayer.driver.folded import (
+    drop,
+    fold_into,
+    folded,
+    folding,
+    parent_of,
+    sweep_folded,
+    unfold,
+)
 from reflayer.driver.home import BUILDS, make_home
 from reflayer.driver.layers import Layers
 from reflayer.driver.making import Making, making
 from reflayer.driver.names import checked_id
 from reflayer.driver.sweep import sweep
 from reflayer.driver.trash import delete_trash, discard, holds_trash
+from reflayer.errors import LayerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +87,7 @@ class Driver(Layers):
 
             require_quota(f"{self.home}/{BUILDS}")
         sweep(self.home)
+        sweep_folded(self.home)
         if holds_trash(self.home):
             delete_behind(self.home)
 
@@ -127,6 +138,34 @@ class Driver(Layers):
         size = self._making.size if size is None else size
         with self._new(id, parent, progress, size=size, label=mount_label) as (_, report):
             return report
+
+    def take_over(self, id: str, parent: str, *, mount_label: str = "") -> bool:
+        """Make the folder of layer ``parent`` that of the new container's layer ``id``.
+
+        ``parent`` stays a layer as it was: what is different in it from the one that it was cloned
+        from is kept, and makes it again when somebody asks for it. So ``id`` costs no second clone.
+
+        Args:
+            id: the new layer.
+            parent: the layer that ``id`` would be a clone of, which nobody uses as a folder now.
+            mount_label: as for ``create_read_write``.
+
+        Returns:
+            Whether it was done; where False, nothing was, and ``create_read_write`` is the way. It
+            is not done where layers are snapshots or have a quota, where it is not known what
+            ``parent`` was cloned from, or where much was changed in it since.
+
+        Raises:
+            LayerError: ``id`` is there already, ``parent`` is not, or one of them is no id.
+            OperationError: it failed. ``parent`` is there still.
+        """
+        if self.exists(id):
+            raise taken(id)
+        if not self._has_folder(checked_id(parent)):
+            self._unfold(parent)
+        if self._making.size or self._is_referenced(parent):
+            return False
+        return fold_into(self._making, id, parent, mount_label)
 
     @contextmanager
     def build(
@@ -181,7 +220,12 @@ class Driver(Layers):
             return
         forget(self.home, id)
         self._forget_references(id)
-        trash = discard(self._layer(id), self.home)
+        with folding(self.home):
+            for upon in folded(self.home):
+                if parent_of(self.home, upon) == id:
+                    unfold(self._making, upon)
+            drop(self.home, id)
+            trash = discard(self._layer(id), self.home)
         if trash is not None and wait:
             delete_trash(trash, wait=True)
         if not wait or holds_trash(self.home):
@@ -260,7 +304,8 @@ class Driver(Layers):
         """
         from reflayer.driver.apply import apply_to_layer
 
-        return apply_to_layer(self._making, checked_id(id), stream, progress)
+        self.path(id)
+        return apply_to_layer(self._making, id, stream, progress)
 
     def sync(self, id: str) -> None:
         """Write out to disk layer ``id``, which others have filled by its path.
@@ -300,6 +345,15 @@ class Driver(Layers):
         from reflayer.driver.trial import status
 
         return status(self.home, self._making.method)
+
+    def _unfold(self, id: str) -> None:
+        with folding(self.home):
+            parent = parent_of(self.home, id)
+            if self._has_folder(id):  # somebody else was faster
+                return
+            if parent is None:
+                raise LayerError(f"there is no layer {id}")
+            unfold(self._making, id)
 
     @cached_property
     def _shares_blocks(self) -> bool:

@@ -19,6 +19,12 @@ TRASH = "trash"
 CLONED = "cloned"
 """The folder of the notes of when layers were cloned, in one for the machine's boot."""
 
+FOLDED = "folded"
+"""The folder of the differences of layers that are folded up."""
+
+FOLDED_LOCK = "folded.lock"
+"""The file that is locked while a layer is folded up or unfolded."""
+
 TRASH_LOCK = "trash.lock"
 """The file that is locked by the process which empties the trash."""
 
@@ -38,10 +44,11 @@ def make_home(home: str, group: int | None) -> None:
     """
     try:
         os.makedirs(home, 0o700, exist_ok=True)
-        if not os.path.exists(f"{home}/{TRASH_LOCK}"):  # now: on a full disk it could not be made
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            os.close(os.open(f"{home}/{TRASH_LOCK}", flags, 0o600))
-        for name in (LAYERS, BUILDS, TRASH):
+        for name in (TRASH_LOCK, FOLDED_LOCK):  # now: on a full disk they could not be made
+            if not os.path.exists(f"{home}/{name}"):
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+                os.close(os.open(f"{home}/{name}", flags, 0o600))
+        for name in (LAYERS, BUILDS, TRASH, FOLDED):
             _make_folder(f"{home}/{name}")
         if group is not None:
             for path in (home, f"{home}/{LAYERS}"):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import _thread
 import os
+from abc import ABC, abstractmethod
 
+from reflayer.driver.folded import folded, is_folded
 from reflayer.driver.home import LAYERS
 from reflayer.driver.names import checked_id, is_id
-from reflayer.errors import LayerError, OperationError
+from reflayer.errors import OperationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.copy.paths import AnyPath
 
 
-class Layers:
+class Layers(ABC):
     """What is there of one home.
 
     Attributes:
@@ -57,9 +59,10 @@ class Layers:
 
         Raises:
             LayerError: there is no such layer, or it is no id.
+            OperationError: it was folded up, and cannot be made again.
         """
-        if not self.exists(id):
-            raise LayerError(f"there is no layer {id}")
+        if not self._has_folder(checked_id(id)):
+            self._unfold(id)
         return self._layer(id)
 
     def exists(self, id: str) -> bool:
@@ -68,8 +71,9 @@ class Layers:
         Raises:
             LayerError: it is no id.
         """
-        path = self._layer(checked_id(id))
-        return os.path.isdir(path) and not os.path.islink(path)
+        checked_id(id)
+        # Once more at the end: it may have been unfolded meanwhile.
+        return self._has_folder(id) or is_folded(self.home, id) or self._has_folder(id)
 
     def list(self) -> list[str]:
         """The ids of all layers, sorted.
@@ -80,9 +84,10 @@ class Layers:
         folder = f"{self.home}/{LAYERS}"
         try:
             with os.scandir(folder) as scan:
-                return sorted(e.name for e in scan if is_id(e.name) and _is_folder(e))
+                there = {e.name for e in scan if is_id(e.name) and _is_folder(e)}
         except OSError as error:
             raise OperationError.from_os_error(error, os.fsencode(folder), "list") from error
+        return sorted(there.union(folded(self.home)))
 
     def metadata(self, id: str) -> dict[str, str]:
         """What Docker shows of layer ``id``: its ``Path``, and its ``References`` of this driver.
@@ -92,10 +97,26 @@ class Layers:
         """
         return {"Path": self.path(id), "References": str(self._references.get(id, 0))}
 
+    def _is_referenced(self, id: str) -> bool:
+        with self._lock:
+            return id in self._references
+
     def _forget_references(self, id: str) -> None:
         """A layer that is removed has none, nor has the next one of that id."""
         with self._lock:
             self._references.pop(id, None)
+
+    @abstractmethod
+    def _unfold(self, id: str) -> None:
+        """Make the folder of layer ``id``, which has none.
+
+        Raises:
+            LayerError, CopyError, OperationError: there is no such layer, or it cannot be made.
+        """
+
+    def _has_folder(self, id: str) -> bool:
+        path = self._layer(id)
+        return os.path.isdir(path) and not os.path.islink(path)
 
     def _layer(self, id: str) -> str:
         return f"{self.home}/{LAYERS}/{id}"

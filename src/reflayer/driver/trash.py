@@ -94,18 +94,23 @@ def delete_trash(path: str, *, wait: bool) -> None:
         os.close(fd)
 
 
-def empty_trash(home: str) -> None:
+def empty_trash(home: str, turn: int | None = None) -> None:
     """Delete all in the trash of ``home`` until it is empty, unless another process does already.
+
+    Args:
+        home: the home.
+        turn: what ``take_turn`` has returned, where it is our turn already; it is closed here.
 
     Raises:
         OperationError: the first thing that could not be deleted; everything else has been.
     """
     failed: dict[str, OperationError] = {}
-    while _left(home, failed):
+    while turn is not None or _left(home, failed):
         # Who discards a layer while this is locked leaves it to us. So look again after unlocking.
-        fd = _take_turn(home)
+        fd = take_turn(home) if turn is None else turn
         if fd is None:
             break
+        turn = None
         try:
             while paths := _left(home, failed):
                 for path in paths:
@@ -128,17 +133,26 @@ def holds_trash(home: str) -> bool:
     return bool(_left(home))
 
 
-def is_being_emptied(home: str) -> bool:
-    """Whether a process is emptying the trash, and will see what has been put there before now.
+def take_turn(home: str) -> int | None:
+    """Lock the trash; the descriptor that holds the lock, None where another process has it.
+
+    That one will see what has been put there before now.
 
     Raises:
         OperationError: the lock file cannot be opened.
     """
-    fd = _take_turn(home)
-    if fd is None:
-        return True
-    os.close(fd)
-    return False
+    path = f"{home}/{TRASH_LOCK}"
+    fd = -1
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if fd >= 0:
+            os.close(fd)
+            if error.errno == errno.EWOULDBLOCK:
+                return None
+        raise OperationError.from_os_error(error, os.fsencode(path), "lock") from error
+    return fd
 
 
 def _left(home: str, failed: Container[str] = ()) -> list[str]:
@@ -177,22 +191,6 @@ def unlink(path: str) -> None:
         pass
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(path), "unlink") from error
-
-
-def _take_turn(home: str) -> int | None:
-    """Lock the trash; return the descriptor that holds the lock, None where another has it."""
-    path = f"{home}/{TRASH_LOCK}"
-    fd = -1
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if fd >= 0:
-            os.close(fd)
-            if error.errno == errno.EWOULDBLOCK:
-                return None
-        raise OperationError.from_os_error(error, os.fsencode(path), "lock") from error
-    return fd
 
 
 def _lock(folder: int, path: str, operation: int) -> bool:
