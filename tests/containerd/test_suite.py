@@ -15,7 +15,7 @@ from tests.file_systems import require, require_folder
 
 GO_PATH = "/usr/share/gocode"
 SOURCE = Path(__file__).with_name("suite_test.go")
-SKIPPED = {"Rename"}  # by the suite itself, whatever the snapshotter is
+SKIPPED = {"Rename"}  # by the suite itself before containerd 1.7, whatever the snapshotter is
 
 
 @pytest.mark.slow
@@ -29,7 +29,7 @@ def test_containerds_own_suite_passes(service_anywhere: Served, program: Path) -
     assert run.returncode == 0, run.stdout
     results = re.findall(r"--- (\w+): TestReflayer/(\w+)", run.stdout)
     assert len(results) == 21
-    assert {name for result, name in results if result != "PASS"} == SKIPPED
+    assert {name for result, name in results if result != "PASS"} <= SKIPPED
 
 
 @pytest.fixture(scope="module")
