@@ -41,9 +41,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "               it has containers, but LATER, when they are gone\n\n"
         "All files are looked at, about 100,000 in one or two seconds, and what is not written\n"
         "yet is written first. The numbers are those of the file system's own map (FIEMAP):\n"
-        "compressed data counts as it reads, and what btrfs keeps in its metadata, small files\n"
-        "among it, is not told and not counted. Where a file system tells nothing (NFS), all is\n"
-        "taken for its own, and a line says so."
+        "compressed data counts as it takes (to others than root: as it reads), and what btrfs\n"
+        "keeps in its metadata, small files among it, is not told and not counted. Where a file\n"
+        "system tells nothing (NFS), all is taken for its own, and a line says so."
     )
     parser.add_argument(
         "names",

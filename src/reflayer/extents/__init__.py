@@ -4,19 +4,21 @@ The file system tells of each file where its blocks lie, and which have more tha
 (FIEMAP). So each tree is walked once, only the places of shared blocks are kept, and laying those
 of all trees side by side tells who shares with whom.
 
-**What is not told.** Of data that btrfs has compressed, how many blocks it takes: it counts as it
-reads. Of a btrfs extent of which a part was overwritten, that all of it stays: the part no file
-shows is not seen. Of btrfs's metadata, small files inside it included, whose it is: it is not
-counted. Deleted snapshots have their blocks until btrfs has taken them apart, half a minute later.
-Who has shared blocks that none of the trees at hand shares: somebody else.
+**What is not told.** How many blocks compressed data takes, but on btrfs to root: otherwise it
+counts as it reads. Of a btrfs extent that is not compressed, and of which a part was overwritten,
+that all of it stays: the part no file shows is not seen. Of btrfs's metadata, small files inside it
+included, whose it is: it is not counted. Deleted snapshots have their blocks until btrfs has taken
+them apart, half a minute later. Who has shared blocks that none of the trees at hand
+shares: somebody else.
 """
 
 from __future__ import annotations
 
 from reflayer.extents.own import own_bytes
 from reflayer.extents.owners import share_out
-from reflayer.extents.tree import TreeUsage, measure_files, measure_tree
+from reflayer.extents.tree import measure_files, measure_tree
 from reflayer.extents.trees import measure_trees
+from reflayer.extents.usage import TreeUsage
 
 __all__ = [
     "TreeUsage",

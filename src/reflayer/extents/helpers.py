@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from reflayer.errors import OperationError
 from reflayer.extents.messages import receive, send
-from reflayer.extents.tree import TreeUsage
+from reflayer.extents.usage import TreeUsage
 
 if TYPE_CHECKING:
     from collections.abc import Collection

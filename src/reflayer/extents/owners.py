@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from reflayer.extents.tree import TreeUsage
+    from reflayer.extents.usage import TreeUsage
 
 ELSEWHERE = 1
 """The bit of owners that are in none of the trees."""
@@ -28,7 +28,7 @@ def share_out(trees: Sequence[TreeUsage]) -> dict[int, int]:
     totals: dict[int, int] = {}
     for owners, length in _places(_once_each(tree.shared for tree in trees)):
         totals[owners] = totals.get(owners, 0) + length
-    # Compressed data has places that are shorter than what they hold: those cannot overlap.
+    # Compressed data may be told longer than its place is: those cannot overlap.
     starts: dict[int, int] = {}
     held: dict[int, int] = {}
     for key, owners in _once_each(tree.encoded for tree in trees).items():

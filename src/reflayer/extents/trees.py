@@ -7,13 +7,14 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from reflayer.copy.cpus import usable_cpus
-from reflayer.extents.tree import TreeUsage, measure_tree
+from reflayer.extents.tree import measure_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from reflayer.copy.paths import AnyPath
     from reflayer.extents.helpers import Helper
+    from reflayer.extents.usage import TreeUsage
 
 _ALONE = 0.1  # seconds that the caller measures before it calls for help: three times a start
 
