@@ -68,3 +68,15 @@ def _delete(folder: Path) -> None:
     if shutil.which("chattr"):
         os.spawnlp(os.P_WAIT, "chattr", "chattr", "-R", "-f", "-i", str(folder))
     os.spawnlp(os.P_WAIT, "rm", "rm", "-rf", str(folder))
+
+
+@pytest.fixture
+def base(place_on: Callable[[str], Path]) -> Path:
+    """A new folder on XFS."""
+    return place_on("xfs")
+
+
+@pytest.fixture
+def root(base: Path) -> Path:
+    """Where a store is to be."""
+    return base / "store"

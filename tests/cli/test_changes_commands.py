@@ -7,7 +7,7 @@ import os
 import pty
 import socket
 import subprocess
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,23 +16,6 @@ from tests.cli.processes import PROGRAM
 from tests.file_systems import require
 from tests.store.stores import BASE, image, reflayer
 from tests.trees import assert_same, facts
-
-
-@pytest.fixture
-def base(place_on: Callable[[str], Path]) -> Path:
-    return place_on("xfs")
-
-
-@pytest.fixture
-def root(base: Path) -> Path:
-    return base / "store"
-
-
-@pytest.fixture
-def container(base: Path, root: Path) -> Path:
-    """The root of a container that is called ``web``."""
-    done = reflayer(root, "create", "--name", "web", image(base / "image", BASE))
-    return Path(done.stdout.rstrip("\n"))
 
 
 def _run(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -83,6 +66,16 @@ def test_a_container_without_its_folder_is_no_empty_one(
     assert done.stderr == "reflayer: web: its folder is gone: reflayer rm web\n"
 
 
+def _has_open_in(pid: int, folder: Path) -> bool:
+    """Whether the process has a file open that is directly in ``folder``."""
+    opened = Path(f"/proc/{pid}/fd")
+    links = []
+    for fd in opened.iterdir():
+        with suppress(FileNotFoundError):  # it has been shut
+            links.append(os.readlink(fd))
+    return any(os.path.dirname(link) == str(folder) for link in links)
+
+
 def test_a_signal_leaves_no_half_of_a_file(base: Path, root: Path, container: Path) -> None:
     with open(container / "large", "wb") as file:
         file.truncate(1 << 36)
@@ -90,7 +83,7 @@ def test_a_signal_leaves_no_half_of_a_file(base: Path, root: Path, container: Pa
             os.pwrite(file.fileno(), b"x", place << 22)
     command = [*PROGRAM, "--root", str(root), "export", "web", "-o", str(base / "file")]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        while not any(path.name.startswith("file.") for path in base.iterdir()):
+        while not _has_open_in(process.pid, base):  # it gets its name at the end
             assert process.poll() is None
         process.terminate()
         assert process.stderr is not None

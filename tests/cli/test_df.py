@@ -16,11 +16,6 @@ from tests.store.stores import BASE, image, reflayer
 
 
 @pytest.fixture
-def base(place_on: Callable[[str], Path]) -> Path:
-    return place_on("xfs")
-
-
-@pytest.fixture
 def root(base: Path) -> Path:
     made = image(base / "image", BASE)
     for name in ("one", "two"):

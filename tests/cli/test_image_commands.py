@@ -5,30 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.store.stores import BASE, image, reflayer
-
-
-@pytest.fixture
-def base(place_on: Callable[[str], Path]) -> Path:
-    return place_on("xfs")
-
-
-@pytest.fixture
-def root(base: Path) -> Path:
-    return base / "store"
-
-
-@pytest.fixture
-def container(base: Path, root: Path) -> Path:
-    """The root of a container that is called ``web``."""
-    done = reflayer(root, "create", "--name", "web", image(base / "image", BASE))
-    return Path(done.stdout.rstrip("\n"))
+from tests.store.stores import reflayer
 
 
 def config(root: Path, image_id: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,16 +13,7 @@ from tests.archive.tars import NOBODY
 from tests.cli.processes import PROGRAM, unprivileged
 from tests.images.layouts import Layout
 from tests.store.stores import BASE, MORE, assert_clean, image, reflayer
-
-
-@pytest.fixture
-def base(place_on: Callable[[str], Path]) -> Path:
-    return place_on("xfs")
-
-
-@pytest.fixture
-def root(base: Path) -> Path:
-    return base / "store"
+from tests.trees import assert_same, facts
 
 
 def _line(root: Path, *arguments: str) -> str:
@@ -57,6 +47,45 @@ def test_create_prints_all_of_the_container_as_json(base: Path, root: Path) -> N
     assert told["path"] == _line(root, "path", told["name"])
     assert told["image_id"].startswith("sha256:")
     assert told["created"].endswith("Z")
+
+
+@pytest.mark.parametrize("command", [["create"], ["path"], ["rm"], ["rmi"]])
+def test_a_name_that_is_not_utf_8_is_refused_in_one_line(
+    base: Path, root: Path, command: list[str]
+) -> None:
+    _line(root, "create", image(base / "image", BASE))
+    (base / "r\udcff").mkdir()
+    complaint = _failure(root, *command, f"rootfs:{base}/r\udcff")
+    assert complaint == (
+        f"reflayer: rootfs:{base}/r\\udcff: it is not UTF-8, as every name in a store has to be\n"
+    )
+    assert_clean(root)
+
+
+@pytest.mark.parametrize("command", [["ps"], ["--version"], ["rm", "--help"]])
+def test_output_that_nobody_can_get_is_an_error(root: Path, command: list[str]) -> None:
+    shut = ["sh", "-c", '"$@" >&-', "sh", *PROGRAM, "--root", root, *command]
+    done = subprocess.run(shut, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "reflayer: standard output: Bad file descriptor\n",
+    )
+
+
+def test_a_complaint_goes_nowhere_else_where_standard_error_is_shut(root: Path) -> None:
+    shut = ["sh", "-c", '"$@" <&- 2>&-', "sh", *PROGRAM, "--root", root, "path", "web"]
+    done = subprocess.run(shut, stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_a_copy_by_several_processes_needs_no_standard_streams(base: Path) -> None:
+    for number in range(2000):
+        (base / f"src/{number // 50}").mkdir(parents=True, exist_ok=True)
+        (base / f"src/{number // 50}/{number}").touch()
+    copy = [*PROGRAM, "copy", "--workers", "3", base / "src", base / "dst"]
+    done = subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *copy], check=False)
+    assert done.returncode == 0
+    assert_same(facts(base / "src"), facts(base / "dst"))
 
 
 def test_ps_lists_the_newest_first(base: Path, root: Path) -> None:

@@ -10,17 +10,8 @@ import pytest
 from reflayer.archive import apply_layer
 from reflayer.driver import Driver
 from reflayer.errors import ArchiveError, LayerError
-from tests.driver.layers import make, tree
+from tests.driver.layers import tree
 from tests.trees import assert_same
-
-
-@pytest.fixture
-def driver(place: Path) -> Driver:
-    """A driver with a filled layer and its clone, on each file system in turn."""
-    driver = Driver(place)
-    make(driver, "parent")
-    driver.create_read_write("clone", "parent")
-    return driver
 
 
 def _edit(path: str) -> None:

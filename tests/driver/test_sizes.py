@@ -11,16 +11,6 @@ import pytest
 
 from reflayer.driver import Driver
 from reflayer.errors import LayerError
-from tests.driver.layers import make
-
-
-@pytest.fixture
-def driver(place: Path) -> Driver:
-    """A driver with a filled layer and its clone, on each file system in turn."""
-    driver = Driver(place)
-    make(driver, "parent")
-    driver.create_read_write("clone", "parent")
-    return driver
 
 
 def edit(root: Path) -> None:

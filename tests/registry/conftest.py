@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.registry.registries import Registry, running, with_password
 from tests.registry.silly import Silly, serving
-
-
-@pytest.fixture
-def base(place_on: Callable[[str], Path]) -> Path:
-    """A new folder on XFS."""
-    return place_on("xfs")
-
-
-@pytest.fixture
-def root(base: Path) -> Path:
-    """Where a store is to be."""
-    return base / "store"
 
 
 @pytest.fixture(autouse=True)
