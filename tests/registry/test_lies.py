@@ -113,6 +113,16 @@ LIES: dict[str, tuple[Callable[[Silly, str], None], str]] = {
         ),
         "it has 'config', too|says that it is",
     ),
+    "a manifest that is cut short": (
+        lambda s, _: s.always(
+            "GET", MANIFESTS, Answer(body=b"{}  ", cut=2, headers={"Content-Type": MANIFEST})
+        ),
+        "the connection broke off: the answer ended too early",
+    ),
+    "a manifest of no media type": (
+        lambda s, _: s.always("GET", MANIFESTS, Answer(body=b"{}")),
+        "does not say of what media type it is",
+    ),
     "an unknown media type of a layer": (
         lambda s, _: _claim(s, mediaType="application/x-unknown\n"),
         r"of an unknown media type: application/x-unknown\\n",

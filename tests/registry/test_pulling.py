@@ -211,7 +211,16 @@ def test_a_server_that_knows_no_ranges_sends_it_all_again(root: Path, silly: Sil
     assert len(silly.seen("GET", layer)) == 2
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_document_that_is_cut_short_is_asked_for_again(root: Path, silly: Silly) -> None:
+    silly.image(BASE)
+    media_type, data = silly.manifests["latest"]
+    cut = Answer(body=data, cut=len(data) - 1, headers={"Content-Type": media_type})
+    silly.on("GET", "/manifests/", cut)
+    Store(root).pull(f"{silly.host}/x")
+    assert len(silly.seen("GET", "/manifests/")) == 2
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 522])
 @pytest.mark.parametrize("part", ["/v2/", "/manifests/", "/blobs/"])
 def test_a_busy_registry_is_asked_again_when_it_says(
     root: Path, silly: Silly, status: int, part: str

@@ -54,6 +54,8 @@ def parse_manifest(data: bytes, descriptor: Descriptor) -> Manifest | Index:
         return _index(document)
     if descriptor.media_type in MANIFESTS:
         return _manifest(document)
+    if not descriptor.media_type:
+        raise ImageError(f"{what} does not say of what media type it is")
     raise ImageError(f"{what} has the unknown media type {printable(descriptor.media_type)}")
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _MOST_REDIRECTS = 8
 REDIRECTS = (301, 302, 303, 307, 308)
 _SAME_METHOD = (307, 308)
-_TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
+_TEMPORARY = frozenset((408, 425, 429, 500, 502, 503, 504, *range(520, 531)))
+"""From 520 on they are Cloudflare's: it has no good answer from the registry behind it."""
 _LARGEST_ERROR = 64 << 10  # bytes
 _LONGEST_MESSAGE = 300  # characters
 
@@ -96,9 +97,12 @@ def read_limited(response: urllib3.HTTPResponse, most: int, host: str) -> bytes:
     claimed = response.headers.get("Content-Length", "")
     if claimed.isdecimal() and int(claimed[:20]) > most:
         raise RegistryError(f"{host}: answers with {claimed[:20]} bytes where {most} are the most")
-    data = response.read(most + 1)
-    if len(data) > most:
-        raise RegistryError(f"{host}: answers with more than {most} bytes")
+    data = b""
+    # Only a read at the end tells whether it is one: of less than was promised a part is no error.
+    while piece := response.read(most + 1 - len(data)):
+        data += piece
+        if len(data) > most:
+            raise RegistryError(f"{host}: answers with more than {most} bytes")
     return data
 
 

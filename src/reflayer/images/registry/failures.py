@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import contextmanager
+from http.client import RemoteDisconnected
 from typing import TYPE_CHECKING, TypeVar
 
 from urllib3 import exceptions
@@ -79,7 +80,11 @@ def _reason(error: BaseException) -> str:
         return _words(system.strerror)
     if isinstance(error, exceptions.ConnectTimeoutError):
         return "it took too long"
-    return "the answer ended too early" if _find(error, exceptions.IncompleteRead) else "too early"
+    if _find(error, RemoteDisconnected):
+        return "there was no answer"
+    if _find(error, exceptions.IncompleteRead):
+        return "the answer ended too early"
+    return "its answer is not HTTP"
 
 
 def _words(text: str) -> str:
