@@ -64,8 +64,9 @@ def test_a_name_that_is_not_utf_8_is_refused_in_one_line(
 
 @pytest.mark.parametrize("command", [["ps"], ["--version"], ["rm", "--help"]])
 def test_output_that_nobody_can_get_is_an_error(root: Path, command: list[str]) -> None:
-    shut = ["sh", "-c", '"$@" >&-', "sh", *PROGRAM, "--root", root, *command]
-    done = subprocess.run(shut, stderr=subprocess.PIPE, text=True, check=False)
+    shut = ["sh", "-c", '"$@" >&-', "sh", *PROGRAM, "--root", str(root), *command]
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(shut, stderr=subprocess.PIPE, text=True, check=False, env=buffered)
     assert (done.returncode, done.stderr) == (
         1,
         "reflayer: standard output: Bad file descriptor\n",
@@ -73,7 +74,7 @@ def test_output_that_nobody_can_get_is_an_error(root: Path, command: list[str]) 
 
 
 def test_a_complaint_goes_nowhere_else_where_standard_error_is_shut(root: Path) -> None:
-    shut = ["sh", "-c", '"$@" <&- 2>&-', "sh", *PROGRAM, "--root", root, "path", "web"]
+    shut = ["sh", "-c", '"$@" <&- 2>&-', "sh", *PROGRAM, "--root", str(root), "path", "web"]
     done = subprocess.run(shut, stdout=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
 
@@ -82,7 +83,7 @@ def test_a_copy_by_several_processes_needs_no_standard_streams(base: Path) -> No
     for number in range(2000):
         (base / f"src/{number // 50}").mkdir(parents=True, exist_ok=True)
         (base / f"src/{number // 50}/{number}").touch()
-    copy = [*PROGRAM, "copy", "--workers", "3", base / "src", base / "dst"]
+    copy = [*PROGRAM, "copy", "--workers", "3", str(base / "src"), str(base / "dst")]
     done = subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *copy], check=False)
     assert done.returncode == 0
     assert_same(facts(base / "src"), facts(base / "dst"))

@@ -18,6 +18,10 @@ def main() -> NoReturn:
     """
     from reflayer.cli.interrupt import Interrupted, catch_signals
 
+    if sys.stdin is None or sys.stdout is None or sys.stderr is None:
+        from reflayer.cli.streams import open_streams
+
+        open_streams()
     catch_signals()
     try:
         status = _run()
@@ -36,19 +40,33 @@ def _run() -> int:
     from reflayer.cli.program import parser
     from reflayer.errors import ReflayerError, printable
 
-    arguments = parser().parse_args()
     try:
-        status = arguments.run(arguments)
-        sys.stdout.flush()
+        try:
+            arguments = parser().parse_args()
+        except SystemExit as told:  # it has printed the help, or what is wrong with the usage
+            status = told.code
+        else:
+            status = arguments.run(arguments)
+        _flush()
     except ReflayerError as error:
         print(f"reflayer: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         sys.stdout = None  # whoever read our output has enough
         return 1
-    except OSError as error:  # standard output's device is full, say
+    except OSError as error:
         where = f"{printable(error.filename)}: " if error.filename else ""
         print(f"reflayer: {where}{error.strerror or error}", file=sys.stderr)
         return 1
     assert isinstance(status, int)
     return status
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # its device is full, say
+        error.filename = "standard output"
+        raise

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing, contextmanager
 from threading import get_ident
 
-from reflayer.errors import OperationError, StoreError
+from reflayer.errors import OperationError, StoreError, printable
 from reflayer.store.locks import locked
 
 TYPE_CHECKING = False
@@ -182,13 +182,19 @@ class Database:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Whatever SQLite raises becomes one line with the file's name."""
+        """Whatever SQLite raises becomes one line with the file's name.
+
+        So does what it cannot even be asked for: its texts are UTF-8, and a path can be any bytes.
+        """
         try:
             yield
         except sqlite3.Error as error:
             name = getattr(error, "sqlite_errorname", "")
             hint = next((text for start, text in _HINTS.items() if name.startswith(start)), "")
             raise StoreError(f"{self._path}: {error}{hint}") from error
+        except UnicodeEncodeError as error:
+            reason = "it is not UTF-8, as every name in a store has to be"
+            raise StoreError(f"{printable(error.object)}: {reason}") from error
 
 
 _HINTS = {

@@ -88,9 +88,9 @@ def image_named(db: Connection, name: str, stamp: str | None = None) -> StoredIm
 
 def image_with_full_id(db: Connection, text: str) -> StoredImage | None:
     """The image whose id is ``text``, with ``sha256:`` before it or not."""
-    image_id = f"sha256:{text.removeprefix('sha256:')}"
-    found = db.execute("SELECT 1 FROM images WHERE id = ?", (image_id,)).fetchone()
-    return found and image(db, image_id)
+    digits = text.removeprefix("sha256:")
+    found = db.execute("SELECT id FROM images WHERE id = 'sha256:' || ?", (digits,)).fetchone()
+    return found and image(db, found[0])
 
 
 def image_with_id(db: Connection, text: str) -> StoredImage | None:
