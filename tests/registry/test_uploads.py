@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 from time import sleep
@@ -10,6 +13,7 @@ import pytest
 
 from reflayer import Store
 from tests.archive.tars import entry, tar
+from tests.cli.processes import PROGRAM
 from tests.images.layouts import sha256
 from tests.registry.registries import Registry
 from tests.registry.silly import Answer, Request, Silly
@@ -235,6 +239,26 @@ def test_a_registry_that_puts_a_blob_together_slowly_is_waited_for(
     )
     store.push(made, f"{silly.host}/x")
     assert len(silly.seen("PUT", "/uploads/")) == 2  # the layer and the config, once each
+
+
+def test_a_signal_ends_a_push_that_waits(base: Path, root: Path, silly: Silly) -> None:
+    made = Store(root).create(image(base / "image", BASE)).image
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def stall(request: Request) -> Answer | None:
+        if request.method == "PUT" and "/uploads/" in request.path:
+            waiting.set()
+            go_on.wait(20)
+        return None
+
+    silly.handlers.append(stall)
+    push = [*PROGRAM, "--root", str(root), "push", made, f"{silly.host}/x"]
+    process = subprocess.Popen(push, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert waiting.wait(20)
+    process.send_signal(signal.SIGINT)
+    out, told = process.communicate(timeout=15)  # the server answers later
+    go_on.set()
+    assert (process.returncode, out, told) == (130, "", "reflayer: ended by SIGINT\n")
 
 
 @pytest.mark.usefixtures("small_chunks")
