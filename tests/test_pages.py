@@ -1,0 +1,67 @@
+"""README and the pages name only what is there."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reflayer.cli.program import COMMANDS
+
+PROJECT = Path(__file__).parents[1]
+PAGES = [PROJECT / "README.md", PROJECT / "benchmarks/README.md", *PROJECT.glob("docs/*.md")]
+
+_LINK = re.compile(r"\]\(([^)#:]+)[)#]")
+_PATH = re.compile(r"`((?:docs|packaging|deploy|scripts|src|tests)/[\w./-]+)")
+_COMMAND = re.compile(r"^ *(?:\$ )?reflayer ([a-z][a-z-]*)", re.MULTILINE)
+_INLINE = re.compile(r"`([^`\n]+)`")
+_BENCHMARK = re.compile(r"-m (benchmarks\.[\w.]+)")
+_BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(params=PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def page(request: pytest.FixtureRequest) -> Path:
+    """Each page in turn."""
+    assert isinstance(request.param, Path)
+    return request.param
+
+
+def blocks(page: Path, language: str) -> Iterator[str]:
+    """The page's blocks of code in ``language``, empty for commands."""
+    for said, block in _BLOCK.findall(page.read_text()):
+        if said == language:
+            yield block
+
+
+def test_every_link_and_path_leads_somewhere(page: Path) -> None:
+    text = page.read_text()
+    led_to = [page.parent / link for link in _LINK.findall(text)]
+    led_to += [PROJECT / path for path in _PATH.findall(text)]
+    assert [path for path in led_to if not path.exists()] == []
+
+
+def test_every_command_is_one(page: Path) -> None:
+    code = "\n".join([*blocks(page, ""), *_INLINE.findall(page.read_text())])
+    assert set(_COMMAND.findall(code)) <= COMMANDS.keys()
+
+
+def test_every_benchmark_is_there(page: Path) -> None:
+    named = _BENCHMARK.findall(page.read_text())
+    assert [name for name in named if importlib.util.find_spec(name) is None] == []
+
+
+def test_every_example_imports_what_there_is(page: Path) -> None:
+    for block in blocks(page, "python"):
+        imports: list[ast.stmt] = [
+            one for one in ast.parse(block).body if isinstance(one, ast.Import | ast.ImportFrom)
+        ]
+        exec(compile(ast.Module(imports, []), str(page), "exec"), {})
+
+
+def test_readme_tells_of_every_command() -> None:
+    text = (PROJECT / "README.md").read_text()
+    assert [name for name in COMMANDS if not re.search(rf"\b{name}\b", text)] == []
