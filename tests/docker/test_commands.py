@@ -146,13 +146,29 @@ def test_sizes_of_containers_are_told(docker: Dockerd) -> None:
     assert size == "1000000"
 
 
+def layers(docker: Dockerd) -> set[str]:
+    """Where each layer is: a folder, or folded up."""
+    home = docker.data / "reflayer"
+    return {f"{kind}/{name}" for kind in ("dir", "folded") for name in os.listdir(home / kind)}
+
+
+def test_a_container_is_one_clone_until_its_first_layer_is_asked_for(docker: Dockerd) -> None:
+    before = layers(docker)
+    docker.run("create", "--name=single", "busybox", "true")
+    (own,) = {layer for layer in layers(docker) - before if layer.startswith("dir/")}
+    assert layers(docker) - before == {own, f"{own.replace('dir', 'folded')}-init"}
+    docker.run("cp", "/etc/hostname", "single:/new")
+    assert docker.run("diff", "single") == "A /new"
+    assert layers(docker) - before == {own, f"{own}-init"}
+
+
 def test_a_removed_container_leaves_no_layer(docker: Dockerd) -> None:
     home = docker.data / "reflayer"
-    before = set(os.listdir(home / "dir"))
+    before = layers(docker)
     docker.run("create", "--name=passing", "busybox", "true")
-    assert len(set(os.listdir(home / "dir")) - before) == 2  # its own and Docker's -init
+    assert len(layers(docker) - before) == 2  # its own and Docker's -init
     docker.run("rm", "passing")
-    assert set(os.listdir(home / "dir")) == before
+    assert layers(docker) == before
     wait_until(lambda: os.listdir(home / "trash") == [])
 
 

@@ -13,11 +13,11 @@ from reflayer.driver.cloned import cloned_at, forget
 from reflayer.driver.folded import (
     drop,
     fold_into,
-    folded,
     folding,
     parent_of,
     sweep_folded,
     unfold,
+    unfold_upon,
 )
 from reflayer.driver.home import BUILDS, make_home
 from reflayer.driver.layers import Layers
@@ -221,9 +221,7 @@ class Driver(Layers):
         forget(self.home, id)
         self._forget_references(id)
         with folding(self.home):
-            for upon in folded(self.home):
-                if parent_of(self.home, upon) == id:
-                    unfold(self._making, upon)
+            unfold_upon(self._making, id)
             drop(self.home, id)
             trash = discard(self._layer(id), self.home)
         if trash is not None and wait:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from reflayer.driver.builds import building, publish
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 
 _MOST = 1 << 18  # bytes of a difference; Docker's has some ten thousand
 _NEW = ".new"  # what precedes an id while its difference is being written: no id begins so
+
+
+class LostError(LayerError):
+    """A crash of the machine took what a layer was folded up to."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"layer {id} was lost when the machine crashed: remove its container")
 
 
 @contextmanager
@@ -77,7 +84,7 @@ def parent_of(home: str, id: str) -> str | None:
 
     Raises:
         OperationError: the record of it cannot be read.
-        LayerError: a crash of the machine took it.
+        LostError: it has been lost.
     """
     path = _path(home, id)
     try:
@@ -137,8 +144,8 @@ def unfold(how: Making, id: str) -> None:
     """Make the folded layer ``id`` again; to be called within ``folding``.
 
     Raises:
-        LayerError: the layer that it was cloned from is not there, or a crash of the machine took
-            the difference.
+        LayerError: the layer that it was cloned from is not there.
+        LostError: it has been lost.
         CopyError, OperationError: it cannot be made. It stays folded.
     """
     from reflayer.archive import apply_stream
@@ -155,10 +162,22 @@ def unfold(how: Making, id: str) -> None:
                 try:
                     apply_stream(made, file, ownership=how.ownership)
                 except ArchiveError as error:
-                    raise _lost(id) from error
+                    raise LostError(id) from error
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(path), "read") from error
     drop(how.home, id)
+
+
+def unfold_upon(how: Making, id: str) -> None:
+    """Make each layer again that is folded upon ``id``; to be called within ``folding``.
+
+    Raises:
+        CopyError, OperationError: one cannot be made.
+    """
+    for upon in folded(how.home):
+        with suppress(LostError):  # who asks for it will be told
+            if parent_of(how.home, upon) == id:
+                unfold(how, upon)
 
 
 def drop(home: str, id: str) -> None:
@@ -222,9 +241,5 @@ def _read_parent(id: str, head: bytes) -> str:
     name, end, _ = head.partition(b"\n")
     parent = os.fsdecode(name)
     if not end or not is_id(parent):
-        raise _lost(id)
+        raise LostError(id)
     return parent
-
-
-def _lost(id: str) -> LayerError:
-    return LayerError(f"layer {id} was lost when the machine crashed: remove its container")

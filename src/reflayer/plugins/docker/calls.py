@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from reflayer.plugins.docker.request import RequestError
 from reflayer.plugins.docker.size import size_in_bytes
+from reflayer.plugins.docker.unanswered import is_container
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,6 +55,13 @@ def create_read_write(
         if name.lower() != "size":
             raise RequestError(f"Storage opt {name} not supported")
         size = size_in_bytes(value)
+    if (
+        not size
+        and request.parent is not None
+        and is_container(request.id, request.parent)
+        and driver.take_over(request.id, request.parent, mount_label=request.mount_label)
+    ):
+        return None
     return driver.create_read_write(
         request.id,
         request.parent,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from reflayer.driver.builds import taken
@@ -18,7 +19,7 @@ from reflayer.driver.claims import LOCK, Claim, claim_left, claim_new
 from reflayer.driver.cloned import boot_id
 from reflayer.driver.names import checked_id, is_id
 from reflayer.driver.trash import unlink
-from reflayer.errors import OperationError, ReflayerError
+from reflayer.errors import LayerError, OperationError, ReflayerError
 
 if TYPE_CHECKING:
     from reflayer.driver import Driver
@@ -30,6 +31,11 @@ _CONTAINER, _IMAGE = "container", "image"  # what a note says of its layer
 _log = logging.getLogger("reflayer.docker")
 
 
+def is_container(id: str, parent: str | None) -> bool:
+    """Whether ``id`` is a container's layer upon one that was made for it alone."""
+    return parent == id + _INIT
+
+
 class Unanswered:
     """One layer from the request on until it is known to Docker, or gone."""
 
@@ -39,6 +45,7 @@ class Unanswered:
         self._id = id
         self._parent = parent
         self._claim: Claim | None = None
+        self._is_new = True
 
     def note(self) -> None:
         """Note that layer ``id`` will be made by this process, and no other has it.
@@ -47,6 +54,7 @@ class Unanswered:
             LayerError: it is there or being made already, or it is no id.
             OperationError: the note cannot be written.
         """
+        self._is_new = False
         note = _path(self._driver, checked_id(self._id))
         claim = claim_new(note)
         if claim is None:
@@ -55,7 +63,7 @@ class Unanswered:
             # In this order: a note that is there says that what is so called was made after it.
             if self._driver.exists(self._id):
                 raise taken(self._id)
-            _write(note, _is_container(self._id, self._parent))
+            _write(note, is_container(self._id, self._parent))
         except BaseException:
             claim.release()
             raise
@@ -72,15 +80,18 @@ class Unanswered:
             _drop(_path(self._driver, self._id), claim)
 
     def forget(self) -> None:
-        """Docker will not be told: remove what was made.
+        """Docker will not be told: remove what was made, and what it had made for this layer.
 
         Raises:
-            OperationError: the note cannot be dropped.
+            OperationError: the note cannot be written or dropped.
         """
+        if self._is_new:  # it was still waiting for its turn
+            with suppress(LayerError):
+                self.note()
         claim, self._claim = self._claim, None
         if claim is not None:
             try:
-                _remove(self._driver, self._id, _is_container(self._id, self._parent))
+                _remove(self._driver, self._id, is_container(self._id, self._parent))
             finally:
                 _drop(_path(self._driver, self._id), claim)
 
@@ -118,13 +129,8 @@ def forget_unanswered(driver: Driver) -> None:
                 _drop(note, claim)
 
 
-def _is_container(id: str, parent: str | None) -> bool:
-    """Whether ``id`` is a container's layer upon one that was made for it alone."""
-    return parent == id + _INIT
-
-
-def _remove(driver: Driver, id: str, is_container: bool) -> None:
-    for layer in (id, id + _INIT) if is_container else (id,):
+def _remove(driver: Driver, id: str, of_container: bool) -> None:
+    for layer in (id, id + _INIT) if of_container else (id,):
         try:
             driver.remove(layer, wait=False)
         except ReflayerError as error:
@@ -135,9 +141,9 @@ def _path(driver: Driver, id: str) -> str:
     return f"{driver.home}/{_NOTES}/{id}"
 
 
-def _write(note: str, is_container: bool) -> None:
+def _write(note: str, of_container: bool) -> None:
     """Make the note: a symbolic link, which is there whole, and on a full disk, too."""
-    text = f"{boot_id() or 'unknown'} {_CONTAINER if is_container else _IMAGE}"
+    text = f"{boot_id() or 'unknown'} {_CONTAINER if of_container else _IMAGE}"
     try:
         os.symlink(text, note)
     except OSError as error:
