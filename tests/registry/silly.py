@@ -150,8 +150,10 @@ class Silly:
         place = {"Location": f"/v2/x/blobs/uploads/{name}?state=1"}
         if request.method == "PUT":
             digest = request.query.partition("digest=")[2].replace("%3A", ":")
+            if sha256(self.uploads[name]) != digest:
+                return Answer(400)
             self.taken[digest] = self.uploads[name]
-            return Answer(201 if sha256(self.uploads[name]) == digest else 400)
+            return Answer(201)
         there = f"0-{max(0, len(self.uploads[name]) - 1)}"
         return Answer(204 if request.method == "GET" else 202, headers={**place, "Range": there})
 

@@ -24,17 +24,16 @@ if TYPE_CHECKING:
 
     Told = Callable[[int], None]
 
-_AT_ONCE = 8 << 20  # bytes: a larger blob is sent in chunks
-_CHUNK = 32 << 20  # bytes; what has to be sent again if a connection breaks off
+_CHUNK = 32 << 20  # bytes; a larger blob is sent in such, as far as that is wanted
 _PIECE = 256 << 10  # bytes read at a time, and sent within the time that the transport gives
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,19})")
 _LENGTH = re.compile(r"[0-9]{1,19}")
 _BINARY = "application/octet-stream"
-_NO_CHUNKS = (400, 404, 405, 411, 415, 416, 501)  # of a PATCH: the blob may be taken whole still
+_NO_CHUNKS = (400, 404, 405, 411, 415, 416, 501)  # of a chunk: the blob may be taken whole still
 
 
 class _NoChunksError(Exception):
-    """The registry refuses a chunk, or does not keep it."""
+    """The registry refuses a chunk, or has not kept one."""
 
 
 class _Begun(NamedTuple):
@@ -132,27 +131,27 @@ class _Upload:
             _NoChunksError: it has to, and not in chunks.
         """
         size = self._blob.size
-        if size > _AT_ONCE and self._session.takes_chunks:
-            while self._there < size:
-                try:
-                    self._patch(min(self._chunk, size - self._there))
-                except TemporaryError as error:
-                    self._patience.wait(error)
-                    self._ask(error)
-        self._put(size - self._there)
+        in_chunks = size > self._chunk and self._session.takes_chunks
+        while True:
+            try:
+                if in_chunks and size - self._there > self._chunk:
+                    self._patch(self._chunk)
+                else:
+                    self._put(size - self._there)
+                    return
+            except TemporaryError as error:
+                if not in_chunks:
+                    raise
+                self._patience.wait(error)
+                self._ask(error)
 
     def _patch(self, count: int) -> None:
         start = self._there
-        headers = {
-            "Content-Type": _BINARY,
-            "Content-Length": str(count),
-            "Content-Range": f"{start}-{start + count - 1}",
-        }
         with self._session.request(
             "PATCH",
             self._place,
             self._what,
-            headers=headers,
+            headers=self._headers(count),
             body=lambda: self._pieces(count),
             accept=_NO_CHUNKS,
         ) as response:
@@ -160,9 +159,11 @@ class _Upload:
                 raise _NoChunksError
             self._place = _place(response, self._session, self._place, self._what)
             kept = _kept(response)
-        self._there = start + count if kept is None else min(kept, start + count)
-        if self._there <= start:
-            raise _NoChunksError
+        self._there = start + count
+        # Amazon's ECR takes all of them, but tells of none after the first. Who really has nothing
+        # of this one refuses the next, or finds another digest in the end.
+        if kept is not None and kept > start:
+            self._there = min(kept, self._there)
         self._patience.progressed(self._there - start)
 
     def _ask(self, error: TemporaryError) -> None:
@@ -181,12 +182,24 @@ class _Upload:
             self._there = there
 
     def _put(self, count: int) -> None:
+        """Send the rest, with which the upload is complete: ECR wants something in it."""
         mark = "&" if "?" in self._place else "?"
         url = self._place + mark + urlencode({"digest": self._blob.digest})
-        headers = {"Content-Type": _BINARY, "Content-Length": str(count)}
         body = (lambda: self._pieces(count)) if count else None
-        with self._session.request("PUT", url, self._what, headers=headers, body=body):
-            pass
+        accept = _NO_CHUNKS if self._there else ()
+        with self._session.request(
+            "PUT", url, self._what, headers=self._headers(count), body=body, accept=accept
+        ) as response:
+            if response.status in accept:
+                raise _NoChunksError
+
+    def _headers(self, count: int) -> dict[str, str]:
+        """Those of a request with the next ``count`` bytes; a blob that goes whole has no range."""
+        start = self._there
+        headers = {"Content-Type": _BINARY, "Content-Length": str(count)}
+        if count and count < self._blob.size:
+            headers["Content-Range"] = f"{start}-{start + count - 1}"
+        return headers
 
     def _pieces(self, count: int) -> Iterator[bytes]:
         place = self._there
