@@ -152,6 +152,12 @@ def test_the_blocks_of_zeros_at_the_end_may_be_missing(zeros: int) -> None:
     assert [found.name for found in read(archive)] == [b"a", b"b"]
 
 
+@pytest.mark.parametrize("size", [1, 100, 511, 512])
+def test_what_fills_the_last_block_may_be_missing(size: int) -> None:
+    archive = tar(entry("a", b"x"), entry("b", b"y"), end=False)
+    assert [one.name for one in read(archive[: 512 * 3 + size])] == [b"a", b"b"]
+
+
 def test_what_follows_the_end_is_not_read() -> None:
     assert [found.name for found in read(tar(entry("a")) + tar(entry("b")))] == [b"a"]
 

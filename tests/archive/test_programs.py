@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -135,3 +136,28 @@ def test_what_pythons_tarfile_reads_of_a_layer_is_what_comes_out(hard_cases: Pat
     applied = apply(hard_cases / "ours", archive.read_bytes())
     with tarfile.open(archive) as theirs:
         assert applied.entries == len(theirs.getmembers())
+
+
+def test_a_file_at_the_end_of_what_umoci_inserts_comes_out(tmp_path: Path) -> None:
+    """Its archives end with the last file's last byte."""
+    require("umoci")
+    layout, image = tmp_path / "layout", f"{tmp_path}/layout:image"
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_bytes(b"content")
+    for command in (
+        ["init", "--layout", layout],
+        ["new", "--image", image],
+        ["insert", "--rootless", "--image", image, tmp_path / "tree", "/"],
+    ):
+        subprocess.run(["umoci", *command], check=True, capture_output=True)
+    manifest = json.loads(
+        blob(layout, json.loads((layout / "index.json").read_text())["manifests"])
+    )
+    apply(tmp_path / "out", blob(layout, manifest["layers"]), ownership="ignore")
+    assert (tmp_path / "out/file").read_bytes() == b"content"
+
+
+def blob(layout: Path, descriptors: list[dict[str, str]]) -> bytes:
+    """The only blob that a list of descriptors names."""
+    (descriptor,) = descriptors
+    return (layout / "blobs" / descriptor["digest"].replace(":", "/")).read_bytes()

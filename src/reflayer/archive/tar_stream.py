@@ -35,7 +35,8 @@ class TarStream:
         """Go past what is left of the data to the next header; False when the archive ends.
 
         An archive may end without the blocks of zeros that should end it: GNU tar, Docker and umoci
-        take it too.
+        take it too. It may even lack what fills the last block of the last file's data, as that of
+        ``umoci insert`` does, and as Go's reader takes it.
 
         Raises:
             ArchiveError: it ends where it must not.
@@ -114,11 +115,10 @@ class TarStream:
     def _skip_data(self) -> None:
         while self.left:
             self.data(self.left)
-        # Chunks are of whole blocks, so padding is in the chunk that the data ends in.
-        self.position += self._padding
+        # Chunks are of whole blocks, so padding is in the chunk that the data ends in; only the
+        # last one may be cut short.
+        self.position = min(self.position + self._padding, self._end)
         self._padding = 0
-        if self.position > self._end:
-            raise ArchiveError("the archive ends in the middle of the padding of its data")
 
     def _check_end(self) -> None:
         """One block of zeros is at hand; another has to follow, or nothing, as in Go's reader."""
