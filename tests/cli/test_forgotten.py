@@ -16,8 +16,11 @@ _IMAGE, _MOUNT, _GOING, _LOST = (digit * 64 for digit in "abcd")
 def root(tmp_path: Path) -> Path:
     """A data root with layers of ours, all of them recorded but one."""
     layers = tmp_path / "reflayer/dir"
-    for id in (_IMAGE, _MOUNT, f"{_MOUNT}-init", _GOING, _LOST, "0a1b2c3d4e5f6g7h8i9j0k1l2"):
+    for id in (_IMAGE, _MOUNT, _GOING, _LOST, "0a1b2c3d4e5f6g7h8i9j0k1l2"):
         (layers / id).mkdir(parents=True)
+    (tmp_path / "reflayer/folded").mkdir()
+    for id in (_MOUNT, _LOST):
+        (tmp_path / f"reflayer/folded/{id}-init").touch()
     (tmp_path / "reflayer/trash.lock").touch()
     records = tmp_path / "image/reflayer/layerdb"
     for path, id in (
@@ -32,7 +35,10 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_only_a_layer_that_is_named_nowhere_is_told(root: Path) -> None:
-    assert forgotten_layers(str(root)) == [f"{root}/reflayer/dir/{_LOST}"]
+    assert forgotten_layers(str(root)) == [
+        f"{root}/reflayer/dir/{_LOST}",
+        f"{root}/reflayer/folded/{_LOST}-init",
+    ]
 
 
 def test_nothing_is_told_without_records(root: Path) -> None:

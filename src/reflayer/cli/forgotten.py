@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 
-from reflayer.driver.home import LAYERS, TRASH_LOCK
+from reflayer.driver.home import FOLDED, LAYERS, TRASH_LOCK
 from reflayer.errors import OperationError
 
 TYPE_CHECKING = False
@@ -36,9 +36,14 @@ def forgotten_layers(data_root: str) -> list[str]:
         home = f"{data_root}/{driver}"
         if os.path.isdir(records) and os.path.lexists(f"{home}/{TRASH_LOCK}"):
             # In this order: a layer that is recorded meanwhile is not taken for one that is not.
-            layers = [name for name in _names(f"{home}/{LAYERS}") if _ID.fullmatch(name)]
+            layers = [
+                (name, f"{home}/{folder}/{name}")
+                for folder in (LAYERS, FOLDED)
+                for name in _names(f"{home}/{folder}")
+                if _ID.fullmatch(name)
+            ]
             known = set(_recorded(records))
-            found += [f"{home}/{LAYERS}/{name}" for name in layers if name not in known]
+            found += [path for name, path in layers if name not in known]
     return found
 
 
