@@ -6,6 +6,7 @@ import gzip
 import json
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ class Silly:
         handlers: are asked first, in order; the first answer counts.
         hasty: what it answers to requests of a method before it has read their bodies, whereupon
             it ends the connection.
+        pause: seconds that it does nothing before it reads a body of more than a mebibyte.
         blobs, manifests: what it has, by digest or tag.
         taken: blobs that were sent to it, by digest.
     """
@@ -63,6 +65,7 @@ class Silly:
         self.requests: list[Request] = []
         self.handlers: list[Handler] = []
         self.hasty: dict[str, Answer] = {}
+        self.pause = 0.0
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[str, tuple[str, bytes]] = {}
         self.taken: dict[str, bytes] = {}
@@ -187,6 +190,8 @@ def serving(silly: Silly, context: ssl.SSLContext | None = None) -> Iterator[Sil
                 self.close_connection = True
                 return
             length = int(self.headers.get("Content-Length", 0))
+            if length > 1 << 20:
+                time.sleep(silly.pause)
             url = urlsplit(self.path)
             headers = {name.lower(): value for name, value in self.headers.items()}
             request = Request(self.command, url.path, url.query, headers, self.rfile.read(length))

@@ -285,6 +285,18 @@ def test_a_registry_that_puts_a_blob_together_slowly_is_waited_for(
     assert len(silly.seen("PUT", "/uploads/")) == 2  # the layer and the config, once each
 
 
+def test_a_registry_that_takes_a_blob_slowly_is_waited_for(
+    base: Path, root: Path, silly: Silly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reflayer.images.registry.transport._CONNECTING", 0.4)
+    store = Store(root)
+    layer = tar(entry("x", noise(16 << 20)))  # more than the kernel keeps for both ends
+    made = store.create(image(base / "image", layer)).image
+    silly.pause = 1.0
+    store.push(made, f"{silly.host}/x")
+    assert len(silly.seen("POST", "/uploads/")) == 2  # the layer and the config, once each
+
+
 def test_a_signal_ends_a_push_that_waits(base: Path, root: Path, silly: Silly) -> None:
     made = Store(root).create(image(base / "image", BASE)).image
     waiting, go_on = threading.Event(), threading.Event()
