@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from reflayer.copy.cpus import usable_cpus
 from reflayer.plugins.docker.daemon import Daemon
 from tests.docker.client import Client, Connection
 from tests.docker.daemons import (
@@ -88,8 +89,8 @@ def client(plugin: Plugin, home: Path) -> Client:
 
 
 def layers(home: Path) -> set[str]:
-    """The ids of the layers in ``home``."""
-    return set(os.listdir(home / "dir"))
+    """The ids of the layers in ``home``, those that are folded up as well."""
+    return {path.name for folder in ("dir", "folded") for path in home.glob(f"{folder}/*")}
 
 
 def notes(home: Path) -> list[str]:
@@ -131,19 +132,24 @@ def test_a_layer_that_is_asked_for_again_stays_with_its_parent(
     assert notes(home) == []
 
 
-def test_layers_of_a_client_that_has_gone_go_too(
+def test_layers_of_clients_that_have_gone_go_too_those_that_waited_for_their_turn_as_well(
     client: Client, plugin: Plugin, home: Path
 ) -> None:
+    ids = [f"{number:064x}" for number in range(usable_cpus() + 2)]  # so many are made at once, +2
+    for id in ids:
+        client.call("CreateReadWrite", ID=f"{id}-init", Parent="image")
     plugin.program = (sys.executable, "-c", _NEVER_ENDS)
     restart(plugin, client)
-    connection = Connection(client.path)
-    body = json.dumps({"ID": _ID, "Parent": f"{_ID}-init"}).encode()
-    connection.request("POST", "/GraphDriver.CreateReadWrite", body)
-    wait_until(lambda: os.listdir(home / "tmp") != [])
-    assert _ID in notes(home)
-    connection.close()
+    connections = [Connection(client.path) for _ in ids]
+    for id, connection in zip(ids, connections, strict=True):
+        body = json.dumps({"ID": id, "Parent": f"{id}-init"}).encode()
+        connection.request("POST", "/GraphDriver.CreateReadWrite", body)
+    wait_until(lambda: len(notes(home)) == 2 * usable_cpus())  # each with its lock file
+    client.call("Status")  # so that the others have been read, too
+    for connection in connections:
+        connection.close()
+    wait_until(lambda: layers(home) == {"image", f"{_ID}-init"})
     wait_until(lambda: notes(home) == [])
-    assert layers(home) == {"image"}
 
 
 def test_what_a_plugin_made_that_died_before_it_answered_goes(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from aiohttp import StreamReader
 
+    from reflayer.copy import CopyReport
     from reflayer.plugins.docker.calls import Answer, Call, Clone
     from reflayer.plugins.docker.home import Home
     from reflayer.plugins.metrics import Metrics, Operation
@@ -89,10 +90,16 @@ class Handlers:
         with self._about_a_layer(name, body) as (request, _):
             driver = self._home.driver
             layer = Unanswered(driver, request.id, request.parent)
+
+            def make(progress: Progress) -> CopyReport | None:
+                layer.note()
+                report = clone(driver, request, progress)
+                progress(0, 0)  # for whom is it still?
+                layer.answer()
+                return report
+
             try:
-                await self._work.run(layer.note)
-                report = await self._work.copy(lambda progress: clone(driver, request, progress))
-                await self._work.run(layer.answer)
+                report = await self._work.copy(make)
             except BaseException:
                 await self._work.run(layer.forget)
                 raise
