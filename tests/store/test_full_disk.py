@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from collections.abc import Iterator
@@ -131,3 +132,29 @@ def _fill(path: Path) -> None:
         pass  # so it is full
     finally:
         os.close(fd)
+
+
+def test_a_disk_without_a_free_byte_can_be_looked_at_and_cleared(base: Path, disk: Path) -> None:
+    root = disk / "store"
+    made = image(base / "image", tar(entry("noise", _noise(1 << 20))))
+    assert reflayer(root, "create", "--name", "web", made).returncode == 0
+    _fill_to_the_last_byte(disk / "others")
+
+    assert "web" in reflayer(root, "ps").stdout
+    assert reflayer(root, "images").stdout.count("\n") == 2
+    done = reflayer(root, "rm", "--wait", "web")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "web\n", "")
+    (disk / "others").unlink()
+    assert reflayer(root, "create", "--name", "web", made).returncode == 0
+    assert_clean(root)
+
+
+def _fill_to_the_last_byte(path: Path) -> None:
+    with open(path, "wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 10):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    status = os.statvfs(path)
+    assert status.f_bavail == 0, f"{status.f_bavail * status.f_frsize} bytes are left"

@@ -155,8 +155,19 @@ class Database:
                 yield db
 
     def _connect(self) -> sqlite3.Connection:
+        try:
+            return self._connect_in("NORMAL")
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_IOERR_SHM"):
+                raise
+            # A full disk has no room for the index that processes share. Alone one needs none, and
+            # whoever wants to make room must be able to look what there is.
+            return self._connect_in("EXCLUSIVE")
+
+    def _connect_in(self, locking_mode: str) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
         try:
+            db.execute(f"PRAGMA locking_mode = {locking_mode}")
             db.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
             db.execute("PRAGMA foreign_keys = ON")
             version = _version(db)
