@@ -1,4 +1,4 @@
-"""The service for one test."""
+"""The service for tests: one process for all tests of a file, or one for each."""
 
 from __future__ import annotations
 
@@ -29,4 +29,15 @@ def service(place_on: Callable[[str], Path], socket: Path) -> Iterator[Served]:
 def service_anywhere(place: Path, socket: Path) -> Iterator[Served]:
     """The service, with its home on each file system in turn."""
     with served(place / "home", socket) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def lasting_service(file_system: Callable[[str], Path]) -> Iterator[Served]:
+    """One service for all tests of a file, with its home on XFS."""
+    with (
+        TemporaryDirectory(prefix="home-", dir=file_system("xfs")) as place,
+        TemporaryDirectory(prefix="snapshots-") as folder,
+        served(Path(place) / "home", Path(folder) / "socket") as service,
+    ):
         yield service

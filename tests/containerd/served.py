@@ -70,8 +70,13 @@ class Served:
 
     def close(self) -> None:
         """End it, if it has not ended."""
-        if self._process is not None and self._process.poll() is None:
+        if self.is_running:
             self.stop(signal.SIGKILL)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     @property
     def pid(self) -> int:
@@ -130,6 +135,15 @@ class Served:
     def cleanup(self) -> None:
         """Cleanup."""
         self.stub.Cleanup(messages.CleanupRequest())
+
+    def empty(self, *kept: str) -> None:
+        """Remove all snapshots but those that are ``kept``."""
+        answers = self.stub.List(messages.ListSnapshotsRequest())
+        parents = {info.name: info.parent for answer in answers for info in answer.info}
+        while gone := parents.keys() - parents.values() - set(kept):
+            for name in gone:
+                self.remove(name)
+                del parents[name]
 
     def _listens(self) -> bool:
         assert self._process is not None

@@ -23,8 +23,21 @@ FOLDERS, FILES = 50, 120  # enough that a clone of it can be met while it is bei
 
 
 @pytest.fixture
+def service(lasting_service: Served, request: pytest.FixtureRequest) -> Served:
+    """The service, without a snapshot but ``large``, where the test wants that."""
+    if not lasting_service.is_running:
+        lasting_service.start()
+    lasting_service.empty(*({"large"} & set(request.fixturenames)))
+    return lasting_service
+
+
+@pytest.fixture
 def large(service: Served) -> Path:
     """The folder of the committed snapshot ``large``, whose clones take a while."""
+    if service.names():
+        folder = service.view("look", "large")
+        service.remove("look")
+        return folder
     folder = service.prepare("large-key")
     for number in range(FOLDERS):
         (folder / str(number)).mkdir()
@@ -57,6 +70,28 @@ def be_impatient(service: Served) -> None:
     with pytest.raises(grpc.RpcError) as late:
         service.stub.Prepare(request, timeout=0.05)
     assert code(late.value) is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_64_clients_at_once_are_served(service: Served) -> None:
+    def work(number: int) -> None:
+        folder = service.prepare(f"key-{number}")
+        (folder / "file").write_text(str(number))
+        service.commit(f"base-{number}", f"key-{number}")
+        clone = service.prepare(f"clone-{number}", f"base-{number}")
+        assert (clone / "file").read_text() == str(number)
+        assert service.view(f"view-{number}", f"base-{number}") == folder
+        assert service.stat(f"clone-{number}").parent == f"base-{number}"
+        assert f"clone-{number}" in service.names(f"parent==base-{number}")
+        service.update(f"clone-{number}", one=str(number))
+        for name in ("view", "clone", "base"):
+            service.remove(f"{name}-{number}")
+
+    with ThreadPoolExecutor(64) as clients:
+        list(clients.map(work, range(64)))
+    assert service.names() == []
+    assert service.folders() == set()
+    service.cleanup()
+    assert service.leftovers() == []
 
 
 @pytest.mark.parametrize("leave", [cancel, go_away, be_impatient])
@@ -99,22 +134,6 @@ def test_of_many_who_want_one_key_one_gets_it(service: Served, parent: str) -> N
     assert len(service.folders()) == 2
 
 
-def test_of_many_who_commit_one_key_one_does(service: Served) -> None:
-    service.prepare("a")
-
-    def commit(number: int) -> grpc.StatusCode:
-        try:
-            service.commit(f"base-{number}", "a")
-        except grpc.RpcError as error:
-            return code(error)
-        return grpc.StatusCode.OK
-
-    with ThreadPoolExecutor(8) as clients:
-        answers = Counter(clients.map(commit, range(8)))
-    assert answers == {grpc.StatusCode.OK: 1, grpc.StatusCode.NOT_FOUND: 7}
-    assert len(service.names()) == 1
-
-
 def test_what_is_being_cloned_is_not_removed(service: Served, large: Path) -> None:
     call = begun(service, service.stub, "a")
     with pytest.raises(grpc.RpcError) as refused:
@@ -139,28 +158,6 @@ def test_short_requests_do_not_wait_for_clones(service: Served) -> None:
         call.result()
 
 
-def test_64_clients_at_once_are_served(service: Served) -> None:
-    def work(number: int) -> None:
-        folder = service.prepare(f"key-{number}")
-        (folder / "file").write_text(str(number))
-        service.commit(f"base-{number}", f"key-{number}")
-        clone = service.prepare(f"clone-{number}", f"base-{number}")
-        assert (clone / "file").read_text() == str(number)
-        assert service.view(f"view-{number}", f"base-{number}") == folder
-        assert service.stat(f"clone-{number}").parent == f"base-{number}"
-        assert f"clone-{number}" in service.names(f"parent==base-{number}")
-        service.update(f"clone-{number}", one=str(number))
-        for name in ("view", "clone", "base"):
-            service.remove(f"{name}-{number}")
-
-    with ThreadPoolExecutor(64) as clients:
-        list(clients.map(work, range(64)))
-    assert service.names() == []
-    assert service.folders() == set()
-    service.cleanup()
-    assert service.leftovers() == []
-
-
 @pytest.mark.usefixtures("large")
 def test_a_stop_finishes_what_runs(service: Served) -> None:
     call = begun(service, service.stub, "a")
@@ -174,7 +171,8 @@ def test_a_stop_finishes_what_runs(service: Served) -> None:
 
 def test_usage_of_what_is_removed_meanwhile_is_an_answer(service: Served, large: Path) -> None:
     service.prepare("a", "large")
-    (large / "more").write_text("so that it has to be compared")
+    more = large / "more"
+    more.write_text("so that it has to be compared")
 
     def usage(_: int) -> grpc.StatusCode:
         try:
@@ -188,6 +186,23 @@ def test_usage_of_what_is_removed_meanwhile_is_an_answer(service: Served, large:
         time.sleep(0.02)
         service.remove("a")
         assert set(answers) <= {grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND}
+    more.unlink()
+
+
+def test_of_many_who_commit_one_key_one_does(service: Served) -> None:
+    service.prepare("a")
+
+    def commit(number: int) -> grpc.StatusCode:
+        try:
+            service.commit(f"base-{number}", "a")
+        except grpc.RpcError as error:
+            return code(error)
+        return grpc.StatusCode.OK
+
+    with ThreadPoolExecutor(8) as clients:
+        answers = Counter(clients.map(commit, range(8)))
+    assert answers == {grpc.StatusCode.OK: 1, grpc.StatusCode.NOT_FOUND: 7}
+    assert len(service.names()) == 1
 
 
 def test_who_leaves_during_a_list_does_not_hold_up_a_stop(service: Served) -> None:

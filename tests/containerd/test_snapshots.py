@@ -19,6 +19,13 @@ INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 
 
+@pytest.fixture
+def service(lasting_service: Served) -> Served:
+    """The service, without a snapshot."""
+    lasting_service.empty()
+    return lasting_service
+
+
 def fill(folder: Path) -> None:
     """Write what a layer might hold."""
     (folder / "etc").mkdir()
@@ -247,8 +254,9 @@ def test_the_disk_comes_back(service: Served) -> None:
 
     folder = service.prepare("a")
     before = free()
-    (folder / "file").write_bytes(os.urandom(64 << 20))
-    os.sync()
+    with open(folder / "file", "wb") as file:
+        file.write(os.urandom(64 << 20))
+        os.fsync(file)
     assert before - free() > 60 << 20
     service.remove("a")
     service.cleanup()

@@ -58,6 +58,7 @@ class ContainerdService:
             snapshotter = await self._work.run(self._opened, stack)
             listening = stack.enter_context(listen(self._options.socket))
             self._servicer = Servicer(snapshotter, self._metrics)
+            stack.push_async_callback(self._servicer.idle)
             self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in its stubs
             server = grpc.aio.server(options=_OPTIONS)
             stack.push_async_callback(server.stop, None)
@@ -82,8 +83,6 @@ class ContainerdService:
             self._relay.send_away()
             while not await self._relay.left(_LAST_LOOK) and not self._servicer.is_idle:
                 await self._servicer.idle()
-            await self._relay.close()
-            await self._servicer.idle()
 
     def _opened(self, stack: AsyncExitStack) -> Snapshotter:
         home = self._options.home
