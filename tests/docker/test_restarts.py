@@ -100,9 +100,8 @@ def test_a_daemon_waits_for_a_plugin_that_is_being_restarted(
     docker.run("rm", "waiting")
 
 
-@pytest.mark.parametrize("clone", ["first", "second"])
 def test_a_plugin_killed_amid_a_create_leaves_nothing(
-    both: tuple[Dockerd, Plugin], tmp_path: Path, clone: str
+    both: tuple[Dockerd, Plugin], tmp_path: Path
 ) -> None:
     docker, plugin = both
     with tarfile.open(tmp_path / "wide.tar", "w") as archive:
@@ -115,10 +114,7 @@ def test_a_plugin_killed_amid_a_create_leaves_nothing(
     layers = set(os.listdir(docker.data / "reflayer/dir"))
     command = docker.command("create", "--name=broken", "wide", "true")
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=docker.environment()) as creating:
-        builds = docker.data / "reflayer/tmp"
-        wait_until(
-            lambda: any(("-init" in name) is (clone == "first") for name in os.listdir(builds))
-        )
+        wait_until(lambda: os.listdir(docker.data / "reflayer/tmp") != [])
         plugin.kill()
         plugin.start()
         _, errors = creating.communicate(timeout=60)
