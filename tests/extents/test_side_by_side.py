@@ -114,10 +114,12 @@ def test_an_error_that_a_helper_meets_is_that_of_its_tree(
 
 def test_a_helper_that_dies_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = helpers.Helper.ask
+    asked: list[helpers.Helper] = []
 
     def ask_and_kill(helper: helpers.Helper, path: Path) -> None:
+        asked.append(helper)
         os.kill(helper._process.pid, signal.SIGKILL)
-        helper._process.wait()
+        os.waitid(os.P_PID, helper._process.pid, os.WEXITED | os.WNOWAIT)
         ask(helper, path)
 
     monkeypatch.setattr(helpers.Helper, "ask", ask_and_kill)
@@ -125,6 +127,7 @@ def test_a_helper_that_dies_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OperationError, match="died; try again") as caught:
         measure_trees(paths, workers=2)
     assert caught.value.path == os.fsencode(paths[1])
+    assert are_gone(asked)
 
 
 def test_progress_that_raises_ends_all(tmp_path: Path, asked: list[helpers.Helper]) -> None:

@@ -77,8 +77,8 @@ class _Crew:
             self._hear(wait=False)
         while self._waiting and (helper := self._hire()) is not None:
             number = self._waiting.popleft()
-            helper.ask(self._paths[number])
             self._busy[helper] = number
+            helper.ask(self._paths[number])
 
     def _hire(self) -> Helper | None:
         """A helper that has nothing to do; None where there is none, or it is too early for one."""
