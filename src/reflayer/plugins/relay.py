@@ -51,6 +51,7 @@ class Relay:
 
     async def left(self, seconds: float) -> bool:
         """Whether all clients have gone, for which this waits for so long."""
+        await asyncio.sleep(0)  # who is just being accepted is one of them
         try:
             async with asyncio.timeout(seconds):
                 await self._closed()
