@@ -90,7 +90,8 @@ def test_anything_else_after_the_compressed_data_is_an_error(
 @pytest.mark.parametrize("left", [0.999999, 0.5, 0.01])
 @pytest.mark.parametrize("compression", COMPRESS)
 def test_a_truncated_blob_is_an_error(compression: str, left: float, tmp_path: Path) -> None:
-    blob = PLAIN[:-1024] if compression == "plain" else compressed(compression)
+    padding = -len(b"more") % 512 + 1024  # which may be missing
+    blob = PLAIN[:-padding] if compression == "plain" else compressed(compression)
     with pytest.raises(ArchiveError, match="ends"):
         apply(tmp_path / "root", blob[: int(len(blob) * left)])
 

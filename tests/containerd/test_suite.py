@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.containerd.served import Served
-from tests.file_systems import require, require_folder
+from tests.file_systems import require, require_folder, require_root
 
 GO_PATH = "/usr/share/gocode"
 SOURCE = Path(__file__).with_name("suite_test.go")
@@ -35,6 +35,7 @@ def test_containerds_own_suite_passes(service_anywhere: Served, program: Path) -
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The suite, compiled."""
+    require_root()  # for what it is run on: who is not need not wait for the compiler
     require("go")
     require_folder(f"{GO_PATH}/src/github.com/containerd/containerd/snapshots/testsuite")
     folder = tmp_path_factory.mktemp("go")
