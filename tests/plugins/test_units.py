@@ -58,6 +58,7 @@ def test_systemd_listens_where_the_service_is_looked_for(service: str, path: str
     unit = f"reflayer-{service}.socket"
     assert _values(unit, "ListenStream") == [path]
     assert _values(unit, "SocketMode") == ["0600"]
+    assert _values(unit, "DirectoryMode") == ["0700"]  # dockerd makes /run/docker so, too
 
 
 def test_the_rights_that_a_unit_leaves_suffice_for_a_copy(
