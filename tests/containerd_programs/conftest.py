@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +14,19 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.containerd_programs.containerd import Containerd, containerd
-from tests.containerd_programs.daemon import Daemon
+from tests.containerd_programs.daemon import Daemon, free_port
+from tests.containerd_programs.images import busybox, layers, layout
 from tests.file_systems import require, require_root
 
 REFLAYER = Path(sys.executable).with_name("reflayer")
+_REGISTRY = """\
+version: 0.1
+storage:
+  filesystem:
+    rootdirectory: {folder}
+http:
+  addr: {host}:{port}
+"""
 
 
 @dataclass(frozen=True)
@@ -36,12 +45,12 @@ class Pair:
 Start = Callable[..., Pair]
 
 
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """``start(place)`` starts both, the snapshots in ``place``; they are gone after the test.
+@contextmanager
+def starting() -> Iterator[Start]:
+    """``start(place)`` starts both, the snapshots in ``place``; they are gone afterwards.
 
-    ``pause`` is the image of pods, ``services`` what ours serves, and ``under`` the program that
-    starts ours.
+    ``pause`` is the image of pods, ``config_version`` that of containerd's file, ``services`` what
+    ours serves, and ``under`` the program that starts ours.
     """
     require_root()
     require("containerd", "ctr", "runc", "busybox")
@@ -53,6 +62,7 @@ def start() -> Iterator[Start]:
             place: Path,
             *,
             pause: str = "",
+            config_version: int = 2,
             services: tuple[str, ...] = ("containerd",),
             under: tuple[str, ...] = (),
         ) -> Pair:
@@ -64,16 +74,24 @@ def start() -> Iterator[Start]:
             )
             stack.callback(ours.stop)
             ours.start()
+            told = [f"--socket={socket}", f"--home={home}", f"--config-version={config_version}"]
             printed = subprocess.run(
-                [REFLAYER, "containerd-config", "--socket", socket, "--home", home],
-                stdout=subprocess.PIPE,
-                check=True,
+                [REFLAYER, "containerd-config", *told], stdout=subprocess.PIPE, check=True
             )
             (folder / "reflayer.toml").write_bytes(printed.stdout)
-            theirs = containerd(folder, folder / "reflayer.toml", pause=pause)
+            theirs = containerd(
+                folder, folder / "reflayer.toml", pause=pause, config_version=config_version
+            )
             return Pair(stack.enter_context(theirs), ours, home)
 
         yield both
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """The same for one test."""
+    with starting() as start:
+        yield start
 
 
 @pytest.fixture
@@ -86,6 +104,30 @@ def xfs_pair(start: Start, place_on: Callable[[str], Path]) -> Pair:
 def pair(start: Start, place: Path) -> Pair:
     """Both, the snapshots on each file system in turn."""
     return start(place)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """Host and port of a registry with the images ``pause`` and ``image``."""
+    require("docker-registry", "skopeo", "/usr/lib/cni/loopback")
+    host, port = "127.0.0.1", free_port()
+    config = tmp_path / "registry.yml"
+    config.write_text(_REGISTRY.format(folder=tmp_path / "registry", host=host, port=port))
+    daemon = Daemon(["docker-registry", "serve", config], (host, port), tmp_path / "registry.log")
+    try:
+        daemon.start()
+        shell, path = busybox(), ["PATH=/bin"]
+        pause = layout(tmp_path / "pause", "t", shell, Cmd=["sleep", "1000000"], Env=path)
+        image = layout(tmp_path / "image", "t", shell, *layers(), Env=path)
+        for name, place in (("pause", pause), ("image", image)):
+            to = f"docker://{host}:{port}/{name}:t"
+            subprocess.run(
+                ["skopeo", "copy", "--quiet", "--dest-tls-verify=false", f"oci:{place}:t", to],
+                check=True,
+            )
+        yield f"{host}:{port}"
+    finally:
+        daemon.stop()
 
 
 def free(place: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -11,12 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.containerd_programs.daemon import Daemon
+from tests.file_systems import require
 
 SNAPSHOTTER = "reflayer"
 
 _CONFIG = """\
-version = 2
+version = {version}
 root = "{folder}/root"
 state = "{folder}/state"
 temp = "{folder}/temp"
@@ -24,26 +28,37 @@ imports = ["{imported}"]
 disabled_plugins = ["io.containerd.internal.v1.opt"]
 [grpc]
   address = "{folder}/socket"
-[plugins."io.containerd.runtime.v1.linux"]
-  runtime_root = "{folder}/runc"
 """
-CRI = """
+_CRI = """
 [plugins."io.containerd.grpc.v1.cri"]
   disable_apparmor = true
   restrict_oom_score_adj = true  # where a lower one is not permitted
   netns_mounts_under_state_dir = true
   sandbox_image = "{pause}"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "reflayer"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-      runtime_type = "io.containerd.runc.v2"
-      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-        Root = "{folder}/runc"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      Root = "{folder}/runc"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{folder}/cni"
     conf_dir = "{folder}/net.d"
 """
-"""The table of Kubernetes' plugin, which takes the place of the one that is imported."""
+_CRI_3 = """
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "{pause}"
+[plugins."io.containerd.cri.v1.runtime"]
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+      Root = "{folder}/runc"
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["{folder}/cni"]
+    conf_dir = "{folder}/net.d"
+"""
+"""The same for version 3 of the configuration."""
 _LOOPBACK = "/usr/lib/cni/loopback"
 _NETWORK = '{"cniVersion": "0.4.0", "name": "none", "plugins": [{"type": "none"}]}'
 _NETWORK_PLUGIN = """\
@@ -63,21 +78,27 @@ class Containerd(Daemon):
         folder: all that is its own, but for the sockets of its shims.
     """
 
-    def __init__(self, folder: Path, imported: Path, *, pause: str = "") -> None:
+    def __init__(
+        self, folder: Path, imported: Path, *, pause: str = "", config_version: int = 2
+    ) -> None:
         """Write its configuration.
 
         Args:
             folder: where it keeps everything; its path has to be short, for the socket.
             imported: the TOML file with the snapshotter.
             pause: the image of sandboxes, where Kubernetes' plugin is needed.
+            config_version: of the configuration, the imported file's too.
         """
         self.folder = folder
         config = folder / "config.toml"
-        text = _CONFIG.format(folder=folder, imported=imported)
+        text = _CONFIG.format(version=config_version, folder=folder, imported=imported)
         if pause:
-            # An imported file's table replaces this file's, so they have to be in one.
-            text = text.replace(f'imports = ["{imported}"]\n', "") + _without_cri(imported)
-            text += CRI.format(folder=folder, pause=pause)
+            if release()[0] < 2:
+                # There an imported file's table replaces this file's, so they have to be in one.
+                text = text.replace(f'imports = ["{imported}"]\n', "")
+                text += imported.read_text().replace(f"version = {config_version}\n", "")
+            cri = _CRI_3 if config_version == 3 else _CRI
+            text += cri.format(folder=folder, pause=pause)
             _make_network(folder)
         config.write_text(text)
         super().__init__(
@@ -147,10 +168,32 @@ class Containerd(Daemon):
             subprocess.run(["umount", "--lazy", place], check=True)
 
 
+def release() -> tuple[int, int]:
+    """Major and minor number of the containerd that is installed."""
+    command = ["containerd", "--version"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    match = re.search(r"\bv?(\d+)\.(\d+)\.\d+", told)
+    assert match is not None, told
+    return int(match[1]), int(match[2])
+
+
+def require_config_version(version: int) -> None:
+    """Skip the test where the installed containerd, too old for it, has no such configuration.
+
+    There is no other to be installed, so under CI it is no failure.
+    """
+    require("containerd")
+    major, minor = release()
+    if version > 2 > major:
+        pytest.skip(f"containerd {major}.{minor} reads no configuration of version {version}")
+
+
 @contextmanager
-def containerd(folder: Path, imported: Path, *, pause: str = "") -> Iterator[Containerd]:
+def containerd(
+    folder: Path, imported: Path, *, pause: str = "", config_version: int = 2
+) -> Iterator[Containerd]:
     """A containerd that serves, and is gone afterwards with all it started."""
-    running = Containerd(folder, imported, pause=pause)
+    running = Containerd(folder, imported, pause=pause, config_version=config_version)
     try:
         running.start()
         yield running
@@ -173,11 +216,6 @@ def _make_network(folder: Path) -> None:
     (folder / "cni/loopback").symlink_to(_LOOPBACK)
     (folder / "cni/none").write_text(_NETWORK_PLUGIN)
     (folder / "cni/none").chmod(0o755)
-
-
-def _without_cri(imported: Path) -> str:
-    text = imported.read_text()
-    return text[text.index("[proxy_plugins") : text.index("[plugins")]
 
 
 def _shims(address: object) -> list[int]:

@@ -2,57 +2,24 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.containerd_programs.conftest import Pair, Start
-from tests.containerd_programs.containerd import until
+from tests.containerd_programs.containerd import require_config_version, until
 from tests.containerd_programs.cri import Cri
-from tests.containerd_programs.daemon import Daemon, free_port
-from tests.containerd_programs.images import busybox, layers, layout
-from tests.file_systems import require
-
-_REGISTRY = """\
-version: 0.1
-storage:
-  filesystem:
-    rootdirectory: {folder}
-http:
-  addr: {host}:{port}
-"""
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
-    """Host and port of a registry with the images ``pause`` and ``image``."""
-    require("docker-registry", "skopeo", "/usr/lib/cni/loopback")
-    host, port = "127.0.0.1", free_port()
-    config = tmp_path / "registry.yml"
-    config.write_text(_REGISTRY.format(folder=tmp_path / "registry", host=host, port=port))
-    daemon = Daemon(["docker-registry", "serve", config], (host, port), tmp_path / "registry.log")
-    try:
-        daemon.start()
-        shell, path = busybox(), ["PATH=/bin"]
-        pause = layout(tmp_path / "pause", "t", shell, Cmd=["sleep", "1000000"], Env=path)
-        image = layout(tmp_path / "image", "t", shell, *layers(), Env=path)
-        for name, place in (("pause", pause), ("image", image)):
-            to = f"docker://{host}:{port}/{name}:t"
-            subprocess.run(
-                ["skopeo", "copy", "--quiet", "--dest-tls-verify=false", f"oci:{place}:t", to],
-                check=True,
-            )
-        yield f"{host}:{port}"
-    finally:
-        daemon.stop()
-
-
-@pytest.fixture
-def pair(start: Start, place_on: Callable[[str], Path], registry: str) -> Pair:
+@pytest.fixture(params=[2, 3])
+def pair(
+    request: pytest.FixtureRequest, start: Start, place_on: Callable[[str], Path], registry: str
+) -> Pair:
     """Both daemons, with pods."""
-    return start(place_on("xfs"), pause=f"{registry}/pause:t")
+    require_config_version(request.param)
+    pause = f"{registry}/pause:t"
+    return start(place_on("xfs"), pause=pause, config_version=request.param)
 
 
 @pytest.fixture
