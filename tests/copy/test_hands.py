@@ -303,6 +303,13 @@ def _children() -> str:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
 
 
+def test_an_interrupt_at_the_terminal_does_not_end_a_helper_that_is_starting() -> None:
+    helper = Helper()
+    os.kill(helper._pid, signal.SIGINT)
+    assert helper.answer() == ("up",)
+    helper.end()
+
+
 def test_helpers_end_with_a_caller_that_is_killed(place: Path) -> None:
     _fill(place / "src", 100, 100)
     code = """

@@ -81,7 +81,8 @@ class Hand:
 
         It is likely the largest half. The last folder is kept: there would be nothing left to do.
         """
-        givable = [f for f in self.stack if f.children and f.src >= 0 and self._stays_open(f)]
+        open_ones = self.stack[-_OPEN_LEVELS:]  # not all: a stack can have tens of thousands
+        givable = [f for f in open_ones if f.children and f.src >= 0 and self._stays_open(f)]
         if not givable or (len(givable) == 1 and len(givable[0].children) == 1):
             return
         outermost = givable[0]

@@ -45,6 +45,7 @@ class Helper:
                 [*arguments, "-c", _CODE, _PACKAGES],
                 os.environ,
                 file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
+                setsigmask=[signal.SIGINT],  # the terminal's, until it has learned to ignore it
             )
         except OSError:
             self.socket.close()
