@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from tests.containerd_programs.containerd import Containerd
 from tests.containerd_programs.daemon import Daemon
+from tests.docker.daemons import docker_release
 from tests.file_systems import require
 
 _FIRST = 28
@@ -63,11 +63,8 @@ def require_images_in_containerd() -> None:
     Debian 12 and 13 have no other, so under CI it is no failure.
     """
     require("dockerd", "docker")
-    told = subprocess.run(["dockerd", "--version"], check=True, capture_output=True, text=True)
-    match = re.search(r"version (\d+)", told.stdout)
-    assert match is not None, told.stdout
-    if int(match[1]) < _FIRST:
-        pytest.skip(f"Docker {match[1]} has its images elsewhere")
+    if docker_release() < _FIRST:
+        pytest.skip(f"Docker {docker_release()} has its images elsewhere")
 
 
 @contextmanager
