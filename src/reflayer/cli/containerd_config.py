@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         'that it uses "reflayer serve containerd":\n\n'
         "  containerd   TOML for /etc/containerd/config.toml (the default)\n"
         "  buildkit     options of buildkitd, one a line\n"
-        "  docker       JSON for /etc/docker/daemon.json, of Docker Engine 29 and later"
+        "  docker       JSON for /etc/docker/daemon.json, of Docker Engine 28 and later"
     )
     parser.add_argument(
         "program",
