@@ -35,7 +35,7 @@ MANY = record(b"comment", b"x" * 1000) * 1040
         pytest.param(tar(entry("a"), entry("b"))[:700], "a: the archive ends", id="in a header"),
         pytest.param(extended(record(b"uid", 1)), "ends before the entry", id="after a PAX header"),
         pytest.param(raw(name=b"x", type=b"x", size=b"100\0"), "x: the archive ends", id="in PAX"),
-        pytest.param(b"garbage" * 1000, "checksum", id="garbage"),
+        pytest.param(b"garbage" * 1000, "^the first header", id="garbage"),
         pytest.param(gzip.compress(b"garbage" * 1000), "checksum", id="garbage in gzip"),
         pytest.param(b"short", "ends in the middle of a header", id="short"),
         pytest.param(bytes(512) + tar(entry("a")), "single block of zeros", id="lone zeros"),
@@ -58,6 +58,7 @@ MANY = record(b"comment", b"x" * 1000) * 1040
         pytest.param(raw(name=b"n", type=b"L", size=b"00010000000\0"), "too many", id="long name"),
         pytest.param(raw(name=b"a", type=b"3", major=b"7777777"), "device number", id="major"),
         pytest.param(raw(name=b"a", type=b"2"), "link to nowhere", id="no target"),
+        pytest.param(raw(name=b"a", type=b"1", target=b"/"), "the layer.s root", id="to root"),
         pytest.param(raw(name=b"."), "root, and no folder", id="a root that is a file"),
         pytest.param(tar(entry("d/" * 40_000 + "d")), "^d/d/.*too many", id="too deep"),
         pytest.param(tar(entry("n" * 300)), "File name too long", id="long name"),
@@ -86,7 +87,7 @@ def test_what_is_wrong_is_one_error_that_names_the_entry(
 def test_a_flipped_bit_in_a_header_is_an_error(tmp_path: Path) -> None:
     archive = bytearray(tar(entry("a"), entry("b")))
     archive[512 + 3] ^= 1
-    with pytest.raises(ArchiveError, match="its header has a wrong checksum"):
+    with pytest.raises(ArchiveError, match=r"^a: the header after it has a wrong checksum"):
         apply(tmp_path / "root", bytes(archive))
 
 

@@ -144,6 +144,8 @@ class Layer:
     def _make_hard_link(self, path: bytes, above: bytes, name: bytes, entry: Entry) -> None:
         """Give an inode another name; what else the entry says is said by the first name's."""
         target = clean(entry.target)
+        if not target:
+            raise ArchiveError("it links to the layer's root, which is a folder")
         target_above, _, target_name = target.rpartition(b"/")
         source = self._folders.existing(target_above)
         if source is None:

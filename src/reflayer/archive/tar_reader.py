@@ -99,11 +99,12 @@ def read_entries(stream: TarStream) -> Iterator[Entry]:
     try:
         while stream.next_header():
             fields: Fields = FIELDS.unpack_from(stream.view, stream.position)
-            name = fields[0].partition(b"\0")[0]
             kind = fields[7]
-            if not has_checksum(stream.view, stream.position, fields[6]):
-                reason = "its header has a wrong checksum: the archive is damaged, or no tar"
+            if not has_checksum(stream.view, stream.position, fields[6]):  # its name may be no name
+                which = "the header after it" if name else "the first header"
+                reason = f"{which} has a wrong checksum: the archive is damaged, or no tar"
                 raise ArchiveError(reason)
+            name = fields[0].partition(b"\0")[0]
             if kind in _EXTENSIONS:
                 extensions.add(kind, _small_data(fields, stream))
                 continue
