@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from reflayer.driver.builds import building, publish
 from reflayer.driver.cloned import forget, keep, note, origin
@@ -22,6 +21,7 @@ from reflayer.driver.names import is_id
 from reflayer.driver.trash import unlink
 from reflayer.errors import ArchiveError, LayerError, OperationError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
