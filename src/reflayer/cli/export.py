@@ -22,7 +22,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.description = (
         "Write the root file system of a container as a tar, to FILE or to standard output.\n\n"
         "Owners, modes, extended attributes, times in nanoseconds, hard links, holes and devices\n"
-        "are in it (tar -xpf, with --xattrs, takes them out); sockets and what is mounted are not."
+        "are in it; sockets and what is mounted are not. GNU tar takes all of it out with\n"
+        "  tar --xattrs --xattrs-include='*' -xpf FILE"
     )
     parser.add_argument(
         "name", metavar="NAME", help="its name, its id, or the beginning of its id"
