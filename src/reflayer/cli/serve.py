@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  docker       Docker's graph-driver plugin, for Docker Engine up to 27:\n"
         "               dockerd --experimental --storage-driver=reflayer\n"
         "  containerd   containerd's snapshotter, for containerd, nerdctl, Kubernetes, BuildKit\n"
-        "               and Docker Engine from 28 on; reflayer containerd-config prints settings\n\n"
+        "               and Docker Engine from 28 on: see reflayer containerd-config\n\n"
         "Both in one process: reflayer serve docker containerd. Each needs its libraries:\n"
         "pip install 'reflayer[docker,containerd]'."
     )
