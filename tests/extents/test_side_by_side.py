@@ -147,3 +147,18 @@ def test_where_no_process_can_be_started_it_goes_without(
     monkeypatch.setattr("sys.executable", str(tmp_path / "nothing"))
     paths = several(tmp_path)
     assert measure_trees(paths, workers=2) == [measure_tree(path) for path in paths]
+
+
+def test_an_interrupt_at_the_terminal_does_not_end_a_helper_that_is_starting(
+    place_on: Callable[[str], Path],
+) -> None:
+    (tree,) = several(place_on("xfs"), 1)
+    helper = helpers.Helper()
+    try:
+        os.kill(helper._process.pid, signal.SIGINT)
+        helper.ask(tree)
+        while isinstance(told := helper.answer(), int):
+            pass
+    finally:
+        helper.end()
+    assert told.inodes == 11

@@ -5,6 +5,7 @@ from __future__ import annotations
 import marshal
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -36,6 +37,8 @@ class Helper:
             OSError: it could not be started.
         """
         self.socket, theirs = socket.socketpair()
+        # It inherits what is blocked: the terminal's interrupt, until it has learned to ignore it.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _CODE, _PACKAGES],
@@ -46,6 +49,7 @@ class Helper:
             self.socket.close()
             raise
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()
         self._path = b""
 
