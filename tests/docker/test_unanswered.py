@@ -40,6 +40,13 @@ _NEVER_ENDS = """
 import time
 from reflayer.cli import main
 from reflayer.driver import Driver
+from reflayer.plugins.work import Work
+
+async def note(self, function):
+    print("a clone is asked for", flush=True)
+    return await copy(self, function)
+
+copy, Work.copy = Work.copy, note
 
 def clone(self, id, parent, *, progress, **_):
     with self.build(id, parent):
@@ -48,6 +55,7 @@ def clone(self, id, parent, *, progress, **_):
             time.sleep(0.01)
 
 Driver.create_read_write = clone
+Driver.take_over = lambda *_, **__: False  # which would need no clone
 main()
 """
 _WHICH = {
@@ -144,8 +152,8 @@ def test_layers_of_clients_that_have_gone_go_too_those_that_waited_for_their_tur
     for id, connection in zip(ids, connections, strict=True):
         body = json.dumps({"ID": id, "Parent": f"{id}-init"}).encode()
         connection.request("POST", "/GraphDriver.CreateReadWrite", body)
+    wait_until(lambda: plugin.log.read_text().count("a clone is asked for") == len(ids))
     wait_until(lambda: len(notes(home)) == 2 * usable_cpus())  # each with its lock file
-    client.call("Status")  # so that the others have been read, too
     for connection in connections:
         connection.close()
     wait_until(lambda: layers(home) == {"image", f"{_ID}-init"})
