@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,7 +81,5 @@ def docker(containerd: Containerd, config: Path) -> Iterator[Docker]:
 
 def has_build_kit() -> bool:
     """Whether Docker's command line has the plugin that builds with BuildKit."""
-    return (
-        shutil.which("docker-buildx") is not None
-        or Path("/usr/libexec/docker/cli-plugins/docker-buildx").exists()
-    )
+    told = subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False)
+    return told.returncode == 0
