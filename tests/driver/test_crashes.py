@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from reflayer.driver import Driver
+from reflayer.driver.cloned import boot_id
 from reflayer.errors import CopyError, OperationError, ReflayerError
 from tests.driver.layers import leftovers, make, tree, wait_until
 from tests.file_systems import mounted
@@ -142,8 +143,12 @@ def test_what_a_crash_between_two_steps_left_is_cleared(place: Path) -> None:
     (builds / "claim-lost.00/folder").mkdir(parents=True)
     (builds / "both.00").mkdir()
     (builds / "both.00.lock").touch()
+    note = Path(driver.home) / "cloned" / str(boot_id()) / "both.00"
+    note.parent.mkdir(parents=True)
+    note.touch()
     Driver(driver.home)
     assert list(builds.iterdir()) == []
+    assert not note.exists()
     wait_until(lambda: leftovers(driver) == [])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from reflayer.driver.claims import LOCK, claim_left
+from reflayer.driver.cloned import forget
 from reflayer.driver.home import BUILDS, TRASH
 from reflayer.errors import OperationError
 
@@ -26,6 +27,7 @@ def sweep(home: str) -> None:
             continue
         if claim is not None:
             try:
+                forget(home, name)  # its note, where it was complete but not published
                 _discard(path, f"{home}/{TRASH}/{name}")
             finally:
                 claim.release()
