@@ -213,7 +213,8 @@ _HINTS = {
     "SQLITE_CORRUPT": ": restore it, or remove the store and begin anew",
     "SQLITE_NOTADB": ": put back what it was, or use another --root",
     "SQLITE_FULL": ": free some space and try again",
-    "SQLITE_CANTOPEN": ": it has to be in a place that this user can write, even to be read",
+    "SQLITE_CANTOPEN": ": it has to be in a place that this user can write and that has room for "
+    "another file, even to be read",
     "SQLITE_READONLY": ": it has to be in a place that this user can write",
 }
 
