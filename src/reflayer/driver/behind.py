@@ -18,6 +18,7 @@ _CODE = (
     "import sys; sys.path.insert(0, sys.argv[1]); from reflayer.driver.behind import main; main()"
 )
 
+_NICE = 10  # each step is some 10 % less of a processor that others want, too
 _TURN = 3  # the descriptor of the lock, in the process that is started
 
 _started: list[int] = []  # processes of ours that have not ended
@@ -72,11 +73,14 @@ def main() -> None:
 
 
 def _step_back() -> None:
-    """Leave the processors to whoever wants them: the next clone, for one (sched(7))."""
-    os.nice(19)
+    """Let whoever wants the processors go first: the next clone, for one (sched(7)).
+
+    A tenth of a busy one is left: with the least that there is, disks would fill up.
+    """
+    os.nice(_NICE)
     # A session is scheduled as one, where the kernel has autogroups.
     with suppress(OSError), open("/proc/self/autogroup", "w") as group:
-        group.write("19")
+        group.write(str(_NICE))
 
 
 def _see_off(pid: int) -> None:
