@@ -294,5 +294,8 @@ class _Coming(io.RawIOBase):
         self._wait(lambda: layer.readable > self._position)
         view = memoryview(buffer)[: layer.readable - self._position]
         count = os.preadv(layer.fd, [view], self._position)
+        if view and not count:  # emptied meanwhile, as it turned out to be something else
+            self._wait(partial(getattr, layer, "done"))
+            count = os.preadv(layer.fd, [view], self._position)
         self._position += count
         return count
