@@ -50,9 +50,9 @@ def write_layout(
 
 def _refuse_others(path: str) -> None:
     """A folder with other things in it is meant to become no layout."""
-    if os.path.lexists(os.path.join(path, layout.LAYOUT_FILE)):
-        return
     with failing(path, "read"):
         names = set(os.listdir(path)) if os.path.lexists(path) else set()
-    if names - {layout.BLOBS, "tmp", "index.lock"}:  # what is left of one whose making was cut off
+    others = names - {layout.BLOBS, "tmp", "index.lock"}  # of one whose making was cut off
+    # In this order: another writer may be making one meanwhile, and begins with this file.
+    if others and not os.path.lexists(os.path.join(path, layout.LAYOUT_FILE)):
         raise ImageError(f"{printable(path)} is no OCI image layout, and not empty: take another")
