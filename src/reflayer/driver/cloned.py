@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 
 from reflayer.driver.home import CLONED
 from reflayer.driver.trash import discard, unlink
 from reflayer.errors import OperationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random(4)
 _OWN_CLOCK = frozenset({"xfs", "btrfs", "ext4", "tmpfs", "bcachefs", "f2fs", "zfs"})  # no server's
@@ -27,7 +31,7 @@ def note(home: str, path: str, parent: str) -> str | None:
     """Note that the build ``path`` is a complete clone of layer ``parent`` by now.
 
     Returns:
-        The note's path, for ``keep``; None where times do not tell what was touched.
+        The note's path, for ``keeping``; None where times do not tell what was touched.
 
     Raises:
         OperationError: it cannot be written.
@@ -58,16 +62,21 @@ def note(home: str, path: str, parent: str) -> str | None:
     return record
 
 
-def keep(record: str, id: str) -> None:
-    """Let the note be that of layer ``id``, which has just become what it is about.
+@contextmanager
+def keeping(record: str | None, id: str) -> Iterator[None]:
+    """Let the note be that of layer ``id``, which the block publishes; take it away if it fails.
 
     Raises:
-        OperationError: it cannot be renamed.
+        OperationError: it cannot be renamed or unlinked.
     """
     try:
-        os.rename(record, f"{os.path.dirname(record)}/{id}")
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(record), "rename") from error
+        yield
+        if record is not None:
+            _keep(record, id)
+            record = None
+    finally:
+        if record is not None:
+            unlink(record)  # no layer has come of it
 
 
 def forget(home: str, id: str) -> None:
@@ -114,6 +123,13 @@ def origin(home: str, id: str, path: str) -> tuple[str, float] | None:
     if abs(offset - _clock_offset()) > _STILL or _root(path) != (inode, birth):
         return None
     return noted, cloned / 1e9
+
+
+def _keep(record: str, id: str) -> None:
+    try:
+        os.rename(record, f"{os.path.dirname(record)}/{id}")
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(record), "rename") from error
 
 
 def _begin_boot(home: str, boot: str) -> None:

@@ -13,7 +13,7 @@ import os
 from contextlib import contextmanager, suppress
 
 from reflayer.driver.builds import building, publish
-from reflayer.driver.cloned import forget, keep, note, origin
+from reflayer.driver.cloned import forget, keeping, note, origin
 from reflayer.driver.home import BUILDS, FOLDED, FOLDED_LOCK, LAYERS
 from reflayer.driver.label import set_label
 from reflayer.driver.making import making
@@ -128,15 +128,8 @@ def fold_into(how: Making, id: str, parent: str, label: str) -> bool:
             forget(home, parent)
         if label:
             set_label(path, label)
-        record = note(home, path, parent)
-        try:
+        with keeping(note(home, path, parent), id):
             publish(path, f"{home}/{LAYERS}/{id}")
-            if record is not None:
-                keep(record, id)
-                record = None
-        finally:
-            if record is not None:
-                unlink(record)  # no layer has come of it
     return True
 
 

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 
 from reflayer.driver.builds import building, publish
 from reflayer.driver.clone import clone_layer, empty_layer
-from reflayer.driver.cloned import keep, note
+from reflayer.driver.cloned import keeping, note
 from reflayer.driver.durable import open_folder, write_name, write_out
 from reflayer.driver.home import BUILDS, LAYERS
 from reflayer.driver.label import set_label
-from reflayer.driver.trash import unlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,27 +70,23 @@ def making(
         require_quota(f"{how.home}/{BUILDS}")
     with building(f"{how.home}/{BUILDS}", id) as path:
         folder = open_folder(layers)
-        record = None
         try:
             report = _fill(how, path, parent, progress, size)
             if label:
                 set_label(path, label)
+            record = None
             # The inodes of a snapshot tell themselves that they are the same.
             if parent is not None and report is not None and report.method != "snapshot":
                 record = note(how.home, path, parent)
-            yield path, report
-            if durable:
-                write_out(folder, path)
-            publish(path, layer)
-            if record is not None:
-                keep(record, id)
-                record = None
+            with keeping(record, id):
+                yield path, report
+                if durable:
+                    write_out(folder, path)
+                publish(path, layer)
             if durable:
                 write_name(folder, layer)
         finally:
             os.close(folder)
-            if record is not None:
-                unlink(record)  # no layer has come of it
 
 
 def _fill(
