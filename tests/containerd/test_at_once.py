@@ -118,15 +118,20 @@ def test_a_client_that_leaves_while_it_waits_leaves_nothing(service: Served, lar
     assert large.name in service.folders()
 
 
+def outcome(call: Callable[[], object]) -> grpc.StatusCode:
+    """How the service answers it."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        return code(error)
+    return grpc.StatusCode.OK
+
+
 @pytest.mark.parametrize("parent", ["", "large"])
 @pytest.mark.usefixtures("large")
 def test_of_many_who_want_one_key_one_gets_it(service: Served, parent: str) -> None:
     def prepare(_: int) -> grpc.StatusCode:
-        try:
-            service.prepare("a", parent)
-        except grpc.RpcError as error:
-            return code(error)
-        return grpc.StatusCode.OK
+        return outcome(lambda: service.prepare("a", parent))
 
     with ThreadPoolExecutor(8) as clients:
         answers = Counter(clients.map(prepare, range(8)))
@@ -175,11 +180,7 @@ def test_usage_of_what_is_removed_meanwhile_is_an_answer(service: Served, large:
     more.write_text("so that it has to be compared")
 
     def usage(_: int) -> grpc.StatusCode:
-        try:
-            service.usage("a")
-        except grpc.RpcError as error:
-            return code(error)
-        return grpc.StatusCode.OK
+        return outcome(lambda: service.usage("a"))
 
     with ThreadPoolExecutor(4) as clients:
         answers = clients.map(usage, range(8))
@@ -193,11 +194,7 @@ def test_of_many_who_commit_one_key_one_does(service: Served) -> None:
     service.prepare("a")
 
     def commit(number: int) -> grpc.StatusCode:
-        try:
-            service.commit(f"base-{number}", "a")
-        except grpc.RpcError as error:
-            return code(error)
-        return grpc.StatusCode.OK
+        return outcome(lambda: service.commit(f"base-{number}", "a"))
 
     with ThreadPoolExecutor(8) as clients:
         answers = Counter(clients.map(commit, range(8)))

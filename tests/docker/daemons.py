@@ -224,6 +224,16 @@ def folder_for_plugin() -> Iterator[Path]:
 
 
 @contextmanager
+def running_plugin() -> Iterator[Plugin]:
+    """A plugin, for the block."""
+    with folder_for_plugin() as folder:
+        plugin = Plugin(folder)
+        plugin.start()
+        yield plugin
+        plugin.stop()
+
+
+@contextmanager
 def folder_for_daemons() -> Iterator[Path]:
     """The same, where a daemon can be started too."""
     require_root()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.daemons import Plugin, folder_for_plugin
+from tests.docker.daemons import Plugin, running_plugin
 from tests.docker.quotas import mounted_with_quotas
 from tests.file_systems import require
 
@@ -47,11 +47,8 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def plugin() -> Iterator[Plugin]:
     """A plugin."""
-    with folder_for_plugin() as folder:
-        plugin = Plugin(folder)
-        plugin.start()
+    with running_plugin() as plugin:
         yield plugin
-        plugin.stop()
 
 
 def run(suite: Path, plugin: Plugin, folder: Path, *options: str) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from reflayer.plugins.docker.request import RequestError
 from reflayer.plugins.docker.size import size_in_bytes
 from tests.docker.client import Client, Connection
-from tests.docker.daemons import Plugin, folder_for_plugin, wait_until
+from tests.docker.daemons import Plugin, folder_for_plugin, running_plugin, wait_until
 from tests.driver.layers import fill, tree
 from tests.file_systems import require_root
 
@@ -30,11 +30,8 @@ print(Client(Path(sys.argv[1])).ask("Init", Home=sys.argv[2]))
 @pytest.fixture(scope="module")
 def plugin() -> Iterator[Plugin]:
     """A plugin for all tests here."""
-    with folder_for_plugin() as folder:
-        plugin = Plugin(folder)
-        plugin.start()
+    with running_plugin() as plugin:
         yield plugin
-        plugin.stop()
 
 
 @pytest.fixture

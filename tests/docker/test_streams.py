@@ -15,7 +15,7 @@ import pytest
 
 from tests.archive.tars import entry, tar
 from tests.docker.client import Client, Connection
-from tests.docker.daemons import Plugin, folder_for_plugin, wait_until
+from tests.docker.daemons import Plugin, running_plugin, wait_until
 from tests.driver.layers import fill, tree
 
 _PIECE = 1 << 20
@@ -25,11 +25,8 @@ _PIECES = 96  # more than the plugin may take of memory
 @pytest.fixture(scope="module")
 def plugin() -> Iterator[Plugin]:
     """A plugin for all tests here."""
-    with folder_for_plugin() as folder:
-        plugin = Plugin(folder)
-        plugin.start()
+    with running_plugin() as plugin:
         yield plugin
-        plugin.stop()
 
 
 @pytest.fixture
