@@ -1,0 +1,508 @@
+/* One thing done to many names of one open folder, without the interpreter's lock.
+ *
+ * Python is the definition of all that happens here. Each function does the names that are
+ * ordinary with the fewest system calls and hands back every other: one with an attribute, an ACL,
+ * several names or setuid bits, of another type than it was told to be, or with any error, which
+ * is undone first. What is handed back Python does itself, and it makes the error messages.
+ *
+ * A call reads and works on at most one buffer of names and not much longer than TURN, so that
+ * signals are seen between two names and nothing grows with the folder. What it read but did not
+ * come to it returns as "left", to be given to the next call.
+ */
+#define Py_LIMITED_API 0x030b0000 /* Python 3.11 and later load the same file */
+#define PY_SSIZE_T_CLEAN
+#define _GNU_SOURCE
+#include <Python.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FICLONE_IOCTL 0x40049409 /* _IOW(0x94, 9, int): linux/fs.h */
+#define BUFFER 16384             /* bytes of directory entries: some 500 names */
+#define LONGEST_ENTRY 280        /* bytes: the largest that getdents64(2) has */
+#define TURN 20000000            /* nanoseconds */
+#define LARGEST (4 << 20)        /* bytes that are moved here: what is larger takes its time */
+#define PIECE (256 << 10)        /* bytes that are read at once */
+#define DONE 255                 /* as d_type: nothing is left to do */
+#define MADE 254                 /* as d_type: a folder that was made, to be gone into */
+
+/* --- names of a folder -------------------------------------------------------------------- */
+
+struct names {
+    char data[BUFFER] __attribute__((aligned(8)));
+    Py_ssize_t used; /* bytes of entries in data */
+    Py_ssize_t at;   /* where the next one begins */
+    int ended;       /* the folder has no more */
+    int error;       /* what getdents64(2) ended with */
+    int64_t stop;    /* when the turn is over, in nanoseconds */
+};
+
+static int64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Fill the buffer, unless entries were left by the last call. */
+static void read_names(struct names *n, int folder)
+{
+    n->stop = now() + TURN;
+    if (n->used > 0)
+        return;
+    while (BUFFER - n->used >= LONGEST_ENTRY) {
+        long got = syscall(SYS_getdents64, folder, n->data + n->used, (size_t)(BUFFER - n->used));
+        if (got < 0) {
+            n->error = errno;
+            return;
+        }
+        if (got == 0) {
+            n->ended = 1;
+            return;
+        }
+        n->used += got;
+    }
+}
+
+/* The next entry; NULL at the end of the buffer, or of the turn. "." and ".." are left out. */
+static struct dirent64 *next_name(struct names *n)
+{
+    while (n->at < n->used) {
+        struct dirent64 *entry = (struct dirent64 *)(n->data + n->at);
+        const char *name = entry->d_name;
+        if (n->at > 0 && now() > n->stop)
+            return NULL;
+        n->at += entry->d_reclen;
+        if (name[0] == '.' && (name[1] == 0 || (name[1] == '.' && name[2] == 0))) {
+            entry->d_type = DONE;
+            continue;
+        }
+        return entry;
+    }
+    return NULL;
+}
+
+/* Take what the last call left; -1 with an exception where it is not that. */
+static int take_left(struct names *n, Py_buffer *left)
+{
+    n->used = n->at = 0;
+    n->ended = n->error = 0;
+    if (left->len > BUFFER) {
+        PyErr_SetString(PyExc_ValueError, "left is not what a call returned");
+        return -1;
+    }
+    memcpy(n->data, left->buf, (size_t)left->len);
+    for (Py_ssize_t at = 0; at < left->len;) {
+        struct dirent64 *entry = (struct dirent64 *)(n->data + at);
+        Py_ssize_t rest = left->len - at, head = offsetof(struct dirent64, d_name);
+        if (rest <= head || entry->d_reclen <= head || entry->d_reclen > rest ||
+            entry->d_reclen % 8 || !memchr(entry->d_name, 0, (size_t)(entry->d_reclen - head))) {
+            PyErr_SetString(PyExc_ValueError, "left is not what a call returned");
+            return -1;
+        }
+        at += entry->d_reclen;
+    }
+    n->used = left->len;
+    return 0;
+}
+
+static PyObject *failed(int number)
+{
+    errno = number;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+/* Sort what is not done of the entries before n->at: names of type MADE, and (type, name). */
+static int hand_back(struct names *n, PyObject *folders, PyObject *rest)
+{
+    for (Py_ssize_t at = 0; at < n->at;) {
+        struct dirent64 *entry = (struct dirent64 *)(n->data + at);
+        PyObject *list = entry->d_type == MADE ? folders : rest;
+        PyObject *item;
+        at += entry->d_reclen;
+        if (entry->d_type == DONE)
+            continue;
+        item = list == folders ? PyBytes_FromString(entry->d_name)
+                               : Py_BuildValue("(iy)", (int)entry->d_type, entry->d_name);
+        if (item == NULL)
+            return -1;
+        int appended = PyList_Append(list, item);
+        Py_DECREF(item);
+        if (appended < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* What each function returns: (facts, folders, rest, left); takes over facts. */
+static PyObject *result_of(struct names *n, PyObject *facts)
+{
+    PyObject *folders = PyList_New(0), *rest = PyList_New(0), *left, *result = NULL;
+    if (facts == NULL || folders == NULL || rest == NULL)
+        goto end;
+    if (n->error && n->used == 0) {
+        failed(n->error);
+        goto end;
+    }
+    if (hand_back(n, folders, rest) < 0)
+        goto end;
+    if (n->at >= n->used && n->ended)
+        left = Py_NewRef(Py_None); /* the folder has no more */
+    else
+        left = PyBytes_FromStringAndSize(n->data + n->at, n->used - n->at);
+    if (left != NULL) {
+        result = PyTuple_Pack(4, facts, folders, rest, left);
+        Py_DECREF(left);
+    }
+end:
+    Py_XDECREF(facts);
+    Py_XDECREF(folders);
+    Py_XDECREF(rest);
+    return result;
+}
+
+/* Open a file to read it, so that this leaves no trace where we may. */
+static int open_file(int folder, const char *name)
+{
+    int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    int fd = openat(folder, name, flags | O_NOATIME);
+    if (fd < 0 && errno == EPERM) /* O_NOATIME is for the owner and for CAP_FOWNER: open(2) */
+        fd = openat(folder, name, flags);
+    return fd;
+}
+
+/* --- clone_names -------------------------------------------------------------------------- */
+
+struct clone {
+    int src, dst;               /* the two folders */
+    int method;                 /* 0 FICLONE, 1 copy_file_range, 2 read and write */
+    uid_t uid;                  /* what is made in dst has these owners from its birth, */
+    gid_t gid;
+    mode_t withheld;            /* and never these bits of its mode */
+    mode_t folder_mode;         /* what folders are made with */
+    const char *leave;          /* names not to touch, each between two zeros; or NULL */
+    size_t leave_size;
+    char *piece;                /* PIECE bytes, for method 2 */
+    long long files, links, bytes;
+};
+
+static int is_to_leave(const struct clone *c, const char *name)
+{
+    char key[NAME_MAX + 3];
+    size_t size = strnlen(name, NAME_MAX + 1);
+    if (c->leave_size == 0)
+        return 0;
+    if (size > NAME_MAX)
+        return 1;
+    key[0] = 0;
+    memcpy(key + 1, name, size + 1);
+    return memmem(c->leave, c->leave_size, key, size + 2) != NULL;
+}
+
+static int move_extent(const struct clone *c, int src, int dst, off_t at, off_t end)
+{
+    while (at < end) {
+        off_t to = at;
+        ssize_t moved;
+        if (c->method == 1) {
+            moved = copy_file_range(src, &at, dst, &to, (size_t)(end - at), 0);
+            if (moved <= 0)
+                return -1;
+            continue;
+        }
+        size_t wanted = end - at < PIECE ? (size_t)(end - at) : PIECE;
+        moved = pread(src, c->piece, wanted, at);
+        if (moved <= 0)
+            return -1;
+        for (ssize_t done = 0; done < moved;) {
+            ssize_t written = pwrite(dst, c->piece + done, (size_t)(moved - done), at + done);
+            if (written <= 0)
+                return -1;
+            done += written;
+        }
+        at += moved;
+    }
+    return 0;
+}
+
+/* Move what is no hole; the bytes moved, or -1. */
+static long long move_data(const struct clone *c, int src, int dst, off_t size)
+{
+    long long moved = 0;
+    off_t start = 0;
+    while (start < size) {
+        start = lseek(src, start, SEEK_DATA);
+        if (start < 0) {
+            if (errno == ENXIO)
+                break;
+            return -1;
+        }
+        off_t end = lseek(src, start, SEEK_HOLE);
+        if (end <= start)
+            return -1;
+        if (end > size)
+            end = size;
+        /* First: a file system that expects a growing file to go on growing fills the holes. */
+        if (moved == 0 && (start != 0 || end != size) && ftruncate(dst, size) < 0)
+            return -1;
+        if (move_extent(c, src, dst, start, end) < 0)
+            return -1;
+        moved += end - start;
+        start = end;
+    }
+    if (moved == 0 && ftruncate(dst, size) < 0)
+        return -1;
+    return moved;
+}
+
+static int has_attributes(ssize_t size)
+{
+    return size > 0 || (size < 0 && errno != EOPNOTSUPP);
+}
+
+static int clone_file(struct clone *c, const char *name)
+{
+    struct stat s;
+    long long moved = 0;
+    char byte;
+    int dst = -1, src = open_file(c->src, name);
+    if (src < 0)
+        return 0;
+    if (fstat(src, &s) < 0 || !S_ISREG(s.st_mode) || s.st_nlink != 1 || s.st_mode & 07000 ||
+        (c->method != 0 && s.st_size > LARGEST) || has_attributes(flistxattr(src, NULL, 0)) ||
+        (s.st_size == 0 && pread(src, &byte, 1, 0) != 0)) /* a file of proc(5) has content */
+        goto hand_back;
+    dst = openat(c->dst, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                 s.st_mode & 0777);
+    if (dst < 0)
+        goto hand_back;
+    if (s.st_size > 0) {
+        if (c->method == 0)
+            moved = ioctl(dst, FICLONE_IOCTL, src) < 0 ? -1 : s.st_size;
+        else
+            moved = move_data(c, src, dst, s.st_size);
+        if (moved < 0 || lseek(src, 0, SEEK_END) != s.st_size)
+            goto undo;
+    }
+    if (((s.st_uid != c->uid || s.st_gid != c->gid) && fchown(dst, s.st_uid, s.st_gid) < 0) ||
+        (s.st_mode & c->withheld && fchmod(dst, s.st_mode & 0777) < 0) ||
+        futimens(dst, (struct timespec[]){s.st_atim, s.st_mtim}) < 0)
+        goto undo;
+    close(src);
+    if (close(dst) < 0) {
+        unlinkat(c->dst, name, 0);
+        return 0;
+    }
+    c->files++;
+    c->bytes += moved;
+    return 1;
+undo:
+    close(dst);
+    unlinkat(c->dst, name, 0);
+hand_back:
+    close(src);
+    return 0;
+}
+
+static int clone_link(struct clone *c, const char *name)
+{
+    char target[PATH_MAX], path[NAME_MAX + 64];
+    struct stat s;
+    ssize_t size;
+    if (fstatat(c->src, name, &s, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISLNK(s.st_mode) ||
+        s.st_nlink != 1)
+        return 0;
+    snprintf(path, sizeof path, "/proc/self/fd/%d/%s", c->src, name);
+    if (has_attributes(llistxattr(path, NULL, 0))) /* no such call takes a folder and a name */
+        return 0;
+    size = readlinkat(c->src, name, target, sizeof target);
+    if (size <= 0 || (size_t)size >= sizeof target)
+        return 0;
+    target[size] = 0;
+    if (symlinkat(target, c->dst, name) < 0)
+        return 0;
+    if (((s.st_uid != c->uid || s.st_gid != c->gid) &&
+         fchownat(c->dst, name, s.st_uid, s.st_gid, AT_SYMLINK_NOFOLLOW) < 0) ||
+        utimensat(c->dst, name, (struct timespec[]){s.st_atim, s.st_mtim},
+                  AT_SYMLINK_NOFOLLOW) < 0) {
+        unlinkat(c->dst, name, 0);
+        return 0;
+    }
+    c->links++;
+    return 1;
+}
+
+static void clone_all(struct clone *c, struct names *n)
+{
+    struct dirent64 *entry;
+    read_names(n, c->src);
+    while ((entry = next_name(n)) != NULL) {
+        if (is_to_leave(c, entry->d_name))
+            continue;
+        if (entry->d_type == DT_REG && clone_file(c, entry->d_name))
+            entry->d_type = DONE;
+        else if (entry->d_type == DT_LNK && clone_link(c, entry->d_name))
+            entry->d_type = DONE;
+        else if (entry->d_type == DT_DIR && mkdirat(c->dst, entry->d_name, c->folder_mode) == 0)
+            entry->d_type = MADE;
+    }
+}
+
+static PyObject *clone_names(PyObject *self, PyObject *args)
+{
+    struct clone c = {0};
+    struct names n;
+    Py_buffer leave = {0}, left = {0};
+    PyObject *result = NULL;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iiiIIIIy*y*:clone_names", &c.src, &c.dst, &c.method, &c.uid,
+                          &c.gid, &c.withheld, &c.folder_mode, &leave, &left))
+        return NULL;
+    c.leave = leave.buf;
+    c.leave_size = (size_t)leave.len;
+    if (take_left(&n, &left) < 0)
+        goto end;
+    if (c.method == 2 && (c.piece = malloc(PIECE)) == NULL) {
+        PyErr_NoMemory();
+        goto end;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    clone_all(&c, &n);
+    Py_END_ALLOW_THREADS
+    result = result_of(&n, Py_BuildValue("(LLL)", c.files, c.links, c.bytes));
+end:
+    free(c.piece);
+    PyBuffer_Release(&leave);
+    PyBuffer_Release(&left);
+    return result;
+}
+
+/* --- unlink_names ------------------------------------------------------------------------- */
+
+/* unlink_names(folder, left): unlink all that is no folder. The facts are how many went here. */
+static PyObject *unlink_names(PyObject *self, PyObject *args)
+{
+    struct names n;
+    struct dirent64 *entry;
+    Py_buffer left = {0};
+    PyObject *result = NULL;
+    long long removed = 0;
+    int folder;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iy*:unlink_names", &folder, &left))
+        return NULL;
+    if (take_left(&n, &left) < 0)
+        goto end;
+    Py_BEGIN_ALLOW_THREADS
+    read_names(&n, folder);
+    while ((entry = next_name(&n)) != NULL) {
+        if (entry->d_type == DT_DIR)
+            entry->d_type = MADE;
+        else if (entry->d_type == DT_UNKNOWN)
+            continue;
+        else if (unlinkat(folder, entry->d_name, 0) == 0) {
+            entry->d_type = DONE;
+            removed++;
+        } else if (errno == ENOENT) /* somebody else was first */
+            entry->d_type = DONE;
+    }
+    Py_END_ALLOW_THREADS
+    result = result_of(&n, PyLong_FromLongLong(removed));
+end:
+    PyBuffer_Release(&left);
+    return result;
+}
+
+/* --- changed_names ------------------------------------------------------------------------ */
+
+/* changed_names(folder, since, until, left): the names whose inode's ctime is not in
+ * [since, until), in nanoseconds, and all folders. The facts are how many others there are. */
+static PyObject *changed_names(PyObject *self, PyObject *args)
+{
+    struct names n;
+    struct dirent64 *entry;
+    struct stat s;
+    Py_buffer left = {0};
+    PyObject *result = NULL;
+    long long since, until, others = 0;
+    int folder;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iLLy*:changed_names", &folder, &since, &until, &left))
+        return NULL;
+    if (take_left(&n, &left) < 0)
+        goto end;
+    Py_BEGIN_ALLOW_THREADS
+    read_names(&n, folder);
+    while ((entry = next_name(&n)) != NULL) {
+        if (entry->d_type == DT_DIR) {
+            entry->d_type = MADE;
+            continue;
+        }
+        if (entry->d_type == DT_UNKNOWN || fstatat(folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW))
+            continue;
+        long long changed = (long long)s.st_ctim.tv_sec * 1000000000 + s.st_ctim.tv_nsec;
+        if (changed >= since && changed < until) {
+            entry->d_type = DONE;
+            others++;
+        }
+    }
+    Py_END_ALLOW_THREADS
+    result = result_of(&n, PyLong_FromLongLong(others));
+end:
+    PyBuffer_Release(&left);
+    return result;
+}
+
+/* --- openat2 ------------------------------------------------------------------------------ */
+
+/* openat2(dir_fd, path, flags, mode, resolve): openat2(2), which the C library lacks. */
+static PyObject *open_beneath(PyObject *self, PyObject *args)
+{
+    struct { uint64_t flags, mode, resolve; } how;
+    unsigned long long flags, mode, resolve;
+    const char *path;
+    int dir_fd, retries = 128;
+    long fd;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iyKKK:openat2", &dir_fd, &path, &flags, &mode, &resolve))
+        return NULL;
+    how.flags = flags;
+    how.mode = mode;
+    how.resolve = resolve;
+    Py_BEGIN_ALLOW_THREADS
+    do /* EAGAIN: a rename anywhere raced with a ".." */
+        fd = syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
+    while (fd < 0 && errno == EAGAIN && --retries);
+    Py_END_ALLOW_THREADS
+    return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
+}
+
+static PyMethodDef functions[] = {
+    {"clone_names", clone_names, METH_VARARGS, NULL},
+    {"unlink_names", unlink_names, METH_VARARGS, NULL},
+    {"changed_names", changed_names, METH_VARARGS, NULL},
+    {"openat2", open_beneath, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_names", NULL, 0, functions, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__names(void)
+{
+    return PyModuleDef_Init(&module);
+}

@@ -1,0 +1,21 @@
+"""The types of ``_names.c``, whose comments say what each function does."""
+
+_Rest = list[tuple[int, bytes]]  # d_type of getdents64(2), name
+
+def clone_names(
+    src: int,
+    dst: int,
+    method: int,
+    uid: int,
+    gid: int,
+    withheld: int,
+    folder_mode: int,
+    leave: bytes,
+    left: bytes,
+    /,
+) -> tuple[tuple[int, int, int], list[bytes], _Rest, bytes | None]: ...
+def unlink_names(folder: int, left: bytes, /) -> tuple[int, list[bytes], _Rest, bytes | None]: ...
+def changed_names(
+    folder: int, since: int, until: int, left: bytes, /
+) -> tuple[int, list[bytes], _Rest, bytes | None]: ...
+def openat2(dir_fd: int, path: bytes, flags: int, mode: int, resolve: int, /) -> int: ...

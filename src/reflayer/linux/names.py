@@ -1,0 +1,16 @@
+"""The part in C: one thing done to many names of an open folder, without the interpreter's lock.
+
+``native`` is None where it was not compiled, or is not wanted: ``REFLAYER_PURE=1``. Whoever calls
+it can do all of its work in Python, which is the definition, only slower.
+"""
+
+from __future__ import annotations
+
+import os
+
+try:
+    if os.environ.get("REFLAYER_PURE") == "1":
+        raise ImportError
+    import reflayer.linux._names as native
+except ImportError:  # there was no compiler at the install
+    native = None  # type: ignore[assignment]
