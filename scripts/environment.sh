@@ -85,7 +85,7 @@ find_python() {
 # prepare_venv [GROUP]: have the project in its virtual environment, with what it needs and, where
 # one is given, what a dependency group of pyproject.toml lists and "reflayer serve" needs.
 prepare_venv() {
-    local group=${1:-} stamp="$venv/prepared-${1:-plain}" wanted python version
+    local group=${1:-} stamp="$venv/prepared-${1:-plain}" wanted python version headers
     wanted=$(sha256sum "$project/pyproject.toml") # names the file: a moved project is made anew
     if [ "$(cat -- "$stamp" 2>/dev/null)" = "$wanted" ] && "$venv/bin/python" -c ''; then
         return
@@ -101,6 +101,10 @@ prepare_venv() {
         say "making $venv"
         "$python" -m venv --clear "$venv"
     fi
+    read -r version headers < <("$venv/bin/python" -c 'import sys, sysconfig
+print("%d.%d" % sys.version_info[:2], sysconfig.get_path("include"))')
+    install_missing gcc=gcc /usr/include/stdio.h=libc6-dev "$headers/Python.h=python$version-dev" ||
+        say "going on without a C compiler"
     say "installing the project into $venv"
     # Dependency groups came with pip 25.1.
     "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'

@@ -11,7 +11,7 @@ import pytest
 
 from tests.docker.daemons import Plugin, running_plugin
 from tests.docker.quotas import mounted_with_quotas
-from tests.file_systems import require
+from tests.file_systems import require, require_folder
 
 _SOURCE = Path(__file__).with_name("graphtest")
 _DEBIAN = Path("/usr/share/gocode")
@@ -22,8 +22,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The suite as a program."""
     require("go")
     drivers = _DEBIAN / "src/github.com/docker/docker/daemon/graphdriver"
-    if not drivers.is_dir():
-        require("golang-github-docker-docker-dev")  # no program, but the package's name is told
+    require_folder(str(drivers))
     if not (drivers / "proxy.go").exists():
         pytest.skip("Docker's source has no client of graph-driver plugins any more (from 28 on)")
     folder = tmp_path_factory.mktemp("graphtest")

@@ -55,6 +55,9 @@ def test_under_a_kernel_with_project_quotas_sizes_are_kept(tmp_path: Path) -> No
         env={**os.environ, "TMPDIR": str(tmp_path)},  # where it keeps its memory
     )
     image.unlink()
+    if b"fp regs failed" in console.stdout:
+        # Under CI, too: no tool is missing, this kernel has no room for the processor's registers.
+        pytest.skip("user-mode Linux cannot run on this processor, which has AMX")
     assert (tmp_path / "status").exists(), console.stdout.decode(errors="replace")
     told = (tmp_path / "told").read_text()
     assert (tmp_path / "status").read_text() == "0\n", told
