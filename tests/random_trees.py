@@ -18,7 +18,7 @@ TIMES = st.integers(-(2**31) * 10**9, 2**33 * 10**9)
 IDS = st.sampled_from([0, 1, 1000, 2**32 - 2])
 _metadata = st.tuples(IDS, IDS, st.integers(0, 0o7777), TIMES, TIMES)
 _attributes = st.dictionaries(
-    st.sampled_from(["trusted.a", "security.b", "trusted.c"]), st.binary(max_size=40), max_size=2
+    st.sampled_from(["trusted.a", "trusted.b", "trusted.c"]), st.binary(max_size=40), max_size=2
 )
 LEAVES = st.one_of(
     st.tuples(st.just("file"), st.binary(max_size=5000)),

@@ -252,3 +252,20 @@ def test_root_without_its_capabilities_is_like_anybody(place: Path) -> None:
             os._exit(1)
     assert os.waitpid(pid, 0)[1] == 0
     assert_same(before, facts(place / "root/dst"))
+
+
+@METHODS
+def test_a_label_of_the_host_is_left_out_and_counted(place: Path, method: str) -> None:
+    (place / "src/file").write_text("content")
+    os.setxattr(place / "src/file", "user.name", b"value")
+    _owned_by_user(place / "src")
+    for name in ("security.apparmor", "security.ima", "security.SMACK64"):
+        try:
+            os.setxattr(place / "src/file", name, b"value")
+        except OSError as error:  # a kernel that has such labels checks them
+            pytest.skip(f"{name}: {error.strerror}")
+
+    report = _as_user(place, lambda: copy_tree("src", "home/dst", method=method).as_dict())
+
+    assert report["skipped"] == {"xattr": 3}
+    assert facts(place / "home/dst")[b"file"].xattrs == {"user.name": b"value"}

@@ -6,21 +6,10 @@ import os
 from typing import TYPE_CHECKING
 
 from reflayer.copy.metadata import list_attributes, list_attributes_at, read_attribute
-from reflayer.linux.xattrs import getxattr_at
+from reflayer.linux.xattrs import getxattr_at, is_of_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_OF_LAYERS = ("user.", "trusted.", "security.", "system.posix_acl_")
-_NOT_OF_LAYERS = (
-    "security.selinux",  # every file has one from the system's policy
-    "trusted.SGI_ACL_",  # XFS shows root each ACL a second time
-)
-
-
-def is_of_layer(name: str) -> bool:
-    """Whether an attribute belongs to a layer, and not to the system that it is on."""
-    return name.startswith(_OF_LAYERS) and not name.startswith(_NOT_OF_LAYERS)
 
 
 def attributes(fd: int) -> dict[str, bytes]:
@@ -42,6 +31,6 @@ def attributes_at(dir_fd: int, name: bytes) -> dict[str, bytes]:
 def _values(names: list[str], get: Callable[[str], bytes]) -> dict[str, bytes]:
     found = {}
     for name in sorted(names):
-        if is_of_layer(name) and (value := read_attribute(name, get)) is not None:
+        if is_of_tree(name) and (value := read_attribute(name, get)) is not None:
             found[name] = value
     return found

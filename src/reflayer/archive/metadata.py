@@ -10,7 +10,6 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from reflayer.archive.attributes import is_of_layer
 from reflayer.archive.entry import SYMLINK
 from reflayer.archive.failure import FailedError
 from reflayer.archive.folder import ACCESS_ACL, DEFAULT_ACL, attribute_names
@@ -18,7 +17,7 @@ from reflayer.copy.birth import birth_in
 from reflayer.copy.refusals import REFUSED, Refusals
 from reflayer.errors import ArchiveError, printable
 from reflayer.linux.chmod import chmod_at
-from reflayer.linux.xattrs import setxattr_at
+from reflayer.linux.xattrs import is_of_tree, setxattr_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,7 +154,7 @@ class Metadata(Refusals):
             FailedError: a call failed.
         """
         for name in attribute_names(folder.fd):
-            if not is_of_layer(name) or os.fsencode(name) in kept:
+            if not is_of_tree(name) or os.fsencode(name) in kept:
                 continue
             try:
                 os.removexattr(folder.fd, name)

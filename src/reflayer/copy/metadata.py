@@ -11,8 +11,9 @@ import os
 import stat
 
 from reflayer.copy.refusals import Refusals
+from reflayer.errors import printable
 from reflayer.linux.chmod import chmod_at
-from reflayer.linux.xattrs import getxattr_at, listxattr_at, setxattr_at
+from reflayer.linux.xattrs import getxattr_at, is_of_tree, listxattr_at, setxattr_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from reflayer.copy.birth import Birth
 
-_UNREADABLE = frozenset({errno.EPERM, errno.EACCES, errno.ENODATA, errno.EOPNOTSUPP})
 _SPECIAL_BITS = 0o7000
 # XFS lists its own form of an ACL beside the portable one; elsewhere it would mean nothing.
 _TWICE = frozenset({"trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT"})
@@ -154,26 +154,28 @@ class Metadata(Refusals):
     ) -> None:
         value = read_attribute(attribute, get)
         if value is None:
+            self.skip("xattr")
             return
         try:
             put(attribute, value)
         except OSError as error:
-            if not self.refused("xattr", error):
-                raise FailedError(f"setxattr {attribute}", error) from error
+            if not self.refused_attribute(attribute, error):
+                raise FailedError(f"setxattr {printable(attribute)}", error) from error
 
 
 def read_attribute(attribute: str, get: Callable[[str], bytes]) -> bytes | None:
-    """The value that ``get`` has of ``attribute``; None where it may not be read or has gone.
+    """The value that ``get`` has of ``attribute``; None where a reader cannot have it.
 
     Raises:
-        FailedError: it cannot be read for another reason.
+        FailedError: it cannot be read, and is the tree's own.
     """
     try:
         return get(attribute)
     except OSError as error:
-        if error.errno in _UNREADABLE:
+        # xattr(7): not found is also what trusted ones are to who may not read them.
+        if error.errno == errno.ENODATA or not is_of_tree(attribute):
             return None
-        raise FailedError(f"getxattr {attribute}", error) from error
+        raise FailedError(f"getxattr {printable(attribute)}", error) from error
 
 
 def list_attributes(fd: int) -> list[str]:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import errno
 
+from reflayer.linux.xattrs import is_of_tree
+
 REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL})
 """The errors that owners, devices and attributes are refused with."""
+
+OF_THE_PLACE = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""The errors of a medium, and of the room on it: no other way to do the same helps."""
 
 
 class Refusals:
@@ -30,3 +35,10 @@ class Refusals:
             self.skip(kind)
             return True
         return False
+
+    def refused_attribute(self, name: str, error: OSError) -> bool:
+        """The same of the attribute ``name``, which may also be of another system than this."""
+        if is_of_tree(name) or error.errno in OF_THE_PLACE:
+            return self.refused("xattr", error)
+        self.skip("xattr")
+        return True

@@ -21,9 +21,10 @@ class CopyReport:
             further name of an inode. A snapshot counts nothing.
         bytes: bytes of content by the method that moved them. ``reflink`` counts a file's
             size, since its blocks are not looked at; the others what is no hole.
-        skipped: what was left out by ``ownership="ignore"`` or because the method cannot hold it,
-            by kind: ``owner``, ``device``, ``xattr``, ``socket``; and ``mount`` for each mount
-            point that was not crossed.
+        skipped: what was left out, by kind: ``owner``, ``device`` and ``xattr`` by
+            ``ownership="ignore"``; ``xattr`` also where it belongs to another file system or host
+            and means nothing here; ``socket``, which a tar cannot hold; and ``mount`` for each
+            mount point that was not crossed.
         seconds: wall time.
     """
 

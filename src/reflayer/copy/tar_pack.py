@@ -41,7 +41,7 @@ class Packer:
     """Writes one tree's archive.
 
     Attributes:
-        skipped: how many sockets and mounts were left out.
+        skipped: how many sockets, mounts and unreadable attributes were left out.
     """
 
     def __init__(self, job: Job, pipe: int) -> None:
@@ -206,7 +206,9 @@ class Packer:
         records = {}
         for attribute in list_attributes_at(dir_fd, name):
             value = read_attribute(attribute, lambda a: getxattr_at(dir_fd, name, a))
-            if value is not None:
+            if value is None:
+                self._skip("xattr")
+            else:
                 key = XATTR + _escaped(attribute)
                 records[key] = value.decode("utf-8", "surrogateescape")
         info.pax_headers = {**info.pax_headers, **records}

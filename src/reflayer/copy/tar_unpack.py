@@ -11,7 +11,7 @@ from typing import cast
 from reflayer.copy.folder import OPEN_FOLDER, identity, open_above
 from reflayer.copy.metadata import FailedError, Metadata
 from reflayer.copy.tar_pack import XATTR
-from reflayer.errors import CopyError
+from reflayer.errors import CopyError, printable
 from reflayer.linux.xattrs import setxattr_at
 
 TYPE_CHECKING = False
@@ -215,8 +215,8 @@ class Unpacker:
             try:
                 setxattr_at(folder, name, attribute, value)
             except OSError as error:
-                if not metadata.refused("xattr", error):
-                    raise FailedError(f"setxattr {attribute}", error) from error
+                if not metadata.refused_attribute(attribute, error):
+                    raise FailedError(f"setxattr {printable(attribute)}", error) from error
         if not info.issym():
             metadata.chmod_at(folder, name, info.mode)
         times = (_nanoseconds(info, "atime"), _nanoseconds(info, "mtime"))

@@ -8,6 +8,25 @@ from __future__ import annotations
 
 import os
 
+_OF_TREE = ("user.", "trusted.", "system.posix_acl_")
+_OF_FILE_SYSTEM = (
+    "trusted.SGI_ACL_",  # XFS shows root each ACL a second time
+    *(f"trusted.{name}" for name in ("afr.", "bit-rot.", "ec.", "gfid", "glusterfs.", "pgfid.")),
+    *(f"trusted.{name}" for name in ("fid", "hsm", "link", "lma", "lmv", "lov", "som")),  # Lustre
+)
+
+
+def is_of_tree(attribute: str) -> bool:
+    """Whether an attribute belongs to the tree that has it, so that its loss is one.
+
+    The rest belongs to the file system (its properties, and ACLs that no other has) or to the host
+    (labels, and hashes with a key of its own: xattr(7), security.*). So what is known is what
+    trees have: of names that belong to systems there is no end.
+    """
+    if attribute.startswith(_OF_TREE):
+        return not attribute.startswith(_OF_FILE_SYSTEM)
+    return attribute == "security.capability"
+
 
 def listxattr_at(dir_fd: int, name: str) -> list[str]:
     """The names of the extended attributes of ``name`` itself in ``dir_fd`` (llistxattr(2)).

@@ -156,7 +156,8 @@ def _from_folder(
         )
     with parts.database.writing() as db:
         size = sum(report.bytes.values())
-        records.add_layer(db, StoredLayer(layer_id, size, report.skipped))
+        skipped = report.skipped if parts.ownership == "ignore" else {}
+        records.add_layer(db, StoredLayer(layer_id, size, skipped))
     image = StoredImage(
         id=f"sha256:{layer_id}",
         names=(source.name,),

@@ -131,7 +131,7 @@ def _apply(
             size += applied.plain_size
             for kind, count in applied.skipped.items():
                 skipped[kind] = skipped.get(kind, 0) + count
-    return StoredLayer(top, size, skipped)
+    return StoredLayer(top, size, skipped if parts.ownership == "ignore" else {})
 
 
 class _Told:
