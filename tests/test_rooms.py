@@ -15,7 +15,7 @@ import reflayer
 PACKAGE = Path(reflayer.__file__).parent
 ROOMS = ("cli", "plugins", "store", "images", "driver", "archive", "extents", "copy", "linux")
 """From the top down."""
-OPEN_TO_ALL = ("errors", "lazy", "__version__")
+OPEN_TO_ALL = ("errors", "lazy", "xdg", "__version__")
 
 
 def modules() -> Iterator[tuple[Path, str]]:

@@ -6,6 +6,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Self
 
 
@@ -45,6 +46,18 @@ def printable(name: bytes | str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] if c != "\\" else "\\\\" for c in text)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``: did you mean NAME?`` of what is most like ``word``; empty where nothing is like it."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, known, 1)
+    return f": did you mean {printable(close[0])}?" if close else ""
+
+
+class UsageError(ReflayerError):
+    """A command's arguments do not go together; its exit status is 2."""
 
 
 class CopyError(OperationError):

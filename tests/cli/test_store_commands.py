@@ -190,11 +190,6 @@ def test_a_failure_is_one_line(root: Path, arguments: tuple[str, ...], complaint
     assert complaint in _failure(root, *arguments)
 
 
-@pytest.mark.parametrize("arguments", [("rm",), ("create",), ("create", "--pull", "x", "y"), ()])
-def test_wrong_usage_is_status_two(root: Path, arguments: tuple[str, ...]) -> None:
-    assert reflayer(root, *arguments).returncode == 2
-
-
 def test_a_path_is_printed_as_the_bytes_that_it_is(base: Path) -> None:
     root = os.fsencode(base) + b"/st\xff\nre"
     made = image(base / "image", BASE)
@@ -265,13 +260,6 @@ def test_a_store_of_somebody_else_is_one_line(root: Path, arguments: tuple[str, 
     assert done.returncode == 1
     assert "Permission denied" in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-def test_help_of_each_command_tells_what_it_takes(root: Path) -> None:
-    for command in ("create", "ps", "path", "rm", "images", "rmi", "doctor"):
-        told = reflayer(root, command, "--help").stdout
-        assert told.startswith(f"usage: reflayer {command}")
-        assert len(told.splitlines()) > 6
 
 
 def test_the_shell_completes_names(base: Path, root: Path) -> None:

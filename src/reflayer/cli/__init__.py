@@ -38,7 +38,7 @@ def _run() -> int:
 
         hands.start()  # while the rest of the program is being imported
     from reflayer.cli.program import parser
-    from reflayer.errors import ReflayerError, printable
+    from reflayer.errors import ReflayerError, UsageError, printable
 
     try:
         try:
@@ -49,17 +49,23 @@ def _run() -> int:
             status = arguments.run(arguments)
         _flush()
     except ReflayerError as error:
-        print(f"reflayer: {error}", file=sys.stderr)
-        return 1
+        _complain(error)
+        return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:
         sys.stdout = None  # whoever read our output has enough
         return 1
     except OSError as error:
         where = f"{printable(error.filename)}: " if error.filename else ""
-        print(f"reflayer: {where}{error.strerror or error}", file=sys.stderr)
+        _complain(f"{where}{error.strerror or error}")
         return 1
     assert isinstance(status, int)
     return status
+
+
+def _complain(message: object) -> None:
+    from reflayer.cli.output import complain
+
+    complain(message)
 
 
 def _flush() -> None:

@@ -17,6 +17,19 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def path(text: str) -> str:
+    """A path, with the user's home in place of a ``~`` at its beginning.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    from reflayer.xdg import expanded
+
+    return expanded(text)
+
+
 def folder(text: str) -> str:
     """The path of a folder that is there.
 

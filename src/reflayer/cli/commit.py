@@ -7,9 +7,8 @@ import os
 from reflayer.cli.arguments import add_json
 from reflayer.cli.hands import pool
 from reflayer.cli.image_config import add_image_config, image_config
-from reflayer.cli.left_out import tell_left_out
 from reflayer.cli.names import complete_containers, complete_images
-from reflayer.cli.output import print_json
+from reflayer.cli.output import complain, left_out, print_json
 from reflayer.cli.ownership import add_ownership, telling_of_ownership
 from reflayer.cli.progress import bars
 from reflayer.errors import ReflayerError
@@ -71,7 +70,8 @@ def run(arguments: Namespace) -> int:
         print_json({"id": image.id, "names": list(image.names), "left_out": committed.skipped})
     else:
         print(image.id)
-    tell_left_out(committed.skipped)
+    if committed.skipped:
+        complain(left_out(committed.skipped))
     return 0
 
 

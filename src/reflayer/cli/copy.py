@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
-from reflayer.cli.arguments import add_json, at_least_one
+from reflayer.cli.arguments import add_json, at_least_one, path
 from reflayer.cli.hands import pool
+from reflayer.cli.output import left_out, print_json
 from reflayer.cli.ownership import add_ownership, telling_of_ownership
 from reflayer.cli.progress import bars, size_text
 from reflayer.copy import METHODS, CopyReport, copy_tree
@@ -23,8 +23,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "Everything is kept: content (shared where the file system can), owners, modes, times,\n"
         "extended attributes, ACLs, hard links, holes, devices. If it fails, DST is left as it was."
     )
-    parser.add_argument("src", metavar="SRC", type=os.fsencode, help="the folder to copy")
-    parser.add_argument("dst", metavar="DST", type=os.fsencode, help="where the copy goes")
+    parser.add_argument("src", metavar="SRC", type=path, help="the folder to copy")
+    parser.add_argument("dst", metavar="DST", type=path, help="where the copy goes")
     parser.add_argument(
         "--method",
         choices=METHODS,
@@ -60,9 +60,7 @@ def run(arguments: Namespace) -> int:
             progress=report_to and (lambda entries, _: report_to("clone", entries, None)),
         )
     if arguments.json:
-        import json
-
-        print(json.dumps(report.as_dict()))
+        print_json(report.as_dict())
     else:
         print(_summary(report), file=sys.stderr)
     return 0
@@ -72,9 +70,4 @@ def _summary(report: CopyReport) -> str:
     """One line: entries, bytes, method, time, and what was left out."""
     entries, size = sum(report.entries.values()), sum(report.bytes.values())
     line = f"{entries:,} entries, {size_text(size)} by {report.method}, {report.seconds:.2f} s"
-    if report.skipped:
-        line += "; left out: " + ", ".join(
-            f"{count:,} {kind}" + ("s" if count > 1 else "")
-            for kind, count in report.skipped.items()
-        )
-    return line
+    return f"{line}; {left_out(report.skipped)}" if report.skipped else line

@@ -14,9 +14,8 @@ from reflayer.cli.df_lines import (
     total_line,
 )
 from reflayer.cli.names import complete_containers, complete_images
-from reflayer.cli.output import container_fields, print_json, print_table
+from reflayer.cli.output import complain, container_fields, print_json, print_table
 from reflayer.cli.progress import bars, size_text
-from reflayer.errors import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,11 +33,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "the image and with each other, which du counts for each of them again.\n\n"
         "  FILES        files, folders and all others\n"
         "  SIZE         what it would take if nothing were shared, as du shows it\n"
-        "  SHARED       what it takes together with others: other containers and images, or\n"
-        "               anything else on the file system\n"
+        "  SHARED       what it takes together with others: other containers and images, "
+        "or anything else on the file system\n"
         "  OWN          what nobody else has\n"
-        "  GIVES BACK   what rm or rmi would free: what is its own; nothing for an image while\n"
-        "               it has containers, but LATER, when they are gone\n\n"
+        "  GIVES BACK   what rm or rmi would free: what is its own; nothing for an image "
+        "while it has containers, but LATER, when they are gone\n\n"
         "All files are looked at, about 100,000 in one or two seconds, and what is not written\n"
         "yet is written first. The numbers are those of the file system's own map (FIEMAP):\n"
         "compressed data counts as it takes (to others than root: as it reads), and what btrfs\n"
@@ -92,10 +91,10 @@ def _print_doubts(usage: Usage) -> None:
     for name, space in spaces:
         if space.unread:
             doubt = f"{space.unread} files or folders may not be read by this user"
-            print(f"reflayer: {printable(name)}: {doubt}", file=sys.stderr)
+            complain(f"{name}: {doubt}")
         if space.untold:
             doubt = f"whether {size_text(space.untold)} are shared is not told: taken for its own"
-            print(f"reflayer: {printable(name)}: {doubt}", file=sys.stderr)
+            complain(f"{name}: {doubt}")
 
 
 def _fields(usage: Usage) -> dict[str, object]:

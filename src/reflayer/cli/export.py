@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from reflayer.cli.left_out import tell_left_out
+from reflayer.cli.arguments import path
 from reflayer.cli.names import complete_containers
+from reflayer.cli.output import complain, left_out
 from reflayer.cli.output_file import output_file
 from reflayer.cli.progress import bars
+from reflayer.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="FILE",
+        type=path,
         help="write to FILE, which is replaced when all is written; by default to standard output",
     )
 
@@ -42,12 +45,12 @@ def run(arguments: Namespace) -> int:
         with output_file(arguments.output) as out:
             packing = _export(arguments, out)
     elif sys.stdout.isatty():
-        print("reflayer: export: a tar is nothing for a terminal: give -o FILE", file=sys.stderr)
-        return 2
+        raise UsageError("export: a tar is nothing for a terminal: give -o FILE")
     else:
         sys.stdout.flush()
         packing = _export(arguments, sys.stdout.buffer)
-    tell_left_out(packing.skipped)
+    if packing.skipped:
+        complain(left_out(packing.skipped))
     return 0
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from reflayer.cli.output import complain
 from reflayer.errors import ReflayerError
 
 TYPE_CHECKING = False
@@ -19,7 +18,7 @@ def each(names: Iterable[str], action: Callable[[str], None]) -> int:
         try:
             action(name)
         except ReflayerError as error:
-            print(f"reflayer: {error}", file=sys.stderr)
+            complain(error)
             status = 1
     return status
 

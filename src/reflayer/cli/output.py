@@ -1,19 +1,41 @@
-"""What is printed on standard output: paths, tables, JSON."""
+"""What is printed: paths, tables, JSON, and complaints."""
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 from reflayer.errors import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from reflayer.store import Container
 
 _GAP = "   "
+_LONGEST = 500  # characters of a message
+
+
+def complain(message: object) -> None:
+    """Print an error or remark on standard error; where nobody can get it, nothing is printed."""
+    with suppress(OSError):
+        print(f"reflayer: {one_line(str(message))}", file=sys.stderr, flush=True)
+
+
+def one_line(message: str) -> str:
+    """``message`` without what gives orders to a terminal; the middle of a long one is left out."""
+    text = printable(message)
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
+
+
+def left_out(skipped: Mapping[str, int]) -> str:
+    """How many of each kind were left out, of which there are some."""
+    return "left out: " + ", ".join(
+        f"{count:,} {kind}" + ("s" if count > 1 else "") for kind, count in skipped.items()
+    )
 
 
 def print_path(path: str) -> None:

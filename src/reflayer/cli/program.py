@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import sys
 from importlib import import_module
+from itertools import takewhile
 
 from reflayer import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any, NoReturn
 
 COMMANDS = {
     "create": "make a container from an image, print its root's path",
@@ -45,8 +48,8 @@ parser what the command takes, and its ``run``, which does it and returns its ex
 _DESCRIPTION = """\
 Container layers as plain directories, cloned in the kernel.
 
-  reflayer create IMAGE            a container's root file system from an image: debian:12,
-                                   localhost:5000/x:1, oci:DIR:TAG, docker-archive:FILE
+  reflayer create IMAGE            a container's root file system from an image: \
+debian:12, localhost:5000/x:1, oci:DIR:TAG, docker-archive:FILE
   reflayer ps, path, rm            what there is, where it is, and away with it
   reflayer diff, commit, export    what changed in a container; an image, or a tar, of it
   reflayer pull, push, save        images from registries, to them, and for other programs
@@ -62,6 +65,7 @@ error. The exit status is 0, 1 (failed) or 2 (wrong usage). "reflayer COMMAND --
 Completion in the shell: eval "$(register-python-argcomplete reflayer)"
 """
 
+_WIDTH = 80  # columns that help takes at the most
 
 # It looks each of its words up in files of translations, which it does not come with.
 argparse._ = lambda words: words  # type: ignore[attr-defined]
@@ -74,15 +78,72 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         try:
             columns = os.get_terminal_size(1).columns
         except OSError:
-            columns = 100
-        super().__init__(prog, width=min(columns, 100))
+            columns = _WIDTH
+        super().__init__(prog, width=min(columns, _WIDTH))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Paragraphs filled, and each line that begins with a space below its second column."""
+        if len(text) <= width and "\n" not in text:
+            return indent + text  # so --version does not import textwrap
+        from textwrap import fill
+
+        return "\n".join(
+            fill(
+                line,
+                width,
+                initial_indent=indent,
+                subsequent_indent=" " * len(re.match(r"(?: .*?\S {2,})?", line)[0]),  # type: ignore[index]
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            for line in re.sub(r"(?<=\S)\n(?=\S)", " ", text).splitlines()
+        )
 
 
-class _Command(argparse.ArgumentParser):
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are its usage without the options, and one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Help, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """As its base class does."""
+        from reflayer.cli.output import one_line
+
+        formatter = _Help(f"{self.prog} [OPTION...]")
+        formatter.add_usage(None, self._get_positional_actions(), [])
+        usage = formatter.format_help()
+        self.exit(2, f"{usage}{self.prog}: error: {one_line(message)}\n")
+
+    def refuse_unknown(self, options: Iterable[str]) -> None:
+        """Complain of an option by its name: argparse takes what follows it for something else."""
+        from reflayer.errors import did_you_mean
+
+        known = self._option_string_actions
+        for option in options:
+            name = option.partition("=")[0]
+            if option.startswith("--") and " " not in option:
+                if not any(other.startswith(name) for other in known):
+                    self.error(f"unrecognized option {name}{did_you_mean(name, known)}")
+            elif option[:1] == "-" and option[1:2].isalpha() and option[:2] not in known:
+                self.error(f"unrecognized option {option[:2]}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.dest == "command" and value not in COMMANDS:
+            from reflayer.errors import did_you_mean
+
+            close = did_you_mean(value, COMMANDS)
+            raise argparse.ArgumentError(
+                None, f"{value} is no command{close or ': reflayer --help lists them'}"
+            )
+        super()._check_value(action, value)
+
+
+class _Command(_Parser):
     """A command's parser, filled by the command's module when it is needed."""
 
     def __init__(self, *, module: str, **options: Any) -> None:
-        super().__init__(formatter_class=_Help, **options)
+        super().__init__(**options)
         self._module = module
 
     def fill(self) -> None:
@@ -90,34 +151,29 @@ class _Command(argparse.ArgumentParser):
         if self._module:
             command = import_module(self._module)
             self._module = ""
+            _add_root(self, argparse.SUPPRESS)
             command.add_arguments(self)
             self.set_defaults(run=command.run)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As its base class does."""
+        """As its base class does, but all have to be known."""
         self.fill()
-        return super().parse_known_args(args, namespace)
+        self.refuse_unknown(takewhile(lambda one: one != "--", args))
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, []
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole parser; what it returns has ``run``, to be called with it."""
-    program = argparse.ArgumentParser(
-        prog="reflayer",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=_Help,
-    )
+    program = _Parser(prog="reflayer", description=_DESCRIPTION, epilog=_EPILOG)
     program.add_argument("--version", action="version", version=f"reflayer {__version__}")
-    program.add_argument(
-        "--root",
-        metavar="DIR",
-        default=os.environ.get("REFLAYER_ROOT") or None,
-        help="the store's folder; by default $REFLAYER_ROOT, else /var/lib/reflayer for root and "
-        "$XDG_DATA_HOME/reflayer (~/.local/share/reflayer) for others",
-    )
+    _add_root(program, default=None)
     commands = program.add_subparsers(
         title="commands",
         metavar="COMMAND",
+        dest="command",
         prog="reflayer",  # else a formatter is made to find it out, which imports much
         required=True,
         parser_class=_Command,
@@ -126,7 +182,35 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=line, module=_module(name))
     if "_ARGCOMPLETE" in os.environ:
         _complete(program, list(commands.choices.values()))
+    program.refuse_unknown(_before_command(sys.argv[1:]))
     return program
+
+
+def _before_command(words: Sequence[str]) -> Iterator[str]:
+    left = iter(words)
+    for word in left:
+        if not word.startswith("-"):
+            return
+        yield word
+        if word == "--root":
+            next(left, None)
+
+
+def _path(text: str) -> str:
+    from reflayer.cli.arguments import path
+
+    return path(text)
+
+
+def _add_root(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        type=_path,
+        default=default,
+        help="the store's folder; by default $REFLAYER_ROOT, else /var/lib/reflayer for root and "
+        "$XDG_DATA_HOME/reflayer (~/.local/share/reflayer) for others",
+    )
 
 
 def _module(command: str) -> str:

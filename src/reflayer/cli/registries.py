@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from reflayer.cli.arguments import path
+from reflayer.errors import UsageError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images.registry import Access, Credentials
@@ -33,11 +36,15 @@ def add_access(parser: argparse.ArgumentParser) -> None:
         "without one it is asked for or read from standard input",
     )
     group.add_argument(
-        "--authfile", metavar="FILE", help="look for credentials in this file, and nowhere else"
+        "--authfile",
+        metavar="FILE",
+        type=path,
+        help="look for credentials in this file, and nowhere else",
     )
     group.add_argument(
         "--cert-dir",
         metavar="DIR",
+        type=path,
         help="trust the *.crt in it, show *.cert with *.key of the same name",
     )
 
@@ -60,12 +67,11 @@ def access_of(arguments: argparse.Namespace) -> Access | None:
 def _credentials(text: str) -> Credentials:
     import sys
 
-    from reflayer.errors import RegistryError
     from reflayer.images.registry import Credentials
 
     user, colon, password = text.partition(":")
     if not user:
-        raise RegistryError("--creds has no user: give USER or USER:PASSWORD")
+        raise UsageError("--creds has no user: give USER or USER:PASSWORD")
     if not colon:
         if sys.stdin.isatty():
             from getpass import getpass

@@ -16,10 +16,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.description = (
         "Write an image to where other programs can read it.\n\n"
         "DEST is one of\n"
-        "  oci:DIR[:TAG]               an OCI image layout, made or added to; what was called TAG\n"
-        "                              there is no longer\n"
-        "  docker-archive:FILE[:REF]   what docker load reads; FILE is replaced. Without REF the\n"
-        "                              image is called there what IMAGE is\n\n"
+        "  oci:DIR[:TAG]               an OCI image layout, made or added to; what was called TAG "
+        "there is no longer\n"
+        "  docker-archive:FILE[:REF]   what docker load reads; FILE is replaced. Without REF "
+        "the image is called there what IMAGE is\n\n"
         "In a layout, layers that came compressed go out as the same bytes; in an archive all are\n"
         "plain, as docker save writes them. It is there when all of it is written."
     )

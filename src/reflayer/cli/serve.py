@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import sys
 from contextlib import contextmanager
 
-from reflayer.cli.arguments import at_least_one
+from reflayer.cli.arguments import at_least_one, path
 from reflayer.cli.containerd_config import HOME as CONTAINERD_HOME
 from reflayer.cli.containerd_config import SOCKET as CONTAINERD_SOCKET
 from reflayer.driver.clone import METHODS
-from reflayer.errors import ServiceError
+from reflayer.errors import ServiceError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,12 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Keep the layers of a container engine: answer its requests on a Unix socket that only\n"
         "root can reach, until a signal.\n\n"
-        "  docker       Docker's graph-driver plugin, for Docker Engine up to 27:\n"
-        "               dockerd --experimental --storage-driver=reflayer\n"
-        "  containerd   containerd's snapshotter, for containerd, nerdctl, Kubernetes, BuildKit\n"
-        "               and Docker Engine from 28 on: see reflayer containerd-config\n\n"
-        "Both in one process: reflayer serve docker containerd. Each needs its libraries:\n"
-        "pip install 'reflayer[docker,containerd]'."
+        "  docker       Docker's graph-driver plugin, for Docker Engine up to 27: "
+        "dockerd --experimental --storage-driver=reflayer\n"
+        "  containerd   containerd's snapshotter, for containerd, nerdctl, Kubernetes, BuildKit "
+        "and Docker Engine from 28 on: see reflayer containerd-config\n\n"
+        "Both in one process: reflayer serve docker containerd. Each needs its libraries: in a\n"
+        "checkout of reflayer, pip install '.[docker,containerd]'."
     )
     parser.epilog = (
         "SIGTERM or SIGINT: nothing new is accepted, what runs is finished, the exit status is 0.\n"
@@ -52,18 +54,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--docker-socket",
         metavar="PATH",
+        type=path,
         default=DOCKER_SOCKET,
         help=f"by default {DOCKER_SOCKET}, where Docker looks for it",
     )
     parser.add_argument(
         "--containerd-socket",
         metavar="PATH",
+        type=path,
         default=CONTAINERD_SOCKET,
         help=f"by default {CONTAINERD_SOCKET}",
     )
     parser.add_argument(
         "--home",
         metavar="DIR",
+        type=path,
         help=f"where containerd's snapshots are kept; by default {CONTAINERD_HOME}. "
         "Docker's layers are where its daemon says: DATA-ROOT/reflayer",
     )
@@ -126,9 +131,9 @@ def run(arguments: argparse.Namespace) -> int:
     from reflayer.plugins.logs import log_to_stderr
 
     if len(set(arguments.services)) != len(arguments.services):
-        raise ServiceError(f"a service is named twice: {' '.join(arguments.services)}")
+        raise UsageError(f"a service is named twice: {' '.join(arguments.services)}")
     if arguments.home is not None and "containerd" not in arguments.services:
-        raise ServiceError("--home is containerd's; Docker's daemon tells where its layers are")
+        raise UsageError("--home is containerd's; Docker's daemon tells where its layers are")
     log_to_stderr(arguments.log_format, arguments.log_level)
     asyncio.run(_serve(arguments))
     return 0
@@ -195,7 +200,8 @@ def _library_for(service: str) -> Iterator[None]:
         if library in ("", "reflayer"):
             raise
         raise ServiceError(
-            f"the library {library} is not installed: pip install 'reflayer[{service}]'"
+            f"the library {library} is not installed: in a checkout of reflayer: "
+            f"{shlex.quote(sys.executable)} -m pip install '.[{service}]'"
         ) from error
 
 

@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from reflayer.errors import ImageError, printable
+from reflayer.errors import ImageError, did_you_mean, printable
 from reflayer.images.reference import Reference, parse_reference
+from reflayer.xdg import expanded
 
 if TYPE_CHECKING:
     from reflayer.images.content import Content
@@ -45,8 +46,10 @@ class Source(Protocol):
         """
 
 
-_TRANSPORT = re.compile(
-    r"(oci-archive|dir|docker-daemon|containers-storage|ostree|sif|https?):.*", re.S
+_PLACES = ("oci", "docker-archive", "tar", "rootfs")
+_OTHERS = re.compile(  # containers-transports(5); and what a path follows, which no tag can be
+    r"(containers-storage|dir|docker-daemon|oci-archive|ostree|sif|tarball|file):"
+    r"|([A-Za-z-]+):[/.~]"
 )
 
 
@@ -78,7 +81,7 @@ def open_source(text: str) -> Source | RootFs | Reference:
         ImageError: it is none of these.
     """
     transport, colon, place = text.partition(":")
-    if colon and transport in ("oci", "docker-archive", "tar", "rootfs"):
+    if colon and transport in _PLACES:
         return _open_place(transport, place)
     if text.startswith("docker://"):
         return parse_reference(text.removeprefix("docker://"))
@@ -87,25 +90,24 @@ def open_source(text: str) -> Source | RootFs | Reference:
             f"{printable(text)} is a path, not an image's name: "
             "say which it is by rootfs:, tar:, oci: or docker-archive: before it"
         )
-    try:
-        return parse_reference(text)
-    except ImageError:
-        if text.startswith(("http://", "https://")):
-            raise ImageError(
-                f"{printable(text[:300])} is an address: give the image's name, "
-                "HOST[:PORT]/REPOSITORY[:TAG]"
-            ) from None
-        if match := _TRANSPORT.fullmatch(text):
-            raise ImageError(
-                f"the transport {match[1]}: is not known: "
-                "use docker://, oci:, docker-archive:, tar: or rootfs:"
-            ) from None
-        raise
+    if text.startswith(("http://", "https://")):
+        raise ImageError(
+            f"{printable(text[:300])} is an address: give the image's name, "
+            "HOST[:PORT]/REPOSITORY[:TAG]"
+        )
+    if _OTHERS.match(text):
+        known = ", ".join(f"{one}:" for one in _PLACES)
+        raise ImageError(
+            f"the transport {printable(transport)}: is not known: docker:// and {known} are"
+            + did_you_mean(transport, _PLACES)
+        )
+    return parse_reference(text)
 
 
 def _open_place(transport: str, place: str) -> Source | RootFs:
     if not place or "\0" in place:
         raise ImageError(f"{transport}: needs a path after it")
+    place = expanded(place)
     # Each is imported only where it is meant: they need more than most calls do.
     if transport == "tar":
         from reflayer.images.tar_image import TarImage

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from functools import cached_property
 
-from reflayer.errors import OperationError
+from reflayer import xdg
+from reflayer.errors import OperationError, StoreError
 from reflayer.store.database import Database
 
 TYPE_CHECKING = False
@@ -16,12 +18,22 @@ if TYPE_CHECKING:
 
 
 def default_root() -> str:
-    """``/var/lib/reflayer`` for root, ``$XDG_DATA_HOME/reflayer`` for everybody else."""
+    """``REFLAYER_ROOT``, else ``/var/lib/reflayer`` for root and ``$XDG_DATA_HOME/reflayer``.
+
+    Raises:
+        StoreError: this user has no home for it.
+    """
+    said = os.environ.get("REFLAYER_ROOT")
+    if said:
+        return xdg.expanded(said)
     if os.geteuid() == 0:
         return "/var/lib/reflayer"
-    data = os.environ.get("XDG_DATA_HOME", "")
-    if not os.path.isabs(data):  # the XDG specification: a relative path is to be ignored
-        data = os.path.expanduser("~/.local/share")
+    data = xdg.folder("XDG_DATA_HOME", ".local/share")
+    if data is None:
+        raise StoreError(
+            f"user {os.geteuid()} has no home for a store: "
+            "name its folder by --root or REFLAYER_ROOT, or set HOME"
+        )
     return os.path.join(data, "reflayer")
 
 
@@ -62,7 +74,10 @@ class Parts:
                 os.makedirs(folder, 0o700, exist_ok=True)
             except OSError as error:
                 where = os.fsencode(error.filename or folder)
-                raise OperationError.from_os_error(error, where, "mkdir") from error
+                reason = error.strerror or str(error)
+                if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    reason += ": --root or REFLAYER_ROOT names another folder for the store"
+                raise OperationError(where, "mkdir", reason, error.errno) from error
 
     def lock_of(self, name: str) -> str:
         """The lock file of one thing that only one may make at a time."""

@@ -43,8 +43,8 @@ class Store:
         """Nothing is touched before something is asked for.
 
         Args:
-            root: the store's folder; by default ``/var/lib/reflayer`` for root, and
-                ``$XDG_DATA_HOME/reflayer`` for everybody else. The first ``create`` makes it.
+            root: the store's folder; by default ``$REFLAYER_ROOT``, else ``/var/lib/reflayer`` for
+                root and ``$XDG_DATA_HOME/reflayer`` for others. The first ``create`` makes it.
             ownership: ``keep``, or ``ignore`` to leave out what only root can keep: owners,
                 devices, some extended attributes.
             method: how content is copied, one of ``reflayer.copy.METHODS``.
@@ -52,10 +52,13 @@ class Store:
             pool: helper processes that are there already.
 
         Raises:
-            ValueError: ``ownership`` is neither.
+            ValueError: ``ownership`` is neither, or ``root`` is empty.
+            StoreError: there is no ``root``, and this user has no home.
         """
         if ownership not in ("keep", "ignore"):
             raise ValueError(f"ownership {ownership!r} is neither keep nor ignore")
+        if root is not None and not os.fspath(root):
+            raise ValueError("the path of the store's folder is empty")
         self.root = os.path.abspath(os.fsdecode(default_root() if root is None else root))
         self._parts = Parts(self.root, method, ownership, workers, pool)
 

@@ -10,11 +10,12 @@ import ssl
 from typing import TYPE_CHECKING
 
 from reflayer.errors import OperationError, RegistryError, printable
+from reflayer.xdg import in_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_FOLDERS = ("~/.config/containers/certs.d", "/etc/containers/certs.d", "/etc/docker/certs.d")
+_FOLDERS = ("/etc/containers/certs.d", "/etc/docker/certs.d")
 _ABSENT = (FileNotFoundError, NotADirectoryError, PermissionError)
 
 
@@ -43,8 +44,8 @@ def tls_context(host: str, *, verify: bool, cert_dir: str | None = None) -> ssl.
     if cert_dir is not None:
         _load(context, cert_dir, needed=True)
     else:
-        for folder in _FOLDERS:
-            _load(context, os.path.join(os.path.expanduser(folder), host), needed=False)
+        for folder in filter(None, (in_home(".config/containers/certs.d"), *_FOLDERS)):
+            _load(context, os.path.join(folder, host), needed=False)
     return context
 
 

@@ -10,6 +10,7 @@ import binascii
 import os
 from typing import TYPE_CHECKING
 
+from reflayer import xdg
 from reflayer.errors import OperationError, RegistryError, printable
 from reflayer.images.document import Document
 from reflayer.images.registry.access import Credentials
@@ -49,13 +50,17 @@ def find_credentials(domain: str, path: str, auth_file: str | None = None) -> Cr
 
 
 def _usual_files() -> Iterator[str]:
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.geteuid()}"
-    inner = "containers/auth.json" if os.environ.get("XDG_RUNTIME_DIR") else "auth.json"
-    yield os.path.join(runtime, inner)
-    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    yield os.path.join(config, "containers/auth.json")
-    docker = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
-    yield os.path.join(docker, "config.json")
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(runtime):
+        yield os.path.join(runtime, "containers/auth.json")
+    else:
+        yield f"/run/containers/{os.geteuid()}/auth.json"
+    config = xdg.folder("XDG_CONFIG_HOME", ".config")
+    if config is not None:
+        yield os.path.join(config, "containers/auth.json")
+    docker = os.environ.get("DOCKER_CONFIG") or xdg.in_home(".docker")
+    if docker is not None:
+        yield os.path.join(docker, "config.json")
 
 
 def _read(name: str, needed: bool) -> Document | None:

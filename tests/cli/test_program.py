@@ -1,0 +1,184 @@
+"""The program's own words: options, commands, help, and complaints in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from reflayer.cli.program import COMMANDS
+from tests.cli.processes import PROGRAM, reflayer
+from tests.file_systems import require, require_root
+
+
+@pytest.mark.parametrize(
+    ("line", "usage", "complaint"),
+    [
+        ("create --nmae web alpine", "create", "unrecognized option --nmae: did you mean --name?"),
+        ("create --pul1=never alpine", "create", "unrecognized option --pul1: did you mean --pull"),
+        ("create -x alpine", "create", "unrecognized option -x"),
+        ("create --pull nevr alpine", "create", "argument --pull: invalid choice: 'nevr'"),
+        ("create one two", "create", "unrecognized arguments: two"),
+        ("rm", "rm", "the following arguments are required: NAME"),
+        ("crate alpine", "", "crate is no command: did you mean create?"),
+        ("frobnicate", "", "frobnicate is no command: reflayer --help lists them"),
+        ("--rooot /x ps", "", "unrecognized option --rooot: did you mean --root?"),
+        ("--root /x --versoin ps", "", "unrecognized option --versoin: did you mean --version?"),
+        ("ps --root", "ps", "argument --root: expected one argument"),
+    ],
+)
+def test_wrong_usage_is_told_with_the_usage_of_the_command(
+    line: str, usage: str, complaint: str
+) -> None:
+    done = reflayer(*line.split())
+    program = f"reflayer {usage}".strip()
+    first, second = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert first.startswith(f"usage: {program} [OPTION...]")
+    assert second.startswith(f"{program}: error: {complaint}")
+
+
+def test_what_follows_two_dashes_is_no_option() -> None:
+    assert "--pul1 is no" not in reflayer("create", "--", "--pul1").stderr
+    assert reflayer("rm", "--", "--pul1").returncode == 1
+
+
+@pytest.mark.parametrize("line", ["--root ROOT ps --json", "ps --root ROOT --json"])
+def test_the_root_may_stand_before_and_after_the_command(tmp_path: Path, line: str) -> None:
+    (tmp_path / "reflayer.db").write_text("no database")
+    done = reflayer(*line.replace("ROOT", str(tmp_path)).split())
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"{tmp_path}/reflayer.db" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["--root= ps", "ps --root=", "copy= x", "export web -o=", "create alpine --authfile="],
+)
+def test_an_empty_path_is_wrong_usage(line: str) -> None:
+    words = [part for word in line.split() for part in word.split("=")]
+    done = reflayer(*words)
+    assert (done.returncode, "the path is empty" in done.stderr) == (2, True), words
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_a_terminal(command: str) -> None:
+    told = reflayer(*command.split(), "--help").stdout
+    assert told.startswith(f"usage: reflayer {command}".rstrip())
+    assert max(map(len, told.splitlines())) <= 80
+    assert len(told.splitlines()) > 6
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_complaint_is_one_line_that_gives_no_orders_to_a_terminal(size: int) -> None:
+    name = "\x1b[31mred\nhat\u202e" + "x" * size
+    for command in (["path", name], ["create", f"rootfs:/{name}"], [name], ["ps", name]):
+        done = subprocess.run([*PROGRAM, *command], capture_output=True, text=True, check=False)
+        *usage, line = done.stderr.splitlines()
+        assert len(usage) == (done.returncode == 2)
+        assert line.isprintable()
+        assert "\\x1b[31mred\\nhat\\u202e" in line
+        assert len(line) < 600
+
+
+@pytest.mark.parametrize(("line", "status"), [("path web", 1), ("crate", 2)])
+def test_who_cannot_be_told_a_complaint_gets_the_status(
+    tmp_path: Path, line: str, status: int
+) -> None:
+    full = ["sh", "-c", '"$@" 2>/dev/full', "sh", *PROGRAM, "--root", str(tmp_path)]
+    assert subprocess.run([*full, *line.split()], check=False).returncode == status
+
+
+def _with_home(
+    folder: Path, variables: dict[str, str], *arguments: str, user: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the program in ``folder`` with no variables but these that name a place."""
+    names = ("HOME", "REFLAYER_ROOT", "XDG_DATA_HOME")
+    others = {name: value for name, value in os.environ.items() if name not in names}
+    # The user may read all, since the interpreter of the tests is perhaps in root's home.
+    reads = "-all,+dac_read_search"
+    become = ["setpriv", f"--reuid={user}", "--clear-groups", f"--inh-caps={reads}"]
+    become += [f"--ambient-caps={reads}", f"--bounding-set={reads}"]
+    return subprocess.run(
+        [*(become if user else ()), *PROGRAM, *arguments],
+        cwd=folder,
+        env={**others, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("variables", [{}, {"HOME": ""}, {"HOME": "relative"}, {"HOME": "~"}])
+@pytest.mark.parametrize("command", ["ps", "create rootfs:/etc", "doctor"])
+def test_a_user_without_a_home_is_told_how_to_name_a_store(
+    tmp_path: Path, variables: dict[str, str], command: str
+) -> None:
+    require_root()
+    require("setpriv")
+    tmp_path.chmod(0o777)
+    unknown = 54321  # no entry in passwd(5)
+    for more in ({}, {"XDG_DATA_HOME": "relative"}, {"XDG_DATA_HOME": "~/data"}):
+        done = _with_home(tmp_path, {**variables, **more}, *command.split(), user=unknown)
+        assert (done.returncode, done.stderr) == (
+            1,
+            "reflayer: user 54321 has no home for a store: name its folder by --root or "
+            "REFLAYER_ROOT, or set HOME\n",
+        )
+        assert os.listdir(tmp_path) == []
+    home = {**variables, "REFLAYER_ROOT": str(tmp_path / "store")}
+    assert _with_home(tmp_path, home, "ps", user=unknown).returncode == 0
+
+
+def test_a_home_that_cannot_be_written_is_told_with_the_way_on(tmp_path: Path) -> None:
+    require_root()
+    require("setpriv")
+    done = _with_home(tmp_path, {"HOME": "/"}, "create", "rootfs:/etc", user=54321)
+    assert done.stderr == (
+        "reflayer: /.local: mkdir: Permission denied: "
+        "--root or REFLAYER_ROOT names another folder for the store\n"
+    )
+
+
+@pytest.mark.parametrize("words", [("--root=~/here", "ps"), ("ps", "--root", "~/here")])
+def test_a_tilde_that_no_shell_has_replaced_is_the_home(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    home = tmp_path / "home"
+    (home / "here/reflayer.db").mkdir(parents=True)
+    told = _with_home(tmp_path, {"HOME": str(home)}, *words).stderr
+    assert told.startswith(f"reflayer: {home}/here/reflayer.db: ")
+    variables = {"HOME": str(home), "REFLAYER_ROOT": "~/here"}
+    assert _with_home(tmp_path, variables, "ps").stderr == told
+    done = _with_home(tmp_path, variables, "--root", "store", "create", "oci:~/image")
+    assert done.stderr.startswith(f"reflayer: {home}/image")
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "containers-storage:alpine",
+        "containers-storage:[overlay@/var/lib]alpine",
+        "docker-daemon:alpine:3",
+        "dir:image",
+        "dir:/srv/image",
+        "sif:image.sif",
+        "ostree:image@/srv/ostree",
+        "docker-arhive:/srv/image.tar",
+        "tarball:/srv/image.tar",
+        "docker:/alpine",
+    ],
+)
+@pytest.mark.parametrize("command", ["create", "pull", "push web", "save web", "commit web", "rmi"])
+def test_a_transport_that_is_not_known_is_told_with_those_that_are(
+    tmp_path: Path, command: str, text: str
+) -> None:
+    done = reflayer("--root", str(tmp_path), *command.split(), text)
+    transport = text.partition(":")[0]
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"reflayer: the transport {transport}: is not known: ")
+    assert "oci:" in done.stderr
+    assert done.stderr.count("\n") == 1
