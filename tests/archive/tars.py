@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from reflayer.archive import AppliedLayer, apply_layer
+from reflayer.archive.zstd import CompressionParameter, ZstdFile
 
 Entry = tuple[tarfile.TarInfo, bytes]
 Result = TypeVar("Result")
@@ -86,6 +87,16 @@ def xattr(name: str) -> str:
 def text(value: bytes) -> str:
     """Bytes as ``tarfile`` wants them in a PAX record."""
     return value.decode("utf-8", "surrogateescape")
+
+
+def zstd(data: bytes, **parameters: int) -> bytes:
+    """One frame with a checksum, of unknown size as a stream's; zstd's ``parameters`` by name."""
+    out = io.BytesIO()
+    told = {"checksum_flag": 1, **parameters}
+    options: dict[int, int] = {CompressionParameter[name]: told[name] for name in told}
+    with ZstdFile(out, "wb", options=options) as stream:
+        stream.write(data)
+    return out.getvalue()
 
 
 def apply(root: Path | bytes | str, archive: bytes, **options: object) -> AppliedLayer:

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from reflayer.errors import ArchiveError, OperationError
-from tests.archive.tars import apply, entry, folder, tar, xattr
+from tests.archive.tars import apply, entry, folder, tar, xattr, zstd
 from tests.archive.test_formats import extended, raw, record
 from tests.file_systems import mounted, require_root
 
@@ -120,7 +119,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-@pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress, bytes])
+@pytest.mark.parametrize("compress", [gzip.compress, zstd, bytes])
 def test_a_large_layer_takes_little_memory(
     compress: Callable[[bytes], bytes], tmp_path: Path
 ) -> None:

@@ -14,20 +14,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from reflayer.archive import apply_layer
 from reflayer.errors import ArchiveError, OperationError
-from tests.archive.tars import apply, entry, tar
+from tests.archive.tars import apply, entry, tar, zstd
 
 CONTENT = os.urandom(1_300_000)
 PLAIN = tar(entry("file", CONTENT), entry("other", b"more"))
-
-
-def zstd(data: bytes) -> bytes:
-    """One frame with a checksum, of unknown size as a stream's."""
-    compressor = zstandard.ZstdCompressor(write_checksum=True).compressobj()
-    return compressor.compress(data) + compressor.flush()
 
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -73,7 +66,7 @@ def test_several_members_one_after_another_are_one_layer(compression: str, tmp_p
     assert (tmp_path / "root/file").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("compression", ["gzip", "bzip2", "xz"])
+@pytest.mark.parametrize("compression", COMPRESSED)
 def test_zeros_may_follow_the_compressed_data(compression: str, tmp_path: Path) -> None:
     blob = compressed(compression) + bytes(1000)
     assert apply(tmp_path / "root", blob).digest == sha256(blob)
@@ -108,6 +101,29 @@ def test_skippable_frames_of_zstd_are_passed_over(tmp_path: Path) -> None:
     skippable = (0x184D2A53).to_bytes(4, "little") + (5).to_bytes(4, "little") + b"notes"
     apply(tmp_path / "root", skippable + zstd(PLAIN) + skippable, diff_id=sha256(PLAIN))
     assert (tmp_path / "root/other").read_bytes() == b"more"
+
+
+def xz(dictionary: int) -> bytes:
+    """The archive with a window of so many bytes."""
+    return lzma.compress(PLAIN, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": dictionary}])
+
+
+@pytest.mark.parametrize("blob", [zstd(PLAIN, window_log=29), xz(1 << 29)], ids=["zstd", "xz"])
+def test_windows_are_taken_up_to_those_that_engines_take(blob: bytes, tmp_path: Path) -> None:
+    apply(tmp_path / "root", blob, diff_id=sha256(PLAIN))
+
+
+@pytest.mark.parametrize("blob", [zstd(PLAIN, window_log=30), xz(1 << 30)], ids=["zstd", "xz"])
+def test_a_larger_window_is_an_error_by_its_name(blob: bytes, tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="data needs a window of more than 512 MiB"):
+        apply(tmp_path / "root", blob)
+
+
+@pytest.mark.parametrize("flag", [8, 16], ids=["name", "comment"])
+def test_a_gzip_header_without_an_end_is_an_error(flag: int, tmp_path: Path) -> None:
+    blob = compressed("gzip")
+    with pytest.raises(ArchiveError, match="gzip"):
+        apply(tmp_path / "root", blob[:3] + bytes([flag]) + blob[4:10] + b"x" * 2_000_000)
 
 
 def test_a_wrong_digest_is_an_error_that_names_both(tmp_path: Path) -> None:

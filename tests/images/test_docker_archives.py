@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reflayer.errors import ImageError, OperationError
 from reflayer.images import Content, Image, Platform, open_source
-from tests.archive.tars import Entry, entry, tar
+from tests.archive.tars import Entry, entry, tar, zstd
 from tests.file_systems import mounted, require
 from tests.images.layouts import LAYER, config, layer, sha256
 
@@ -82,10 +81,6 @@ def fetch(path: Path, content: Content, which: str = "", platform: str | None = 
 
 def name_of(path: Path, which: str = "") -> str:
     return open_source(f"docker-archive:{path}{which}").name  # type: ignore[union-attr]
-
-
-def zstd(data: bytes) -> bytes:
-    return zstandard.compress(data)
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd, bz2.compress, lzma.compress])

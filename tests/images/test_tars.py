@@ -14,11 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from reflayer.errors import ImageError, OperationError
 from reflayer.images import Content, Image, Platform, open_source
-from tests.archive.tars import entry, folder, tar
+from tests.archive.tars import entry, folder, tar, zstd
 from tests.file_systems import mounted, require
 from tests.images.layouts import LAYER, sha256
 
@@ -27,7 +26,7 @@ PLAIN = tar(folder("etc"), entry("etc/file", DATA))
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "plain": bytes,
     "gzip": gzip.compress,
-    "zstd": zstandard.compress,
+    "zstd": zstd,
     "bzip2": bz2.compress,
     "xz": lambda data: lzma.compress(data, preset=0),
 }

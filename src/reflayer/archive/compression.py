@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from reflayer.archive.tar_header import BLOCK, is_header
-from reflayer.archive.zstd_frames import is_zstd
 from reflayer.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
         def readinto(self, buffer: WriteableBuffer, /) -> int: ...
 
     class Decompressor(Protocol):
-        """What ``bz2`` and ``lzma`` have in common."""
+        """What the modules ``bz2``, ``lzma`` and ``zstd`` have in common."""
 
         @property
         def eof(self) -> bool: ...
@@ -36,7 +35,11 @@ if TYPE_CHECKING:
 
 
 _READ_SIZE = 1 << 18
-_MOST_XZ_MEMORY = 1 << 27  # bytes; the strongest of xz's presets needs half of it
+_MOST_WINDOW_LOG = (
+    29  # 512 MiB, as in the decoder of the engines: what content can make us allocate
+)
+_MOST_XZ_MEMORY = (1 << _MOST_WINDOW_LOG) + (1 << 20)
+_ZSTD_MAGIC, _ZSTD_SKIPPABLE = 0xFD2FB528, 0x184D2A50  # RFC 8878, section 3.1
 
 
 def compression_of(head: bytes) -> str:
@@ -51,7 +54,8 @@ def compression_of(head: bytes) -> str:
         return "none"
     if head.startswith(b"\x1f\x8b\x08"):
         return "gzip"
-    if is_zstd(head):
+    magic = int.from_bytes(head[:4], "little")
+    if magic == _ZSTD_MAGIC or magic & ~0xF == _ZSTD_SKIPPABLE:
         return "zstd"
     if head.startswith(b"BZh") and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"):
         return "bzip2"
@@ -90,9 +94,12 @@ class PlainReader(io.RawIOBase):
                 filled += count
         except EOFError as error:
             raise ArchiveError(f"the {self.compression} data ends too early") from error
-        except (OSError, self._damaged) as error:
+        except (OSError, OverflowError, MemoryError, self._damaged) as error:
             # The blob's own failures come as OperationError.
-            raise ArchiveError(f"the {self.compression} data is damaged: {error}") from error
+            reason = f"is damaged: {error}"
+            if isinstance(error, MemoryError) or "emory" in str(error):
+                reason = "needs a window of more than 512 MiB, or more memory than there is"
+            raise ArchiveError(f"the {self.compression} data {reason}") from error
         return filled
 
 
@@ -108,9 +115,10 @@ def _open(blob: Blob, compression: str) -> tuple[Source, type[Exception]]:
             gzip_reader = igzip.IGzipFile(fileobj=blob, mode="rb")  # type: ignore[no-untyped-call]
             return cast("Source", gzip_reader), cast("type[Exception]", isal_zlib.error)
         case "zstd":
-            from reflayer.archive.zstd_reader import ZstdError, ZstdReader
+            from reflayer.archive.zstd import DecompressionParameter, ZstdDecompressor, ZstdError
 
-            return ZstdReader(blob), ZstdError
+            options: dict[int, int] = {DecompressionParameter.window_log_max: _MOST_WINDOW_LOG}
+            return _StreamsReader(blob, partial(ZstdDecompressor, options=options)), ZstdError
         case "bzip2":
             from bz2 import BZ2Decompressor
 
@@ -124,7 +132,7 @@ def _open(blob: Blob, compression: str) -> tuple[Source, type[Exception]]:
 
 
 class _StreamsReader:
-    """The plain bytes of bzip2 or xz streams, one after another; zeros may follow.
+    """The plain bytes of bzip2, xz or zstd streams, one after another; zeros may follow.
 
     The standard library's file objects drop whatever follows without a word.
     """

@@ -132,11 +132,16 @@ def _compressing(compression: str, blob: _Hashed) -> Iterator[BinaryIO]:
             with gzip as stream:
                 yield cast("BinaryIO", stream)
         case "zstd":
-            from zstandard import ZstdCompressor
+            from reflayer.archive.zstd import CompressionParameter, ZstdFile
 
-            # As many bytes come out of one thread of zstd's own as of several, but not of none.
-            zstd = ZstdCompressor(level=_ZSTD_LEVEL, threads=threads, write_checksum=True)
-            with zstd.stream_writer(out, closefd=False) as stream:
-                yield cast("BinaryIO", stream)
+            _, most = CompressionParameter.nb_workers.bounds()  # 0 where zstd is built without
+            options: dict[int, int] = {
+                CompressionParameter.compression_level: _ZSTD_LEVEL,
+                CompressionParameter.checksum_flag: True,
+                # As many bytes come out of one thread of zstd's own as of several, but not of none.
+                CompressionParameter.nb_workers: min(threads, most),
+            }
+            with ZstdFile(out, "wb", options=options) as zstd:
+                yield cast("BinaryIO", zstd)
         case _:
             yield out
