@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -39,6 +40,12 @@ def require_folder(path: str) -> None:
     """Skip the test where a folder of some package is missing; under CI that is a failure."""
     if not os.path.isdir(path):
         _miss(f"it needs the folder {path}")
+
+
+def require_native() -> None:
+    """Skip the test where the part in C was not compiled; under CI that is a failure."""
+    if importlib.util.find_spec("reflayer.linux._names") is None:
+        _miss("it needs the part in C")
 
 
 def _miss(reason: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.processes import reflayer, unprivileged
-from tests.file_systems import require, require_root
+from tests.file_systems import require, require_native, require_root
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,18 @@ def test_without_a_folder_it_looks_where_the_store_is_or_would_be(
     assert done.returncode == 0
     assert done.stdout.splitlines()[0].split() == ["Folder:", str(place)]
     assert os.listdir(place) == []
+
+
+@pytest.mark.parametrize("pure", [False, True])
+def test_it_tells_whether_the_part_in_c_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pure: bool
+) -> None:
+    require_native()
+    monkeypatch.setenv("REFLAYER_PURE", "1" if pure else "0")
+    done = reflayer("doctor", str(tmp_path))
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("Part in C:"))
+    told = line.partition(":")[2].strip()
+    assert told == ("not in use: REFLAYER_PURE=1" if pure else "in use")
 
 
 def test_what_is_no_folder_is_wrong_usage(tmp_path: Path) -> None:

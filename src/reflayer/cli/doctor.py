@@ -20,8 +20,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.description = (
         "Tell what a folder's file system can do for layers: which methods of cloning work, found\n"
         "out by trying in a folder made there for the moment; whether clones share their blocks;\n"
-        "what this user cannot keep; and what to change for better. Of the data root of a Docker\n"
-        "daemon it also tells the layers that the daemon has no record of."
+        "what this user cannot keep; whether the part in C is in use; and what to change for\n"
+        "better. Of the data root of a Docker daemon it also tells the layers that the daemon has no\n"
+        "record of."
     )
     parser.add_argument(
         "folder",
@@ -57,6 +58,7 @@ def _print(findings: Findings) -> None:
     lines = [
         ("Folder", findings.folder),
         ("File system", findings.file_system),
+        ("Part in C", f"not in use: {findings.pure}" if findings.pure else "in use"),
         ("Method", f"{findings.method} (what auto takes)"),
         ("Shared blocks", "yes" if findings.shares_blocks else "no"),
         *(

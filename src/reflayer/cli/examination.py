@@ -13,6 +13,7 @@ from reflayer.cli.forgotten import forgotten_layers
 from reflayer.copy import remove_tree
 from reflayer.driver import Driver
 from reflayer.errors import OperationError, printable
+from reflayer.linux.names import native
 
 _METHODS = ("snapshot", "reflink", "range", "stream")  # best first
 _LAYER = "layer"
@@ -55,6 +56,7 @@ class Findings:
         shares_blocks: whether clones share their blocks.
         methods: each method, and why it does not work here; empty where it does.
         metadata: what a clone has to keep, and why it cannot be kept here; empty where it can.
+        pure: why Python does all work, without the part in C; empty where it is in use.
         forgotten: paths of layers that the Docker daemon whose data root it is does not know.
         advice: what to change for better.
     """
@@ -65,6 +67,7 @@ class Findings:
     shares_blocks: bool
     methods: Mapping[str, str]
     metadata: Mapping[str, str]
+    pure: str
     forgotten: tuple[str, ...]
     advice: tuple[str, ...]
 
@@ -99,6 +102,7 @@ def examine(folder: str) -> Findings:
         shares_blocks=shares,
         methods=methods,
         metadata={what: _reason(error) for what, error in refusals.items()},
+        pure=_pure(),
         forgotten=forgotten,
         advice=tuple(_advice(file_system, shares, refusals, forgotten)),
     )
@@ -137,6 +141,14 @@ def _metadata(scratch: str) -> dict[str, OSError | None]:
         "user attributes": _refusal(lambda: os.setxattr(file, "user.reflayer", b"1")),
         "trusted attributes": _refusal(lambda: os.setxattr(file, "trusted.reflayer", b"1")),
     }
+
+
+def _pure() -> str:
+    if native is not None:
+        return ""
+    if os.environ.get("REFLAYER_PURE") == "1":
+        return "REFLAYER_PURE=1"
+    return "it was not compiled; install gcc and python3-dev, and then reflayer once more"
 
 
 def _reason(error: OSError | None) -> str:

@@ -12,6 +12,7 @@
 #define Py_LIMITED_API 0x030b0000 /* Python 3.11 and later load the same file */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
+#define _LARGEFILE64_SOURCE /* musl has struct dirent64 only with it */
 #include <Python.h>
 
 #include <dirent.h>
@@ -30,6 +31,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef SYS_openat2 /* headers before Linux 5.6; the number is the same on every architecture */
+#define SYS_openat2 437
+#endif
 #define FICLONE_IOCTL 0x40049409 /* _IOW(0x94, 9, int): linux/fs.h */
 #define BUFFER 16384             /* bytes of directory entries: some 500 names */
 #define LONGEST_ENTRY 280        /* bytes: the largest that getdents64(2) has */
