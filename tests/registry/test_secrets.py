@@ -118,7 +118,7 @@ def test_without_or_with_wrong_credentials_it_says_what_to_do(
     with pytest.raises(ReflayerError, match="asks for credentials: docker login"):
         Store(root).pull(name)
     wrong = Access(credentials=Credentials(USER, "wr0ng-secret", origin="of --creds"))
-    with pytest.raises(ReflayerError, match="not for the credentials of --creds") as caught:
+    with pytest.raises(ReflayerError, match="refuses the credentials of --creds") as caught:
         Store(root).pull(name, access=wrong)
     assert "wr0ng" not in str(caught.value) + repr(caught.value) + repr(wrong)
 
@@ -173,6 +173,7 @@ def test_the_longest_name_counts_and_the_first_file_that_has_one(no_credentials:
         ('{"auths": {"h": {"auth": "c2VjcmV0"}}}', "not USER:PASSWORD"),
         ('{"credsStore": "../x"}', "not the name of a credential helper"),
         ('{"credsStore": "absent"}', "docker-credential-absent cannot be run"),
+        ('{"auths": "c2VjcmV0"}', "is not an object"),
     ],
 )
 def test_a_bad_file_is_told_without_what_is_in_it(
@@ -208,6 +209,116 @@ def test_a_helper_that_has_nothing_is_no_error(
     file.write_text('{"credsStore": "test"}')
     assert find_credentials("docker.io", "x", str(file)) is None
     assert asked.read_text() == "https://index.docker.io/v1/"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [("No stored credential", 1), ("", 1), ("", 0), ("{}", 0), ("not JSON", 0), (None, 0)],
+)
+def test_what_a_helper_has_not_is_looked_for_elsewhere_and_missed_only_where_it_is_wanted(
+    root: Path,
+    silly: Silly,
+    elsewhere: Silly,
+    no_credentials: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str | None,
+    status: int,
+) -> None:
+    if answer is not None:
+        helper(no_credentials, monkeypatch, answer, status)
+    silly.image(BASE)
+    tokens(silly, elsewhere)
+    name = f"{silly.host}/x"
+    file = auth_file(no_credentials / ".docker/config.json", silly.host)
+    known = json.loads(file.read_text())
+    file.write_text(json.dumps({"credsStore": "test"}))
+    Store(root).pull(name)
+    assert "authorization" not in elsewhere.requests[-1].headers
+    silly.handlers.clear()
+    shut(silly)
+    with pytest.raises(ReflayerError, match=r"asks for credentials: .*docker"):
+        Store(root).pull(name)
+    file.write_text(json.dumps({"credsStore": "test", **known}))
+    Store(root).pull(name)
+
+
+def test_a_broken_file_of_credentials_is_no_error_where_nobody_needs_one(
+    root: Path, silly: Silly, elsewhere: Silly, no_credentials: Path
+) -> None:
+    silly.image(BASE)
+    tokens(silly, elsewhere)
+    broken = no_credentials / ".docker/config.json"
+    broken.parent.mkdir()
+    broken.write_text("{")
+    Store(root).pull(f"{silly.host}/x")
+    shut(silly)
+    with pytest.raises(ReflayerError, match=r"asks for credentials: .*config.json is not JSON"):
+        Store(root).pull(f"{silly.host}/x")
+
+
+def test_a_host_may_be_excepted_from_the_helper_of_all_others(no_credentials: Path) -> None:
+    file = no_credentials / "auth.json"
+    file.write_text('{"credsStore": "absent", "credHelpers": {"h": ""}}')
+    assert find_credentials("h", "x", str(file)) is None
+
+
+@pytest.mark.parametrize("key", ["h:5000", "http://h:5000", "https://h:5000/v2/", "h:5000/v1/"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_secret_is_read_however_it_was_written(no_credentials: Path, key: str, end: str) -> None:
+    text = b64encode(b"robot:p\xe4ss" + b"s" * 90).decode()
+    file = auth_file(no_credentials / "auth.json", key, auth=f"{text[:76]}{end}{text[76:]}{end}")
+    found = find_credentials("h:5000", "team/x", str(file))
+    assert found is not None
+    assert found.password.encode(errors="surrogateescape") == b"p\xe4ss" + b"s" * 90
+
+
+@pytest.mark.parametrize("outside", ["signature", "password"])
+def test_a_redirect_out_of_the_api_takes_no_token_along_unless_it_is_asked_for(
+    root: Path, silly: Silly, elsewhere: Silly, outside: str
+) -> None:
+    (layer,) = silly.image(BASE)
+    there = Answer(307, headers={"Location": f"/bucket/{layer}?signature=1"})
+
+    def bucket(request: Request) -> Answer | None:
+        if not request.path.startswith("/bucket/"):
+            return None
+        known = "authorization" in request.headers
+        if known == (outside == "signature"):
+            return Answer(400 if known else 403)
+        return Answer(body=silly.blobs[layer])
+
+    silly.always("GET", f"/blobs/{layer}", there)
+    silly.handlers.insert(0, bucket)
+    tokens(silly, elsewhere)
+    silly.handlers.insert(0, silly.handlers.pop(1))
+    Store(root).pull(f"{silly.host}/x")
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("scope", ["repository:upstream/x:pull", "aws", "aws repository:y:pull"])
+def test_a_gateway_names_the_scope_that_a_token_is_for(
+    root: Path, silly: Silly, elsewhere: Silly, scope: str, strict: bool
+) -> None:
+    """A strict token server gives none for a scope that it does not know."""
+    silly.image(BASE)
+
+    def give(request: Request) -> Answer:
+        asked = " ".join(parse_qs(request.query)["scope"]).split()
+        known = [one for one in asked if one in scope.split()]
+        if strict and known != asked:
+            return Answer(403)
+        return Answer(body=json.dumps({"access_token": "+".join(known) or "no"}).encode())
+
+    def ask(request: Request) -> Answer | None:
+        if request.headers.get("authorization") == f"Bearer {'+'.join(scope.split())}":
+            return None
+        said = f'Bearer realm="http://{elsewhere.host}/token",scope="{scope}"'
+        return Answer(401, headers={"WWW-Authenticate": said})
+
+    elsewhere.handlers.append(give)
+    silly.handlers.append(ask)
+    Store(root).pull(f"{silly.host}/x")
+    assert len(elsewhere.requests) == 2
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -282,6 +393,20 @@ def test_an_identity_token_is_exchanged(
     assert form["refresh_token"] == ["refresh-me"]
     assert form["scope"] == ["repository:x:pull"]
     assert not any("refresh-me" in str(one) for one in silly.requests)
+
+
+def test_a_token_server_may_know_oauth_2_alone(
+    root: Path, silly: Silly, elsewhere: Silly, no_credentials: Path
+) -> None:
+    silly.image(BASE)
+    tokens(silly, elsewhere)
+    elsewhere.handlers.insert(0, lambda one: Answer(405) if one.method == "GET" else None)
+    auth_file(no_credentials / ".docker/config.json", silly.host)
+    Store(root).pull(f"{silly.host}/x")
+    form = parse_qs(elsewhere.requests[-1].body.decode())
+    assert form["grant_type"] == ["password"]
+    assert form["username"] == [USER]
+    assert form["password"] == [PASSWORD]
 
 
 def test_a_token_server_that_redirects_gets_no_credentials_sent_on(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from reflayer.errors import RegistryError, printable
 from reflayer.images.registry.retry import TemporaryError, seconds_to_wait
-from reflayer.images.registry.transport import address_in, origin_of
+from reflayer.images.registry.transport import address_in, is_of_api, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -44,7 +44,8 @@ def follow(
         method: a redirect of one that changes something is followed only where it keeps the method.
         url: where to.
         headers: without ``Authorization``.
-        authorization: goes to ``trusted`` and to nobody else.
+        authorization: goes to ``trusted`` and to nobody else; where a redirect leads out of the
+            API, only if it is refused without: a signature in the address may be all that it takes.
         trusted: whom it is for.
         body: makes it; once for each time that it is sent.
 
@@ -52,12 +53,17 @@ def follow(
         RegistryError: the redirects are too many, or lead away from TLS; or there is no answer.
     """
     secure = trusted.scheme == "https" and transport.verify
+    of_api = is_of_api(url)
     for _ in range(_MOST_REDIRECTS):
         origin = origin_of(url)
         if secure and origin.scheme != "https":
             raise RegistryError(f"{trusted.name}: redirects to plain HTTP at {origin.name}")
         secret = {"Authorization": authorization} if authorization and origin == trusted else {}
-        response = transport.send(method, url, {**headers, **secret}, body() if body else None)
+        for given in ({}, secret) if secret and of_api and not is_of_api(url) else (secret,):
+            response = transport.send(method, url, {**headers, **given}, body() if body else None)
+            if given is secret or response.status not in (401, 403):
+                break
+            transport.finish(response)
         location = response.headers.get("Location")
         if response.status not in REDIRECTS or location is None:
             return response, origin

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from reflayer.errors import RegistryError
+from reflayer.errors import ReflayerError, RegistryError
 from reflayer.images.document import Document
 from reflayer.images.registry.answers import follow, read_limited, refuse_status
 from reflayer.images.registry.challenge import Challenge, parse_challenges
@@ -21,6 +21,8 @@ from reflayer.images.registry.transport import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import urllib3
 
     from reflayer.images.registry.access import Credentials
     from reflayer.images.registry.transport import Transport
@@ -64,11 +66,14 @@ class Authorizer:
         self._secure = secure
         self._challenge: Challenge | None = None
         self._found: list[Credentials | None] = []
+        self._why_none = "docker login or podman login keeps them, or give --creds"
         self._tokens: dict[tuple[str, ...], _Token] = {}
+        self._refusals: dict[tuple[str, ...], _RefusedError] = {}
+        self._more: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._lock = threading.RLock()
 
     def header(self, scopes: tuple[str, ...]) -> str | None:
-        """The header's value for requests that need ``scopes``; None where nothing is asked for.
+        """The header's value for requests that need ``scopes``; None to send them without.
 
         Args:
             scopes: such as ``repository:library/alpine:pull``.
@@ -83,7 +88,10 @@ class Authorizer:
                 return self._basic()
             token = self._tokens.get(scopes)
             if token is None or token.until <= time.monotonic():
-                token = self._tokens[scopes] = self._fetch(self._challenge, scopes)
+                token = self._token_for(self._challenge, scopes)
+                if token is None:
+                    return None
+                self._tokens[scopes] = token
             return token.header
 
     def learn(self, headers: Sequence[str], scopes: tuple[str, ...], sent: str | None) -> bool:
@@ -91,7 +99,7 @@ class Authorizer:
 
         Args:
             headers: all of ``WWW-Authenticate``.
-            scopes: those of the request.
+            scopes: those of the request; none of one that was not for the repository.
             sent: the ``Authorization`` that it had.
         """
         challenges = parse_challenges(headers)
@@ -100,6 +108,8 @@ class Authorizer:
                 for challenge in challenges:
                     if challenge.scheme == scheme:
                         self._challenge = challenge
+                        named = challenge.parameters.get("scope", "").split()
+                        self._more[scopes] = tuple(one for one in named if one not in scopes)
                         old = self._tokens.get(scopes)
                         if old is not None and old.header == sent:
                             del self._tokens[scopes]
@@ -108,22 +118,53 @@ class Authorizer:
 
     @property
     def credentials(self) -> Credentials | None:
-        """Those of the user, or None."""
+        """Those of the user, or None, which is no error before somebody lets nobody in without."""
         with self._lock:
             if not self._found:
-                self._found.append(self._find())
+                try:
+                    self._found.append(self._find())
+                except ReflayerError as error:
+                    self._why_none = str(error)
+                    self._found.append(None)
             return self._found[0]
+
+    def refused(self, what: str = "") -> RegistryError:
+        """Why ``what`` is not to be had: for want of credentials, or in spite of them."""
+        known = self.credentials
+        if known is None:
+            return _RefusedError(f"{self._name}: {what}asks for credentials: {self._why_none}")
+        return _RefusedError(f"{self._name}: {what}refuses the credentials {known.origin}")
 
     def _basic(self) -> str | None:
         known = self.credentials
         if known is None:
             return None
-        if not known.user:
+        if known.identity_token and not known.user:
             raise RegistryError(
                 f"{self._name}: asks for a password, but the credentials {known.origin} are an "
                 "identity token"
             )
-        return "Basic " + b64encode(f"{known.user}:{known.password}".encode()).decode()
+        pair = f"{known.user}:{known.password}".encode(errors="surrogateescape")
+        return "Basic " + b64encode(pair).decode()
+
+    def _token_for(self, challenge: Challenge, scopes: tuple[str, ...]) -> _Token | None:
+        """A token for ``scopes``, and for what else the registry has named.
+
+        A gateway may have a name of its own for a repository, which it tells in the challenge to a
+        request for something of it. So where there was none yet, that request goes without a token.
+        """
+        more = self._more.get(scopes, ())
+        refusal = self._refusals.get(scopes)
+        if refusal is None:
+            try:
+                return self._fetch(challenge, (*scopes, *more))
+            except _RefusedError as error:
+                refusal = self._refusals[scopes] = error
+        if more:
+            return self._fetch(challenge, more)
+        if scopes in self._more:
+            raise refusal
+        return None
 
     def _fetch(self, challenge: Challenge, scopes: tuple[str, ...]) -> _Token:
         realm = challenge.parameters.get("realm", "")
@@ -133,34 +174,32 @@ class Authorizer:
         service = challenge.parameters.get("service", "")
         known = self.credentials
         fields = [("service", service)] if service else []
-        if known is not None and known.identity_token:
-            fields += [
-                ("grant_type", "refresh_token"),
-                ("client_id", _CLIENT),
-                ("scope", " ".join(scopes)),
-                ("refresh_token", known.identity_token),
-            ]
+
+        def post(grant: str, **secrets: str) -> urllib3.HTTPResponse:
+            form = {"grant_type": grant, "client_id": _CLIENT, "scope": " ".join(scopes), **secrets}
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            response = self._transport.send("POST", realm, headers, urlencode(fields).encode())
+            body = urlencode([*fields, *form.items()], errors="surrogateescape").encode()
+            return self._transport.send("POST", realm, headers, body)
+
+        if known is not None and known.identity_token:
+            response = post("refresh_token", refresh_token=known.identity_token)
         else:
-            fields += [("scope", scope) for scope in scopes]
             mark = "&" if "?" in realm else "?"
-            url = realm + mark + urlencode(fields)
+            url = realm + mark + urlencode([*fields, *(("scope", scope) for scope in scopes)])
             response, _ = follow(self._transport, "GET", url, {}, self._basic(), server)
+            if known is not None and response.status in (404, 405):  # it knows OAuth 2 alone
+                self._transport.finish(response)
+                response = post("password", username=known.user, password=known.password)
         with self._transport.answering(response, server.name):
             if response.status in (400, 401, 403):
-                raise self._refused(known)
+                raise self.refused()
             refuse_status(response, server.name, "no token could be had")
             data = read_limited(response, _LARGEST, server.name)
         return _token(data, server.name)
 
-    def _refused(self, known: Credentials | None) -> RegistryError:
-        if known is None:
-            return RegistryError(f"{self._name}: {NO_CREDENTIALS}")
-        return RegistryError(f"{self._name}: the credentials {known.origin} are refused")
 
-
-NO_CREDENTIALS = "asks for credentials: docker login or podman login keeps them, or give --creds"
+class _RefusedError(RegistryError):
+    """The credentials, or having none, do not do."""
 
 
 def _token(data: bytes, host: str) -> _Token:

@@ -10,7 +10,7 @@ from reflayer.images.document import Document
 from reflayer.images.registry.access import Credentials
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-_NONE = "credentials not found in native keychain"  # the words that clients look for
+_NONE = "credentials not found in native keychain"  # the protocol's words; many have others
 _TOKEN_USER = "<token>"  # the user whose password is an identity token
 _PATIENCE = 120  # seconds: some ask the user
 
@@ -41,6 +41,8 @@ def ask_helper(name: str, server: str) -> Credentials | None:
         if _NONE in done.stdout.decode(errors="replace"):
             return None
         raise RegistryError(f"{program} failed for {server} with the status {done.returncode}")
+    if not done.stdout.strip():
+        return None
     answer = Document.parse(done.stdout, f"the answer of {program}")
     user, secret = answer.string("Username"), answer.string("Secret")
     if not secret:

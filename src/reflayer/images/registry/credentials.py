@@ -6,18 +6,21 @@ containers-auth.json(5); the section "Credential stores" of ``docker login``.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from reflayer import xdg
-from reflayer.errors import OperationError, RegistryError, printable
+from reflayer.errors import OperationError, ReflayerError, RegistryError, printable
 from reflayer.images.document import Document
 from reflayer.images.registry.access import Credentials
 from reflayer.images.registry.credential_helper import ask_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import TypeVar
+
+    Result = TypeVar("Result")
 
 _LARGEST = 4 << 20  # bytes
 _HUB = "docker.io"
@@ -28,7 +31,8 @@ _HUB_HOSTS = frozenset((_HUB, "index.docker.io", "registry-1.docker.io"))
 def find_credentials(domain: str, path: str, auth_file: str | None = None) -> Credentials | None:
     """The credentials for the repository ``path`` at ``domain``; None where there are none.
 
-    The first file that has some is taken; in it, those for the longest beginning of the name.
+    The first file that has some is taken; in it, those for the longest beginning of the name. A
+    file or a credential helper that fails is an error only where no other one has any.
 
     Args:
         domain: a registry's host, with its port if it has one.
@@ -41,11 +45,25 @@ def find_credentials(domain: str, path: str, auth_file: str | None = None) -> Cr
     """
     if auth_file is None:
         auth_file = os.environ.get("REGISTRY_AUTH_FILE") or None
+    failures: list[ReflayerError] = []
+
+    def tried(action: Callable[[], Result | None]) -> Result | None:
+        try:
+            return action()
+        except ReflayerError as error:
+            failures.append(error)
+            return None
+
     for name in _usual_files() if auth_file is None else (auth_file,):
-        document = _read(name, needed=auth_file is not None)
-        found = None if document is None else _look(document, domain, path)
+        document = tried(partial(_read, name, needed=auth_file is not None))
+        if document is None:
+            continue
+        found = tried(partial(_from_helper, document, domain))
+        found = found or tried(partial(_from_auths, document, domain, path))
         if found is not None:
             return found
+    if failures:
+        raise failures[0]
     return None
 
 
@@ -76,16 +94,15 @@ def _read(name: str, needed: bool) -> Document | None:
     return Document.parse(data, printable(name)) if data.strip() else None
 
 
-def _look(document: Document, domain: str, path: str) -> Credentials | None:
+def _from_helper(document: Document, domain: str) -> Credentials | None:
     helpers = document.child("credHelpers")
     server = _HUB_SERVER if domain == _HUB else domain
-    keys = (domain, server)
-    named = next((name for key in keys if helpers and (name := helpers.string(key))), "")
-    helper = named or document.string("credsStore")
-    if helper:
-        found = ask_helper(helper, server)
-        if found is not None:
-            return found
+    named = [key for key in (domain, server) if helpers and key in helpers.fields]
+    helper = helpers.string(named[0]) if helpers and named else document.string("credsStore")
+    return ask_helper(helper, server) if helper else None
+
+
+def _from_auths(document: Document, domain: str, path: str) -> Credentials | None:
     auths = document.child("auths")
     if auths is None:
         return None
@@ -109,20 +126,20 @@ def _beginnings(domain: str, path: str) -> Iterator[str]:
 
 def _plain(key: str) -> str:
     """A key without what older versions of Docker put around the host."""
-    scheme, separator, rest = key.partition("://")
-    name = rest.partition("/")[0] if separator and scheme in ("http", "https") else key.rstrip("/")
-    host, slash, path = name.partition("/")
-    return f"{_HUB if host in _HUB_HOSTS else host}{slash}{path}"
+    scheme, _, rest = key.rpartition("://")
+    host, slash, path = rest.rstrip("/").partition("/")
+    host = _HUB if host in _HUB_HOSTS else host
+    return host if scheme or path in ("v1", "v2") else f"{host}{slash}{path}"
 
 
 def _credentials(entry: Document) -> Credentials | None:
     token = entry.string("identitytoken")
     user, password = entry.string("username"), entry.string("password")
-    text = entry.string("auth")
+    text = "".join(entry.string("auth").split())  # the program base64 breaks lines
     if text:
         try:
-            decoded = base64.b64decode(text, validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+            decoded = base64.b64decode(text, validate=True).decode(errors="surrogateescape")
+        except ValueError:
             raise RegistryError(f"{entry.what} has an 'auth' that is not base64") from None
         user, colon, password = decoded.partition(":")
         if not colon:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from reflayer.errors import RegistryError
 from reflayer.images.registry.answers import REDIRECTS, follow, refuse_status
-from reflayer.images.registry.auth import NO_CREDENTIALS, Authorizer
+from reflayer.images.registry.auth import Authorizer
 from reflayer.images.registry.credentials import find_credentials
 from reflayer.images.registry.failures import NotConnectedError, NoTlsError
 from reflayer.images.registry.handshake import speaks_otherwise
@@ -61,7 +61,7 @@ class Session:
         self._auth = Authorizer(
             self.name, self._transport, self._find, secure=self._origin.scheme == "https"
         )
-        self._auth.learn(challenges, (self._scope,), None)
+        self._auth.learn(challenges, (), None)
 
     def url(self, rest: str) -> str:
         """The address of something of the repository, ``blobs/sha256:...``."""
@@ -100,7 +100,7 @@ class Session:
         host = self.name if origin == self._origin else origin.name
         with self._transport.answering(response, host):
             if response.status == 401 and origin == self._origin and 401 not in accept:
-                raise self._refused()
+                raise self._auth.refused(f"{self.path}: not there, or it ")
             if response.status not in accept:
                 refuse_status(response, host, what)
             yield response
@@ -134,14 +134,6 @@ class Session:
                 break
             self._transport.finish(response)
         return response, origin
-
-    def _refused(self) -> RegistryError:
-        known = self._auth.credentials
-        if known is None:
-            return RegistryError(f"{self.name}: {self.path}: not there, or it {NO_CREDENTIALS}")
-        return RegistryError(
-            f"{self.name}: {self.path}: not there, or not for the credentials {known.origin}"
-        )
 
     def _find(self) -> Credentials | None:
         if self._access.credentials is not None:

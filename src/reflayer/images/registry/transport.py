@@ -63,14 +63,27 @@ def origin_of(url: str) -> Origin:
     Raises:
         RegistryError: it is none of HTTP.
     """
-    try:
-        parsed: Url = parse_url(url)
-    except exceptions.LocationParseError:
-        raise RegistryError(_NO_ADDRESS) from None
+    parsed = _parse(url)
     if parsed.scheme not in _PORTS or not parsed.host:
         raise RegistryError(_NO_ADDRESS)
     port = _PORTS[parsed.scheme] if parsed.port is None else parsed.port
     return Origin(parsed.scheme, parsed.host.lower(), port)
+
+
+def is_of_api(url: str) -> bool:
+    """Whether an address is of a registry's API, and not of something else at its host.
+
+    Raises:
+        RegistryError: it is no address.
+    """
+    return (_parse(url).path or "").startswith("/v2/")
+
+
+def _parse(url: str) -> Url:
+    try:
+        return parse_url(url)
+    except exceptions.LocationParseError:
+        raise RegistryError(_NO_ADDRESS) from None
 
 
 def address_in(location: str, url: str) -> str:
