@@ -21,8 +21,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "Tell what a folder's file system can do for layers: which methods of cloning work, found\n"
         "out by trying in a folder made there for the moment; whether clones share their blocks;\n"
         "what this user cannot keep; whether the part in C is in use; and what to change for\n"
-        "better. Of the data root of a Docker daemon it also tells the layers that the daemon has no\n"
-        "record of."
+        "better. Of the data root of a Docker daemon it also tells the layers that the daemon has\n"
+        "no record of."
     )
     parser.add_argument(
         "folder",

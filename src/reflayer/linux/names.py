@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+native: Any = None
 try:
-    if os.environ.get("REFLAYER_PURE") == "1":
-        raise ImportError
-    import reflayer.linux._names as native
+    if os.environ.get("REFLAYER_PURE") != "1":
+        import reflayer.linux._names as _names
+
+        native = _names
 except ImportError:  # there was no compiler at the install
-    native = None  # type: ignore[assignment]
+    pass
