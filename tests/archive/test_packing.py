@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from reflayer.archive import apply_layer, pack_layer, pack_tree
+from reflayer.archive.packed_file import PackedFile
 from reflayer.copy import copy_tree
 from reflayer.errors import ArchiveError, OperationError
 from tests.archive.tars import as_nobody
@@ -277,3 +278,13 @@ def _taken_out(root: Path, program: str, *options: str) -> Path:
         capture_output=True,
     )
     return out
+
+
+def test_content_that_a_size_does_not_tell_is_packed() -> None:
+    """As proc(5) says of each file that it is empty."""
+    fd = os.open("/proc/version", os.O_RDONLY)
+    file = PackedFile(fd, b"version", sparse=False)
+    packed = b"".join(file.data())
+    os.close(fd)
+    expected = Path("/proc/version").read_bytes()
+    assert (file.size, packed) == (len(expected), expected + bytes(-len(expected) % 512))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from reflayer.cli.ownership import telling_of_ownership
+from reflayer.errors import OperationError
 from tests.cli.processes import reflayer, unprivileged
 from tests.trees import assert_same, facts
 
@@ -90,3 +93,24 @@ def test_a_method_that_cannot_work_is_refused_before_anything_is_made(
     assert done.returncode == 1
     assert "use another or auto" in done.stderr
     assert not copy.exists()
+
+
+@pytest.mark.parametrize(
+    ("operation", "number", "helps"),
+    [
+        ("chown", errno.EPERM, True),
+        ("chown", errno.EINVAL, True),  # user_namespaces(7): an id that has no place here
+        ("mknod", errno.EPERM, True),
+        ("setxattr trusted.name", errno.EPERM, True),
+        ("setxattr user.name", errno.ENOSPC, False),
+        ("copy its content", errno.EPERM, False),
+        ("chmod", errno.EPERM, False),
+        ("open", errno.EACCES, False),
+    ],
+)
+def test_the_hint_at_ownership_comes_where_it_helps(
+    operation: str, number: int, helps: bool
+) -> None:
+    with pytest.raises(OperationError) as caught, telling_of_ownership("keep"):
+        raise OperationError(b"path", operation, "reason", number)
+    assert ("--ownership ignore" in caught.value.reason) == helps

@@ -39,8 +39,18 @@ class PackedFile:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.ESTALE, "it changed meanwhile")
         self._fd = fd
+        self._size = status.st_size
+        if not self._size and os.pread(fd, 1, 0):  # proc(5): what there is shows when it is read
+            from shutil import copyfileobj
+            from tempfile import TemporaryFile
+
+            self._spool = TemporaryFile()  # noqa: SIM115  # closed with this object
+            with open(fd, "rb", closefd=False) as file:
+                copyfileobj(file, self._spool)
+            self._spool.flush()
+            self._fd, self._size = self._spool.fileno(), self._spool.tell()
         self._table = b""
-        self._extents = [(0, status.st_size)] if status.st_size else []
+        self._extents = [(0, self._size)] if self._size else []
         self.records: dict[bytes, bytes] = {}
         # Asked only where there is less than there should be: it takes two calls more.
         if sparse and status.st_blocks * BLOCK < status.st_size:
@@ -63,7 +73,7 @@ class PackedFile:
                     raise SizeChangedError
                 start += len(block)
                 yield block
-        if os.fstat(self._fd).st_size != self.status.st_size:
+        if os.fstat(self._fd).st_size != self._size:
             raise SizeChangedError
         yield padding(self.size)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 from contextlib import contextmanager
 
+from reflayer.copy.refusals import REFUSED
 from reflayer.errors import OperationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Iterator
+
+_LEFT_OUT = ("chown", "mknod", "setxattr")  # the operations that ``ignore`` does without
 
 
 def add_ownership(parser: ArgumentParser) -> None:
@@ -26,11 +28,12 @@ def add_ownership(parser: ArgumentParser) -> None:
 
 @contextmanager
 def telling_of_ownership(ownership: str) -> Iterator[None]:
-    """Where something that is to be kept is not permitted, the error says how to leave it out."""
+    """Where it was an owner, a device or an attribute, the error says how to leave it out."""
     try:
         yield
     except OperationError as error:
-        if error.errno != errno.EPERM or ownership == "ignore":
+        is_left_out = error.errno in REFUSED and error.operation.startswith(_LEFT_OUT)
+        if ownership == "ignore" or not is_left_out:
             raise
         reason = f"{error.reason}: --ownership ignore leaves out what only root may set"
         raise OperationError(error.path, error.operation, reason, error.errno) from error

@@ -30,9 +30,14 @@ LADDER = ("reflink", "range", "stream")
 _STEP = 1 << 26  # bytes between two looks at whether the copy is still wanted
 _BUFFER = 1 << 20  # bytes that stream reads at once
 
+OF_THE_DATA = frozenset(
+    {errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+)
+"""The errors of the data, of the room for it and of its medium: no other way to move it helps."""
+
 NOT_SUPPORTED = {
-    # EINVAL is not here: it speaks of two files alone (ioctl_ficlone(2): only one is NOCOW), so it
-    # lowers the method for this file and says nothing of the next.
+    # Any other answer speaks of one file alone (EINVAL: NOCOW, ETXTBSY: a swap file), so it lowers
+    # the method for that and says nothing of the next.
     "reflink": frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.ENOSYS}),
     "range": frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.ENOSYS}),
     "stream": frozenset[int](),
@@ -78,6 +83,9 @@ class Content:
             OSError: as the system call of the last method tried says.
             SizeChangedError: the source is shorter or longer than ``size`` now.
         """
+        if not size:
+            self._copy_unsized(src, dst)
+            return
         method = self._decided.get(device) or self._rungs[0]
         while True:
             try:
@@ -90,13 +98,21 @@ class Content:
         if os.lseek(src, 0, os.SEEK_END) != size:
             raise SizeChangedError
 
+    def _copy_unsized(self, src: int, dst: int) -> None:
+        """Copy a file that says it is empty: what there is shows when it is read (proc(5))."""
+        if not os.pread(src, 1, 0):
+            return
+        if self._rungs[-1] != "stream":
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        moved = _read_to_end(src, dst, 0, self._pause)
+        self.moved["stream"] = self.moved.get("stream", 0) + moved
+
     def _lower(self, device: int, method: str, error: OSError) -> str:
         """The method to try for this file after ``error``; remembered where the pair cannot."""
-        unsupported = error.errno in NOT_SUPPORTED[method]
-        if method == self._rungs[-1] or not (unsupported or error.errno == errno.EINVAL):
+        if method == self._rungs[-1] or error.errno in OF_THE_DATA:
             raise error
         below = self._rungs[self._rungs.index(method) + 1]
-        if unsupported:
+        if error.errno in NOT_SUPPORTED[method]:
             self._decided[device] = below
         return below
 
@@ -122,7 +138,32 @@ def _range_extent(src: int, dst: int, offset: int, end: int) -> None:
 
 
 def _stream(src: int, dst: int, size: int, pause: Callable[[], None]) -> int:
-    return _extents(src, dst, size, _stream_extent, pause)
+    try:
+        return _extents(src, dst, size, _stream_extent, pause)
+    except SizeChangedError:
+        if os.fstat(src).st_size != size:
+            raise
+        return _read_to_end(src, dst, size, pause)
+
+
+def _read_to_end(src: int, dst: int, size: int, pause: Callable[[], None]) -> int:
+    """Copy all that reading gives; return how many bytes.
+
+    Some file systems tell of each file the same size, whatever is in it (proc and sysfs: nothing,
+    or a page). But a size that is another one afterwards was one.
+
+    Raises:
+        SizeChangedError: it is not ``size`` any more.
+    """
+    offset = 0
+    while block := os.pread(src, _BUFFER, offset):
+        _write(dst, block, offset)
+        offset += len(block)
+        pause()
+    if os.fstat(src).st_size != size:
+        raise SizeChangedError
+    os.ftruncate(dst, offset)
+    return offset
 
 
 def _stream_extent(src: int, dst: int, offset: int, end: int) -> None:
@@ -130,11 +171,16 @@ def _stream_extent(src: int, dst: int, offset: int, end: int) -> None:
         block = os.pread(src, min(end - offset, _BUFFER), offset)
         if not block:
             raise SizeChangedError
-        view = memoryview(block)
-        while view:
-            written = os.pwrite(dst, view, offset)
-            view = view[written:]
-            offset += written
+        _write(dst, block, offset)
+        offset += len(block)
+
+
+def _write(dst: int, block: bytes, offset: int) -> None:
+    view = memoryview(block)
+    while view:
+        written = os.pwrite(dst, view, offset)
+        view = view[written:]
+        offset += written
 
 
 def _extents(
@@ -181,7 +227,7 @@ def data_extents(src: int, size: int) -> Iterator[tuple[int, int]]:
         except OSError as error:
             if error.errno == errno.ENXIO:  # lseek(2): nothing but a hole up to the end
                 return
-            if error.errno != errno.EINVAL:
+            if error.errno in OF_THE_DATA:
                 raise
             yield start, size  # a file system that does not know holes
             return

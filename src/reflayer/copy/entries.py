@@ -71,9 +71,8 @@ class Entries:
                     self._link(folder, name, waiting, status.st_nlink)
                     return
                 self._links.link(waiting, folder.dst, name, status.st_nlink)
-            if status.st_size:
-                operation = "copy its content"
-                self._content.copy(src, dst, status.st_size, status.st_dev)
+            operation = "copy its content"
+            self._content.copy(src, dst, status.st_size, status.st_dev)
             operation = "set its times"
             self._metadata.finish_file(src, dst, status, attributes)
             self.made["file"] += 1
@@ -167,9 +166,11 @@ class Entries:
         try:
             os.mknod(dst_name, mode, status.st_rdev, dir_fd=dst)
         except PermissionError as error:
-            if kind in ("char", "block") and self._metadata.refused("device", error):
-                return ""
-            raise
+            if kind not in ("char", "block"):
+                raise
+            if not self._metadata.refused("device", error):
+                raise FailedError("mknod", error) from error
+            return ""
         return kind
 
     def _link(self, folder: Folder, name: str, waiting: str, names: int) -> None:

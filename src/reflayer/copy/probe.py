@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from reflayer.copy.content import NOT_SUPPORTED, copy_file_range, ficlone
+from reflayer.copy.content import OF_THE_DATA, copy_file_range, ficlone
 from reflayer.copy.folder import OPEN_FILE, OPEN_FOLDER, open_source
 
 _DEPTH = 32  # levels that are searched for a file to try with
@@ -37,9 +37,9 @@ def why_not(method: str, src: int, dst: int) -> OSError | None:
             else:
                 copy_file_range(file, scratch, 1, 0)
         except OSError as error:
-            if error.errno in NOT_SUPPORTED[method] or error.errno == errno.EINVAL:
-                return error
-            raise
+            if error.errno in OF_THE_DATA:
+                raise
+            return error
         finally:
             os.close(scratch)
     finally:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 
+from reflayer.copy.content import OF_THE_DATA
 from reflayer.linux.xattrs import is_of_tree
 
 REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL})
 """The errors that owners, devices and attributes are refused with."""
-
-OF_THE_PLACE = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""The errors of a medium, and of the room on it: no other way to do the same helps."""
 
 
 class Refusals:
@@ -38,7 +36,7 @@ class Refusals:
 
     def refused_attribute(self, name: str, error: OSError) -> bool:
         """The same of the attribute ``name``, which may also be of another system than this."""
-        if is_of_tree(name) or error.errno in OF_THE_PLACE:
+        if is_of_tree(name) or error.errno in OF_THE_DATA:
             return self.refused("xattr", error)
         self.skip("xattr")
         return True

@@ -176,6 +176,8 @@ class Packer:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise failure(self._job, folder, name, "open", CHANGED)
+            if not status.st_size and os.pread(fd, 1, 0):  # proc(5): no size is told
+                raise SizeChangedError
             info = self._info(path, status, folder.src, name)
             extents = list(data_extents(fd, status.st_size))
             table = b""

@@ -135,8 +135,10 @@ class Unpacker:
             try:
                 os.mknod(name, file_type | mode, device, dir_fd=folder)
             except PermissionError as error:
-                if kind == "fifo" or not self.metadata.refused("device", error):
+                if kind == "fifo":
                     raise
+                if not self.metadata.refused("device", error):
+                    raise FailedError("mknod", error) from error
                 self._left_out.add(info.name)
                 return
             self._count(kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     Counts = tuple[dict[str, int], dict[str, int], dict[str, int]]  # as CopyReport has them
 
 _FOLDER_MODE = 0o755  # what most folders have; the root lets nobody else in before the end
+_OF_THE_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMLINK, errno.EROFS})
 
 METHODS = ("auto", *LADDER, "tar")
 """The names of the methods that ``copy_tree`` takes."""
@@ -101,6 +103,10 @@ def copy_tree(
                     counts = _copy(job, root, birth, destination.fd, hands, pool, progress)
             except BaseException as error:
                 _undo(destination, error)
+                if isinstance(error, CopyError) and error.errno in _OF_THE_ROOM:
+                    below = error.path[len(src_path) :].lstrip(b"/")
+                    path = os.path.join(destination.path, below).rstrip(b"/")
+                    raise CopyError(path, error.operation, error.reason, error.errno) from error
                 raise
         finally:
             destination.close()
