@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from reflayer.errors import ArchiveError
-from tests.archive.tars import apply, entry, folder, tar, text, xattr
+from tests.archive.tars import apply, entry, folder, header, tar, text, xattr
 from tests.file_systems import require_root
 from tests.trees import Facts, assert_same, facts
 
@@ -39,7 +41,7 @@ def test_every_type_of_entry_is_made_with_its_owner_mode_and_times(place: Path) 
             folder("dir/", mode=0o2750, uid=1, gid=2, pax=times),
             entry("dir/file", b"content", mode=0o4755, uid=3, gid=4, pax=times),
             entry("dir/link", kind="symlink", target="/nowhere", uid=7, gid=8, pax=times),
-            entry("dir/hard", kind="link", target="dir/file"),
+            entry("dir/hard", kind="link", target="dir/file", mode=0o4755, uid=3, gid=4, pax=times),
             entry("null", kind="char", device=(1, 3), mode=0o666, uid=9, pax=times),
             entry("whiteout", kind="char", device=(0, 0), mode=0o600),
             entry("disk", kind="block", device=(259, 65539), mode=0o1640, gid=6, pax=times),
@@ -70,6 +72,55 @@ def test_every_type_of_entry_is_made_with_its_owner_mode_and_times(place: Path) 
     assert told[b"disk"].device == os.makedev(259, 65539)
     assert told[b"whiteout"].device == 0
     assert (place / "root/dir/file").read_bytes() == b"content"
+
+
+def test_a_hard_link_s_own_header_holds_for_its_inode(place: Path) -> None:
+    require_root()
+    named = {xattr("user.name"): "value"}
+    apply(place / "root", tar(
+        entry("file", b"x", mode=0o600, uid=1, gid=1),
+        entry("file-2", kind="link", target="file", mode=0o4710, uid=2, gid=3, mtime=5, pax=named),
+        entry("link", kind="symlink", target="file", uid=1),
+        entry("link-2", kind="link", target="link", mode=0o600, uid=4, mtime=6),
+    ))  # fmt: skip
+    told = facts(place / "root")
+    assert told[b"file"][:3] == (stat.S_IFREG, 0o4710, (2, 3))
+    assert (told[b"file"].mtime, told[b"file"].xattrs["user.name"]) == (5 * 10**9, b"value")
+    assert (told[b"link"].owner, told[b"link"].mtime) == ((4, 0), 6 * 10**9)
+
+
+def test_links_to_what_aufs_kept_have_its_content_and_header(tmp_path: Path) -> None:
+    kept = ".wh..wh.plnk/9.47"
+    apply(tmp_path / "root", tar(
+        folder(".wh..wh.plnk"), entry(kept, b"a shell", mode=0o755, mtime=7), entry(".wh..wh.aufs"),
+        entry("sh", kind="link", target=kept), entry("bin/rsh", kind="link", target=f"/./{kept}"),
+    ))  # fmt: skip
+    told = facts(tmp_path / "root")
+    assert told.keys() == {b".", b"bin", b"bin/rsh", b"sh"}
+    assert told[b"sh"].twin == b"bin/rsh"
+    assert (told[b"sh"].mode, told[b"sh"].mtime) == (0o755, 7 * 10**9)
+    assert (tmp_path / "root/bin/rsh").read_bytes() == b"a shell"
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_owners_below_zero_are_those_of_32_bits(form: Literal[1, 2], place: Path) -> None:
+    require_root()
+    nobody = 2**32 - 2
+    pax = {"uid": "-2", "gid": "-2"} if form == tarfile.PAX_FORMAT else {}
+    apply(place / "root", tar(
+        folder("dir", uid=7, gid=7), folder("dir", uid=-1, gid=8), entry("dir/file", uid=-1, gid=9),
+        entry("nobody", uid=-2, gid=-2, pax=pax), form=form,
+    ))  # fmt: skip
+    told = {name: fact.owner for name, fact in facts(place / "root").items()}
+    assert told == {b".": (0, 0), b"dir": (7, 8), b"dir/file": (0, 9), b"nobody": (nobody, nobody)}
+
+
+def test_a_folder_without_a_name_is_the_root(tmp_path: Path) -> None:
+    block = header(bytes(100) + tar(folder("x", mode=0o711), end=False)[100:])
+    apply(tmp_path / "root", block + tar(entry("file")))
+    assert {name: fact.mode for name, fact in facts(tmp_path / "root").items()} == {
+        b".": 0o711, b"file": 0o644
+    }  # fmt: skip
 
 
 def test_attributes_survive_the_change_of_owner_and_the_mode_survives_the_acl(place: Path) -> None:

@@ -121,17 +121,14 @@ def test_a_size_on_a_type_without_data_means_nothing() -> None:
     assert [found.name for found in read(link + raw(name=b"b"))] == [b"a", b"b"]
 
 
-def test_a_global_header_holds_for_all_that_follow_and_a_local_one_for_the_next() -> None:
-    def extended(kind: bytes, records: bytes) -> bytes:
-        block = raw(name=b"h", type=kind, size=b"%011o\0" % len(records))
-        return block + records.ljust(512, b"\0")
-
+def test_a_local_header_holds_for_the_next_entry_and_a_global_one_for_none() -> None:
+    shared = tar(entry("g", b"9 uid=42\n9 gid=43\n"), end=False)
     archive = (
-        raw(name=b"a") + extended(b"g", b"9 uid=42\n9 gid=43\n") + raw(name=b"b")
-        + extended(b"x", b"9 uid=44\n") + raw(name=b"c") + raw(name=b"d")
+        raw(name=b"a") + header(shared[:156] + b"g" + shared[157:]) + raw(name=b"b")
+        + extended(b"9 uid=44\n") + extended(b"9 gid=45\n") + raw(name=b"c") + raw(name=b"d")
     )  # fmt: skip
     owners = [(found.uid, found.gid) for found in read(archive)]
-    assert owners == [(0, 0), (42, 43), (44, 43), (42, 43)]
+    assert owners == [(0, 0), (0, 0), (0, 45), (0, 0)]
 
 
 def test_attributes_of_libarchive_are_read_beside_those_of_star() -> None:

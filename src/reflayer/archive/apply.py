@@ -147,6 +147,7 @@ def _apply(
             layer.apply(entry)
             entries += 1
             size += entry.size if entry.sparse is None else entry.sparse.size
+        layer.finish()
         for _ in chunks:
             pass  # what follows the end of the archive counts for the digests
     return _Applied(entries, size, folders.metadata.skipped)

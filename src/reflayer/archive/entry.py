@@ -22,11 +22,11 @@ class Entry(NamedTuple):
     """One entry; a named tuple because layers have a hundred thousand of them.
 
     Attributes:
-        name: as in the archive, never empty, no NUL in it.
+        name: as in the archive, no NUL in it; the root's may be empty.
         type: one of the types above.
         size: bytes of data in the archive.
         mode: permission bits with setuid, setgid and sticky.
-        uid, gid: owner and group.
+        uid, gid: owner and group, -1 for those that there are.
         atime, mtime: nanoseconds since the epoch; without an access time it is ``mtime``.
         target: where a hard or symbolic link points; else empty.
         device: major and minor number.

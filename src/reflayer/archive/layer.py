@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from reflayer.archive import entry as types
 from reflayer.archive.content import write_content
 from reflayer.archive.failure import FailedError, failure
-from reflayer.archive.names import OPAQUE, WHITEOUT_PREFIX, clean, hidden_name, is_aufs_metadata
+from reflayer.archive.names import (
+    AUFS_INODES,
+    OPAQUE,
+    WHITEOUT_PREFIX,
+    clean,
+    hidden_name,
+    is_aufs_metadata,
+)
 from reflayer.archive.whiteouts import hide, hide_all
 from reflayer.errors import ArchiveError, printable
 
@@ -50,6 +57,7 @@ class Layer:
         self._stream = stream
         self._id_map = id_map
         self._left_out: set[bytes] = set()  # devices, by path
+        self._has_aufs_inodes = False
 
     def apply(self, entry: Entry) -> None:
         """Make what ``entry`` says.
@@ -64,7 +72,7 @@ class Layer:
         except ArchiveError as error:
             if error.entry is not None:
                 raise
-            raise ArchiveError(error.reason, entry.name) from error
+            raise ArchiveError(error.reason, entry.name or b".") from error
         except FailedError as failed:
             root = self._folders.root_path
             raise failure(failed.cause, root, entry.name, failed.operation) from failed
@@ -77,12 +85,24 @@ class Layer:
         if name.startswith(WHITEOUT_PREFIX):
             self._apply_whiteout(path, above, name)
             return
-        if self._id_map is not None and entry.type != types.HARD_LINK:
+        if self._id_map is not None:
             entry = _on_host(entry, self._id_map)
         if not path:
             self._apply_root(entry)
         elif not is_aufs_metadata(path):
             self._make(path, above, name, entry)
+        elif above == AUFS_INODES and entry.type == types.FILE:
+            self._has_aufs_inodes = True
+            self._make(path, above, name, entry)
+
+    def finish(self) -> None:
+        """Take away what was there for links to it alone.
+
+        Raises:
+            OperationError: the system could not do it.
+        """
+        if self._has_aufs_inodes:
+            self._folders.remove(self._folders.root, AUFS_INODES)
 
     def _make(self, path: bytes, above: bytes, name: bytes, entry: Entry) -> None:
         if entry.type == types.HARD_LINK:
@@ -142,7 +162,7 @@ class Layer:
         self._folders.made.add(folder, name)
 
     def _make_hard_link(self, path: bytes, above: bytes, name: bytes, entry: Entry) -> None:
-        """Give an inode another name; what else the entry says is said by the first name's."""
+        """Give an inode another name, and all that the entry says, as Docker and containerd do."""
         target = clean(entry.target)
         if not target:
             raise ArchiveError("it links to the layer's root, which is a folder")
@@ -153,9 +173,14 @@ class Layer:
         src = os.dup(source.fd)  # that folder may be shut while the other is found
         try:
             folder = self._folders.at(above)
-            if not _is_same(src, target_name, folder.fd, name):
+            status = os.stat(target_name, dir_fd=src, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                raise ArchiveError(f"it links to {printable(target)}, which is a folder")
+            if not _is_inode(status, folder.fd, name):
                 self._replace(folder, name, lambda: _link(src, target_name, folder.fd, name))
             self._folders.made.add(folder, name)
+            if target_above != AUFS_INODES:  # what is there has a header of its own
+                self._metadata.finish_at(name, folder, entry, status)
         except FileNotFoundError as error:
             if target not in self._left_out:
                 reason = f"it links to {printable(target)}, which is not there"
@@ -197,18 +222,13 @@ def _make_at(dir_fd: int, name: bytes, entry: Entry) -> None:
 
 
 def _link(src: int, target: bytes, dst: int, name: bytes) -> None:
-    try:
-        os.link(target, name, src_dir_fd=src, dst_dir_fd=dst, follow_symlinks=False)
-    except PermissionError as error:
-        if stat.S_ISDIR(os.stat(target, dir_fd=src, follow_symlinks=False).st_mode):
-            raise ArchiveError(f"it links to {printable(target)}, which is a folder") from error
-        raise
+    os.link(target, name, src_dir_fd=src, dst_dir_fd=dst, follow_symlinks=False)
 
 
-def _is_same(src: int, target: bytes, dst: int, name: bytes) -> bool:
-    """Whether both names are of one inode already: it would be lost if it were replaced."""
+def _is_inode(status: os.stat_result, dst: int, name: bytes) -> bool:
+    """Whether the name is of the inode already: it would be lost if it were replaced."""
     try:
         there = os.stat(name, dir_fd=dst, follow_symlinks=False)
     except FileNotFoundError:
         return False
-    return os.path.samestat(there, os.stat(target, dir_fd=src, follow_symlinks=False))
+    return os.path.samestat(there, status)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from reflayer.archive.entry import SYMLINK
@@ -77,14 +78,29 @@ class Metadata(Refusals):
         except OSError as error:
             raise FailedError(operation, error) from error
 
-    def finish_at(self, name: bytes, folder: Folder, entry: Entry) -> None:
-        """Set all of ``name`` in ``folder``, a link or special file that was just made.
+    def finish_at(
+        self, name: bytes, folder: Folder, entry: Entry, there: os.stat_result | None = None
+    ) -> None:
+        """Set all of ``name`` in ``folder``, no regular file or folder, that was just made.
+
+        Or set all of an inode that got it as a further name, and that was ``there`` like that.
 
         Raises:
             ArchiveError: an attribute cannot be set.
             FailedError: another call failed.
         """
-        if entry.uid != self._uid or entry.gid != self._gid or folder.gid != self._gid:
+        if there is None:
+            is_owned = entry.uid == self._uid and entry.gid == folder.gid == self._gid
+            is_symlink = entry.type == SYMLINK
+            to_chmod = not is_symlink and (entry.attributes or entry.mode & self._to_chmod)
+        else:
+            is_owned = entry.uid == there.st_uid and entry.gid == there.st_gid
+            is_symlink = stat.S_ISLNK(there.st_mode)
+            has_mode = is_symlink or entry.mode == stat.S_IMODE(there.st_mode)
+            if is_owned and has_mode and entry.mtime == there.st_mtime_ns and not entry.attributes:
+                return  # as in nearly all archives
+            to_chmod = not is_symlink
+        if not is_owned:
             try:
                 os.chown(name, entry.uid, entry.gid, dir_fd=folder.fd, follow_symlinks=False)
             except OSError as error:
@@ -98,7 +114,7 @@ class Metadata(Refusals):
                 self._not_set(text, error)
         operation = "chmod"
         try:
-            if entry.type != SYMLINK and (entry.attributes or entry.mode & self._to_chmod):
+            if to_chmod:
                 chmod_at(folder.fd, name, entry.mode)
             operation = "utimensat"
             times = (entry.atime, entry.mtime)

@@ -9,6 +9,9 @@ from reflayer.errors import ArchiveError
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE = b".wh..wh..opq"
+AUFS_INODES = b".wh..wh.plnk"
+"""Where AUFS kept files of several names: what links to one of them is taken, by Docker too."""
+
 _AUFS_PREFIX = b".wh..wh."
 
 

@@ -68,6 +68,12 @@ def decimal(value: bytes, what: str) -> int:
     return int(value)
 
 
+def signed_decimal(value: bytes, what: str) -> int:
+    """The same with a sign before it where it is less than zero."""
+    is_negative = value.startswith(b"-")
+    return -decimal(value[1:], what) if is_negative else decimal(value, what)
+
+
 def nanoseconds(value: bytes, what: str) -> int:
     """A time in decimal seconds as nanoseconds since the epoch; further digits are dropped.
 

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 from reflayer.archive import entry as types
 from reflayer.archive.entry import NO_ATTRIBUTES, Entry
-from reflayer.archive.pax import common_nanoseconds, decimal, extended_attributes, parse_records
+from reflayer.archive.pax import (
+    common_nanoseconds,
+    decimal,
+    extended_attributes,
+    parse_records,
+    signed_decimal,
+)
 from reflayer.archive.sparse import old_gnu_map, pax_map, pax_map_in_data
 from reflayer.archive.tar_header import (
     FIELDS,
@@ -40,19 +46,19 @@ _DEVICES = frozenset({types.CHAR, types.BLOCK_DEVICE})
 _WITHOUT_DATA = frozenset(  # whatever size they state
     {types.HARD_LINK, types.SYMLINK, types.CHAR, types.BLOCK_DEVICE, types.DIRECTORY, types.FIFO}
 )
-_EXTENSIONS = frozenset({b"x", b"g", b"L", b"K"})
+_EXTENSIONS = frozenset({b"x", b"L", b"K"})
+_GLOBAL = b"g"
 _NO_DEVICE = (0, 0)
 _NO_RECORDS: Records = {}
 
 
 class _Extensions:
-    """What headers before an entry say of it, or of all entries to come."""
+    """What headers before an entry say of it: of each type the last."""
 
-    __slots__ = ("local", "long_name", "long_target", "shared")
+    __slots__ = ("long_name", "long_target", "records")
 
-    def __init__(self, shared: Records) -> None:
-        self.shared = shared
-        self.local: Records = _NO_RECORDS
+    def __init__(self) -> None:
+        self.records: Records = _NO_RECORDS
         self.long_name = b""
         self.long_target = b""
 
@@ -60,32 +66,16 @@ class _Extensions:
         """Take in the header of type ``kind``."""
         match kind:
             case b"x":
-                self.local = _merged(self.local, data)
-            case b"g":
-                self.shared = _merged(self.shared, data)
+                self.records = parse_records(data)
             case b"L":
                 self.long_name = text(data)
             case _:
                 self.long_target = text(data)
 
     @property
-    def records(self) -> Records:
-        """The records that hold for the entry."""
-        return {**self.shared, **self.local} if self.shared else self.local
-
-    @property
     def wait_for_entry(self) -> bool:
-        """Whether any of it is about one entry, which has to follow."""
-        return bool(self.local or self.long_name or self.long_target)
-
-
-def _merged(records: Records, data: bytes) -> Records:
-    if not records:
-        return parse_records(data)
-    merged = {**records, **parse_records(data)}
-    if sum(map(len, merged)) + sum(map(len, merged.values())) > _LARGEST_HEADER:
-        raise ArchiveError("its extended headers have too much in them")
-    return merged
+        """Whether there is any, and an entry has to follow."""
+        return bool(self.records or self.long_name or self.long_target)
 
 
 def read_entries(stream: TarStream) -> Iterator[Entry]:
@@ -94,7 +84,7 @@ def read_entries(stream: TarStream) -> Iterator[Entry]:
     Raises:
         ArchiveError: the archive is malformed; its ``entry`` is the name as far as it is known.
     """
-    extensions = _Extensions(_NO_RECORDS)
+    extensions = _Extensions()
     name = b""
     try:
         while stream.next_header():
@@ -108,9 +98,12 @@ def read_entries(stream: TarStream) -> Iterator[Entry]:
             if kind in _EXTENSIONS:
                 extensions.add(kind, _small_data(fields, stream))
                 continue
+            if kind == _GLOBAL:  # of no meaning to Docker, containerd, Podman and umoci
+                stream.enter_data(_size(fields))
+                continue
             entry = _entry(fields, extensions, stream)
             if extensions.wait_for_entry:
-                extensions = _Extensions(extensions.shared)
+                extensions = _Extensions()
             name = entry.name
             yield entry
         if extensions.wait_for_entry:
@@ -123,11 +116,18 @@ def read_entries(stream: TarStream) -> Iterator[Entry]:
 
 def _small_data(fields: Fields, stream: TarStream) -> bytes:
     """All data of a header that is about another."""
-    size = number(fields[4], "size")
-    if not 0 <= size <= _LARGEST_HEADER:
+    size = _size(fields)
+    if size > _LARGEST_HEADER:
         raise ArchiveError(f"its extended header claims {size} bytes: too many")
     stream.enter_data(size)
     return stream.all_data()
+
+
+def _size(fields: Fields) -> int:
+    size = number(fields[4], "size")
+    if size < 0:
+        raise ArchiveError(f"its size ({size}) is out of range")
+    return size
 
 
 def _entry(fields: Fields, extensions: _Extensions, stream: TarStream) -> Entry:
@@ -153,9 +153,9 @@ def _entry(fields: Fields, extensions: _Extensions, stream: TarStream) -> Entry:
         if value := get(b"size"):
             size = decimal(value, "size")
         if value := get(b"uid"):
-            uid = decimal(value, "uid")
+            uid = signed_decimal(value, "uid")
         if value := get(b"gid"):
-            gid = decimal(value, "gid")
+            gid = signed_decimal(value, "gid")
         if value := get(b"mtime"):
             atime = mtime = common_nanoseconds(value, "mtime")
         if value := get(b"atime"):
@@ -166,7 +166,10 @@ def _entry(fields: Fields, extensions: _Extensions, stream: TarStream) -> Entry:
         target = extensions.long_target or target
     _check_names(name, target)
     if size < 0 or not (0 <= uid < _NO_ID and 0 <= gid < _NO_ID):
-        raise ArchiveError(f"its size ({size}) or owner ({uid}:{gid}) is out of range", name)
+        if size < 0 or not -_NO_ID // 2 <= min(uid, gid) <= max(uid, gid) <= _NO_ID:
+            raise ArchiveError(f"its size ({size}) or owner ({uid}:{gid}) is out of range", name)
+        # Of 32 bits, as chown(2) takes them; -1 is for it to leave the owner as it is.
+        uid, gid = ((id + 1) % (_NO_ID + 1) - 1 for id in (uid, gid))
     made, device, sparse = kind, _NO_DEVICE, None
     if kind in _FILES:
         made = types.FILE
@@ -197,8 +200,6 @@ def _entry(fields: Fields, extensions: _Extensions, stream: TarStream) -> Entry:
 
 
 def _check_names(name: bytes, target: bytes) -> None:
-    if not name:
-        raise ArchiveError("an entry has an empty name")
     if b"\0" in name or b"\0" in target:
         raise ArchiveError("its name, or that it links to, has a NUL in it", name)
     if len(name) > _LONGEST_NAME:
