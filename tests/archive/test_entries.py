@@ -89,6 +89,15 @@ def test_a_hard_link_s_own_header_holds_for_its_inode(place: Path) -> None:
     assert (told[b"link"].owner, told[b"link"].mtime) == ((4, 0), 6 * 10**9)
 
 
+def test_attributes_of_other_hosts_and_systems_are_left_out_and_counted(tmp_path: Path) -> None:
+    names = ("security.selinux", "com.apple.provenance", "system.nfs4_acl", "btrfs.compression")
+    pax = {xattr(name): "value" for name in (*names, "user.name")}
+    applied = apply(tmp_path / "root", tar(folder("dir", pax=pax), entry("dir/file", pax=pax)))
+    assert applied.skipped == {"xattr": 2 * len(names)}
+    told = facts(tmp_path / "root")
+    assert told[b"dir"].xattrs == told[b"dir/file"].xattrs == {"user.name": b"value"}
+
+
 def test_links_to_what_aufs_kept_have_its_content_and_header(tmp_path: Path) -> None:
     kept = ".wh..wh.plnk/9.47"
     apply(tmp_path / "root", tar(
@@ -135,7 +144,7 @@ def test_attributes_survive_the_change_of_owner_and_the_mode_survives_the_acl(pl
         xattr("system.posix_acl_access"): text(ACL),
         xattr("user.binary"): text(b"\0\xff\n="),
     }
-    of_link = {xattr("trusted.link"): "yes"}
+    of_link = {xattr("trusted.name"): "yes"}
     apply(
         place / "root",
         tar(
@@ -159,7 +168,7 @@ def test_attributes_survive_the_change_of_owner_and_the_mode_survives_the_acl(pl
         "system.posix_acl_access": ACL,
         "user.binary": b"\0\xff\n=",
     }
-    assert attributes(told[b"dir/link"]) == {"trusted.link": b"yes"}
+    assert attributes(told[b"dir/link"]) == {"trusted.name": b"yes"}
     assert attributes(told[b"dir/plain"]) == attributes(told[b"dir/inner"]) == {}
     assert (told[b"dir/plain"].mode, told[b"dir/inner"].mode) == (0o640, 0o700)
 

@@ -136,10 +136,10 @@ def test_attributes_of_libarchive_are_read_beside_those_of_star() -> None:
            xattr("user.c%3Dd"): "x", xattr("user.both"): "star",
            "LIBARCHIVE.xattr.user.both": "b3RoZXI"}  # fmt: skip
     assert one(tar(entry("file", pax=pax))).attributes == {
-        b"user.a%b": b"value",
-        b"user.short": b"value",
-        b"user.c=d": b"x",
-        b"user.both": b"star",
+        "user.a%b": b"value",
+        "user.short": b"value",
+        "user.c=d": b"x",
+        "user.both": b"star",
     }
 
 

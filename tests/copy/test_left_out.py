@@ -33,7 +33,7 @@ def test_attributes_of_a_system_are_not_the_trees(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("user.name", "user.btrfs.compression", "trusted.name", "security.capability"),
+        *("user.name", "user.btrfs.compression", "trusted.something", "security.capability"),
         *("system.posix_acl_access", "system.posix_acl_default", "trusted.overlay.opaque"),
     ],
 )

@@ -32,7 +32,8 @@ class AppliedLayer:
         size: bytes of the blob.
         plain_size: bytes of the plain tar.
         entries: how many entries it has, whiteouts included.
-        skipped: what ``ownership="ignore"`` left out, by kind: ``owner``, ``device``, ``xattr``.
+        skipped: what ``ownership="ignore"`` left out, by kind: ``owner``, ``device``, ``xattr``;
+            and each ``xattr`` that belongs to another host or file system.
     """
 
     digest: str

@@ -15,7 +15,7 @@ BLOCK_DEVICE = b"4"
 DIRECTORY = b"5"
 FIFO = b"6"
 
-NO_ATTRIBUTES: Mapping[bytes, bytes] = {}
+NO_ATTRIBUTES: Mapping[str, bytes] = {}
 
 
 class Entry(NamedTuple):
@@ -44,5 +44,5 @@ class Entry(NamedTuple):
     mtime: int
     target: bytes
     device: tuple[int, int]
-    attributes: Mapping[bytes, bytes]
+    attributes: Mapping[str, bytes]
     sparse: SparseMap | None

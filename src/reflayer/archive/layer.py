@@ -85,6 +85,8 @@ class Layer:
         if name.startswith(WHITEOUT_PREFIX):
             self._apply_whiteout(path, above, name)
             return
+        if entry.attributes:
+            entry = entry._replace(attributes=self._metadata.of_tree(entry.attributes))
         if self._id_map is not None:
             entry = _on_host(entry, self._id_map)
         if not path:
@@ -201,10 +203,8 @@ class Layer:
 
 def _on_host(entry: Entry, id_map: IdMap) -> Entry:
     uid, gid = id_map.to_host(entry.uid, entry.gid)
-    named = {os.fsdecode(name): value for name, value in entry.attributes.items()}
-    attributes = id_map.attributes_to_host(named)
-    encoded = {os.fsencode(name): value for name, value in attributes.items()}
-    return entry._replace(uid=uid, gid=gid, attributes=encoded)
+    attributes = id_map.attributes_to_host(entry.attributes)
+    return entry._replace(uid=uid, gid=gid, attributes=attributes)
 
 
 def _make_at(dir_fd: int, name: bytes, entry: Entry) -> None:

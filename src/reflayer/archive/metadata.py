@@ -52,6 +52,13 @@ class Metadata(Refusals):
         self._gid = birth.gid if birth.gid == os.getegid() else -1
         self._to_chmod = birth.withheld | _SPECIAL_BITS
 
+    def of_tree(self, attributes: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Those of an entry that are not of the host or the file system where it was packed."""
+        found = {name: value for name, value in attributes.items() if is_of_tree(name)}
+        for _ in range(len(attributes) - len(found)):
+            self.skip("xattr")
+        return found
+
     def creation_mode(self, entry: Entry) -> int:
         """The mode to make a file with: its own, or more where attributes need it (xattr(7))."""
         mode = entry.mode & 0o777
@@ -68,7 +75,7 @@ class Metadata(Refusals):
             self._chown(fd, entry)
         if entry.attributes:
             for name, value in entry.attributes.items():
-                self._set_attribute(fd, os.fsdecode(name), value)
+                self._set_attribute(fd, name, value)
         operation = "chmod"
         try:
             if entry.attributes or entry.mode & self._to_chmod:
@@ -107,11 +114,10 @@ class Metadata(Refusals):
                 if not self.refused("owner", error):
                     raise FailedError("chown", error) from error
         for attribute, value in entry.attributes.items():
-            text = os.fsdecode(attribute)
             try:
-                setxattr_at(folder.fd, os.fsdecode(name), text, value)
+                setxattr_at(folder.fd, os.fsdecode(name), attribute, value)
             except OSError as error:
-                self._not_set(text, error)
+                self._not_set(attribute, error)
         operation = "chmod"
         try:
             if to_chmod:
@@ -134,8 +140,7 @@ class Metadata(Refusals):
             status = os.fstat(folder.fd)
             folder.uid, folder.gid = status.st_uid, status.st_gid
         folder.acls.clear()
-        for attribute, value in entry.attributes.items():
-            name = os.fsdecode(attribute)
+        for name, value in entry.attributes.items():
             if name in (ACCESS_ACL, DEFAULT_ACL):
                 folder.acls[name] = value
             else:
@@ -161,7 +166,7 @@ class Metadata(Refusals):
         except OSError as error:
             raise FailedError(operation, error) from error
 
-    def clear_attributes(self, folder: Folder, kept: Mapping[bytes, bytes]) -> None:
+    def clear_attributes(self, folder: Folder, kept: Mapping[str, bytes]) -> None:
         """Take away the attributes of a folder of lower layers that its entry lacks.
 
         As umoci does, and as an overlay of the layers would show it.
@@ -170,7 +175,7 @@ class Metadata(Refusals):
             FailedError: a call failed.
         """
         for name in attribute_names(folder.fd):
-            if not is_of_tree(name) or os.fsencode(name) in kept:
+            if not is_of_tree(name) or name in kept:
                 continue
             try:
                 os.removexattr(folder.fd, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import os
 import re
 from base64 import b64decode
 from functools import lru_cache
@@ -14,9 +15,6 @@ Records = dict[bytes, bytes]
 
 _SCHILY_XATTR = b"SCHILY.xattr."
 _LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."
-XFS_ACL = b"trusted.SGI_ACL_"
-"""Names under which XFS shows root each ACL a second time: of no meaning in an archive."""
-
 _SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 _SPARSE_MAP = b"GNU.sparse.map"
 _LONGEST_LENGTH = 20  # digits
@@ -91,7 +89,7 @@ def nanoseconds(value: bytes, what: str) -> int:
 common_nanoseconds = lru_cache(maxsize=512)(nanoseconds)  # times repeat
 
 
-def extended_attributes(records: Records) -> dict[bytes, bytes]:
+def extended_attributes(records: Records) -> dict[str, bytes]:
     """The extended attributes among ``records``, by name.
 
     GNU tar writes "=" and "%" in a name as %3D and %25; libarchive encodes name and value. ACLs as
@@ -100,23 +98,20 @@ def extended_attributes(records: Records) -> dict[bytes, bytes]:
     Raises:
         ArchiveError: a name or value is malformed.
     """
-    attributes: dict[bytes, bytes] = {}
+    attributes: dict[str, bytes] = {}
     for key, value in records.items():
         if key.startswith(_SCHILY_XATTR):
             name = key[len(_SCHILY_XATTR) :]
             if b"%" in name:
                 name = name.replace(b"%3D", b"=").replace(b"%25", b"%")
-            attributes[name] = value
+            attributes[os.fsdecode(name)] = value
         elif key.startswith(_LIBARCHIVE_XATTR):
             from urllib.parse import unquote_to_bytes  # rarely needed, slow to import
 
             name = unquote_to_bytes(key[len(_LIBARCHIVE_XATTR) :])
-            attributes.setdefault(name, _unpadded_base64(value))
-    for name in list(attributes):
-        if not name or b"\0" in name:
-            raise ArchiveError("it has an extended attribute without a proper name")
-        if name.startswith(XFS_ACL):
-            del attributes[name]
+            attributes.setdefault(os.fsdecode(name), _unpadded_base64(value))
+    if any(not name or "\0" in name for name in attributes):
+        raise ArchiveError("it has an extended attribute without a proper name")
     return attributes
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 
-_OF_TREE = ("user.", "trusted.", "system.posix_acl_")
+_OF_TREE = ("user.", "system.posix_acl_")
 _OF_FILE_SYSTEM = (
-    "trusted.SGI_ACL_",  # XFS shows root each ACL a second time
-    *(f"trusted.{name}" for name in ("afr.", "bit-rot.", "ec.", "gfid", "glusterfs.", "pgfid.")),
-    *(f"trusted.{name}" for name in ("fid", "hsm", "link", "lma", "lmv", "lov", "som")),  # Lustre
+    "SGI_ACL_",  # XFS shows root each ACL a second time
+    *("afr.", "bit-rot.", "ec.", "gfid2path.", "glusterfs.", "pgfid."),
 )
+_OF_GLUSTER_OR_LUSTRE = ("gfid", "fid", "hsm", "link", "lma", "lmv", "lov", "som")
 
 
 def is_of_tree(attribute: str) -> bool:
@@ -23,8 +23,11 @@ def is_of_tree(attribute: str) -> bool:
     (labels, and hashes with a key of its own: xattr(7), security.*). So what is known is what
     trees have: of names that belong to systems there is no end.
     """
+    if attribute.startswith("trusted."):
+        name = attribute[len("trusted.") :]
+        return name not in _OF_GLUSTER_OR_LUSTRE and not name.startswith(_OF_FILE_SYSTEM)
     if attribute.startswith(_OF_TREE):
-        return not attribute.startswith(_OF_FILE_SYSTEM)
+        return True
     return attribute == "security.capability"
 
 
