@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,3 +86,30 @@ def mounted(
             subprocess.run(["umount", "--lazy", str(place)], check=True, capture_output=True)
         if kind != "tmpfs":
             os.unlink(image)
+
+
+@contextmanager
+def shut_mount(point: Path, kind: str) -> Iterator[None]:
+    """Mount on the file or folder ``point`` what nobody may look into (mount(2), linux/fuse.h).
+
+    It is ``dead``, since what served it has ended, or ``foreign``: only another user's.
+    """
+    require_root()
+    try:
+        fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        _miss(f"/dev/fuse: {error.strerror}")
+    mode = stat.S_IFMT(os.stat(point).st_mode)
+    user = 1000 if kind == "foreign" else 0
+    options = f"fd={fd},rootmode={mode:o},user_id={user},group_id={user}"
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        if libc.mount(b"shut", os.fsencode(point), b"fuse", 0, os.fsencode(options)):
+            _miss(f"mount fuse: {os.strerror(ctypes.get_errno())}")
+        if kind == "dead":
+            os.close(fd)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(point)], check=False, capture_output=True)
+        if kind != "dead":
+            os.close(fd)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.archive import apply_layer, pack_layer, pack_tree
+from reflayer.archive import apply_layer, changes, pack_layer, pack_tree
 from reflayer.archive.packed_file import PackedFile
 from reflayer.copy import copy_tree
 from reflayer.errors import ArchiveError, OperationError
 from tests.archive.tars import as_nobody
-from tests.file_systems import require, require_root
+from tests.file_systems import require, require_root, shut_mount
 from tests.trees import assert_same, facts
 
 
@@ -288,3 +288,19 @@ def test_content_that_a_size_does_not_tell_is_packed() -> None:
     os.close(fd)
     expected = Path("/proc/version").read_bytes()
     assert (file.size, packed) == (len(expected), expected + bytes(-len(expected) % 512))
+
+
+@pytest.mark.parametrize("kind", ["dead", "foreign"])
+def test_what_is_mounted_need_not_be_open_to_anybody(parent: Path, kind: str) -> None:
+    clone = _clone(parent)
+    (clone / "etc/new").write_bytes(b"new")
+    (clone / "mounted").mkdir()
+    with shut_mount(clone / "mounted", kind):
+        told = [(change.kind, change.path) for change in changes(clone, parent)]
+        packing = pack_layer(clone, parent)
+        packed = b"".join(packing)
+
+    assert ("A", b"/etc/new") in told
+    assert packing.skipped == {"mount": 1}
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        assert tar.getmember("mounted").isdir()

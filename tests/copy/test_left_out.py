@@ -72,7 +72,7 @@ def test_an_attribute_of_a_user_that_is_lost_is_an_error(
     (here / "src/file").write_text("content")
     os.setxattr(here / "src/file", "user.name", os.urandom(60_000))  # ext4 has a block for them
 
-    with pytest.raises(CopyError, match=r"src/file: setxattr user\.name") as caught:
+    with pytest.raises(CopyError, match=r"dst/file: setxattr user\.name") as caught:
         copy_tree(here / "src", there / "dst", method=method)
 
     assert caught.value.errno in (errno.ENOSPC, errno.E2BIG)

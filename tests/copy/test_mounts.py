@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.copy import copy_tree
+from reflayer.copy import CopyError, copy_tree, remove_tree
+from reflayer.errors import OperationError
+from reflayer.extents import measure_tree
+from tests.file_systems import shut_mount
 from tests.trees import facts
 
 
@@ -107,3 +112,58 @@ def test_a_subvolume_inside_is_no_mount(place_on: Callable[[str], Path]) -> None
 
     assert report.skipped == {}
     assert (place / "dst/nested/file").read_text() == "content"
+
+
+@pytest.mark.parametrize("method", ["auto", "tar"])
+@pytest.mark.parametrize("kind", ["dead", "foreign"])
+@pytest.mark.parametrize("on", ["folder", "file"])
+def test_what_is_left_out_need_not_be_open_to_anybody(
+    place: Path, on: str, kind: str, method: str
+) -> None:
+    point = place / "src/above/mounted"
+    point.parent.mkdir(parents=True)
+    point.mkdir() if on == "folder" else point.touch()
+    (place / "src/above/file").write_text("content")
+    os.chown(point.parent, 1000, 1000)
+    with shut_mount(point, kind):
+        report = copy_tree(place / "src", place / "dst", method=method)
+        with pytest.raises(CopyError, match="above/mounted"):
+            copy_tree(place / "src", place / "all", method=method, cross_mounts=True)
+        usage = measure_tree(place / "src")
+
+    assert report.skipped == {"mount": 1}
+    told = facts(place / "dst")
+    assert told.keys() == facts(place / "src").keys()
+    found = told[b"above/mounted"]
+    expected = (stat.S_IFDIR, 0o755) if on == "folder" else (stat.S_IFREG, 0o644)
+    assert (found.type, found.mode, found.owner) == (*expected, (1000, 1000))
+    assert usage.unread == 0
+
+
+def test_a_destination_on_a_mount_inside_the_source_is_not_in_the_copy(place: Path) -> None:
+    (place / "src/mounted").mkdir(parents=True)
+    (place / "src/file").write_text("content")
+    with _mounted("-t", "tmpfs", "none", place / "src/mounted"):
+        for dst in ("mounted/new", "mounted/more/new"):
+            (place / "src" / dst).parent.mkdir(exist_ok=True)
+            copy_tree(place / "src", place / "src" / dst)
+            assert sorted(os.listdir(place / "src" / dst)) == ["file", "mounted"]
+            assert os.listdir(place / "src" / dst / "mounted") == []
+
+        with pytest.raises(CopyError, match="the destination is inside the source"):
+            copy_tree(place / "src", place / "src/mounted/all", cross_mounts=True)
+
+
+def test_a_removal_is_refused_before_anything_is_gone(place: Path) -> None:
+    (place / "tree/b").mkdir(parents=True)
+    (place / "tree/a").touch()
+    (place / "tree/b/file").touch()
+    before = facts(place / "tree")
+    with (
+        _mounted("--bind", place / "tree/a", place / "tree/b/file"),
+        pytest.raises(OperationError, match=r"tree/b/file: remove: .*unmount it") as caught,
+    ):
+        remove_tree(place / "tree")
+
+    assert caught.value.errno == errno.EBUSY
+    assert facts(place / "tree") == before

@@ -16,7 +16,7 @@ from reflayer.archive.pair import Pair
 from reflayer.archive.same import is_same_entry, is_same_folder, is_same_inode, is_same_status
 from reflayer.copy.folder import OPEN_FOLDER, open_source
 from reflayer.copy.metadata import FailedError
-from reflayer.copy.mounts import mounts_below
+from reflayer.copy.mounts import mounts_below, status_at_mount
 from reflayer.errors import OperationError
 from reflayer.linux.statx import birth_time
 
@@ -127,12 +127,13 @@ class Walk:
             if name in gone:
                 yield from self._tell_gone(pair, name)
                 continue
+            is_mount = bool(self._mounts) and pair.path(name) in self._mounts
             try:
-                status = os.lstat(name, dir_fd=new)
+                status = status_at_mount(new, name) if is_mount else os.lstat(name, dir_fd=new)
                 before = None if name in fresh else os.lstat(name, dir_fd=old)
             except OSError as error:
                 raise self._failure(error, pair, name, "stat") from error
-            if self._mounts and pair.path(name) in self._mounts:
+            if is_mount:
                 if before is None:
                     yield from _tell(pair, MODIFIED)
                     yield Difference(ADDED, pair, name, status, is_mount=True)

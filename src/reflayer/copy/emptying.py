@@ -10,11 +10,18 @@ import errno
 import os
 from contextlib import suppress
 
+from reflayer.copy.mounts import IS_MOUNTED
 from reflayer.errors import OperationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_REASONS = {
+    errno.EBUSY: IS_MOUNTED,
+    errno.EPERM: "it or its folder is immutable (lsattr), or belongs to another user",
+    errno.EACCES: "it or its folder belongs to another user",
+}
 
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_LEVELS = 64  # folders whose descriptors stay open; those further up are found again by ".."
@@ -74,10 +81,8 @@ def empty_folder(
         if error.filename and error.filename != "..":
             names.append(error.filename)
         where = os.path.join(path, *map(os.fsencode, names))
-        if error.errno == errno.EPERM:
-            reason = f"{error.strerror}; lsattr tells if it or its folder is immutable"
-            raise OperationError(where, "remove", reason, error.errno) from error
-        raise OperationError.from_os_error(error, where, "remove") from error
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        raise OperationError(where, "remove", reason, error.errno) from error
     finally:
         for level in stack:
             level.shelve()
@@ -159,13 +164,13 @@ def _enter(parent: int, name: str) -> int:
             let_in(name, parent)
             return os.open(name, OPEN_FOLDER, dir_fd=parent)
         if error.errno == errno.EXDEV:
-            raise OSError(error.errno, "a file system is mounted there: unmount it", name) from None
+            raise OSError(errno.EBUSY, IS_MOUNTED, name) from None
         if error.errno != errno.ENOSYS:
             raise OSError(error.errno, error.strerror, name) from None
     fd = os.open(name, OPEN_FOLDER, dir_fd=parent)  # before Linux 5.6
     if os.fstat(fd).st_dev != os.fstat(parent).st_dev:
         os.close(fd)
-        raise OSError(errno.EXDEV, "a file system is mounted there: unmount it", name)
+        raise OSError(errno.EBUSY, IS_MOUNTED, name)
     return fd
 
 

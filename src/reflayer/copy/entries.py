@@ -7,9 +7,9 @@ import os
 import stat
 
 from reflayer.copy.content import Content, SizeChangedError
-from reflayer.copy.folder import OPEN_FILE, Folder, open_source
+from reflayer.copy.folder import OPEN_FILE, OPEN_FOLDER, Folder, open_source
 from reflayer.copy.metadata import FailedError, Metadata, list_attributes
-from reflayer.copy.mounts import is_mount_point
+from reflayer.copy.mounts import is_mount_point, status_at_mount
 from reflayer.errors import CopyError
 
 TYPE_CHECKING = False
@@ -118,11 +118,12 @@ class Entries:
         except FailedError as failed:
             raise failure(self._job, folder, name, failed.operation, failed.cause) from failed
 
-    def copy_mounted(self, folder: Folder, name: str) -> bool:
-        """Copy ``name`` of ``folder``, no folder, if something is mounted on it; else say False.
+    def copy_mounted(self, folder: Folder, name: str, is_folder: bool) -> bool:
+        """Copy ``name`` of ``folder`` if something is mounted on it; else say False.
 
         What the folder's listing tells of it is the type of the name below the mount. Where mounts
-        are not crossed an empty file stands for it.
+        are not crossed an empty file or folder stands for it, and it is not opened. A folder that
+        is crossed into is as any other.
 
         Raises:
             CopyError: a call failed.
@@ -130,16 +131,24 @@ class Entries:
         operation = "stat"
         dst = -1
         try:
-            if not is_mount_point(self._job, folder, name):
+            if (is_folder and self._job.cross_mounts) or not is_mount_point(
+                self._job, folder, name
+            ):
                 return False
-            status = os.stat(name, dir_fd=folder.src, follow_symlinks=False)
+            status = status_at_mount(folder.src, name)
             if not self._job.cross_mounts:
                 operation = "create"
-                mode = self._metadata.creation_mode(status.st_mode, [])
-                dst = os.open(name, _DST_FILE, mode, dir_fd=folder.dst)
-                self._metadata.finish_file(-1, dst, status, [])
+                if is_folder:
+                    os.mkdir(name, 0o700, dir_fd=folder.dst)
+                    dst = os.open(name, OPEN_FOLDER, dir_fd=folder.dst)
+                    mode = status.st_mode & 0o7777
+                    self._metadata.finish_folder(-1, dst, status, mode, 0o700)
+                else:
+                    mode = self._metadata.creation_mode(status.st_mode, [])
+                    dst = os.open(name, _DST_FILE, mode, dir_fd=folder.dst)
+                    self._metadata.finish_file(-1, dst, status, [])
                 self._metadata.skip("mount")
-                self.made["file"] += 1
+                self.made["directory" if is_folder else "file"] += 1
         except OSError as error:
             raise failure(self._job, folder, name, operation, error) from error
         except FailedError as failed:

@@ -127,7 +127,7 @@ class Hand:
             if identity(status) == job.root:
                 raise CopyError(folder.path(job), "copy", "the destination is inside the source")
             if (
-                (status.st_dev != parent.status.st_dev or name in job.mount_names)
+                status.st_dev != parent.status.st_dev  # what was mounted meanwhile
                 and not job.cross_mounts
                 and is_mount_point(job, parent, name)
             ):
@@ -205,10 +205,10 @@ class Hand:
         entries = self.entries
         mounted = self._job.mount_names
         for kind, name in names:
-            if kind == FOLDER:
-                self._make_folder(folder, name)
-            elif name in mounted and entries.copy_mounted(folder, name):
+            if name in mounted and entries.copy_mounted(folder, name, kind == FOLDER):
                 pass
+            elif kind == FOLDER:
+                self._make_folder(folder, name)
             elif kind == FILE:
                 entries.copy_file(folder, name)
             else:

@@ -76,12 +76,14 @@ class Metadata(Refusals):
     ) -> None:
         """Set all of a folder ``dst`` that has mode ``made_with``: as ``src``, but with ``mode``.
 
+        Where ``src`` is -1 there are no attributes.
+
         Raises:
             FailedError: a call failed.
         """
         if status.st_uid != self._birth.uid or status.st_gid != self._birth.gid:
             self._chown(dst, status)
-        attributes = list_attributes(src)
+        attributes = list_attributes(src) if src >= 0 else []
         if attributes:
             self._copy_attributes(attributes, src, dst)
         if attributes or mode != made_with:

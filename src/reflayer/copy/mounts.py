@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
+
+from reflayer.errors import OperationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.copy.folder import Folder
     from reflayer.copy.job import Job
 
+IS_MOUNTED = "a file system is mounted there: unmount it"
+
 _ESCAPE = re.compile(rb"\\([0-7]{3})")  # proc_pid_mountinfo(5): space, tab, newline, backslash
 _MOUNT_POINT = 4  # which field, from 0
-_NO_OPENAT2 = frozenset(
-    {errno.ENOSYS, errno.EPERM}
-)  # before Linux 5.6; under an old seccomp filter
+NO_OPENAT2 = frozenset({errno.ENOSYS, errno.EPERM})  # before Linux 5.6; under an old seccomp filter
 
 
 def mounts_below(fd: int) -> frozenset[bytes]:
@@ -37,23 +40,63 @@ def mounts_below(fd: int) -> frozenset[bytes]:
     return frozenset(p[len(prefix) :] for p in unescaped if p.startswith(prefix) and p != prefix)
 
 
+def refuse_mounts(fd: int, path: bytes) -> None:
+    """Refuse to remove the open folder ``fd``, called ``path``, with a mount in it.
+
+    Raises:
+        OperationError: EBUSY, with the mount point as its path.
+    """
+    for mount in sorted(mounts_below(fd)):
+        raise OperationError(os.path.join(path, mount), "remove", IS_MOUNTED, errno.EBUSY)
+
+
 def is_mount_point(job: Job, folder: Folder, name: str) -> bool:
     """Whether something is mounted on ``name`` in ``folder``.
 
     For names that mount points have, and folders whose st_dev differs from their parent's: on btrfs
     a subvolume has its own, too.
     """
+    told = is_mounted(folder.src, name)
+    return folder.relative(name) in job.mounts if told is None else told
+
+
+def is_mounted(folder: int, name: str | bytes) -> bool | None:
+    """Whether something is mounted on ``name`` in the open ``folder``; None: it cannot be told.
+
+    What is mounted there is not asked: its server may be dead, or serve another user alone.
+    """
     try:
         from reflayer.linux.openat2 import RESOLVE_NO_XDEV, openat2
 
         flags = os.O_PATH | os.O_NOFOLLOW
-        os.close(openat2(folder.src, os.fsencode(name), flags, RESOLVE_NO_XDEV))
+        os.close(openat2(folder, os.fsencode(name), flags, RESOLVE_NO_XDEV))
     except ImportError:  # no ctypes
-        return folder.relative(name) in job.mounts
+        return None
     except OSError as error:
-        if error.errno in _NO_OPENAT2:
-            return folder.relative(name) in job.mounts
+        if error.errno in NO_OPENAT2:
+            return None
         if error.errno == errno.EXDEV:
             return True
         raise
     return False
+
+
+def status_at_mount(folder: int, name: str | bytes) -> os.stat_result:
+    """The status for what stands in the place of the mount on ``name`` in the open ``folder``.
+
+    It is that of what is mounted there. Where nobody tells it, it is the folder's own, as of a
+    file or folder with the usual mode, whichever the mount hides.
+    """
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        above = os.fstat(folder)
+        times = {"st_atime_ns": above.st_atime_ns, "st_mtime_ns": above.st_mtime_ns}
+        here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            with os.scandir(here) as scan:
+                is_folder = any(e.name == os.fsdecode(name) and e.is_dir() for e in scan)
+        finally:
+            os.close(here)
+        mode = stat.S_IFDIR | 0o755 if is_folder else stat.S_IFREG | 0o644
+        return os.stat_result((mode, *above[1:10]), times)

@@ -10,7 +10,12 @@ from contextlib import suppress
 from reflayer.copy.emptying import empty_folder
 from reflayer.copy.folder import OPEN_FOLDER, identity, open_source
 from reflayer.copy.metadata import FailedError, list_attributes
+from reflayer.copy.mounts import NO_OPENAT2
 from reflayer.errors import CopyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -81,29 +86,26 @@ class Destination:
         """An open folder on the destination's file system: the destination or its parent."""
         return self._place
 
-    def refuse_inside(self, source: int) -> None:
+    def refuse_inside(self, source: int, cross_mounts: bool) -> None:
         """Refuse to copy the open folder ``source`` into itself.
+
+        What is mounted in it counts only where mounts are crossed.
 
         Raises:
             CopyError: the destination is the source or below it.
         """
         wanted = identity(os.fstat(source))
-        folder = os.dup(self._place)
         try:
-            while identity(os.fstat(folder)) != wanted:
-                above = os.open("..", _LOOK | os.O_CLOEXEC, dir_fd=folder)
-                here, folder = folder, above
-                reached_top = identity(os.fstat(here)) == identity(os.fstat(above))
-                os.close(here)
-                if reached_top:
-                    return
+            is_inside = _is_below(self._place, wanted, _above)
+            if is_inside and not cross_mounts:
+                is_inside = _is_below(self._place, wanted, _above_in_mount)
         except PermissionError:
             return  # further up we may not look; the copy itself stops where it meets ``dst``
         except OSError as error:
             raise CopyError.from_os_error(error, self.path, "look above it") from error
-        finally:
-            os.close(folder)
-        raise CopyError(self.path, "create", "the destination is inside the source", errno.EINVAL)
+        if is_inside:
+            reason = "the destination is inside the source"
+            raise CopyError(self.path, "create", reason, errno.EINVAL)
 
     def make(self) -> None:
         """Make the folder where it is absent, and take from it all that it inherited.
@@ -172,3 +174,37 @@ class Destination:
             if fd >= 0:
                 os.close(fd)
         self.fd = self._place = -1
+
+
+def _is_below(place: int, wanted: tuple[int, int], above: Callable[[int], int]) -> bool:
+    """Whether ``above``, again and again, leads from the open folder ``place`` to ``wanted``."""
+    folder = os.dup(place)
+    try:
+        while (here := identity(os.fstat(folder))) != wanted:
+            below, folder = folder, above(folder)
+            os.close(below)
+            if identity(os.fstat(folder)) == here:
+                return False
+    finally:
+        os.close(folder)
+    return True
+
+
+def _above(folder: int) -> int:
+    return os.open("..", _LOOK | os.O_CLOEXEC, dir_fd=folder)
+
+
+def _above_in_mount(folder: int) -> int:
+    """The folder above in the same mount; at its top that itself, as at the top of all."""
+    try:
+        from reflayer.linux.openat2 import RESOLVE_NO_XDEV, openat2
+
+        return openat2(folder, b"..", _LOOK, RESOLVE_NO_XDEV)
+    except ImportError:  # no ctypes
+        return _above(folder)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            return os.dup(folder)
+        if error.errno in NO_OPENAT2:
+            return _above(folder)
+        raise

@@ -7,6 +7,7 @@ import os
 
 from reflayer.copy.content import OF_THE_DATA, copy_file_range, ficlone
 from reflayer.copy.folder import OPEN_FILE, OPEN_FOLDER, open_source
+from reflayer.copy.mounts import is_mounted
 
 _DEPTH = 32  # levels that are searched for a file to try with
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
@@ -50,7 +51,7 @@ def why_not(method: str, src: int, dst: int) -> OSError | None:
 def _first_file(folder: int, device: int, depth: int) -> int:
     """Open the first regular file with content below ``folder``; -1 where there is none."""
     folders = []
-    if os.fstat(folder).st_dev != device:
+    if os.fstat(folder).st_dev != device:  # a subvolume
         return -1
     with os.scandir(folder) as scan:
         for entry in scan:
@@ -59,6 +60,8 @@ def _first_file(folder: int, device: int, depth: int) -> int:
             elif entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_size:
                 return open_source(entry.name, folder, OPEN_FILE)
     for name in folders if depth else ():
+        if is_mounted(folder, name):
+            continue
         child = open_source(name, folder, OPEN_FOLDER)
         try:
             file = _first_file(child, device, depth - 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from reflayer.copy.emptying import OPEN_FOLDER, empty_folder, let_in
+from reflayer.copy.mounts import refuse_mounts
 from reflayer.errors import OperationError
 
 TYPE_CHECKING = False
@@ -20,8 +21,8 @@ def remove_tree(path: AnyPath, *, workers: int = 1) -> int:
         workers: processes that work on it, this one included. A small tree never waits for one.
 
     Raises:
-        OperationError: a name could not be deleted; what went before it is gone. With EXDEV it is
-            a mount point, which has to be unmounted first.
+        OperationError: a name could not be deleted; what went before it is gone. With EBUSY it is
+            a mount point, which has to be unmounted first; before all else is gone, as a rule.
     """
     name = os.fsencode(path).rstrip(b"/") or b"/"
     try:
@@ -36,6 +37,14 @@ def remove_tree(path: AnyPath, *, workers: int = 1) -> int:
             raise OperationError.from_os_error(error, name, "open") from error
     except OSError as error:
         raise OperationError.from_os_error(error, name, "open") from error
+    try:
+        refuse_mounts(fd, name)
+    except OSError as error:
+        os.close(fd)
+        raise OperationError.from_os_error(error, name, "look for mounts") from error
+    except OperationError:
+        os.close(fd)
+        raise
     removed = _empty(fd, name, workers)
     try:
         os.rmdir(name)

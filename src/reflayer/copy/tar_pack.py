@@ -11,7 +11,7 @@ from reflayer.copy.content import SizeChangedError, data_extents
 from reflayer.copy.entries import CHANGED, failure
 from reflayer.copy.folder import OPEN_FILE, OPEN_FOLDER, Folder, identity, open_source
 from reflayer.copy.metadata import FailedError, list_attributes_at, read_attribute
-from reflayer.copy.mounts import is_mount_point
+from reflayer.copy.mounts import is_mount_point, status_at_mount
 from reflayer.copy.sparse_map import sparse_map
 from reflayer.errors import CopyError
 from reflayer.linux.xattrs import getxattr_at
@@ -88,9 +88,9 @@ class Packer:
         job = self._job
         try:
             folder = Folder(parent, name, open_source(name, parent.src, OPEN_FOLDER), -1)
-            is_border = (
-                folder.status.st_dev != parent.status.st_dev or name in job.mount_names
-            ) and is_mount_point(job, parent, name)
+            is_border = folder.status.st_dev != parent.status.st_dev and is_mount_point(
+                job, parent, name
+            )
         except OSError as error:
             raise failure(job, parent, name, "open", error) from error
         if identity(folder.status) == job.root:
@@ -119,7 +119,13 @@ class Packer:
                 return
             with os.scandir(folder.src) as scan:
                 for entry in scan:
-                    if entry.is_dir(follow_symlinks=False):
+                    if (
+                        entry.name in job.mount_names
+                        and not job.cross_mounts
+                        and is_mount_point(job, folder, entry.name)
+                    ):
+                        self._pack_mount(folder, entry.name)
+                    elif entry.is_dir(follow_symlinks=False):
                         folder.children.append(entry.name)
                     else:
                         self._pack(folder, entry.name)
@@ -128,20 +134,19 @@ class Packer:
         except OSError as error:
             raise failure(job, folder, "", "read the folder", error) from error
 
+    def _pack_mount(self, folder: Folder, name: str) -> None:
+        """Something empty for what is mounted, which is not opened."""
+        self._skip("mount")
+        status = status_at_mount(folder.src, name)
+        kind = tarfile.DIRTYPE if stat.S_ISDIR(status.st_mode) else tarfile.REGTYPE
+        self._add(_bare_info(os.fsdecode(folder.relative(name)), status, kind))
+
     def _pack(self, folder: Folder, name: str) -> None:
         job = self._job
         operation = "stat"
         try:
             status = os.stat(name, dir_fd=folder.src, follow_symlinks=False)
             path = os.fsdecode(folder.relative(name))
-            if (
-                not job.cross_mounts
-                and name in job.mount_names
-                and is_mount_point(job, folder, name)
-            ):
-                self._skip("mount")
-                self._add(_bare_info(path, status, tarfile.REGTYPE))
-                return
             if stat.S_ISSOCK(status.st_mode):
                 self._skip("socket")
                 return

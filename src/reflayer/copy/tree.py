@@ -86,7 +86,7 @@ def copy_tree(
     try:
         destination = Destination(os.fsencode(dst))
         try:
-            destination.refuse_inside(source)
+            destination.refuse_inside(source, cross_mounts)
             if method in LADDER:
                 _refuse_unsupported(method, source, destination, src_path)
             destination.make()

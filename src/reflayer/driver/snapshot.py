@@ -102,17 +102,13 @@ def destroy(path: str) -> bool:
 
 def _refuse_mounts(folder: int, name: bytes, path: str) -> None:
     # The kernel would detach them without a word.
-    from reflayer.copy.mounts import mounts_below
+    from reflayer.copy.mounts import refuse_mounts
 
     fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     try:
-        mounts = mounts_below(fd)
+        refuse_mounts(fd, os.fsencode(path))
     finally:
         os.close(fd)
-    for mount in sorted(mounts):
-        where = os.path.join(os.fsencode(path), mount)
-        reason = "a file system is mounted there: unmount it"
-        raise OperationError(where, "remove", reason, errno.EXDEV)
 
 
 def _place(path: str) -> tuple[int, bytes]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from reflayer.copy.folder import OPEN_FILE, OPEN_FOLDER, open_source
+from reflayer.copy.mounts import is_mounted
 from reflayer.errors import OperationError
 from reflayer.extents.compressed import on_disk
 from reflayer.extents.usage import TreeUsage
@@ -112,6 +113,8 @@ class Tally:
                             self.add_file(name, folder, status)
                             continue
                     except OSError as error:
+                        if is_mounted(folder, name):  # it need not even tell its status
+                            continue
                         self.miss(error, os.path.join(relative, os.fsencode(name)), "look at")
                         continue
                     if kind == stat.S_IFDIR:
