@@ -16,6 +16,8 @@ def main() -> NoReturn:
     Exits 0, 1 (failed: one line says why), 2 (wrong usage) or, undone by a signal, 128 and its
     number.
     """
+    if sys.getfilesystemencoding() != "utf-8":
+        _start_in_utf8_mode()
     from reflayer.cli.interrupt import Interrupted, catch_signals
 
     if sys.stdin is None or sys.stdout is None or sys.stderr is None:
@@ -30,6 +32,17 @@ def main() -> NoReturn:
         status = interrupted.status
     # All is written and shut: to take the interpreter apart would take longer than many a command.
     os._exit(status)
+
+
+def _start_in_utf8_mode() -> None:
+    """Become the same program with names by UTF-8, whatever the locale's codec is (PEP 540).
+
+    A name is bytes. Python keeps it in a str, and by UTF-8 alone each comes out as it went in
+    (PEP 383): Big5 has some characters twice. The arguments are read anew for the same reason.
+    """
+    with open("/proc/self/cmdline", "rb") as file:
+        program, *rest = file.read().split(b"\0")[:-1]
+    os.execv(sys.executable, [program, b"-X", b"utf8", *rest])
 
 
 def _run() -> int:

@@ -41,7 +41,7 @@ class Helper:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _CODE, _PACKAGES],
+                [sys.executable, "-I", "-S", "-X", "utf8=1", "-c", _CODE, _PACKAGES],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
             )
