@@ -109,6 +109,8 @@ def test_a_filter_matches(text: str, expected: list[str]) -> None:
         "image~=,id?=?fbaq",
         "name==.foo",
         "name~=(",
+        f"name~={'(' * 5000}",
+        f"name~=/a{{{'9' * 30}}}/",
     ],
 )
 def test_what_is_no_filter_is_refused_with_the_place(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import resource
 import signal
 import socket as sockets
 import sqlite3
@@ -12,7 +13,7 @@ import stat
 import subprocess
 import threading
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import grpc
@@ -38,6 +39,23 @@ def refused_start(home: Path, socket: Path) -> str:
     )
     assert ended.returncode == 1
     return ended.stderr
+
+
+def test_idle_connections_keep_nobody_out(base: Path, socket: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    service = Served(base / "home", socket)
+    with ExitStack() as stack:
+        stack.callback(service.close)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, limits[1]), limits[1]))
+        try:
+            service.start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for _ in range(250):
+            stack.enter_context(sockets.socket(sockets.AF_UNIX)).connect(str(socket))
+        service.connect()
+        assert service.names() == []
+        assert service.stop() == 0
 
 
 @pytest.mark.parametrize("name", ["", SERVICE])

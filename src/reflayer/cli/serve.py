@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shlex
 import sys
 from contextlib import contextmanager
@@ -146,6 +147,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
     from reflayer.plugins.work import Work
 
     passed_by_systemd()  # before a process is started that would inherit them
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection takes up to four
     work = Work()
     try:
         if arguments.metrics is None:

@@ -6,6 +6,7 @@ import errno
 import os
 
 from reflayer.errors import OperationError
+from reflayer.linux.mkdir import make_folders
 
 LAYERS = "dir"
 """The folder of the layers, as in Docker's vfs driver."""
@@ -43,7 +44,7 @@ def make_home(home: str, group: int | None) -> None:
         OperationError: one of them cannot be made.
     """
     try:
-        os.makedirs(home, 0o700, exist_ok=True)
+        make_folders(home, 0o700)
         for name in (TRASH_LOCK, FOLDED_LOCK):  # now: on a full disk they could not be made
             if not os.path.exists(f"{home}/{name}"):
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -19,8 +19,8 @@ def checked_id(id: str) -> str:
     """
     if not is_id(id):
         raise LayerError(
-            f"{printable(id)!r} is no layer's id: it takes 1 to {_MOST} of a-z, A-Z, 0-9, '_', "
-            "'.' and '-', and begins with a letter or digit"
+            f"{printable(id[:_MOST])!r} is no layer's id: it takes 1 to {_MOST} of a-z, A-Z, 0-9, "
+            "'_', '.' and '-', and begins with a letter or digit"
         )
     return id
 

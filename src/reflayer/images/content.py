@@ -22,6 +22,7 @@ from reflayer.images.digest import (
 )
 from reflayer.images.incoming import Incoming, clear, failing, incoming, locked, sync_folder
 from reflayer.images.media_types import OCI_INDEX
+from reflayer.linux.mkdir import make_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,8 +57,8 @@ class Content:
         self._index = os.path.join(self.folder, layout.INDEX_FILE)
         self._lock = os.path.join(self.folder, "index.lock")
         with failing(self.folder, "create"):
-            os.makedirs(self._incoming, exist_ok=True)
-            os.makedirs(os.path.join(self.folder, layout.BLOBS, _ALGORITHMS[0]), exist_ok=True)
+            make_folders(self._incoming)
+            make_folders(os.path.join(self.folder, layout.BLOBS, _ALGORITHMS[0]))
         clear(self._incoming)
         if not os.path.exists(self._index):
             self._make()

@@ -15,7 +15,9 @@ from reflayer.errors import OperationError, ServiceError, printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_BACKLOG = 128
+BACKLOG = 4096
+"""Connections that wait to be accepted; a client of Go's does not wait where they are more."""
+
 _FIRST_PASSED = 3  # SD_LISTEN_FDS_START
 _LONGEST = 107  # bytes of a path in sockaddr_un, unix(7)
 
@@ -104,7 +106,7 @@ class _Listening(socket.socket):
             self.bind(path)
             self.path = os.path.abspath(path)
             self.identity = _identity(self.path)
-            self.listen(_BACKLOG)
+            self.listen(BACKLOG)
         except BaseException:
             super().close()
             raise

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from reflayer.errors import printable
 
+_LONGEST = 1000  # characters of a field
 _SYSLOG = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
 
 
@@ -72,7 +73,13 @@ class _Journal(_Text):
 def _fields(record: logging.LogRecord) -> dict[str, object]:
     fields = getattr(record, "fields", {})
     assert isinstance(fields, dict)
-    return fields
+    return {name: _cut(value) for name, value in fields.items()}
+
+
+def _cut(value: object) -> object:
+    """The value, or its beginning where a client made it too long for a line."""
+    text = str(value)
+    return value if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
 
 
 def _value(value: object) -> str:

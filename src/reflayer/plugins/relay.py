@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from reflayer.plugins.frames import Frames, goaway
+from reflayer.plugins.listening import BACKLOG
 
 if TYPE_CHECKING:
     import socket
@@ -35,7 +36,9 @@ class Relay:
         """Begin to accept."""
         loop = asyncio.get_running_loop()
         # Not create_unix_server: from Python 3.13 on it unlinks the socket, were it systemd's.
-        self._server = await loop.create_server(self._accepted, sock=self._listening)
+        self._server = await loop.create_server(
+            self._accepted, sock=self._listening, backlog=BACKLOG
+        )
 
     def send_away(self) -> None:
         """Accept nothing more, and tell clients to begin nothing more.

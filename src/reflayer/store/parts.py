@@ -8,6 +8,7 @@ from functools import cached_property
 
 from reflayer import xdg
 from reflayer.errors import OperationError, StoreError
+from reflayer.linux.mkdir import make_folders
 from reflayer.store.database import Database
 
 TYPE_CHECKING = False
@@ -71,7 +72,7 @@ class Parts:
         """
         for folder in (self.root, self.locks):
             try:
-                os.makedirs(folder, 0o700, exist_ok=True)
+                make_folders(folder, 0o700)
             except OSError as error:
                 where = os.fsencode(error.filename or folder)
                 reason = error.strerror or str(error)

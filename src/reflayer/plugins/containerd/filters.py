@@ -137,7 +137,7 @@ class _Parser:
         value = self._value('"/|')
         try:
             expression = re.compile(value)
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:
             raise self._error(f"{value!r} is no regular expression: {error}") from error
         return lambda found: expression.search(found or "") is not None
 

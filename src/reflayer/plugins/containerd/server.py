@@ -11,6 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from reflayer.driver import Driver
 from reflayer.errors import OperationError, ServiceError
+from reflayer.linux.mkdir import make_folders
 from reflayer.plugins.containerd.folders import agree
 from reflayer.plugins.containerd.protocol.snapshots_pb2_grpc import add_SnapshotsServicer_to_server
 from reflayer.plugins.containerd.records import Records
@@ -33,6 +34,7 @@ _LAST_LOOK = 2.0  # seconds in which clients with all their answers go; who watc
 _OPTIONS = (
     ("grpc.max_receive_message_length", _LARGEST),
     ("grpc.max_send_message_length", _LARGEST),
+    ("grpc.server_handshake_timeout_ms", 30_000),  # who says nothing keeps no descriptor
 )
 
 
@@ -87,7 +89,7 @@ class ContainerdService:
     def _opened(self, stack: AsyncExitStack) -> Snapshotter:
         home = self._options.home
         try:
-            os.makedirs(home, 0o700, exist_ok=True)
+            make_folders(home, 0o700)
         except OSError as error:
             raise OperationError.from_os_error(error, os.fsencode(home), "mkdir") from error
         if not stack.enter_context(locked_at_once(f"{home}/lock")):

@@ -53,7 +53,7 @@ def create_read_write(
     size = None
     for name, value in request.options.items():
         if name.lower() != "size":
-            raise RequestError(f"Storage opt {name} not supported")
+            raise RequestError(f"Storage opt {name[:100]} not supported")
         size = size_in_bytes(value)
     if (
         not size

@@ -15,6 +15,7 @@ import struct
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, cast
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+IDLE = 30.0
+"""Seconds that a connection may take to send its request."""
+
 _JSON = "application/vnd.docker.plugins.v1.2+json"
 _DIFF = "/GraphDriver.Diff"
 _PEER = struct.Struct("3i")  # struct ucred: process, user, group; unix(7)
@@ -46,17 +50,22 @@ _log = logging.getLogger("reflayer.docker")
 
 
 class Handlers:
-    """The handlers of all requests."""
+    """The handlers of all requests.
+
+    Attributes:
+        begun: the connections whose request has come, at least its head.
+    """
 
     def __init__(self, home: Home, work: Work, metrics: Metrics) -> None:
         """For the layers in ``home``."""
         self._home = home
         self._work = work
         self._metrics = metrics
+        self.begun: WeakSet[asyncio.Transport] = WeakSet()
 
     def application(self) -> web.Application:
         """What the requests go to."""
-        application = web.Application(middlewares=[_errors])
+        application = web.Application(middlewares=[self._errors])
         application.on_response_prepare.append(_close_after)
         add = application.router.add_post
         add("/Plugin.Activate", _activate)
@@ -74,7 +83,7 @@ class Handlers:
         return application
 
     async def _init(self, http: web.Request) -> web.Response:
-        body = await http.read()
+        body = await _document(http)
         with self._answering("Init"):
             request = InitRequest.parse(body)
             await self._work.run(self._home.init, request, _peer(http))
@@ -86,7 +95,7 @@ class Handlers:
             return _answer({})
 
     async def _clone(self, name: str, clone: Clone, http: web.Request) -> web.Response:
-        body = await http.read()
+        body = await _document(http)
         with self._about_a_layer(name, body) as (request, _):
             driver = self._home.driver
             layer = Unanswered(driver, request.id, request.parent)
@@ -107,12 +116,12 @@ class Handlers:
             return _answer({})
 
     async def _short(self, name: str, call: Call, http: web.Request) -> web.Response:
-        body = await http.read()
+        body = await _document(http)
         with self._about_a_layer(name, body) as (request, _):
             return _answer(await self._work.run(call, self._home.driver, request))
 
     async def _walk(self, name: str, walk: Call, http: web.Request) -> web.Response:
-        body = await http.read()
+        body = await _document(http)
         with self._about_a_layer(name, body) as (request, _):
             driver = self._home.driver
 
@@ -122,7 +131,7 @@ class Handlers:
             return await self._work.stream(answer)
 
     async def _diff(self, http: web.Request) -> web.StreamResponse:
-        body = await http.read()
+        body = await _document(http)
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
         with self._about_a_layer("Diff", body) as (request, operation):
             driver = self._home.driver
@@ -160,6 +169,25 @@ class Handlers:
             await _read_rest(http.content)
             return _answer({"Size": size})
 
+    @web.middleware
+    async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Every error as Docker reads it."""
+        if request.transport is not None:
+            self.begun.add(request.transport)
+        try:
+            return await handler(request)
+        except ReflayerError as error:
+            return _answer({"Err": str(error)}, status=500 if request.path == _DIFF else 200)
+        except (ConnectionError, web.RequestPayloadError) as error:  # the client has gone, or lies
+            return _answer({"Err": str(error)}, status=400)
+        except TimeoutError:
+            return _answer({"Err": f"no request came within {IDLE:.0f} s"}, status=408)
+        except web.HTTPException as error:
+            return _answer({"Err": f"{request.path}: {error.reason}"}, status=error.status)
+        except Exception as error:
+            _log.exception("%s: a mistake in reflayer", request.path)
+            return _answer({"Err": f"a mistake in reflayer: {error!r}"}, status=500)
+
     @contextmanager
     def _answering(self, name: str, **fields: str) -> Iterator[Operation]:
         """The block answers a request; one that asks for what cannot be is no failure of ours."""
@@ -193,20 +221,14 @@ async def _capabilities(_: web.Request) -> web.Response:
     return _answer({"Capabilities": {"ReproducesExactDiffs": False}})
 
 
-@web.middleware
-async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error as Docker reads it."""
-    try:
-        return await handler(request)
-    except ReflayerError as error:
-        return _answer({"Err": str(error)}, status=500 if request.path == _DIFF else 200)
-    except (ConnectionError, web.RequestPayloadError) as error:  # the client has gone, or lies
-        return _answer({"Err": str(error)}, status=400)
-    except web.HTTPException as error:
-        return _answer({"Err": f"{request.path}: {error.reason}"}, status=error.status)
-    except Exception as error:
-        _log.exception("%s: a mistake in reflayer", request.path)
-        return _answer({"Err": f"a mistake in reflayer: {error!r}"}, status=500)
+async def _document(request: web.Request) -> bytes:
+    """The body of a request that is no layer.
+
+    Raises:
+        TimeoutError: it has not come in time.
+    """
+    async with asyncio.timeout(IDLE):
+        return await request.read()
 
 
 async def _close_after(_: web.Request, response: web.StreamResponse) -> None:

@@ -14,7 +14,7 @@ from reflayer.driver import Driver
 from reflayer.driver.home import LAYERS
 from reflayer.errors import OperationError, ReflayerError
 from reflayer.plugins.docker.daemon import Daemon
-from reflayer.plugins.docker.request import InitRequest, RequestError
+from reflayer.plugins.docker.request import InitRequest, RequestError, shown
 from reflayer.plugins.docker.size import size_in_bytes
 from reflayer.plugins.docker.unanswered import forget_unanswered
 
@@ -133,9 +133,9 @@ class Home:
         for option in request.options:
             name, equals, value = option.partition("=")
             if not equals:
-                raise RequestError(f"storage option {option!r} is not NAME=VALUE")
+                raise RequestError(f"storage option {shown(option)} is not NAME=VALUE")
             if name.strip().lower() != "size":
-                raise RequestError(f"unknown option {name.strip()} for reflayer")
+                raise RequestError(f"unknown option {name.strip()[:100]} for reflayer")
             size = size_in_bytes(value.strip())
         driver = Driver(
             request.home,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from typing import Self
 
 Value = TypeVar("Value")
+
+_LONGEST = 4095  # PATH_MAX, and a zero; no id or label is as long
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 100
 
 
 class RequestError(ReflayerError):
@@ -79,7 +84,7 @@ class InitRequest:
         document = _document(body)
         home = _member(document, "Home", str, "")
         if not home.startswith("/") or not _is_path(home):
-            raise RequestError(f"Home: {home!r} is no absolute path")
+            raise RequestError(f"Home: {shown(home)} is no absolute path")
         options = _member(document, "Opts", list, [])
         if not all(isinstance(option, str) for option in options):
             raise RequestError("Opts: not all of them are strings")
@@ -96,6 +101,11 @@ class InitRequest:
             "GIDMaps": [asdict(one) for one in ids.gids],
         }
         return json.dumps(document).encode()
+
+
+def shown(value: object) -> str:
+    """A value of a request as part of a line, cut where it is too long or too deep for that."""
+    return _brief.repr(value)
 
 
 def _document(body: bytes) -> dict[str, object]:
@@ -118,6 +128,8 @@ def _member(document: Mapping[str, object], name: str, kind: type[Value], absent
         return absent
     if not isinstance(value, kind):
         raise RequestError(f"{name}: {kind.__name__} expected, not {type(value).__name__}")
+    if isinstance(value, str) and len(value) > _LONGEST:
+        raise RequestError(f"{name}: {len(value)} characters, which are more than {_LONGEST}")
     return value
 
 
@@ -136,5 +148,5 @@ def _range(item: object, name: str) -> IdRange:
     numbers = [item.get(one.name) for one in fields(IdRange)] if isinstance(item, dict) else []
     whole = [number for number in numbers if type(number) is int and 0 <= number < 1 << 32]
     if len(whole) != len(fields(IdRange)):
-        raise RequestError(f"{name}: {item!r} is no range of ids")
+        raise RequestError(f"{name}: {shown(item)} is no range of ids")
     return IdRange(*whole)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
-from reflayer.plugins.docker.handlers import Handlers
+from reflayer.plugins.docker import handlers
 from reflayer.plugins.docker.home import Home
 from reflayer.plugins.docker.streams import PIECE
-from reflayer.plugins.listening import listen
+from reflayer.plugins.listening import BACKLOG, listen
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from reflayer.plugins.metrics import Metrics
     from reflayer.plugins.options import DockerOptions
     from reflayer.plugins.work import Work
 
-_IDLE = 60.0  # seconds that a connection may take to send its request
 _LOOK = 0.02  # seconds between two looks at what still runs
+_LAST_LOOK = 1.0  # seconds in which the request of a connection that was accepted comes
 _NEVER = 10 * 365 * 86400.0  # seconds: what runs is finished
 
 
@@ -32,11 +36,12 @@ class DockerService:
         self._socket = options.socket
         self._work = work
         self._home = Home(options, work.pool)
+        logging.getLogger("aiohttp.server").addFilter(_in_one_line)
+        self._handlers = handlers.Handlers(self._home, work, metrics)
         self._runner = web.AppRunner(
-            Handlers(self._home, work, metrics).application(),
+            self._handlers.application(),
             access_log=None,  # metrics.operation logs
             handler_cancellation=True,
-            keepalive_timeout=_IDLE,
             read_bufsize=PIECE,
             shutdown_timeout=_NEVER,
         )
@@ -53,18 +58,49 @@ class DockerService:
         try:
             await self._work.run(self._home.resume)
             await self._runner.setup()
-            site = web.SockSite(self._runner, listening)
+            site = web.SockSite(self._runner, listening, backlog=BACKLOG)
             await site.start()
         except BaseException:
             listening.close()
             raise
         self._site = site
+        self._closing = asyncio.create_task(self._close_idle())
 
     async def stop(self) -> None:
         """Accept nothing more; return when what runs has been answered."""
         if self._site is not None:
             await self._site.stop()
+            self._closing.cancel()
+            waited = 0.0
             # cleanup() reads no more of what a client is sending.
-            while self._runner.server is not None and self._runner.server.connections:
+            while connections := self._connections():
                 await asyncio.sleep(_LOOK)
+                waited += _LOOK
+                if waited > _LAST_LOOK:
+                    self._close(connections)
         await self._runner.cleanup()
+
+    async def _close_idle(self) -> None:
+        """Close connections that send no request: each takes a descriptor from the others."""
+        idle: set[web.RequestHandler] = set()
+        while True:
+            await asyncio.sleep(handlers.IDLE)
+            self._close(idle)
+            idle = self._connections()
+
+    def _connections(self) -> set[web.RequestHandler]:
+        return set() if self._runner.server is None else {*self._runner.server.connections}
+
+    def _close(self, connections: Iterable[web.RequestHandler]) -> None:
+        for connection in connections:
+            if connection.transport not in self._handlers.begun:
+                connection.force_close()
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Log what is no HTTP without aiohttp's traceback: it is a client's mistake."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError | web.RequestPayloadError):
+        record.msg, record.args = "what a client sent is no HTTP: %s", (str(error)[:200],)
+        record.exc_info = None
+    return True
