@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +25,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 _numbers = itertools.count()
+_ours = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """All temporary files go into one folder, so that none is left, whoever made it."""
+    if config.option.basetemp is None:
+        folder = Path(tempfile.mkdtemp(prefix="reflayer-"))
+        folder.chmod(0o755)  # some tests have files for others in it
+        config.stash[_ours] = folder
+        config.option.basetemp = str(folder / "pytest")
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Delete it; not by pytest, which cannot delete deep trees."""
+    if _ours in config.stash:
+        _delete(config.stash[_ours])
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +85,7 @@ def _delete(folder: Path) -> None:
     # rm(1) copes with any depth; rmtree of Python 3.11 does not.
     if shutil.which("chattr"):
         os.spawnlp(os.P_WAIT, "chattr", "chattr", "-R", "-f", "-i", str(folder))
-    os.spawnlp(os.P_WAIT, "rm", "rm", "-rf", str(folder))
+    os.spawnlp(os.P_WAIT, "rm", "rm", "-rf", "--one-file-system", str(folder))
 
 
 @pytest.fixture
