@@ -1,0 +1,69 @@
+"""The part in C is compiled without a warning, and what is installed works with it and without."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tests.file_systems import require, require_native
+
+PROJECT = Path(__file__).parents[2]
+C_FILE = PROJECT / "src/reflayer/linux/_names.c"
+STRICT = ("-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
+
+
+def _compile(to: Path, compiler: str, *options: str) -> None:
+    headers = f"-I{sysconfig.get_config_var('INCLUDEPY')}"
+    subprocess.run([compiler, *STRICT, *options, headers, C_FILE, "-o", to], check=True)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "options"),
+    [
+        ("gcc", ("-O2", "-std=c11")),
+        ("gcc", ("-O3", "-std=gnu17", "-Wpedantic", "-Wshadow", "-Wconversion")),
+        ("musl-gcc", ("-O2",)),
+    ],
+)
+def test_it_compiles_without_a_warning(
+    tmp_path: Path, compiler: str, options: tuple[str, ...]
+) -> None:
+    require_native()
+    require(compiler)
+    _compile(tmp_path / "names.so", compiler, *options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", ["gcc", "no-such-compiler"])
+def test_what_is_installed_works_with_a_compiler_and_without(tmp_path: Path, compiler: str) -> None:
+    require_native()
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    offline = ["--no-deps", "--no-build-isolation", "--no-index"]
+    make = "import sys, setuptools.build_meta as build; build.build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", make, tmp_path], check=True, cwd=PROJECT)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    wheels = tmp_path / "wheels"
+    subprocess.run(
+        [*pip, "wheel", *offline, "--no-cache-dir", f"--wheel-dir={wheels}", sdist],
+        check=True,
+        env=os.environ | {"CC": compiler},
+    )
+    (wheel,) = wheels.iterdir()
+    assert "-cp311-abi3-" in wheel.name
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    subprocess.run([*pip, f"--python={venv}/bin/python", "install", *offline, wheel], check=True)
+
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/file").write_text("content")
+    copy = [f"{venv}/bin/reflayer", "copy", f"{tmp_path}/src", f"{tmp_path}/dst"]
+    subprocess.run(copy, check=True, env=os.environ | {"REFLAYER_PURE": "0"})
+    assert (tmp_path / "dst/file").read_text() == "content"
+    (package,) = venv.glob("lib/python3*/site-packages/reflayer/linux")
+    parts = {path.name for path in package.iterdir() if path.suffix in (".so", ".c", ".pyi")}
+    assert parts == {"_names.pyi"} | ({"_names.abi3.so"} if compiler == "gcc" else set())

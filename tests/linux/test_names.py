@@ -1,0 +1,509 @@
+"""The functions in C do what is ordinary, and hand back everything else as it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.file_systems import mounted, require, require_native, require_root
+from tests.trees import assert_same, facts
+
+UNKNOWN, FIFO, DEVICE, FOLDER, BLOCK, FILE, LINK, SOCKET = 0, 1, 2, 4, 6, 8, 10, 12
+"""``d_type`` of getdents64(2)."""
+
+REFLINK, RANGE, STREAM = 0, 1, 2
+LONG = b"\xff" * 255
+LARGEST = 4 << 20  # what is moved in C at once
+
+Result = tuple[Any, list[bytes], list[tuple[int, bytes]], bytes | None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def native() -> Any:
+    """The part in C."""
+    require_native()
+    import reflayer.linux._names as names
+
+    return names
+
+
+@pytest.fixture
+def src(tmp_path: Path) -> Path:
+    """An empty folder to clone from."""
+    folder = tmp_path / "src"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def dst(tmp_path: Path) -> Path:
+    """An empty folder to clone into."""
+    folder = tmp_path / "dst"
+    folder.mkdir()
+    return folder
+
+
+@contextmanager
+def opened(*folders: Path) -> Iterator[list[int]]:
+    """Their descriptors."""
+    fds = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in folders]
+    try:
+        yield fds
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def entry(kind: int, name: bytes) -> bytes:
+    """What getdents64(2) tells of a name."""
+    size = (19 + len(name) + 1 + 7) // 8 * 8
+    return struct.pack("=QqHB", 1, 1, size, kind) + name.ljust(size - 19, b"\0")
+
+
+def in_turns(call: Callable[[bytes], Result]) -> tuple[list[Any], list[bytes], dict[bytes, int]]:
+    """The facts of each call, the folders, and the type of each name that is handed back."""
+    told, folders, rest = [], [], {}
+    left: bytes | None = b""
+    while left is not None:
+        fact, more, handed, left = call(left)
+        told.append(fact)
+        folders += more
+        rest.update({name: kind for kind, name in handed})
+    return told, folders, rest
+
+
+def cloner(
+    native: Any, src: int, dst: int, method: int = STREAM, *, uid: int = -1, leave: bytes = b""
+) -> Callable[[bytes], Result]:
+    """``clone_names`` from ``src`` into ``dst``, for this process."""
+    umask = os.umask(0o022)
+    os.umask(umask)
+    owner = os.geteuid() if uid < 0 else uid
+    return lambda left: native.clone_names(
+        src, dst, method, owner, os.getegid(), umask, 0o700, leave, left
+    )
+
+
+def clone(native: Any, src: Path, dst: Path, **options: Any) -> tuple[int, dict[bytes, int]]:
+    """How many files, and what is handed back."""
+    with opened(src, dst) as fds:
+        told, _, rest = in_turns(cloner(native, fds[0], fds[1], **options))
+    return sum(files for files, _, _ in told), rest
+
+
+# --- what is ordinary
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [("xfs", REFLINK), ("btrfs", REFLINK), ("ext4", RANGE), ("tmpfs", RANGE), ("tmpfs", STREAM)],
+)
+def test_ordinary_files_and_links_are_cloned_whole(
+    place_on: Callable[[str], Path], native: Any, kind: str, method: int
+) -> None:
+    src, dst = place_on(kind), place_on(kind)
+    (src / "empty").touch()
+    (src / os.fsdecode(LONG)).write_bytes(bytes(range(256)) * 1000)
+    (src / "nothing for anyone").write_bytes(b"secret")
+    os.chmod(src / "nothing for anyone", 0)
+    (src / "for everyone").write_bytes(b"x")
+    os.chmod(src / "for everyone", 0o777)
+    os.chown(src / "for everyone", 1234, 4_000_000_000)
+    with open(src / "holes", "wb") as file:
+        file.truncate(LARGEST)
+        os.pwrite(file.fileno(), b"data", 1 << 20)
+    (src / "only a hole").touch()
+    os.truncate(src / "only a hole", 1 << 20)
+    os.symlink("t" * 1000, src / "link")
+    os.chown(src / "link", 1234, 5678, follow_symlinks=False)
+    for path in src.iterdir():
+        os.utime(path, ns=(1_000_000_001, -2_000_000_003), follow_symlinks=False)
+    before = facts(src, holes=True)
+    before.pop(b".")
+
+    (src / "folder").mkdir()
+    with opened(src, dst) as fds:
+        told, folders, rest = in_turns(cloner(native, fds[0], fds[1], method))
+
+    assert ([sum(counts) for counts in zip(*told, strict=True)][:2], folders, rest) == (
+        [6, 1],
+        [b"folder"],
+        {},
+    )
+    assert stat.S_IMODE(os.stat(dst / "folder").st_mode) == 0o700
+    os.rmdir(dst / "folder")
+    after = facts(dst, holes=True)
+    after.pop(b".")
+    assert_same(before, after)
+
+
+def test_names_that_are_to_be_left_are_handed_back(src: Path, dst: Path, native: Any) -> None:
+    for name in ("a", "ab", "b"):
+        (src / name).touch()
+    assert clone(native, src, dst, leave=b"\0ab\0") == (2, {b"ab": FILE})
+    assert sorted(os.listdir(dst)) == ["a", "b"]
+
+
+def test_a_folder_of_many_names_is_done_in_turns(
+    place_on: Callable[[str], Path], native: Any
+) -> None:
+    count = 100_000
+    with opened(place_on("tmpfs"), place_on("tmpfs")) as (source, clone):
+        for number in range(count):
+            os.mknod(f"{number}", 0o600 | stat.S_IFREG, dir_fd=source)
+        told, _, rest = in_turns(cloner(native, source, clone))
+        assert (sum(files for files, _, _ in told), rest) == (count, {})
+        assert max(files for files, _, _ in told) < 1000
+        os.lseek(source, 0, os.SEEK_SET)
+        removed, _, rest = in_turns(lambda left: native.unlink_names(source, left))
+        assert (sum(removed), rest) == (count, {})
+        assert os.listdir(source) == []
+
+        def interrupt(*_: object) -> None:
+            raise InterruptedError
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            with pytest.raises(InterruptedError):
+                in_turns(lambda left: native.unlink_names(clone, left))
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert len(os.listdir(clone)) > count // 10
+
+
+def test_what_a_turn_did_not_come_to_is_left_for_the_next(
+    src: Path, dst: Path, native: Any
+) -> None:
+    for number in range(40):
+        (src / f"{number}").write_bytes(bytes(LARGEST))
+    with opened(src, dst) as fds:
+        told, _, rest = in_turns(cloner(native, *fds))
+    assert [sum(counts) for counts in zip(*told, strict=True)] == [40, 0, 40 * LARGEST]
+    assert len(told) > 2
+    assert rest == {}
+
+
+# --- what is not
+
+
+def _several_names(path: Path) -> None:
+    path.touch()
+    os.link(path, path.parent.parent / "other")
+
+
+def _attribute(path: Path) -> None:
+    path.touch()
+    os.setxattr(path, "user.reflayer", b"")
+
+
+def _acl(path: Path) -> None:
+    require("setfacl")
+    path.touch()
+    subprocess.run(["setfacl", "-m", "u:1234:r", path], check=True)
+
+
+def _of_mode(mode: int, device: int = 0) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        os.mknod(path, mode, device)
+        os.chmod(path, stat.S_IMODE(mode))
+
+    return make
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening, opened(path.parent) as (folder,):
+        listening.bind(f"/proc/self/fd/{folder}/{path.name}")
+
+
+def _large(path: Path) -> None:
+    path.touch()
+    os.truncate(path, LARGEST + 1)
+
+
+def _link_of_two_names(path: Path) -> None:
+    path.symlink_to("target")
+    os.link(path, path.parent.parent / "other", follow_symlinks=False)
+
+
+NOT_ORDINARY: dict[str, tuple[int, Callable[[Path], None]]] = {
+    "several names": (FILE, _several_names),
+    "an attribute": (FILE, _attribute),
+    "an ACL": (FILE, _acl),
+    "setuid": (FILE, _of_mode(stat.S_IFREG | 0o4755)),
+    "setgid": (FILE, _of_mode(stat.S_IFREG | 0o2755)),
+    "sticky": (FILE, _of_mode(stat.S_IFREG | 0o1644)),
+    "large": (FILE, _large),
+    "a FIFO": (FIFO, _of_mode(stat.S_IFIFO | 0o644)),
+    "a socket": (SOCKET, _socket),
+    "a link of two names": (LINK, _link_of_two_names),
+}
+
+OF_ROOT: dict[str, tuple[int, Callable[[Path], None]]] = {
+    "a character device": (DEVICE, _of_mode(stat.S_IFCHR | 0o644, os.makedev(1, 3))),
+    "a whiteout": (DEVICE, _of_mode(stat.S_IFCHR)),
+    "a block device": (BLOCK, _of_mode(stat.S_IFBLK | 0o644, os.makedev(7, 0))),
+}
+
+
+@pytest.mark.parametrize("what", [*NOT_ORDINARY, *OF_ROOT])
+def test_what_is_not_ordinary_is_handed_back(src: Path, dst: Path, native: Any, what: str) -> None:
+    if what in OF_ROOT:
+        require_root()
+    kind, make = (NOT_ORDINARY | OF_ROOT)[what]
+    make(src / what)
+    assert clone(native, src, dst) == (0, {os.fsencode(what): kind})
+    assert os.listdir(dst) == []
+
+
+def test_a_link_with_an_attribute_is_handed_back(src: Path, dst: Path, native: Any) -> None:
+    require_root()
+    (src / "link").symlink_to("target")
+    os.setxattr(src / "link", "trusted.reflayer", b"1", follow_symlinks=False)
+    assert clone(native, src, dst) == (0, {b"link": LINK})
+    assert os.listdir(dst) == []
+
+
+def test_types_that_the_file_system_does_not_tell_are_handed_back(
+    tmp_path: Path, native: Any
+) -> None:
+    with mounted("ext4", tmp_path, 64 << 20, features="^filetype") as place:
+        (place / "dst").mkdir()
+        (place / "src/folder").mkdir(parents=True)
+        (place / "src/file").touch()
+        (place / "src/link").symlink_to("file")
+        told = {b"file": UNKNOWN, b"folder": UNKNOWN, b"link": UNKNOWN}
+        assert clone(native, place / "src", place / "dst") == (0, told)
+        with opened(place / "src") as (folder,):
+            for call in (
+                lambda left: native.unlink_names(folder, left),
+                lambda left: native.changed_names(folder, 0, 1 << 62, left),
+            ):
+                os.lseek(folder, 0, os.SEEK_SET)
+                assert in_turns(call)[1:] == ([], told)
+        assert len(os.listdir(place / "src")) == 3
+
+
+@pytest.mark.parametrize(
+    ("real", "told"), [(FILE, LINK), (LINK, FILE), (FIFO, FILE), (FOLDER, FILE), (FOLDER, LINK)]
+)
+def test_another_type_than_told_is_handed_back(
+    src: Path, dst: Path, native: Any, real: int, told: int
+) -> None:
+    path = src / "name"
+    {FILE: path.touch, LINK: lambda: path.symlink_to("/etc/passwd"), FOLDER: path.mkdir}.get(
+        real, lambda: os.mkfifo(path)
+    )()
+    left = entry(told, b"name")
+    with opened(src, dst) as fds:
+        assert cloner(native, *fds)(left) == ((0, 0, 0), [], [(told, b"name")], b"")
+    assert os.listdir(dst) == []
+
+
+def test_a_name_that_vanished_is_handed_back_or_needs_no_unlinking(
+    src: Path, dst: Path, native: Any
+) -> None:
+    for kind in (FILE, LINK):
+        left = entry(kind, b"gone")
+        handed = [(kind, b"gone")]
+        with opened(src, dst) as (source, clone):
+            assert cloner(native, source, clone)(left) == ((0, 0, 0), [], handed, b"")
+            assert native.changed_names(source, 0, 1 << 62, left) == (0, [], handed, b"")
+            assert native.unlink_names(source, left) == (0, [], [], b"")
+    assert os.listdir(dst) == []
+
+
+def test_a_file_that_says_it_is_empty_and_is_not_is_handed_back(dst: Path, native: Any) -> None:
+    with opened(Path("/proc/self"), dst) as fds:
+        left = entry(FILE, b"status")
+        assert cloner(native, *fds)(left) == ((0, 0, 0), [], [(FILE, b"status")], b"")
+    assert os.listdir(dst) == []
+
+
+# --- errors
+
+
+def test_what_is_there_already_is_handed_back_and_stays(src: Path, dst: Path, native: Any) -> None:
+    (src / "file").write_bytes(b"new")
+    (src / "link").symlink_to("new")
+    (src / "folder").mkdir()
+    (dst / "file").write_bytes(b"old")
+    (dst / "link").symlink_to("old")
+    (dst / "folder").touch()
+    told = {b"file": FILE, b"folder": FOLDER, b"link": LINK}
+    assert clone(native, src, dst) == (0, told)
+    assert (dst / "file").read_bytes() == b"old"
+    assert os.readlink(dst / "link") == "old"
+    assert (dst / "folder").is_file()
+
+
+@pytest.mark.parametrize("method", [RANGE, STREAM])
+def test_a_file_for_which_the_disk_is_too_full_is_undone(
+    tmp_path: Path, native: Any, method: int
+) -> None:
+    with mounted("tmpfs", tmp_path, LARGEST + (1 << 20)) as place:
+        src, dst = place / "src", place / "dst"
+        src.mkdir()
+        dst.mkdir()
+        (src / "large").write_bytes(bytes(LARGEST))
+        (src / "small").write_bytes(b"x")
+        assert clone(native, src, dst, method=method) == (1, {b"large": FILE})
+        assert os.listdir(dst) == ["small"]
+
+
+def test_a_method_that_does_not_work_here_undoes_the_file(
+    place_on: Callable[[str], Path], native: Any
+) -> None:
+    src, dst = place_on("ext4"), place_on("ext4")
+    (src / "file").write_bytes(b"x")
+    assert clone(native, src, dst, method=REFLINK) == (0, {b"file": FILE})
+    assert os.listdir(dst) == []
+
+
+def test_what_may_not_be_given_to_its_owner_is_undone(src: Path, dst: Path, native: Any) -> None:
+    require_root()
+    (src / "file").touch()
+    (src / "link").symlink_to("target")
+    os.chmod(dst, 0o777)
+    with opened(src, dst) as fds:
+        os.seteuid(1234)
+        try:
+            told = in_turns(cloner(native, *fds))
+        finally:
+            os.seteuid(0)
+    assert told[1:] == ([], {b"file": FILE, b"link": LINK})
+    assert os.listdir(dst) == []
+
+
+def test_what_may_not_be_unlinked_is_handed_back(src: Path, native: Any) -> None:
+    require_root()
+    (src / "file").touch()
+    with opened(src) as (folder,):
+        os.seteuid(1234)
+        try:
+            told = in_turns(lambda left: native.unlink_names(folder, left))
+        finally:
+            os.seteuid(0)
+    assert told == ([0], [], {b"file": FILE})
+    assert os.listdir(src) == ["file"]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(src: Path, dst: Path, native: Any) -> None:
+    (src / "file").touch()
+    file = os.open(src / "file", os.O_RDONLY)
+    with opened(src) as (source,):
+        with opened(dst) as (closed,):
+            pass
+        calls: list[Callable[[int], Result]] = [
+            lambda fd: cloner(native, fd, source)(b""),
+            lambda fd: native.unlink_names(fd, b""),
+            lambda fd: native.changed_names(fd, 0, 1, b""),
+        ]
+        for call in calls:
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                call(closed)
+            with pytest.raises(NotADirectoryError):
+                call(file)
+        os.close(file)
+        told = cloner(native, source, closed)(b"")
+        assert told == ((0, 0, 0), [], [(FILE, b"file")], None)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        bytes(1),
+        bytes(24),
+        bytes(20000),
+        entry(FILE, b"name")[:-8],
+        entry(FILE, b"name")[:-1] + b"\1",
+        entry(FILE, b"name") + b"\0",
+        struct.pack("=QqHB", 1, 1, 65528, FILE) + b"name\0",
+        struct.pack("=QqHB", 1, 1, 25, FILE) + b"a\0".ljust(6, b"\0"),
+        b"no such thing at all, told in words",
+    ],
+)
+def test_left_that_no_call_returned_is_refused(src: Path, native: Any, left: bytes) -> None:
+    (src / "name").touch()
+    with opened(src) as (folder,):
+        for call in (
+            lambda: native.unlink_names(folder, left),
+            lambda: native.changed_names(folder, 0, 1, left),
+            lambda: cloner(native, folder, folder)(left),
+        ):
+            with pytest.raises(ValueError, match="left is not what a call returned"):
+                call()
+    assert os.listdir(src) == ["name"]
+
+
+def test_wrong_arguments_are_refused(native: Any) -> None:
+    for name in ("clone_names", "unlink_names", "changed_names", "openat2"):
+        function = getattr(native, name)
+        with pytest.raises(TypeError):
+            function()
+        with pytest.raises(TypeError):
+            function("folder", *[0] * 10)
+    with pytest.raises(OverflowError):
+        native.unlink_names(1 << 40, b"")
+    with pytest.raises(TypeError):
+        native.unlink_names(0, None)
+    with pytest.raises(ValueError, match="null"):
+        native.openat2(0, b"a\0b", 0, 0, 0)
+
+
+# --- the other functions
+
+
+def test_everything_but_folders_is_unlinked(src: Path, native: Any) -> None:
+    (src / "folder/inside").mkdir(parents=True)
+    (src / os.fsdecode(LONG)).touch()
+    (src / "link").symlink_to("folder")
+    os.mkfifo(src / "fifo")
+    _socket(src / "socket")
+    with opened(src) as (folder,):
+        told = in_turns(lambda left: native.unlink_names(folder, left))
+    assert told == ([4], [b"folder"], {})
+    assert os.listdir(src) == ["folder"]
+
+
+def test_names_changed_outside_a_time_are_told(src: Path, native: Any) -> None:
+    (src / "folder").mkdir()
+    for name in ("first", "second"):
+        (src / name).touch()
+        while os.stat(src / name).st_ctime_ns == os.stat(src / "first").st_ctime_ns != 0:
+            if name == "first":
+                break
+            os.utime(src / name)  # the clock that ctime is of goes in steps
+    first, second = (os.stat(src / name).st_ctime_ns for name in ("first", "second"))
+
+    def changed(since: int, until: int) -> tuple[int, list[bytes], set[bytes]]:
+        with opened(src) as (folder,):
+            told = in_turns(lambda left: native.changed_names(folder, since, until, left))
+        return sum(told[0]), told[1], {*told[2]}
+
+    assert changed(first, second + 1) == (2, [b"folder"], set())
+    assert changed(first, second) == (1, [b"folder"], {b"second"})
+    assert changed(first + 1, second + 1) == (1, [b"folder"], {b"first"})
+    assert changed(0, 0) == (0, [b"folder"], {b"first", b"second"})
+
+
+def test_an_open_that_waits_lets_other_threads_run(src: Path, native: Any) -> None:
+    os.mkfifo(src / "fifo")
+    with opened(src) as (folder,):
+        writer = threading.Thread(target=lambda: os.close(os.open(src / "fifo", os.O_WRONLY)))
+        writer.start()
+        os.close(native.openat2(folder, b"fifo", os.O_RDONLY | os.O_CLOEXEC, 0, 0))
+        writer.join()
+        with pytest.raises(FileNotFoundError):
+            native.openat2(folder, b"nothing", os.O_RDONLY, 0, 0)
