@@ -34,6 +34,7 @@ class Answer:
     Attributes:
         cut: bytes of the body after which the connection is cut, though all were promised.
         endless: whether more of the same follows, without a length.
+        raw: what is sent in place of a status and headers.
     """
 
     status: int = 200
@@ -41,6 +42,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
     endless: bool = False
+    raw: bytes | None = None
 
 
 Handler = Callable[[Request], "Answer | None"]
@@ -200,6 +202,12 @@ def serving(silly: Silly, context: ssl.SSLContext | None = None) -> Iterator[Sil
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _any  # noqa: N815
 
         def _send(self, answer: Answer) -> None:
+            if answer.raw is not None:
+                self.wfile.write(answer.raw)
+                self.close_connection = True
+                while answer.endless:
+                    self.wfile.write(answer.body)
+                return
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)

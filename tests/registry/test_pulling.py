@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from reflayer import Store
 from reflayer.errors import ImageError, ReflayerError, StoreError
 from reflayer.images import Content, parse_reference
 from reflayer.images.registry import Access, fetching
+from reflayer.images.registry.retry import seconds_to_wait
 from tests.archive.tars import entry, tar
 from tests.cli.processes import PROGRAM
 from tests.file_systems import mounted, require
@@ -211,6 +214,65 @@ def test_a_server_that_knows_no_ranges_sends_it_all_again(root: Path, silly: Sil
     assert len(silly.seen("GET", layer)) == 2
 
 
+@pytest.mark.parametrize("answer", [416, 400, 403, 405, 501, "another", "less", "encoded"])
+def test_who_gives_no_ranges_is_asked_for_all_of_it(
+    root: Path, silly: Silly, answer: int | str
+) -> None:
+    (layer,) = silly.image(tar(entry("noise", noise(3 << 20))))
+    data = silly.blobs[layer]
+    size, cut = len(data), 1 << 20
+
+    def refuse(request: Request) -> Answer | None:
+        if layer not in request.path or "range" not in request.headers:
+            return None
+        told = {"Content-Range": f"bytes {cut}-{size - 1}/{size}"}
+        match answer:
+            case "another":
+                return Answer(206, data, {"Content-Range": f"bytes 0-{size - 1}/{size}"})
+            case "less":
+                return Answer(
+                    206, data[cut:-1], {"Content-Range": f"bytes {cut}-{size - 2}/{size}"}
+                )
+            case "encoded":
+                rest = {**told, "Content-Encoding": "gzip"}
+                return Answer(206, gzip.compress(data[cut:]), rest)
+            case status:
+                return Answer(int(status))
+
+    silly.handlers.append(refuse)
+    broken = Answer(body=data, cut=cut)
+    silly.on("GET", layer, broken, broken, Answer(404))
+    store = Store(root)
+    with pytest.raises(ReflayerError, match="404"):
+        store.pull(f"{silly.host}/x")
+    container = store.create(f"{silly.host}/x")
+    assert Path(container.path, "noise").read_bytes() == noise(3 << 20)
+    assert len(silly.seen("GET", layer)) == 6
+
+
+@pytest.mark.parametrize("part", ["/manifests/", "/blobs/"])
+@pytest.mark.parametrize("how", ["gzip", "deflate", "aws-chunked", "gzip, though it is not"])
+def test_what_was_compressed_on_the_way_is_what_it_was_before(
+    root: Path, silly: Silly, part: str, how: str
+) -> None:
+    """A store that says so of what it keeps compressed, or keeps as it is, sends it as it is."""
+    silly.image(BASE, MORE)
+
+    def compress(request: Request) -> Answer | None:
+        usual = silly.usual(request)
+        if part not in request.path:
+            return usual
+        body = usual.body
+        if how in ("gzip", "deflate"):
+            body = gzip.compress(body) if how == "gzip" else zlib.compress(body)
+        said = {"Content-Encoding": how.partition(",")[0]}
+        return Answer(usual.status, body, {**usual.headers, **said})
+
+    silly.handlers.append(compress)
+    container = Store(root).create(f"{silly.host}/x")
+    assert names_in(container.path) == {"bin", "etc"}
+
+
 def test_a_document_that_is_cut_short_is_asked_for_again(root: Path, silly: Silly) -> None:
     silly.image(BASE)
     media_type, data = silly.manifests["latest"]
@@ -237,6 +299,26 @@ def test_a_registry_that_wants_us_to_wait_for_ever_is_given_up(root: Path, silly
     with pytest.raises(ReflayerError, match="429 Too Many Requests: it asks to wait 86400 seconds"):
         Store(root).pull(f"{silly.host}/x")
     assert len(silly.seen("GET", "/manifests/")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("7", 7),
+        (" 1.5 ", 1.5),
+        ("-1", 0),
+        ("Fri, 01 Jan 2100 00:00:00 GMT", 4102444800 - 1.8e9),
+        ("Mon, 01 Jan 0001 00:00:00 -0000", 0),
+        ("Mon, 01 Jan 99999 00:00:00 GMT", None),
+        ("soon", None),
+        (None, None),
+    ],
+)
+def test_how_long_to_wait_is_read_in_all_its_forms(
+    monkeypatch: pytest.MonkeyPatch, text: str | None, seconds: float | None
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 1.8e9)
+    assert seconds_to_wait(text) == seconds
 
 
 def test_a_registry_that_stays_busy_is_given_up(root: Path, silly: Silly) -> None:

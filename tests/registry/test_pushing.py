@@ -92,7 +92,17 @@ def test_blobs_of_another_repository_are_mounted(
     Store(base / "third").pull(f"{registry.host}/mount/to:1")
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405])
+@pytest.mark.parametrize("status", [400, 401, 403, 405, 501])
+def test_who_does_not_tell_what_is_there_is_sent_it(root: Path, silly: Silly, status: int) -> None:
+    silly.image(BASE)
+    store = Store(root)
+    store.pull(f"{silly.host}/from")
+    silly.always("HEAD", "/v2/to/", Answer(status))
+    store.push(f"{silly.host}/from", f"{silly.host}/to")
+    assert len(silly.taken) == 2
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 400, 401, 403, 404, 405, 500, 501])
 def test_a_blob_that_may_not_be_mounted_is_sent(root: Path, silly: Silly, status: int) -> None:
     silly.image(BASE)
     store = Store(root)

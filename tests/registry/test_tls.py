@@ -1,4 +1,4 @@
-"""TLS: whose certificate is trusted, who may do without, and what proxies are for."""
+"""TLS: whose certificate is trusted and who may do without."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reflayer import Store
 from reflayer.errors import ReflayerError
 from reflayer.images.registry import Access
 from reflayer.images.registry.certificates import tls_context
-from reflayer.images.registry.proxies import is_loopback, proxy_for
+from reflayer.images.registry.proxies import is_loopback
 from tests.file_systems import require_root
 from tests.registry.registries import Registry, running
 from tests.registry.silly import Answer, Silly, serving
@@ -175,31 +175,3 @@ def as_nobody() -> Iterator[None]:
 )
 def test_who_is_this_machine(host: str, is_one: bool) -> None:
     assert is_loopback(host) == is_one
-
-
-@pytest.mark.parametrize(
-    ("host", "proxy"),
-    [
-        ("example.com", "http://proxy.test:3128"),
-        ("none.example.org", None),
-        ("example.org", None),
-        ("10.1.2.3", None),
-        ("11.1.2.3", "http://proxy.test:3128"),
-        ("localhost", None),
-    ],
-)
-def test_proxies_are_those_of_the_environment(
-    monkeypatch: pytest.MonkeyPatch, host: str, proxy: str | None
-) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "proxy.test:3128")
-    monkeypatch.setenv("NO_PROXY", "example.org, 10.0.0.0/8")
-    assert proxy_for("https", host, 443) == proxy
-
-
-def test_a_proxys_password_is_in_no_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "http://user:hidden@127.0.0.1:1")
-    with pytest.raises(
-        ReflayerError, match=r"the proxy cannot be used: Connection refused"
-    ) as caught:
-        Store(root).pull("registry.example.com/x")
-    assert "hidden" not in str(caught.value)

@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 
 
+def is_digest(text: str) -> bool:
+    """Whether ``text`` is a sha256 or sha512 digest."""
+    return _DIGEST.fullmatch(text) is not None
+
+
 def check_digest(digest: str) -> tuple[str, str]:
     """Algorithm and hexadecimal digits of ``digest``; both are safe as names of files.
 
     Raises:
         ImageError: it is not a sha256 or sha512 digest.
     """
-    if not _DIGEST.fullmatch(digest):
+    if not is_digest(digest):
         raise ImageError(f"{printable(digest[:200])!r} is not a sha256 or sha512 digest")
     algorithm, _, encoded = digest.partition(":")
     return algorithm, encoded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ _SAME_METHOD = (307, 308)
 _TEMPORARY = frozenset((408, 425, 429, 500, 502, 503, 504, *range(520, 531)))
 """From 520 on they are Cloudflare's: it has no good answer from the registry behind it."""
 _LARGEST_ERROR = 64 << 10  # bytes
+_PIECE = 64 << 10  # bytes; some pieces are made of many
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _LONGEST_MESSAGE = 300  # characters
 
 
@@ -95,18 +98,25 @@ def refuse_status(response: urllib3.HTTPResponse, host: str, what: str) -> None:
 
 
 def read_limited(response: urllib3.HTTPResponse, most: int, host: str) -> bytes:
-    """All of a body.
+    """All of a JSON document.
 
     Raises:
-        RegistryError: it has more than ``most`` bytes.
+        RegistryError: it has more than ``most`` bytes, or is compressed and damaged.
     """
     claimed = response.headers.get("Content-Length", "")
     if claimed.isdecimal() and int(claimed[:20]) > most:
         raise RegistryError(f"{host}: answers with {claimed[:20]} bytes where {most} are the most")
     data = b""
     # Only a read at the end tells whether it is one: of less than was promised a part is no error.
-    while piece := response.read(most + 1 - len(data)):
+    while piece := response.read(min(most + 1 - len(data), _PIECE)):
         data += piece
+        if len(data) > most:
+            raise RegistryError(f"{host}: answers with more than {most} bytes")
+    if data[:1] in (b"\x1f", b"\x78"):  # gzip or deflate, by some cache on the way: JSON cannot be
+        try:
+            data = zlib.decompressobj(_GZIP_OR_ZLIB).decompress(data, most + 1)
+        except zlib.error as error:
+            raise RegistryError(f"{host}: its answer is compressed, but damaged") from error
         if len(data) > most:
             raise RegistryError(f"{host}: answers with more than {most} bytes")
     return data

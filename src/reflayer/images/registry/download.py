@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     Told = Callable[[int], None]
 
 _CHUNK = 1 << 20  # bytes
+_NO_RANGE = (400, 403, 405, 406, 412, 416, 417, 501)  # the blob may be had as a whole still
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+
+
+class _NoRangeError(Exception):
+    """The rest of a blob is not to be had alone."""
 
 
 def download(session: Session, blob: Descriptor, fd: int, progress: Told, readable: Told) -> None:
@@ -80,9 +85,10 @@ def _complete(
     _hash(fd, count, hashing, session)
     patience = Patience(session.stop)
     os.lseek(fd, count, os.SEEK_SET)
+    in_parts = True
     while count < blob.size:
         try:
-            for data in _pieces(session, blob, count):
+            for data in _pieces(session, blob, count, in_parts and count > 0):
                 write_all(fd, memoryview(data))
                 hashing.update(data)
                 count += len(data)
@@ -90,6 +96,8 @@ def _complete(
                 progress(count)
                 if readable is not None:
                     readable(count)
+        except _NoRangeError:
+            in_parts = False
         except TemporaryError as error:
             patience.wait(error)
     return digest_text(hashing)
@@ -107,16 +115,27 @@ def _hash(fd: int, count: int, hashing: Hash, session: Session) -> None:
             raise StoppedError
 
 
-def _pieces(session: Session, blob: Descriptor, start: int) -> Iterator[bytes]:
-    """The blob's bytes from ``start`` on, as far as one answer goes."""
+def _pieces(session: Session, blob: Descriptor, start: int, is_part: bool) -> Iterator[bytes]:
+    """The blob's bytes from ``start`` on, as far as one answer goes.
+
+    Raises:
+        _NoRangeError: with ``is_part``, by which no more than these are asked for.
+    """
     url = session.url(f"blobs/{blob.digest}")
     what = f"{session.path}: the blob {blob.digest} cannot be had"
-    headers = {"Range": f"bytes={start}-"} if start else {}
-    with session.request("GET", url, what, headers=headers) as response:
-        skip = 0 if _is_rest(response, blob, start, session) else start
+    headers = {"Range": f"bytes={start}-"} if is_part else {}
+    accept = _NO_RANGE if is_part else ()
+    with session.request("GET", url, what, headers=headers, accept=accept) as response:
+        problem = _problem(response, blob, start)
+        if problem and is_part:
+            raise _NoRangeError
+        if problem:
+            raise RegistryError(f"{session.name}: {problem}")
+        decode = _is_encoded(response, blob.size)
+        skip = 0 if response.status == 206 else start
         left = blob.size - start
         while left:
-            data = response.read(min(_CHUNK, skip or left))
+            data = response.read(min(_CHUNK, skip or left), decode_content=decode)
             if not data:
                 # A server that ends a body early without saying so.
                 raise TemporaryError(f"{session.name}: {what}: it lacks its last {left} bytes")
@@ -125,34 +144,36 @@ def _pieces(session: Session, blob: Descriptor, start: int) -> Iterator[bytes]:
                 continue
             left -= len(data)
             yield data
-        if response.length_remaining is None and response.read(1):
+        if (decode or response.length_remaining is None) and response.read(
+            1, decode_content=decode
+        ):
             raise RegistryError(f"{session.name}: {what}: it has more than {blob.size} bytes")
 
 
-def _is_rest(
-    response: urllib3.HTTPResponse, blob: Descriptor, start: int, session: Session
-) -> bool:
-    """Whether the answer begins at ``start``; otherwise it is all of the blob.
-
-    Raises:
-        RegistryError: it is neither, or of another size.
-    """
-    wanted = blob.size
+def _problem(response: urllib3.HTTPResponse, blob: Descriptor, start: int) -> str:
+    """Why an answer is neither all of the blob nor what follows ``start``; empty where it is."""
+    size = blob.size
+    wanted = size
     if response.status == 206:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if not start or match is None or int(match[1]) != start:
-            raise RegistryError(f"{session.name}: sends another part of a blob than was asked for")
-        if match[3] != "*" and int(match[3]) != wanted:
-            raise _other_size(session, blob, match[3])
+        part = (start, size - 1, size)
+        if match is None or part != tuple(
+            size if one == "*" else int(one) for one in match.groups()
+        ):
+            return "sends another part of a blob than was asked for"
         wanted -= start
+    elif response.status >= 300:
+        return "sends no part of a blob"
     length = response.length_remaining
-    if length is not None and length != wanted:
-        raise _other_size(session, blob, str(length))
-    return response.status == 206
+    if length in (None, wanted) or _is_encoded(response, size):
+        return ""
+    return f"sends {length} bytes as the blob {blob.digest}, which should have {size}"
 
 
-def _other_size(session: Session, blob: Descriptor, size: str) -> RegistryError:
-    return RegistryError(
-        f"{session.name}: sends {size} bytes as the blob {blob.digest}, which should have "
-        f"{blob.size}"
-    )
+def _is_encoded(response: urllib3.HTTPResponse, size: int) -> bool:
+    """Whether somebody on the way has compressed a blob, which nobody has asked for.
+
+    A store that was told in what way the blob itself is compressed may say so, too.
+    """
+    encoding = response.headers.get("Content-Encoding", "identity")
+    return encoding != "identity" and response.status == 200 and response.length_remaining != size

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import contextmanager
-from http.client import RemoteDisconnected
-from typing import TYPE_CHECKING, TypeVar
+from http.client import IncompleteRead, RemoteDisconnected
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from urllib3 import exceptions
 
@@ -51,6 +51,13 @@ def _in_words(error: Exception, host: str, silence: float) -> RegistryError:
     if isinstance(error, exceptions.ProxyError):
         inner = error.original_error
         return NotConnectedError(f"{host}: the proxy cannot be used: {_reason(inner)}")
+    system = _find(error, OSError)
+    if hasattr(system, "socket_err"):
+        cause: Any = system  # PySocks has one within another
+        while getattr(cause, "socket_err", None):
+            cause = cause.socket_err
+        reason = _words(getattr(cause, "msg", "")) or _reason(cause)
+        return NotConnectedError(f"{host}: the proxy cannot be used: {reason}")
     if isinstance(error, exceptions.NameResolutionError):
         return NotConnectedError(f"{host}: there is no such host, or no name server answers")
     if isinstance(error, (exceptions.NewConnectionError, exceptions.ConnectTimeoutError)):
@@ -65,9 +72,15 @@ def _in_words(error: Exception, host: str, silence: float) -> RegistryError:
         if is_no_tls(tls):
             return NoTlsError(f"{host}: does not speak TLS: --tls-verify=false allows plain HTTP")
         return TemporaryError(f"{host}: TLS failed: {_words(tls.reason or str(tls))}")
+    if isinstance(error, exceptions.DecodeError):
+        return RegistryError(f"{host}: its answer is not compressed as it says")
     if isinstance(error, (exceptions.TimeoutError, TimeoutError)):
         return TemporaryError(f"{host}: nothing came for {silence:.0f} seconds")
-    return TemporaryError(f"{host}: the connection broke off: {_reason(error)}")
+    if system is not None or _find(error, IncompleteRead):
+        return TemporaryError(f"{host}: the connection broke off: {_reason(error)}")
+    if isinstance(error, exceptions.LocationValueError):
+        return RegistryError(f"{host}: there can be no such host")
+    return RegistryError(f"{host}: its answer is not HTTP")
 
 
 def _reason(error: BaseException) -> str:
@@ -82,9 +95,9 @@ def _reason(error: BaseException) -> str:
         return "it took too long"
     if _find(error, RemoteDisconnected):
         return "there was no answer"
-    if _find(error, exceptions.IncompleteRead):
+    if _find(error, IncompleteRead):
         return "the answer ended too early"
-    return "its answer is not HTTP"
+    return "no reason is known"
 
 
 def _words(text: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from reflayer.errors import RegistryError, printable
+from reflayer.errors import ImageError, RegistryError, printable
 from reflayer.images.descriptor import Descriptor
-from reflayer.images.digest import check_digest_is, digest_text, hash_like
+from reflayer.images.digest import check_digest_is, digest_text, hash_like, is_digest
 from reflayer.images.document import Document
 from reflayer.images.image import LARGEST_CONFIG
 from reflayer.images.manifest import LARGEST_MANIFEST, Index, parse_manifest
@@ -46,7 +46,7 @@ class Documents:
             RegistryError: there is none, or it is not what it should be.
         """
         name = reference.digest or reference.tag
-        data, claimed, digest = self._get(f"manifests/{name}", LARGEST_MANIFEST)
+        data, claimed, digest = self._get(f"manifests/{name}", LARGEST_MANIFEST, _ACCEPT)
         what = f"{self._session.name}: {self._session.path}:{name}"
         media_type = _media_type(data, claimed, what)
         wanted = reference.digest or digest
@@ -67,10 +67,10 @@ class Documents:
         """
         if digest not in self.fetched:
             if digest in self._manifests:
-                data, claimed, _ = self._get(f"manifests/{digest}", LARGEST_MANIFEST)
+                data, claimed, _ = self._get(f"manifests/{digest}", LARGEST_MANIFEST, _ACCEPT)
                 media_type = claimed
             else:
-                data, media_type, _ = self._get(f"blobs/{digest}", LARGEST_CONFIG)
+                data, media_type, _ = self._get(f"blobs/{digest}", LARGEST_CONFIG, "*/*")
             hashing = hash_like(digest)
             hashing.update(data)
             check_digest_is(digest_text(hashing), digest)
@@ -86,16 +86,17 @@ class Documents:
             assert isinstance(index, Index)
             self._manifests.update(one.digest for one in index.manifests)
 
-    def _get(self, rest: str, most: int) -> tuple[bytes, str, str]:
-        """The body, the media type and the digest that the registry claims it to have."""
+    def _get(self, rest: str, most: int, accept: str) -> tuple[bytes, str, str]:
+        """The body, and the media type and the digest that the registry claims it to have."""
         url = self._session.url(rest)
         what = f"{self._session.path} has no {_in_words(rest)}"
 
         def get() -> tuple[bytes, str, str]:
-            with self._session.request("GET", url, what, headers={"Accept": _ACCEPT}) as response:
+            with self._session.request("GET", url, what, headers={"Accept": accept}) as response:
                 data = read_limited(response, most, self._session.name)
                 claimed = response.headers.get("Content-Type", "").partition(";")[0].strip()
-                return data, claimed.lower(), response.headers.get(_DIGEST_HEADER, "")
+                digest = response.headers.get(_DIGEST_HEADER, "")
+                return data, claimed.lower(), digest if is_digest(digest) else ""
 
         return again(self._session.stop, get)
 
@@ -111,8 +112,11 @@ def _media_type(data: bytes, claimed: str, what: str) -> str:
     """What a manifest is: as the answer's header says, else the manifest itself."""
     if claimed in MANIFESTS | INDEXES or claimed.startswith(SCHEMA_1):
         return claimed
-    if claimed not in _SAID_NOTHING:
+    try:
+        return Document.parse(data, what).string("mediaType") or claimed
+    except ImageError:
+        if claimed in _SAID_NOTHING:
+            raise
         raise RegistryError(
             f"{what} is of the media type {printable(claimed[:100])}, which is no image's manifest"
-        )
-    return Document.parse(data, what).string("mediaType") or claimed
+        ) from None

@@ -11,9 +11,12 @@ def proxy_for(scheme: str, host: str, port: int) -> str | None:
     """The URL of the proxy for an address, or None; never one for this machine's own addresses."""
     proxies = getproxies_environment()
     proxy = proxies.get(scheme) or proxies.get("all")
-    if not proxy or is_loopback(host) or bypassed(f"{host}:{port}", proxies):
+    no = proxies.get("no", "")
+    if not proxy or is_loopback(host) or "*" in map(str.strip, no.split(",")):
         return None
-    if _in_networks(host, proxies.get("no", "")):
+    if bypassed(f"{host}:{port}", {"no": no.replace("*.", ".")}):
+        return None
+    if _in_networks(host, no):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 

@@ -91,11 +91,11 @@ def seconds_to_wait(text: str | None) -> float | None:
     """What ``Retry-After`` says (RFC 9110, 10.2.3): seconds or a date; None where it is neither."""
     if text is None:
         return None
-    text = text.strip()
-    if text.isascii() and text.isdecimal():
-        return float(text[:9])
     try:
-        date = parsedate_to_datetime(text)
+        seconds = float(text)
     except ValueError:
-        return None
-    return max(0.0, date.timestamp() - time.time())
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return max(0.0, seconds)

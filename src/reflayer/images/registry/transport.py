@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
+from base64 import b64encode
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from http.client import HTTPResponse as PlainResponse
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin
 from weakref import WeakSet
 
 import urllib3
 from urllib3 import exceptions
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util import Timeout, Url, make_headers, parse_url
+from urllib3.connection import HTTPConnection
+from urllib3.util import Timeout, Url, parse_url
 
 from reflayer import __version__
 from reflayer.errors import RegistryError
@@ -32,6 +36,8 @@ _STORING = 900  # seconds until who was sent something answers: many put it toge
 _CHANGING = ("PATCH", "PUT")
 _BLOCK = 1 << 20  # bytes that are sent at once
 _DRAINED = 64 << 10  # bytes
+_MOST_LINES = 256 << 10  # bytes of headers, and of whatever else is no body
+_BODY_PER_LINE = 4  # bytes of a body for each byte of the lines that tell the lengths of chunks
 _ALIVE = [  # who is gone without a word is noticed long before _STORING is over (tcp(7))
     *HTTPConnection.default_socket_options,
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -41,6 +47,7 @@ _ALIVE = [  # who is gone without a word is noticed long before _STORING is over
 ]
 _HEADERS = {"User-Agent": f"reflayer/{__version__}", "Accept-Encoding": "identity"}
 _PORTS = {"http": 80, "https": 443}
+_LONGEST_HOST = 255  # characters (RFC 1035)
 _NO_ADDRESS = "an address that the registry gives is none of HTTP"
 
 
@@ -64,7 +71,7 @@ def origin_of(url: str) -> Origin:
         RegistryError: it is none of HTTP.
     """
     parsed = _parse(url)
-    if parsed.scheme not in _PORTS or not parsed.host:
+    if parsed.scheme not in _PORTS or not parsed.host or len(parsed.host) > _LONGEST_HOST:
         raise RegistryError(_NO_ADDRESS)
     port = _PORTS[parsed.scheme] if parsed.port is None else parsed.port
     return Origin(parsed.scheme, parsed.host.lower(), port)
@@ -113,10 +120,6 @@ class Transport:
         self._cert_dir = access.cert_dir
         self._managers: dict[Origin, urllib3.PoolManager] = {}
         self._opened: WeakSet[HTTPConnection] = WeakSet()
-        self._classes = {
-            "http": _watched(HTTPConnection, self._watch),
-            "https": _watched(HTTPSConnection, self._watch),
-        }
         self._lock = threading.Lock()
 
     def send(
@@ -147,7 +150,9 @@ class Transport:
         with failing(origin.name, self.stop, silence):
             manager = self._manager(origin)
             pool = manager.connection_from_host(origin.host, origin.port, origin.scheme)
-            pool.ConnectionCls = self._classes[origin.scheme]
+            kind = cast("type[HTTPConnection]", pool.ConnectionCls)
+            if kind.response_class is not _Response:
+                pool.ConnectionCls = _watched(kind, self._watch)
             response = manager.urlopen(
                 method,
                 url,
@@ -211,26 +216,35 @@ class Transport:
         if origin.scheme == "https":
             context = tls_context(origin.name, verify=self.verify, cert_dir=self._cert_dir)
         proxy = proxy_for(*origin)
+        settings: dict[str, Any] = {
+            "maxsize": 8,
+            "blocksize": _BLOCK,
+            "socket_options": _ALIVE,
+            "ssl_context": context,
+        }
         if proxy is None:
-            return urllib3.PoolManager(
-                maxsize=8, blocksize=_BLOCK, socket_options=_ALIVE, ssl_context=context
-            )
+            return urllib3.PoolManager(**settings)
         try:
             parsed = parse_url(proxy)
-            secret = make_headers(proxy_basic_auth=parsed.auth) if parsed.auth else None
-            return urllib3.ProxyManager(
-                parsed._replace(auth=None).url,
-                proxy_headers=secret,
-                maxsize=8,
-                blocksize=_BLOCK,
-                socket_options=_ALIVE,
-                ssl_context=context,
-            )
+            user, _, password = map(unquote, (parsed.auth or "").partition(":"))
+            if (scheme := parsed.scheme) in _SOCKS:
+                from urllib3.contrib.socks import SOCKSProxyManager
+
+                url = parsed._replace(auth=None, scheme=_SOCKS[scheme]).url
+                return SOCKSProxyManager(url, user or None, password or None, **settings)
+            secret = b64encode(f"{user}:{password}".encode()).decode()
+            headers = {"Proxy-Authorization": f"Basic {secret}"} if user else None
+            url = parsed._replace(auth=None).url
+            return urllib3.ProxyManager(url, proxy_headers=headers, **settings)
         except (exceptions.LocationValueError, exceptions.ProxySchemeUnknown):
             raise RegistryError(
-                f"the proxy for {origin.name} (see {origin.scheme.upper()}_PROXY) is no http:// or "
-                "https:// address"
+                f"the proxy for {origin.name} (see {origin.scheme.upper()}_PROXY) is no http://, "
+                "https:// or socks5:// address"
             ) from None
+
+
+_SOCKS = {"socks5": "socks5h", "socks5h": "socks5h", "socks4": "socks4a", "socks4a": "socks4a"}
+"""Names are for the proxy to resolve, as in Go, and so in Docker: it may know more of them."""
 
 
 def _watched(
@@ -242,6 +256,8 @@ def _watched(
     """
 
     class Watched(kind):  # type: ignore[valid-type, misc]
+        response_class = _Response
+
         def connect(self) -> None:
             super().connect()
             watch(self)
@@ -253,3 +269,37 @@ def _watched(
             super().request(*arguments, **named)
 
     return Watched
+
+
+class _Response(PlainResponse):
+    """An answer that ``http.client`` reads from what has an end."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.fp = _Bounded(self.fp.detach())
+
+
+class _Bounded(io.BufferedReader):
+    """What a server sends.
+
+    ``http.client`` limits a line, and the headers of one answer; but reads provisional answers,
+    trailers and the lengths of empty chunks for ever, and all there is for a chunk of length -1.
+    """
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        super().__init__(raw)
+        self._lines = _MOST_LINES
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        self._lines -= len(line)
+        if self._lines < 0:
+            raise HTTPException("too much that is no body")
+        return line
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            raise HTTPException("a chunk of no length")
+        data = super().read(size)
+        self._lines += len(data) // _BODY_PER_LINE
+        return data

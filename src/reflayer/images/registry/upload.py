@@ -74,12 +74,17 @@ def upload(session: Session, blob: Descriptor, fd: int, source: str | None, prog
             session.takes_chunks = False
         except TemporaryError as error:
             patience.wait(error)
+            source = None  # it may be that which it is not up to
 
 
 def _is_there(session: Session, blob: Descriptor, what: str) -> bool:
-    url = session.url(f"blobs/{blob.digest}")
-    with session.request("HEAD", url, what, accept=(404,)) as response:
-        return response.status != 404
+    try:
+        with session.request("HEAD", session.url(f"blobs/{blob.digest}"), what):
+            return True
+    except TemporaryError:
+        raise
+    except RegistryError:
+        return False  # who answers no HEAD, or only to who may read, may take it all the same
 
 
 def _begin(session: Session, blob: Descriptor, source: str | None, what: str) -> _Begun | None:
