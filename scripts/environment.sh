@@ -15,6 +15,21 @@ fail() {
     exit 1
 }
 
+# usage ARGUMENT...: where one is --help, print what the script's first comment says, and exit.
+usage() {
+    [[ " $* " != *" --help "* && " $* " != *" -h "* ]] || {
+        sed --quiet '2,/^[^#]/s/^# \{0,1\}//p' -- "$0"
+        exit
+    }
+}
+
+# quoted WORD...: print them as a shell reads them back.
+quoted() {
+    local words
+    printf -v words ' %q' "$@"
+    printf '%s\n' "${words# }"
+}
+
 # as_root COMMAND...: run it as root, by sudo where this is somebody else.
 as_root() {
     if [ "$(id -u)" = 0 ]; then

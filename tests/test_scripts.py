@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.file_systems import require
 
 PROJECT = Path(__file__).parents[1]
@@ -89,3 +91,12 @@ def _in_every_debian() -> set[str]:
     files = ["dpkg-query", "--listfiles", *packages]
     paths = subprocess.run(files, check=True, capture_output=True, text=True).stdout
     return {Path(path).name for path in paths.splitlines() if re.search("/s?bin/", path)}
+
+
+@pytest.mark.parametrize("script", ["scripts/try", "scripts/test", "packaging/install"])
+def test_a_script_tells_its_usage(script: str) -> None:
+    done = subprocess.run(
+        [PROJECT / script, "--help"], capture_output=True, text=True, check=True, timeout=20
+    )
+    assert script in done.stdout
+    assert "#" not in done.stdout

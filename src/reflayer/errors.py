@@ -18,15 +18,17 @@ class OperationError(ReflayerError):
     """A system operation on a path failed.
 
     Attributes:
-        path: the path as the user knows it, raw bytes.
+        path: the path as the user knows it, as ``os.fsdecode`` has it.
         operation: what was being done, a system call's name or a short verb.
         reason: why it failed, in words.
         errno: the kernel's error number, or None where the reason is our own.
     """
 
-    def __init__(self, path: bytes, operation: str, reason: str, errno: int | None = None) -> None:
+    def __init__(
+        self, path: bytes | str, operation: str, reason: str, errno: int | None = None
+    ) -> None:
         super().__init__(path, operation, reason, errno)
-        self.path = path
+        self.path = os.fsdecode(path)
         self.operation = operation
         self.reason = reason
         self.errno = errno
@@ -68,14 +70,15 @@ class ArchiveError(ReflayerError):
     """A layer's archive is bad or cannot be applied.
 
     Attributes:
-        entry: the name of the archive's entry at fault, or None when it is the archive as a whole.
+        entry: the name of the archive's entry at fault, as ``os.fsdecode`` has it, or None when it
+            is the archive as a whole.
         reason: what is wrong, in words.
     """
 
     def __init__(self, reason: str, entry: bytes | None = None) -> None:
         super().__init__(reason, entry)
         self.reason = reason
-        self.entry = entry
+        self.entry = None if entry is None else os.fsdecode(entry)
 
     def __str__(self) -> str:
         return self.reason if self.entry is None else f"{printable(self.entry)}: {self.reason}"

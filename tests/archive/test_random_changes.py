@@ -132,7 +132,7 @@ def without_sockets(told: Mapping[bytes, Facts]) -> Mapping[bytes, Facts]:
     return {path: fact for path, fact in told.items() if fact.type != stat.S_IFSOCK}
 
 
-def expected(old: Mapping[bytes, Facts], new: Mapping[bytes, Facts]) -> list[tuple[str, bytes]]:
+def expected(old: Mapping[bytes, Facts], new: Mapping[bytes, Facts]) -> list[tuple[str, str]]:
     """What Docker's diff has to say, found out in another way."""
     kinds: dict[bytes, str] = {}
     for path in old.keys() | new.keys():
@@ -148,7 +148,8 @@ def expected(old: Mapping[bytes, Facts], new: Mapping[bytes, Facts]) -> list[tup
         while path := path.rpartition(b"/")[0]:
             kinds.setdefault(path, "C")
     kinds.pop(b".", None)
-    return [(kinds[path], b"/" + path) for path in sorted(kinds, key=lambda p: p.split(b"/"))]
+    paths = sorted(kinds, key=lambda p: p.split(b"/"))
+    return [(kinds[path], os.fsdecode(b"/" + path)) for path in paths]
 
 
 def _said(fact: Facts) -> Facts:

@@ -53,7 +53,7 @@ def test_a_container_that_is_not_there_is_named(root: Path, container: Path, com
     assert container.is_dir()
     done = reflayer(root, command, "other")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "reflayer: other: no such container (reflayer ps lists them)\n"
+    assert done.stderr == "reflayer: other: no such container: reflayer ps lists them\n"
 
 
 @pytest.mark.parametrize("command", ["diff", "export"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -182,3 +183,35 @@ def test_a_transport_that_is_not_known_is_told_with_those_that_are(
     assert done.stderr.startswith(f"reflayer: the transport {transport}: is not known: ")
     assert "oci:" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_inspect_shows_what_docker_shows_in_its_shape(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    store = ("--root", str(tmp_path / "store"))
+    ignore = ("--ownership", "ignore")
+    reflayer(*store, "create", *ignore, "--name", "web", f"rootfs:{tmp_path}/tree")
+    settings = ("--entrypoint", "nginx -g", "--cmd", "off;", "--env", "A=b", "--label", "c=d")
+    words = ("-m", "what for", "-a", "who")
+    image_id = reflayer(*store, "commit", *ignore, "web", "app:1", *settings, *words).stdout.strip()
+    assert reflayer(*store, "tag", "app:1", "localhost:5000/app").returncode == 0
+    path = reflayer(*store, "create", *ignore, "--name", "two", "app:1").stdout.strip()
+    done = reflayer(*store, "inspect", "app:1", "two", "tow")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "reflayer: tow: no such container or image: did you mean two?\n",
+    )
+    image, container = json.loads(done.stdout)
+    assert image["Id"] == container["Image"] == image_id
+    assert image["RepoTags"] == ["app:1", "localhost:5000/app:latest"]
+    assert (image["Comment"], image["Author"], image["Os"]) == ("what for", "who", "linux")
+    assert len(image["RootFS"]["Layers"]) == 1
+    ways = {
+        "Entrypoint": ["nginx", "-g"],
+        "Cmd": ["off;"],
+        "Env": ["A=b"],
+        "Labels": {"c": "d"},
+    }
+    assert image["Config"] == ways
+    assert container["Config"] == {**ways, "Image": "app:1"}
+    assert (container["Path"], container["Args"]) == ("nginx", ["-g", "off;"])
+    assert (container["Name"], container["GraphDriver"]["Data"]) == ("/two", {"MergedDir": path})

@@ -145,7 +145,7 @@ def test_rm_goes_on_after_one_that_is_not_there(base: Path, root: Path) -> None:
     done = reflayer(root, "rm", "one", "nobody", "two")
     assert done.returncode == 1
     assert done.stdout == "one\ntwo\n"
-    assert done.stderr == "reflayer: nobody: no such container (reflayer ps lists them)\n"
+    assert done.stderr == "reflayer: nobody: no such container: reflayer ps lists them\n"
     assert_clean(root)
 
 

@@ -91,7 +91,7 @@ def test_a_name_that_vanishes_or_becomes_another_type(
     with pytest.raises(CopyError, match=reason) as caught:
         copy_tree(place / "src", place / "dst", workers=1)
 
-    assert caught.value.path == os.fsencode(place / "src/folder" / name)
+    assert caught.value.path == str(place / "src/folder" / name)
     assert not (place / "dst").exists()
     assert os.listdir(place / "outside") == []
 

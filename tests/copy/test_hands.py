@@ -200,7 +200,7 @@ def test_an_error_is_that_of_one_process_whoever_meets_it(
         error = caught.value
         told.add((error.path, error.operation, error.reason, error.errno))
         assert not (there / "dst").exists()
-    expected = os.fsencode(here / "src/59/inner/too long"), "create", "File name too long", 36
+    expected = str(here / "src/59/inner/too long"), "create", "File name too long", 36
     assert told == {expected}
 
 

@@ -31,10 +31,10 @@ def test_changes_are_told_by_kind_and_path(driver: Driver) -> None:
     _edit(driver.path("clone"))
     told = [(change.kind, change.path) for change in driver.changes("clone", "parent")]
     assert told == [
-        ("C", b"/folder"),
-        ("A", b"/folder/new"),
-        ("D", b"/link"),
-        ("A", b"/third name"),
+        ("C", "/folder"),
+        ("A", "/folder/new"),
+        ("D", "/link"),
+        ("A", "/third name"),
     ]
 
 

@@ -23,11 +23,11 @@ class Change(NamedTuple):
 
     Attributes:
         kind: ``A`` (added), ``C`` (changed) or ``D`` (deleted).
-        path: where, from the root, which it begins with ``/`` for; raw bytes.
+        path: where, from the root, which it begins with ``/`` for; as ``os.fsdecode`` has it.
     """
 
     kind: str
-    path: bytes
+    path: str
 
 
 class Usage(NamedTuple):
@@ -62,7 +62,7 @@ def changes(
     before = None if parent is None else os.fsencode(parent)
     for difference in Walk(os.fsencode(root), before, cloned):
         if difference.kind != RELINKED and (path := difference.folder.path(difference.name)):
-            yield Change(difference.kind, b"/" + path)
+            yield Change(difference.kind, os.fsdecode(b"/" + path))
 
 
 def changed_size(

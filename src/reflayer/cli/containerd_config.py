@@ -100,11 +100,13 @@ version = {arguments.config_version}
 
 
 def _buildkit(arguments: Namespace) -> str:
+    import shlex
+
     return f"""\
 --oci-worker=true
 --containerd-worker=false
 --oci-worker-snapshotter={NAME}
---oci-worker-proxy-snapshotter-path={arguments.socket}
+--oci-worker-proxy-snapshotter-path={shlex.quote(arguments.socket)}
 """
 
 

@@ -13,14 +13,13 @@ from reflayer.cli.df_lines import (
     image_name,
     total_line,
 )
-from reflayer.cli.names import complete_containers, complete_images
+from reflayer.cli.names import complete_either
 from reflayer.cli.output import complain, container_fields, print_json, print_table
 from reflayer.cli.progress import bars, size_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterable
 
     from reflayer.store.blocks import Space
     from reflayer.store.usage import Usage
@@ -49,7 +48,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="NAME",
         nargs="*",
         help="a container or image, by name, id, or the beginning of an id; by default all",
-    ).completer = _complete  # type: ignore[attr-defined]
+    ).completer = complete_either  # type: ignore[attr-defined]
     add_json(parser)
 
 
@@ -125,7 +124,3 @@ def _fields(usage: Usage) -> dict[str, object]:
 def _space_fields(space: Space) -> dict[str, int]:
     names = ("inodes", "size", "allocated", "shared", "own", "untold", "unread")
     return {name: getattr(space, name) for name in names}
-
-
-def _complete(parsed_args: Namespace, **_: object) -> Iterable[str]:
-    return complete_containers(parsed_args) + complete_images(parsed_args)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reflayer.cli.names import familiar
 from reflayer.cli.progress import size_text
+from reflayer.store.find import familiar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -42,8 +42,8 @@ def run(arguments: Namespace) -> int:
     sys.stdout.flush()
     for change in changes:
         # A name must not give orders to a terminal; a script gets the bytes that it is.
-        path = printable(change.path).encode() if sys.stdout.isatty() else change.path
-        sys.stdout.buffer.write(b"%s %s\n" % (change.kind.encode(), path))
+        path = printable(change.path) if sys.stdout.isatty() else change.path
+        sys.stdout.buffer.write(os.fsencode(f"{change.kind} {path}\n"))
     return 0
 
 
@@ -53,7 +53,7 @@ def _print_json(changes: Iterator[Change]) -> None:
 
     between = "["
     for change in changes:
-        fields = {"kind": change.kind, "path": os.fsdecode(change.path)}
+        fields = {"kind": change.kind, "path": change.path}
         print(between, json.dumps(fields), sep="", end="")
         between = ", "
     print("[]" if between == "[" else "]")

@@ -56,9 +56,9 @@ def image_fields(image: StoredImage) -> dict[str, object]:
 
 
 def _rows(image: StoredImage) -> list[tuple[str, ...]]:
-    from reflayer.cli.names import familiar
     from reflayer.cli.progress import size_text
     from reflayer.cli.times import ago, seconds_of
+    from reflayer.store.find import familiar
 
     created = seconds_of(image.created)
     rest = (

@@ -1,4 +1,4 @@
-"""Names of images and containers on the command line: many at once, completed, and shown."""
+"""Names of images and containers on the command line: many at once, and completed."""
 
 from __future__ import annotations
 
@@ -23,17 +23,6 @@ def each(names: Iterable[str], action: Callable[[str], None]) -> int:
     return status
 
 
-def familiar(name: str) -> str:
-    """An image's name as Docker shows it; where an image came from stays as it is."""
-    from reflayer.images import Reference, open_source
-
-    try:
-        source = open_source(name)
-    except ReflayerError:  # <none>, or an id
-        return name
-    return source.familiar() if isinstance(source, Reference) else name
-
-
 def complete_containers(parsed_args: Namespace, **_: object) -> list[str]:
     """The names that a container's can be completed to."""
     from reflayer.store import Store
@@ -47,9 +36,15 @@ def complete_containers(parsed_args: Namespace, **_: object) -> list[str]:
 def complete_images(parsed_args: Namespace, **_: object) -> list[str]:
     """The names that an image's can be completed to."""
     from reflayer.store import Store
+    from reflayer.store.find import familiar
 
     try:
         images = Store(parsed_args.root).images()
     except ReflayerError:
         return []
     return [familiar(name) for image in images for name in image.names]
+
+
+def complete_either(parsed_args: Namespace, **_: object) -> list[str]:
+    """The names that a container's or an image's can be completed to."""
+    return complete_containers(parsed_args) + complete_images(parsed_args)

@@ -31,6 +31,8 @@ COMMANDS = {
     "push": "send an image to a registry",
     "save": "write an image to a layout or archive for other programs",
     "images": "list the images",
+    "inspect": "print what containers and images are, their command and environment",
+    "tag": "give an image another name",
     "rmi": "remove images",
     "containerd-config": "print what containerd, BuildKit and Docker have to be told to use it",
     "df": "show what containers and images really take, and what rm would give back",

@@ -43,7 +43,7 @@ def run(arguments: Namespace) -> int:
 
 def _image(container: Container) -> str:
     """What its image is called, or the beginning of its id."""
-    from reflayer.cli.names import familiar
+    from reflayer.store.find import familiar
 
     is_id = container.image == container.image_id
     return container.image_id[7:19] if is_id else familiar(container.image)

@@ -104,7 +104,7 @@ def copy_tree(
             except BaseException as error:
                 _undo(destination, error)
                 if isinstance(error, CopyError) and error.errno in _OF_THE_ROOM:
-                    below = error.path[len(src_path) :].lstrip(b"/")
+                    below = os.fsencode(error.path)[len(src_path) :].lstrip(b"/")
                     path = os.path.join(destination.path, below).rstrip(b"/")
                     raise CopyError(path, error.operation, error.reason, error.errno) from error
                 raise

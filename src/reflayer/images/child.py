@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -44,6 +44,29 @@ class ConfigChanges:
     expose: Sequence[str] = ()
     volumes: Sequence[str] = ()
     stop_signal: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the types: a text is a sequence of letters, too.
+
+        Raises:
+            ValueError: there is a text where its words are wanted, or something that is no text.
+        """
+        for name in ("cmd", "entrypoint", "expose", "volumes"):
+            words = getattr(self, name)
+            if isinstance(words, str):
+                raise ValueError(f"{name} is the text {words!r}: give a list, such as [{words!r}]")
+            _check_texts(name, words or ())
+        for name in ("env", "labels"):
+            pairs = getattr(self, name)
+            if not isinstance(pairs, Mapping):
+                raise ValueError(f"{name} is {pairs!r}: give a mapping, such as {{'KEY': 'value'}}")
+            _check_texts(name, [*pairs, *pairs.values()])
+
+
+def _check_texts(name: str, words: Iterable[object]) -> None:
+    for word in words:
+        if not isinstance(word, str):
+            raise ValueError(f"{name} has {word!r} in it, which is no text")
 
 
 def child_config(

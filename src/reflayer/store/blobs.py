@@ -27,6 +27,25 @@ def read_stored(known: StoredImage, parts: Parts) -> Image:
     return read_image(parts.content, descriptor(known.manifest))
 
 
+def config_of(known: StoredImage, parts: Parts) -> dict[str, object]:
+    """A recorded image's config (OCI image-spec, config.md), as it came; that of a folder is made.
+
+    Raises:
+        ImageError: a blob is missing or damaged.
+        OperationError: one cannot be read.
+    """
+    from reflayer.images import Platform, made
+    from reflayer.images.document import Document
+    from reflayer.images.image import LARGEST_CONFIG
+    from reflayer.images.resolve import read_document
+
+    if known.manifest is None:
+        config = made.config_of(Platform.parse(known.platform))
+    else:
+        config = read_document(read_stored(known, parts).config, parts.content.open, LARGEST_CONFIG)
+    return Document.parse(config, f"the config of image {known.id[:19]}").fields
+
+
 def record_of(image: Image, names: tuple[str, ...]) -> StoredImage:
     """The record of an image whose ``names`` are to move to it."""
     return StoredImage(

@@ -16,6 +16,6 @@ if TYPE_CHECKING:
 def changes(parts: Parts, name: str) -> Iterator[Change]:
     """What ``Store.changes`` does."""
     with parts.database.reading() as db:
-        container = container_with_folder(db, name, parts.home)
+        container = container_with_folder(db, name, parts)
         layer = records.image(db, container.image_id).layer
     return parts.driver.changes(container.id, layer)

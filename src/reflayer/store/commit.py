@@ -1,4 +1,7 @@
-"""What changed in a container becomes a layer, and with its image's others a new image."""
+"""What changed in a container becomes a layer, and with its image's others a new image.
+
+An image gets another name, too.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ from reflayer.images.remade import oci_layers
 from reflayer.images.resolve import read_document
 from reflayer.store import records
 from reflayer.store.blobs import blobs_of, record_of
+from reflayer.store.collect import collect
 from reflayer.store.containers import container_with_folder
+from reflayer.store.find import find_image
 from reflayer.store.making import making
 from reflayer.store.owners import ids_in_layers
 from reflayer.store.packed import packed_image
@@ -66,7 +71,7 @@ def commit(
     """
     reference = _new_name(image)
     with parts.database.reading() as db:
-        container = container_with_folder(db, name, parts.home)
+        container = container_with_folder(db, name, parts)
         parent = records.image(db, container.image_id)
     with making(parts):
         base = packed_image(parts, parent, compression, progress)
@@ -85,6 +90,19 @@ def commit(
         with parts.database.writing() as db:
             records.add_image(db, record_of(made, (str(reference),)), blobs_of(made), "")
             return Committed(records.image(db, made.id), packing.skipped)
+
+
+def tag(parts: Parts, image: str, name: str) -> StoredImage:
+    """What ``Store.tag`` does."""
+    reference = _new_name(name)
+    with parts.database.reading() as db:
+        find_image(db, image)  # nothing is made in order to name what is not there
+    with parts.database.writing() as db:
+        known, _ = find_image(db, image)
+        db.execute("INSERT OR REPLACE INTO names VALUES (?, ?, '')", (str(reference), known.id))
+        known = records.image(db, known.id)
+    collect(parts)  # what was called so
+    return known
 
 
 def _new_name(text: str) -> Reference:

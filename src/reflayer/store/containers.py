@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 
-from reflayer.errors import StoreError, printable
+from reflayer.errors import StoreError, did_you_mean, printable
 from reflayer.store.ids import ids_with
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sqlite3 import Connection
-    from typing import NoReturn
+    from typing import NoReturn, Self
+
+    from reflayer.store.parts import Parts
 
 _COLUMNS = """SELECT id, name, CASE
     WHEN image_name LIKE '%@sha%' -- a digest cannot become another image's
@@ -19,7 +21,7 @@ _COLUMNS = """SELECT id, name, CASE
 
 
 class Container:
-    """One container; frozen.
+    """One container; frozen. In a ``with`` statement it is removed at the end of the block.
 
     No dataclass: to import ``dataclasses`` takes longer than to find a container.
 
@@ -33,7 +35,7 @@ class Container:
         path: its root file system.
     """
 
-    __slots__ = ("created", "id", "image", "image_id", "name", "path")
+    __slots__ = ("_parts", "created", "id", "image", "image_id", "name", "path")
 
     id: str
     name: str
@@ -41,9 +43,10 @@ class Container:
     image_id: str
     created: float
     path: str
+    _parts: Parts
 
     def __init__(
-        self, id: str, name: str, image: str, image_id: str, created: float, path: str
+        self, id: str, name: str, image: str, image_id: str, created: float, parts: Parts
     ) -> None:
         for attribute, value in (
             ("id", id),
@@ -51,12 +54,25 @@ class Container:
             ("image", image),
             ("image_id", image_id),
             ("created", created),
-            ("path", path),
+            ("path", f"{parts.home}/{id}"),
+            ("_parts", parts),
         ):
             object.__setattr__(self, attribute, value)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a container's record is frozen: {name} cannot be set")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        from reflayer.store.remove import remove_container
+
+        parts = self._parts
+        with parts.database.reading() as db:
+            is_there = db.execute("SELECT 1 FROM containers WHERE id = ?", (self.id,)).fetchone()
+        if is_there:
+            remove_container(parts, self.id, wait=True)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Container) and (self.id, self.path) == (other.id, other.path)
@@ -68,46 +84,58 @@ class Container:
         return f"<Container {self.name} of {self.image} at {self.path}>"
 
 
-def containers(db: Connection, home: str) -> list[Container]:
-    """All containers, the newest first; their folders are in ``home``."""
+def containers(db: Connection, parts: Parts) -> list[Container]:
+    """All containers of a store, the newest first."""
     rows = db.execute(f"{_COLUMNS} ORDER BY created DESC, id")
-    return [_container(row, home) for row in rows]
+    return [_container(row, parts) for row in rows]
 
 
-def find_container(db: Connection, name: str, home: str) -> Container:
+def find_container(db: Connection, name: str, parts: Parts) -> Container:
     """The container with this id, name or beginning of an id, in this order, as Docker does.
 
     Raises:
         StoreError: there is none, or more than one.
+    """
+    container = look_for_container(db, name, parts)
+    if container is None:
+        names = [row[0] for row in db.execute("SELECT name FROM containers")]
+        close = did_you_mean(name, names) or ": reflayer ps lists them"
+        raise StoreError(f"{printable(name)}: no such container{close}")
+    return container
+
+
+def look_for_container(db: Connection, name: str, parts: Parts) -> Container | None:
+    """As ``find_container``; None where there is none.
+
+    Raises:
+        StoreError: there is more than one.
     """
     row = (
         db.execute(f"{_COLUMNS} WHERE id = ?", (name,)).fetchone()
         or db.execute(f"{_COLUMNS} WHERE name = ?", (name,)).fetchone()
     )
     if row is not None:
-        return _container(row, home)
+        return _container(row, parts)
     ids = ids_with(db, "containers", name)
     if len(ids) > 1:
         raise StoreError(f"{name}: the ids of {len(ids)} containers begin so: give more digits")
-    if not ids:
-        raise StoreError(f"{printable(name)}: no such container (reflayer ps lists them)")
-    return find_container(db, ids[0], home)
+    return look_for_container(db, ids[0], parts) if ids else None
 
 
-def container_with_folder(db: Connection, name: str, home: str) -> Container:
+def container_with_folder(db: Connection, name: str, parts: Parts) -> Container:
     """As ``find_container``, for who wants what is in it.
 
     Raises:
         StoreError: there is none, or more than one, or its folder is gone.
     """
-    container = find_container(db, name, home)
+    container = find_container(db, name, parts)
     if not os.path.isdir(container.path):
         raise StoreError(f"{container.name}: its folder is gone: reflayer rm {container.name}")
     return container
 
 
-def _container(row: tuple[str, str, str, str, float], home: str) -> Container:
-    return Container(*row, path=f"{home}/{row[0]}")
+def _container(row: tuple[str, str, str, str, float], parts: Parts) -> Container:
+    return Container(*row, parts)
 
 
 def add_container(db: Connection, container: Container) -> None:

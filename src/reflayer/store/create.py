@@ -48,11 +48,11 @@ def create(
             container_id, brought.image.layer, progress=cloning(progress)
         )
         with parts.database.writing() as db:
-            return _record(db, parts.home, container_id, name, brought)
+            return _record(db, parts, container_id, name, brought)
 
 
 def _record(
-    db: Connection, home: str, container_id: str, name: str | None, brought: Brought
+    db: Connection, parts: Parts, container_id: str, name: str | None, brought: Brought
 ) -> Container:
     """Record the image, its names and the container, all in one transaction."""
     if name is None:
@@ -68,7 +68,7 @@ def _record(
         image=brought.called,
         image_id=image.id,
         created=time.time(),
-        path=f"{home}/{container_id}",
+        parts=parts,
     )
     add_container(db, container)
     return container

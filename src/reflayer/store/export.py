@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def export(parts: Parts, name: str, out: BinaryIO, progress: Progress | None) -> Packing:
     """What ``Store.export`` does."""
     with parts.database.reading() as db:
-        container = container_with_folder(db, name, parts.home)
+        container = container_with_folder(db, name, parts)
     packing = pack_tree(container.path)
     for chunk in packing:
         out.write(chunk)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def remove_container(parts: Parts, name: str, wait: bool) -> Container:
     """What ``Store.remove_container`` does."""
     with parts.database.reading() as db:
-        container = find_container(db, name, parts.home)
+        container = find_container(db, name, parts)
     # The folder first: a record whose folder is gone is forgotten by the next collection, and
     # a folder that cannot be removed still has its record.
     parts.driver.remove(container.id, wait=wait)

@@ -10,6 +10,7 @@ from reflayer.store.parts import Parts, default_root
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from os import PathLike
     from typing import BinaryIO
 
     from reflayer.archive import Change, Packing
@@ -64,7 +65,7 @@ class Store:
 
     def create(
         self,
-        image: str,
+        image: str | PathLike[str],
         *,
         name: str | None = None,
         platform: str | None = None,
@@ -92,11 +93,11 @@ class Store:
         """
         from reflayer.store.create import create
 
-        return create(self._parts, image, name, platform, pull, access, progress)
+        return create(self._parts, _text(image), name, platform, pull, access, progress)
 
     def pull(
         self,
-        image: str,
+        image: str | PathLike[str],
         *,
         platform: str | None = None,
         access: Access | None = None,
@@ -116,7 +117,7 @@ class Store:
         """
         from reflayer.store.pull import pull
 
-        return pull(self._parts, image, platform, access, progress)
+        return pull(self._parts, _text(image), platform, access, progress)
 
     def push(
         self,
@@ -152,7 +153,7 @@ class Store:
             StoreError: the database cannot be read.
         """
         with self._parts.database.reading() as db:
-            return containers(db, self._parts.home)
+            return containers(db, self._parts)
 
     def container(self, name: str) -> Container:
         """The container with this name, id, or beginning of an id.
@@ -161,7 +162,7 @@ class Store:
             StoreError: there is none, or more than one.
         """
         with self._parts.database.reading() as db:
-            return find_container(db, name, self._parts.home)
+            return find_container(db, name, self._parts)
 
     def remove_container(self, name: str, *, wait: bool = True) -> Container:
         """Remove a container; return what it was.
@@ -266,7 +267,7 @@ class Store:
     def save(
         self,
         image: str,
-        destination: str,
+        destination: str | PathLike[str],
         *,
         compression: str | None = None,
         progress: Progress | None = None,
@@ -290,7 +291,7 @@ class Store:
         """
         from reflayer.store.save import save
 
-        save(self._parts, image, destination, compression, progress)
+        save(self._parts, image, _text(destination), compression, progress)
 
     def images(self) -> list[StoredImage]:
         """All images, by name; those without a name last.
@@ -302,6 +303,52 @@ class Store:
 
         with self._parts.database.reading() as db:
             return images(db)
+
+    def find(self, name: str) -> list[Container | StoredImage]:
+        """The container and the image that ``name`` means, the container first.
+
+        Args:
+            name: of either, its id, or the beginning of it.
+
+        Raises:
+            StoreError: there is neither, or more than one of a kind.
+        """
+        from reflayer.store.find import find_either
+
+        with self._parts.database.reading() as db:
+            return find_either(db, name, self._parts)
+
+    def image_config(self, image: str) -> dict[str, object]:
+        """An image's config, which says how its containers run (OCI image-spec, config.md).
+
+        Args:
+            image: a name of the image, its id, or the beginning of it.
+
+        Raises:
+            StoreError: there is none, or more than one.
+            ImageError: its blobs are damaged.
+        """
+        from reflayer.store.blobs import config_of
+        from reflayer.store.find import find_image
+
+        with self._parts.database.reading() as db:
+            known, _ = find_image(db, image)
+        return config_of(known, self._parts)
+
+    def tag(self, image: str, name: str) -> StoredImage:
+        """Give an image another name; an image that was called so is no longer.
+
+        Args:
+            image: a name of the image, its id, or the beginning of it.
+            name: the new one, as Docker reads names.
+
+        Raises:
+            StoreError: there is no such image, or more than one.
+            ImageError: the name cannot be one.
+        """
+        from reflayer.store.commit import tag
+
+        return tag(self._parts, image, name)
 
     def usage(self, *names: str, progress: Progress | None = None) -> Usage:
         """What containers and images take on disk, and what their removal would give back.
@@ -337,3 +384,11 @@ class Store:
         from reflayer.store.remove import remove_image
 
         return remove_image(self._parts, name, wait)
+
+
+def _text(image: str | PathLike[str]) -> str:
+    """``image`` as it is written; a path without a transport begins with ``/``, as no name does."""
+    if isinstance(image, str):
+        return image
+    text = os.fsdecode(image)
+    return text if ":" in text else os.path.abspath(text)

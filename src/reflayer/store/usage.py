@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reflayer.errors import ImageError, StoreError
 from reflayer.store.blocks import measured
-from reflayer.store.containers import Container, containers, find_container
-from reflayer.store.find import find_image
+from reflayer.store.containers import Container, containers
+from reflayer.store.find import find_either
 from reflayer.store.records import StoredImage, images
 
 if TYPE_CHECKING:
@@ -81,9 +80,9 @@ def usage(parts: Parts, names: Sequence[str], progress: Progress | None) -> Usag
     """
     with parts.database.reading() as db:
         stored = _Stored(
-            tuple(containers(db, parts.home)), tuple(images(db)), _blobs_by_users(db)
+            tuple(containers(db, parts)), tuple(images(db)), _blobs_by_users(db)
         )  # fmt: skip
-        chosen = _chosen(db, names, parts.home) if names else None
+        chosen = _chosen(db, names, parts) if names else None
     shown_containers = [one for one in stored.containers if chosen is None or one.id in chosen]
     shown_images = [one for one in stored.images if chosen is None or one.id in chosen]
     blocks = measured(
@@ -139,24 +138,9 @@ def _blobs_by_users(db: Connection) -> dict[frozenset[str], list[str]]:
     return blobs
 
 
-def _chosen(db: Connection, names: Iterable[str], home: str) -> set[str]:
+def _chosen(db: Connection, names: Iterable[str], parts: Parts) -> set[str]:
     """The ids of the containers and images that are meant."""
-    ids = set()
-    for name in names:
-        found = set()
-        try:
-            found.add(find_container(db, name, home).id)
-        except StoreError as error:
-            no_container = error
-        try:
-            found.add(find_image(db, name)[0].id)
-        except (ImageError, StoreError):
-            if not found:
-                raise StoreError(
-                    f"{no_container}, and no image (reflayer images lists them)"
-                ) from no_container
-        ids |= found
-    return ids
+    return {one.id for name in names for one in find_either(db, name, parts)}
 
 
 def _needed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from reflayer.plugins.docker.request import RequestError
@@ -108,7 +109,7 @@ def changes(driver: Driver, request: LayerRequest) -> Answer:
     found = driver.changes(request.id, request.parent)
     return {
         "Changes": [
-            {"Path": change.path.decode(errors="replace"), "Kind": _KINDS[change.kind]}
+            {"Path": os.fsencode(change.path).decode(errors="replace"), "Kind": _KINDS[change.kind]}
             for change in found
         ]
     }
