@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Self
 
+_BRIEF = 120  # characters
+_LISTED = 10
+
 
 class ReflayerError(Exception):
     """The base of every error that reflayer raises on purpose; ``str()`` is one clear line."""
@@ -60,6 +63,18 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 class UsageError(ReflayerError):
     """A command's arguments do not go together; its exit status is 2."""
+
+
+def brief(text: str) -> str:
+    """Another's words in a message: printable, and at most 120 characters of them."""
+    return printable(text if len(text) <= _BRIEF else text[: _BRIEF - 3] + "...")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a message, each once; only how many more there are beyond ten."""
+    each = list(dict.fromkeys(names))
+    more = f" and {len(each) - _LISTED:,} more" if len(each) > _LISTED else ""
+    return ", ".join(map(brief, each[:_LISTED])) + more
 
 
 class CopyError(OperationError):

@@ -77,6 +77,16 @@ class Layout:
         }
         return self.document(value, manifest)
 
+    def signature(self, config: str, media_type: str = "application/vnd.example.signature") -> Json:
+        """Add the manifest of something that is no image; return its descriptor."""
+        value = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": self.blob(config.encode(), media_type),
+            "layers": [self.blob(b"signed", "application/octet-stream")],
+        }
+        return self.document(value, MANIFEST)
+
     def list(self, *manifests: Json, docker: bool = False) -> Json:
         """Add an index of these; return its descriptor."""
         media_type = DOCKER_LIST if docker else INDEX

@@ -314,7 +314,7 @@ def test_other_programs_read_it_in_place(content: Content, tmp_path: Path) -> No
 
     layout = Layout(tmp_path / "layout")
     layout.index(layout.image(layer("hello", b"world")))
-    image = open_source(f"oci:{layout.folder}").fetch(content, None, None)  # type: ignore[union-attr]
+    image = open_source(f"oci:{layout.folder}").fetch(content, None, None)[0]  # type: ignore[union-attr]
     content.tag("docker.io/library/x:1", image.manifest)
 
     place = f"oci:{content.folder}:docker.io/library/x:1"

@@ -32,7 +32,7 @@ def content(tmp_path: Path) -> Content:
 
 
 def fetch(text: str, content: Content) -> Image:
-    return open_source(text).fetch(content, None, None)  # type: ignore[union-attr]
+    return open_source(text).fetch(content, None, None)[0]  # type: ignore[union-attr]
 
 
 def run(*command: str | Path) -> None:
@@ -103,6 +103,61 @@ def test_the_only_image_needs_no_tag(layout: Layout, content: Content) -> None:
     assert fetch(f"oci:{layout.folder}", content).diff_ids == (sha256(ONE),)
 
 
+def test_a_layout_may_lack_the_file_that_says_so(layout: Layout, content: Content) -> None:
+    layout.index(layout.image(ONE))
+    (layout.folder / "oci-layout").unlink()
+    assert fetch(f"oci:{layout.folder}", content).diff_ids == (sha256(ONE),)
+
+
+@pytest.mark.parametrize("named", [{}, {"org.opencontainers.image.ref.name": "x"}])
+def test_of_images_that_are_called_alike_that_for_the_platform_is_taken(
+    named: dict[str, str], layout: Layout, content: Content
+) -> None:
+    here, there = Platform.of_machine(), Platform("linux", "z80")
+    images = [
+        {**layout.image(plain, architecture=one.architecture), "annotations": named}
+        for plain, one in ((ONE, there), (TWO, here))
+    ]
+    layout.index(*images, layout.signature(config="{}"))
+    name = f"oci:{layout.folder}" + (":x" if named else "")
+    for platform, plain in ((None, TWO), (here, TWO), (there, ONE)):
+        source = open_source(name)
+        image, names = source.fetch(content, platform, None)  # type: ignore[union-attr]
+        assert (image.diff_ids, names) == ((sha256(plain),), (name,))
+
+    layout.index(*images, {**layout.image(ONE, ONE), "annotations": named})
+    with pytest.raises(ImageError, match=r"several images .*say which by its place, @0 to @2"):
+        fetch(name, content)
+    assert fetch(f"oci:{layout.folder}:@2", content).diff_ids == (sha256(ONE),) * 2
+
+
+def test_the_only_image_beside_signatures_needs_no_tag(layout: Layout, content: Content) -> None:
+    layout.index(a=layout.image(ONE), b=layout.signature(config="{}"))
+    assert fetch(f"oci:{layout.folder}", content).diff_ids == (sha256(ONE),)
+    with pytest.raises(ImageError, match=r"of an artefact: application/vnd\.example\.signature$"):
+        fetch(f"oci:{layout.folder}:b", content)
+
+
+def test_an_image_may_be_asked_for_by_the_name_that_containerd_gives_it(
+    layout: Layout, content: Content
+) -> None:
+    named = {
+        "io.containerd.image.name": "docker.io/library/x:1",
+        "org.opencontainers.image.ref.name": "1",
+    }
+    layout.index(layout.image(TWO), {**layout.image(ONE), "annotations": named})
+    for which in ("1", "x:1", "docker.io/library/x:1"):
+        assert fetch(f"oci:{layout.folder}:{which}", content).diff_ids == (sha256(ONE),)
+
+
+def test_of_ten_thousand_tags_a_few_are_listed(layout: Layout, content: Content) -> None:
+    one, two = layout.image(ONE), layout.image(TWO)
+    layout.index(one, **{f"t{number}": two for number in range(10_000)})
+    with pytest.raises(ImageError, match=r"say which: t0, t1, .* and 9,990 more$") as caught:
+        fetch(f"oci:{layout.folder}", content)
+    assert len(str(caught.value)) < 300
+
+
 def test_an_empty_layout_says_so(layout: Layout, content: Content) -> None:
     with pytest.raises(ImageError, match="no image; there are: no tags"):
         fetch(f"oci:{layout.folder}", content)
@@ -117,7 +172,6 @@ def test_a_tag_that_is_two_images_is_refused(layout: Layout, content: Content) -
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("oci-layout", None, "not an OCI image layout: it has no oci-layout"),
         ("index.json", None, "it has no index.json"),
         ("oci-layout", "{", "is not JSON"),
         ("oci-layout", "{}", "version ''"),
@@ -155,7 +209,7 @@ def test_progress_counts_what_is_missing(layout: Layout, content: Content) -> No
     layout.index(layout.image(*layers))
     told: list[tuple[str, int, int | None]] = []
     source = open_source(f"oci:{layout.folder}")
-    image = source.fetch(content, None, lambda *values: told.append(values))  # type: ignore[union-attr]
+    image, _ = source.fetch(content, None, lambda *values: told.append(values))  # type: ignore[union-attr]
     total = image.config.size + sum(one.size for one in image.layers)
     assert {(stage, of) for stage, _, of in told} == {("fetch", total)}
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from reflayer.errors import ImageError
 from reflayer.images import Reference, RootFs, open_source
+from reflayer.images.sources import new_name
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,11 @@ from reflayer.images import Reference, RootFs, open_source
         ("oci:/a:example.io/b/c:1.2", "oci:/a:example.io/b/c:1.2"),
         ("oci:/a/../b", "oci:/b"),
         ("tar:/a:b/c.tar", "tar:/a:b/c.tar"),
+        ("tar:-", "tar:-"),
+        ("oci-archive:/a/../b.tar", "oci-archive:/b.tar"),
+        ("oci-archive:/b.tar:x", "oci-archive:/b.tar:x"),
+        ("docker-archive:-", "docker-archive:-"),
+        ("docker-archive:-:x", "docker.io/library/x:latest"),
         ("rootfs:/a:b", "rootfs:/a:b"),
         ("docker-archive:/a.tar:x", "docker.io/library/x:latest"),
         ("docker-archive:/a.tar:localhost:5000/x:1", "localhost:5000/x:1"),
@@ -41,7 +47,6 @@ from reflayer.images import Reference, RootFs, open_source
         ("", None),
         ("./folder", None),
         ("/folder", None),
-        ("oci-archive:/x", None),
         ("https://example.com/x", None),
     ],
 )
@@ -65,10 +70,22 @@ def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
 def test_paths_and_other_transports_are_explained() -> None:
     with pytest.raises(ImageError, match="say which it is by rootfs:"):
         open_source("./folder")
-    with pytest.raises(ImageError, match="transport oci-archive: is not known"):
-        open_source("oci-archive:/x.tar")
+    with pytest.raises(ImageError, match="transport dir: is not known"):
+        open_source("dir:/x")
     with pytest.raises(ImageError, match="is an address: give the image's name"):
         open_source("https://registry.example.com/x:1")
+
+
+def test_a_new_name_is_none_of_a_place_nor_like_a_digest() -> None:
+    assert str(new_name("sha256/x:1")) == "docker.io/sha256/x:1"
+    for text, reason in {
+        "sha256:1234": "would be taken for a digest",
+        "sha512": "would be taken for a digest",
+        "oci:/x": "is a place",
+        f"x@sha256:{'0' * 64}": "no digest yet",
+    }.items():
+        with pytest.raises(ImageError, match=reason):
+            new_name(text)
 
 
 @given(st.text(max_size=60))

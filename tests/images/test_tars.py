@@ -39,7 +39,7 @@ def content(tmp_path: Path) -> Content:
 
 def fetch(path: Path | str, content: Content, platform: str | None = None) -> Image:
     wanted = Platform.parse(platform) if platform else None
-    return open_source(f"tar:{path}").fetch(content, wanted, None)  # type: ignore[union-attr]
+    return open_source(f"tar:{path}").fetch(content, wanted, None)[0]  # type: ignore[union-attr]
 
 
 def leftovers(content: Content) -> list[str]:

@@ -138,9 +138,9 @@ LIES: dict[str, tuple[Callable[[Silly, str], None], str]] = {
         lambda s, _: s.always("GET", MANIFESTS, Answer(body=b"{}")),
         "does not say of what media type it is",
     ),
-    "an unknown media type of a layer": (
-        lambda s, _: _claim(s, mediaType="application/x-unknown\n"),
-        r"of an unknown media type: application/x-unknown\\n",
+    "a media type of a layer that is none": (
+        lambda s, _: _claim(s, mediaType="application/x-\n+json"),
+        r"of an artefact: application/x-\\n\+json",
     ),
     "a terminal's commands in an error": (
         lambda s, _: s.always(

@@ -21,6 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "Make a container, a writable clone of an image, and print the path of its root.\n\n"
         "IMAGE is one of\n"
         "  oci:DIR[:TAG]               an OCI image layout\n"
+        "  oci-archive:FILE[:TAG]      a tar of one\n"
         "  docker-archive:FILE[:REF]   what docker save writes\n"
         "  tar:FILE                    a root file system's tar, of any usual compression\n"
         "  rootfs:DIR                  a folder that is a root file system\n"

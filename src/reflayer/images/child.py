@@ -14,6 +14,8 @@ from reflayer.images.made import to_json
 if TYPE_CHECKING:
     from typing import Any
 
+    from reflayer.images.platform import Platform
+
 _OF_THE_PARENT = ("author", "container", "container_config", "created", "docker_version", "id")
 """What a config says of how its own image was made."""
 
@@ -71,6 +73,7 @@ def _check_texts(name: str, words: Iterable[object]) -> None:
 
 def child_config(
     parent: bytes,
+    platform: Platform,
     diff_id: str | None,
     changes: ConfigChanges,
     *,
@@ -82,6 +85,7 @@ def child_config(
 
     Args:
         parent: a config that has been read before.
+        platform: what the image runs on, where its config does not say.
         diff_id: of the layer that is put on top; None where nothing has changed.
         changes: what is to be different.
         created: when it was made, in seconds since the epoch.
@@ -102,6 +106,9 @@ def child_config(
     # One entry for each layer: what builders left out is made up for.
     told = sum(1 for entry in history if not entry.get("empty_layer"))
     history += [{}] * (len(diff_ids) - told)
+    if document.platform() is None:
+        said = {"os": platform.os, "architecture": platform.architecture}
+        child |= {**said, **({"variant": platform.variant} if platform.variant else {})}
     child |= {
         "created": moment,
         "config": _changed(settings.fields if settings else {}, changes),

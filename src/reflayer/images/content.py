@@ -14,6 +14,7 @@ from reflayer.errors import ImageError, printable
 from reflayer.images import layout
 from reflayer.images.descriptor import REF_NAME, Descriptor
 from reflayer.images.digest import (
+    ALGORITHMS,
     check_digest,
     check_digest_is,
     check_size,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from reflayer.copy.paths import AnyPath
 
-_ALGORITHMS = ("sha256", "sha512")
 _ANY = "application/octet-stream"
 
 
@@ -58,7 +58,7 @@ class Content:
         self._lock = os.path.join(self.folder, "index.lock")
         with failing(self.folder, "create"):
             make_folders(self._incoming)
-            make_folders(os.path.join(self.folder, layout.BLOBS, _ALGORITHMS[0]))
+            make_folders(os.path.join(self.folder, layout.BLOBS, ALGORITHMS[0]))
         clear(self._incoming)
         if not os.path.exists(self._index):
             self._make()
@@ -101,7 +101,7 @@ class Content:
 
     def digests(self) -> Iterator[str]:
         """The digest of every blob, in no order."""
-        for algorithm in _ALGORITHMS:
+        for algorithm in ALGORITHMS:
             with suppress(FileNotFoundError):
                 for name in os.listdir(os.path.join(self.folder, layout.BLOBS, algorithm)):
                     digest = f"{algorithm}:{name}"
@@ -183,7 +183,7 @@ class Content:
         Raises:
             OperationError: they could not be written.
         """
-        for name in (*_ALGORITHMS, ""):
+        for name in (*ALGORITHMS, ""):
             path = os.path.join(self.folder, layout.BLOBS, name)
             if os.path.exists(path):
                 sync_folder(path)

@@ -10,6 +10,9 @@ from reflayer.images.platform import Platform
 REF_NAME = "org.opencontainers.image.ref.name"
 """The annotation that holds a tag in an image layout's index (OCI image-spec, annotations.md)."""
 
+CONTAINERD_NAME = "io.containerd.image.name"
+"""The annotation that containerd and Docker 25 and later take an image's whole name from."""
+
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:

@@ -11,6 +11,7 @@ from reflayer.errors import ImageError, printable
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
 
+ALGORITHMS = ("sha256", "sha512")
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, NoReturn
 
 from reflayer.errors import ImageError, printable
 from reflayer.images.descriptor import Descriptor
 from reflayer.images.digest import check_digest
+from reflayer.images.media_types import media_type
 from reflayer.images.platform import Platform
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     Type = TypeVar("Type")
 
 _LARGEST_SIZE = 2**63 - 1  # off_t
+_ESCAPE = re.compile(  # the group: of a surrogate pair only one half
+    r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.S
+)
 _WORDS = {str: "a string", int: "a whole number", list: "a list", dict: "an object"}
 
 
@@ -106,7 +111,7 @@ class Document:
         annotations = self.child("annotations")
         said = annotations.fields if annotations else {}
         return Descriptor(
-            media_type=self.required_string("mediaType"),
+            media_type=self.media_type(),
             digest=digest,
             size=size,
             annotations={key: value for key, value in said.items() if isinstance(value, str)},
@@ -122,7 +127,20 @@ class Document:
         architecture = self.string("architecture")
         if not architecture:
             return None
-        return Platform(self.string("os") or "linux", architecture, self.string("variant"))
+        return Platform(
+            self.string("os") or "linux",
+            architecture,
+            self.string("variant"),
+            tuple(self.strings("os.features")),
+        )
+
+    def media_type(self) -> str:
+        """The member ``mediaType``, normalised; empty where it is absent.
+
+        Raises:
+            ImageError: it is something else than a string.
+        """
+        return media_type(self.string("mediaType"))
 
     def _member(self, key: str, kind: type[Type]) -> Type | None:
         value = self.fields.get(key)
@@ -139,15 +157,21 @@ class Document:
 def parse_json(data: bytes, what: str) -> object:
     """The value of a JSON text (RFC 8259).
 
+    What is not UTF-8, and half a surrogate pair, becomes U+FFFD, as Go's ``encoding/json`` has it.
+
     Raises:
         ImageError: it is none, or nested too deeply.
     """
     try:
-        value: object = json.loads(data.decode(), parse_constant=_refuse_constant)
+        text = _ESCAPE.sub(_whole, data.decode(errors="replace"))
+        value: object = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        # UnicodeDecodeError and JSONDecodeError are ValueErrors.
         raise ImageError(f"{what} is not JSON: {printable(str(error))}") from error
     return value
+
+
+def _whole(escape: re.Match[str]) -> str:
+    return r"\ufffd" if escape[1] else escape[0]
 
 
 def _refuse_constant(name: str) -> NoReturn:

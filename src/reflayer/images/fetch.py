@@ -8,53 +8,40 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from reflayer.images.digest import check_size
-from reflayer.images.resolve import find_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import BinaryIO
 
     from reflayer.images.content import Content
     from reflayer.images.descriptor import Descriptor
     from reflayer.images.image import Image
-    from reflayer.images.platform import Platform
     from reflayer.images.resolve import Open
 
 Progress = Callable[[str, int, int | None], None]
 """What is told: a stage, how many bytes of it are done and, where it is known, of how many."""
 
 
-def fetch_image(
-    top: Descriptor,
-    platform: Platform | None,
-    open_blob: Open,
-    content: Content,
-    progress: Progress | None,
-    name: str = "",
-) -> Image:
-    """Bring the image that ``top`` leads to into ``content``, its manifest last.
+def fetch_image(image: Image, open_blob: Open, content: Content, progress: Progress | None) -> None:
+    """Bring ``image`` into ``content``, its manifest last.
 
     Args:
-        top: a manifest or an index.
-        platform: what the image has to run on; None for this machine.
+        image: it.
         open_blob: opens a blob of the source by its digest; from several threads at once.
         content: where the blobs go. Those that are there are not read.
         progress: is told of stage ``fetch``, in bytes, by one thread at a time.
-        name: what ``top`` is called, for messages.
 
     Raises:
-        ImageError: there is no such image, or a blob is missing or not what it should be.
+        ImageError: a blob is missing or not what it should be.
         OperationError: a blob could not be read or written.
     """
-
-    def open_nearest(digest: str) -> BinaryIO:
-        return content.open(digest) if content.has(digest) else open_blob(digest)
-
-    image = find_image(top, platform, open_nearest, name)
     add_blobs(content, open_blob, (image.config, *image.layers), progress)
     add_blobs(content, open_blob, (image.manifest,), None)
     content.sync()
-    return image
+
+
+def nearest(content: Content, open_blob: Open) -> Open:
+    """Opens a blob where ``content`` has it, else by ``open_blob``."""
+    return lambda digest: content.open(digest) if content.has(digest) else open_blob(digest)
 
 
 def add_blobs(

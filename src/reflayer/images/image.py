@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate
 
-from reflayer.errors import ImageError
+from reflayer.errors import ImageError, brief
 from reflayer.images.descriptor import Descriptor
 from reflayer.images.digest import check_digest, digest_bytes
 from reflayer.images.document import Document
-from reflayer.images.manifest import Manifest
+from reflayer.images.manifest import Manifest, NoImageError
 from reflayer.images.platform import Platform
 
 LARGEST_CONFIG = 8 << 20
 """Bytes."""
+_MOST_LAYERS = 500  # that overlayfs takes, and so anybody; Docker makes 125 at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Config:
     """What an image's config says, as far as it matters here: see ``Image``."""
 
     diff_ids: tuple[str, ...]
-    platform: Platform
+    platform: Platform | None
     created: str | None
 
 
@@ -60,50 +61,56 @@ def parse_config(data: bytes, what: str) -> Config:
     """Read a config; ``what`` it is, for messages.
 
     Raises:
-        ImageError: it is malformed, or no container image's.
+        ImageError: it is malformed.
+        NoImageError: it is no container image's.
     """
     document = Document.parse(data, what)
     rootfs = document.child("rootfs")
-    if rootfs is None or rootfs.string("type") != "layers":
-        raise ImageError(f"{what} has no 'rootfs' of layers: it is no container image's")
+    if rootfs is None or rootfs.string("type") not in ("", "layers"):
+        reason = f"{what} has no 'rootfs' of layers: it is no container image's"
+        raise NoImageError(reason, "unknown")
     diff_ids = tuple(rootfs.strings("diff_ids"))
     for diff_id in diff_ids:
         check_digest(diff_id)
-    platform = document.platform()
-    if platform is None:
-        raise ImageError(f"{what} does not say for which architecture it is")
-    return Config(diff_ids, platform, document.string("created") or None)
+    return Config(diff_ids, document.platform(), document.string("created") or None)
 
 
-def image_of(manifest: Descriptor, contents: Manifest, data: bytes) -> Image:
+def image_of(
+    manifest: Descriptor, contents: Manifest, config: Config, said: Platform | None
+) -> Image:
     """The image of a manifest and its config.
 
-    Raises:
-        ImageError: the config is malformed, or not of these layers.
+    Args:
+        manifest: it.
+        contents: what is in it.
+        config: its config.
+        said: what it runs on where its config does not say; None for this machine.
     """
-    config = parse_config(data, f"the config {contents.config.digest}")
-    check_layers(len(contents.layers), config, f"the manifest {manifest.digest}")
     return Image(
         # Bare: the same image is equal wherever it comes from.
-        manifest=Descriptor(manifest.media_type, manifest.digest, manifest.size),
+        manifest=Descriptor(contents.media_type, manifest.digest, manifest.size),
         config=contents.config,
         layers=contents.layers,
         diff_ids=config.diff_ids,
-        platform=config.platform,
+        platform=config.platform or said or Platform.of_machine(),
         created=config.created,
     )
 
 
 def check_layers(count: int, config: Config, what: str) -> None:
-    """Raise an ImageError where ``what`` has another number of layers than its config."""
+    """Raise an ImageError where ``what`` has another number of layers than its config, or many."""
+    if count > _MOST_LAYERS:
+        raise ImageError(
+            f"{what} has {count:,} layers: no program unpacks more than {_MOST_LAYERS}"
+        )
     if count != len(config.diff_ids):
         raise ImageError(f"{what} has {count} layers, but its config has {len(config.diff_ids)}")
 
 
-def check_platform(found: Platform, wanted: Platform | None, what: str) -> None:
+def check_platform(found: Platform | None, wanted: Platform | None, what: str) -> None:
     """Raise an ImageError where an image for ``found`` does not run on what is ``wanted``."""
-    if wanted is not None and found not in wanted.fitting():
-        raise ImageError(f"{what} has no image for {wanted}, only for {found}")
+    if found is not None and wanted is not None and found not in wanted.fitting():
+        raise ImageError(f"{what} has no image for {wanted}, only for {brief(str(found))}")
 
 
 def _chain(below: str, diff_id: str) -> str:

@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO
 
-from reflayer.errors import ImageError, OperationError, printable
+from reflayer.errors import ImageError, OperationError, brief, printable
 from reflayer.images.descriptor import REF_NAME, Descriptor
 from reflayer.images.digest import check_digest
 from reflayer.images.document import Document
@@ -23,6 +23,7 @@ LAYOUT_FILE = "oci-layout"
 INDEX_FILE = "index.json"
 BLOBS = "blobs"
 VERSION = "1.0.0"
+_KNOWN = "1."  # others of these can be read by whoever reads the first (semver.org)
 
 
 def blob_path(folder: str, digest: str) -> str:
@@ -64,6 +65,18 @@ def open_regular(path: str) -> BinaryIO:
     return io.FileIO(fd)
 
 
+def standard_input() -> BinaryIO:
+    """Standard input, which stays open.
+
+    Raises:
+        ImageError: it is a terminal.
+        OSError: it is closed.
+    """
+    if os.isatty(0):
+        raise ImageError("standard input is a terminal: let an archive come from it")
+    return io.FileIO(0, closefd=False)
+
+
 def check_layout(folder: str) -> None:
     """Make sure that ``folder`` is an image layout of the version that we know.
 
@@ -71,12 +84,20 @@ def check_layout(folder: str) -> None:
         ImageError: it is not.
         OperationError: it cannot be read.
     """
-    document = Document.parse(_read(folder, LAYOUT_FILE), f"{printable(folder)}/{LAYOUT_FILE}")
+    check_version(_read(folder, LAYOUT_FILE), folder)
+
+
+def check_version(data: bytes, where: str) -> None:
+    """Make sure that the file ``oci-layout`` of ``where`` names a version that we know.
+
+    Raises:
+        ImageError: it does not.
+    """
+    document = Document.parse(data, f"{printable(where)}/{LAYOUT_FILE}")
     version = document.string("imageLayoutVersion")
-    if version != VERSION:
+    if not version.startswith(_KNOWN):
         raise ImageError(
-            f"{printable(folder)} is an image layout of version {printable(version)!r}, "
-            f"not {VERSION}"
+            f"{printable(where)} is an image layout of version {brief(version)!r}, not {VERSION}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reflayer.images.media_types import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
@@ -20,6 +21,11 @@ LAYER_TYPES = {"none": OCI_LAYER, "gzip": f"{OCI_LAYER}+gzip", "zstd": f"{OCI_LA
 """The media type of a layer by its compression; OCI knows no others."""
 
 
+def layer_type(compression: str) -> str:
+    """The media type of any layer; by OCI's pattern of one that OCI knows nothing of."""
+    return LAYER_TYPES.get(compression, f"{OCI_LAYER}+{compression}")
+
+
 def config_of(platform: Platform, *diff_ids: str) -> bytes:
     """A config with nothing in it but what has to be there (OCI image-spec, config.md)."""
     variant = {"variant": platform.variant} if platform.variant else {}
@@ -34,14 +40,21 @@ def config_of(platform: Platform, *diff_ids: str) -> bytes:
     )
 
 
-def add_image(content: Content, config: bytes, layers: tuple[Descriptor, ...]) -> Image:
+def add_image(
+    content: Content,
+    config: bytes,
+    layers: tuple[Descriptor, ...],
+    said: Platform | None = None,
+) -> Image:
     """Add the config and a manifest for the layers, which are in ``content``.
+
+    Where the config does not say what the image runs on, that is ``said``, else this machine.
 
     Raises:
         ImageError: the config is malformed or not of these layers.
         OperationError: they could not be written.
     """
-    return add_manifest(content, content.add_bytes(config, OCI_CONFIG), layers, {})
+    return add_manifest(content, content.add_bytes(config, OCI_CONFIG), layers, {}, said)
 
 
 def add_manifest(
@@ -49,6 +62,7 @@ def add_manifest(
     config: Descriptor,
     layers: tuple[Descriptor, ...],
     annotations: Mapping[str, object],
+    said: Platform | None,
 ) -> Image:
     """Add a manifest for a config and layers that are in ``content``.
 
@@ -64,7 +78,8 @@ def add_manifest(
     }
     if annotations:
         manifest["annotations"] = dict(annotations)
-    image = find_image(content.add_bytes(to_json(manifest), OCI_MANIFEST), None, content.open)
+    top = replace(content.add_bytes(to_json(manifest), OCI_MANIFEST), platform=said)
+    image = find_image(top, None, content.open)
     content.sync()
     return image
 

@@ -1,4 +1,4 @@
-"""Manifests and indexes: what they list, and that they are what they claim to be.
+"""Manifests and indexes: what they list. Their members tell which they are, not their media types.
 
 OCI image-spec, manifest.md and image-index.md; Docker's "Image Manifest V 2, Schema 2".
 """
@@ -7,21 +7,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reflayer.errors import ImageError, printable
+from reflayer.errors import ImageError, brief
 from reflayer.images.descriptor import Descriptor
 from reflayer.images.document import Document
-from reflayer.images.media_types import CONFIGS, FOREIGN, INDEXES, LAYERS, MANIFESTS, SCHEMA_1
+from reflayer.images.media_types import INDEXES, MANIFESTS, OCI_MANIFEST, SCHEMA_1
 
 LARGEST_MANIFEST = 4 << 20
 """Bytes; registries take no larger ones (OCI distribution-spec, "Pushing Manifests")."""
 
 
+class NoImageError(ImageError):
+    """What is there is something else than a container image, and right as such perhaps.
+
+    Attributes:
+        kind: what it is, as far as it says.
+    """
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One image: its config and its layers, the lowest first."""
+    """One image: its config and its layers, the lowest first.
 
+    Attributes:
+        media_type: OCI's or Docker's of a manifest.
+        config: what should be its config; only reading it tells.
+        layers: its layers.
+        kind: what it is if it is no image.
+    """
+
+    media_type: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,67 +57,60 @@ def parse_manifest(data: bytes, descriptor: Descriptor) -> Manifest | Index:
 
     Raises:
         ImageError: it is malformed, or no image that can be unpacked.
+        NoImageError: it is something else, a signature for instance.
     """
     what = f"the manifest {descriptor.digest}"
     document = Document.parse(data, what)
-    if document.fields.get("schemaVersion") == 1 or descriptor.media_type.startswith(SCHEMA_1):
+    fields = document.fields
+    expected, said = descriptor.media_type, document.media_type()
+    if (
+        fields.get("schemaVersion") == 1
+        or fields.get("fsLayers") is not None
+        or expected.startswith(SCHEMA_1)
+    ):
         raise ImageError(
             f"{what} is of Docker's schema 1, which is too old: pull and push the image again with "
             "a current tool"
         )
-    media_type = document.string("mediaType")
-    if media_type and media_type != descriptor.media_type:
-        raise ImageError(
-            f"{what} says that it is {printable(media_type)}, but "
-            f"{printable(descriptor.media_type)} is expected"
+    lists, is_one = (
+        any(fields.get(key) is not None for key in keys)
+        for keys in (("manifests",), ("config", "layers"))
+    )
+    claims_list, claims_one = ({expected, said} & types for types in (INDEXES, MANIFESTS))
+    if claims_list and claims_one:
+        raise ImageError(f"{what} says that it is {brief(said)}, but {brief(expected)} is expected")
+    if (lists or claims_list) and (is_one or claims_one):
+        # A document that can be read as two things is read as another by somebody else.
+        raise ImageError(f"{what} is of two kinds at once: of an index and of an image")
+    if lists or claims_list:
+        return Index(tuple(entry.descriptor() for entry in document.children("manifests")))
+    if is_one or claims_one:
+        media_type = next((one for one in (said, expected) if one in MANIFESTS), OCI_MANIFEST)
+        return _manifest(document, media_type)
+    if expected or said:
+        raise NoImageError(
+            f"{what} has the unknown media type {brief(said or expected)}", said or expected
         )
-    if descriptor.media_type in INDEXES:
-        return _index(document)
-    if descriptor.media_type in MANIFESTS:
-        return _manifest(document)
-    if not descriptor.media_type:
-        raise ImageError(f"{what} does not say of what media type it is")
-    raise ImageError(f"{what} has the unknown media type {printable(descriptor.media_type)}")
+    raise NoImageError(f"{what} does not say of what media type it is", "unknown")
 
 
-def _index(document: Document) -> Index:
-    _refuse_members(document, "config", "layers")
-    if document.fields.get("manifests") is None:
-        raise ImageError(f"{document.what} lists no 'manifests'")
-    return Index(tuple(entry.descriptor() for entry in document.children("manifests")))
-
-
-def _manifest(document: Document) -> Manifest:
-    _refuse_members(document, "manifests", "fsLayers")
+def _manifest(document: Document, media_type: str) -> Manifest:
     config = document.child("config")
     if config is None:
         raise ImageError(f"{document.what} has no 'config'")
-    config_descriptor = config.descriptor()
-    if config_descriptor.media_type not in CONFIGS:
-        kind = document.string("artifactType") or config_descriptor.media_type
-        raise ImageError(
-            f"{document.what} is not of a container image but of an artefact: {printable(kind)}"
-        )
+    described = config.descriptor()
     layers = tuple(entry.descriptor() for entry in document.children("layers"))
+    kind = document.string("artifactType") or described.media_type
     for layer in layers:
-        _check_layer(layer, document.what)
-    return Manifest(config_descriptor, layers)
+        if layer.media_type.endswith(("+json", "+xml")):  # a suffix says what is inside (RFC 6839)
+            raise artefact(document.what, layer.media_type)
+        if layer.media_type.endswith("+encrypted"):
+            raise ImageError(f"{document.what} has the layer {layer.digest}, which is encrypted")
+    return Manifest(media_type, described, layers, kind)
 
 
-def _check_layer(layer: Descriptor, what: str) -> None:
-    kind = layer.media_type
-    if any(mark in kind for mark in FOREIGN):
-        raise ImageError(
-            f"{what} has the layer {layer.digest}, which is foreign: such layers "
-            "(of Windows, mostly) are not in the image"
-        )
-    if kind not in LAYERS:
-        reason = "is encrypted" if kind.endswith("+encrypted") else "is of an unknown media type"
-        raise ImageError(f"{what} has the layer {layer.digest}, which {reason}: {printable(kind)}")
-
-
-def _refuse_members(document: Document, *keys: str) -> None:
-    # A document that can be read as two things is read as another by somebody else.
-    for key in keys:
-        if document.fields.get(key) is not None:
-            raise ImageError(f"{document.what} is of two kinds at once: it has {key!r}, too")
+def artefact(what: str, kind: str) -> NoImageError:
+    """That ``what`` is a manifest of something else, of this ``kind``."""
+    return NoImageError(
+        f"{what} is not of a container image but of an artefact: {brief(kind)}", kind
+    )

@@ -12,17 +12,14 @@ OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
-DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 
 INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
-LAYERS = frozenset(
-    {
-        *(OCI_LAYER + suffix for suffix in ("", "+gzip", "+zstd")),
-        *(DOCKER_LAYER + suffix for suffix in ("", ".gzip", ".zstd")),
-    }
-)
+SAYS_NOTHING = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
-FOREIGN = ("nondistributable", ".foreign.")
-"""What the media types of layers have in them that registries must not hand out."""
+
+
+def media_type(text: str) -> str:
+    """A media type without its parameters and in lower case (RFC 9110, "Media Type")."""
+    return text.partition(";")[0].strip().lower()

@@ -47,12 +47,14 @@ class Platform:
     """What an image runs on, in Go's words (OCI image-spec, image-index.md: platform).
 
     Whatever it is made from is normalised, so that equal ones mean the same: ``arm64/v8`` is
-    ``arm64``, ``arm`` is ``arm/v7``.
+    ``arm64``, ``arm`` is ``arm/v7``. What an image demands of the system beyond that
+    (``os.features``) is mandatory, so an image with such is for another platform.
     """
 
     os: str
     architecture: str
     variant: str = ""
+    features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         system, (architecture, variant) = self.os.lower(), _normal(self.architecture, self.variant)
@@ -74,7 +76,8 @@ class Platform:
                 "such as linux/arm64"
             )
         if len(parts) > 1:
-            return cls(*parts)
+            system, architecture, variant = (*parts, "")[:3]
+            return cls(system, architecture, variant)
         here = cls.of_machine()
         if text.lower() in _SYSTEMS or text.lower() == "macos":
             return cls(text, here.architecture, here.variant)
@@ -87,7 +90,8 @@ class Platform:
         return cls(name.sysname, name.machine)
 
     def __str__(self) -> str:
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+        system = f"{self.os}(+{'+'.join(self.features)})" if self.features else self.os
+        return "/".join(part for part in (system, self.architecture, self.variant) if part)
 
     def fitting(self) -> Iterator[Platform]:
         """The platforms whose images run on this one, best first: itself, then older variants."""

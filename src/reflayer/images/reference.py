@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from reflayer.errors import ImageError, printable
-from reflayer.images.digest import check_digest
+from reflayer.images.digest import ALGORITHMS, check_digest
 
 _DEFAULT_DOMAIN = "docker.io"
 _LEGACY_DOMAIN = "index.docker.io"
@@ -88,6 +88,12 @@ def parse_reference(text: str) -> Reference:
     if colon and not _TAG.fullmatch(tag):
         raise _bad(text, "a tag is at most 128 of a-z, A-Z, 0-9, '_', '.' and '-'")
     return Reference(domain, path, tag if colon or at else _DEFAULT_TAG, digest)
+
+
+def refuse_digest(name: Reference) -> None:
+    """Raise an ImageError where a new image's name would be taken for a digest, as Docker does."""
+    if name.familiar().partition(":")[0] in ALGORITHMS:
+        raise ImageError(f"{name.familiar()} would be taken for a digest: take another name")
 
 
 def _split_domain(name: str) -> tuple[str, str]:

@@ -1,4 +1,7 @@
-"""The same image with another manifest: of OCI's media types, or of layers that are compressed."""
+"""The same image with another manifest: of OCI's media types, or of layers that are compressed.
+
+How a layer is compressed its first bytes tell; what its media type says may be wrong.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reflayer.archive.blob import Blob
-from reflayer.archive.compression import PlainReader
+from reflayer.archive.compression import PlainReader, compression_of
 from reflayer.archive.read_ahead import ReadAhead
+from reflayer.archive.tar_header import BLOCK
 from reflayer.images.digest import Unhashed, check_digest_is
 from reflayer.images.document import Document
-from reflayer.images.made import LAYER_TYPES, add_manifest
+from reflayer.images.made import LAYER_TYPES, add_manifest, layer_type
 from reflayer.images.manifest import LARGEST_MANIFEST
-from reflayer.images.media_types import OCI_LAYER, OCI_MANIFEST
+from reflayer.images.media_types import OCI_CONFIG, OCI_MANIFEST
 from reflayer.images.new_layer import add_layer
 from reflayer.images.resolve import read_document
 
@@ -29,46 +33,55 @@ if TYPE_CHECKING:
 def with_compressed_layers(
     content: Content, image: Image, compression: str, progress: Progress | None
 ) -> Image:
-    """The image with its plain layers compressed; those that are so already stay as they are.
+    """The image with layers that every program reads: by gzip or zstd, or plain.
+
+    Those by gzip and zstd stay as they are.
 
     Args:
         content: where its blobs are, and the new ones come to.
         image: it.
-        compression: ``gzip`` or ``zstd``; ``none`` leaves the image as it is.
+        compression: of the others: ``gzip``, ``zstd`` or ``none``.
         progress: is told of stage ``pack``, in bytes of each plain layer.
 
     Raises:
         ImageError: a blob is missing or damaged.
         OperationError: one could not be read or written.
     """
-    if compression == "none" or not any(map(_is_plain, image.layers)):
+    found = [_compression(content, layer) for layer in image.layers]
+    if {"gzip", "zstd", compression}.issuperset(found):
         return image
     layers = tuple(
-        _compressed(content, layer, diff_id, compression, progress) if _is_plain(layer) else layer
-        for layer, diff_id in zip(image.layers, image.diff_ids, strict=True)
+        layer
+        if kind in ("gzip", "zstd", compression)
+        else _compressed(content, layer, diff_id, compression, progress)
+        for layer, diff_id, kind in zip(image.layers, image.diff_ids, found, strict=True)
     )
-    return _remade(content, image, oci_layers(layers))
+    return _remade(content, image, oci_layers(content, layers))
 
 
 def with_oci_types(content: Content, image: Image) -> Image:
-    """The image with a manifest of OCI's; its config and layers are the same bytes.
+    """The image with a manifest of OCI's media types; its config and layers are the same bytes.
 
     Raises:
         ImageError: a blob is missing or damaged.
         OperationError: one could not be read or written.
     """
-    if image.manifest.media_type == OCI_MANIFEST:
+    layer_types = {layer.media_type for layer in image.layers}
+    types = image.manifest.media_type, image.config.media_type
+    if types == (OCI_MANIFEST, OCI_CONFIG) and layer_types <= set(LAYER_TYPES.values()):
         return image
-    return _remade(content, image, oci_layers(image.layers))
+    return _remade(content, image, oci_layers(content, image.layers))
 
 
-def oci_layers(layers: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
-    """The same layers with the media types that OCI has for Docker's."""
+def oci_layers(content: Content, layers: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
+    """The same layers with the media types that OCI has for what they are.
+
+    Raises:
+        ImageError: one is missing.
+        OperationError: one could not be read.
+    """
     return tuple(
-        replace(layer, media_type=LAYER_TYPES[_compression(layer)])
-        if not layer.media_type.startswith(OCI_LAYER)
-        else layer
-        for layer in layers
+        replace(layer, media_type=layer_type(_compression(content, layer))) for layer in layers
     )
 
 
@@ -86,15 +99,9 @@ def plain_chunks(open_blob: Open, layer: Descriptor) -> Iterator[memoryview]:
             yield from ahead
 
 
-def _compression(layer: Descriptor) -> str:
-    for compression in ("gzip", "zstd"):
-        if layer.media_type.endswith((f"+{compression}", f".{compression}")):
-            return compression
-    return "none"
-
-
-def _is_plain(layer: Descriptor) -> bool:
-    return _compression(layer) == "none"
+def _compression(content: Content, layer: Descriptor) -> str:
+    with content.open(layer.digest) as file:
+        return compression_of(file.read(BLOCK))
 
 
 def _compressed(
@@ -114,4 +121,4 @@ def _remade(content: Content, image: Image, layers: tuple[Descriptor, ...]) -> I
     data = read_document(image.manifest, content.open, LARGEST_MANIFEST)
     annotations = Document.parse(data, f"the manifest {image.manifest.digest}").child("annotations")
     fields = annotations.fields if annotations else {}
-    return add_manifest(content, image.config, layers, fields)
+    return add_manifest(content, image.config, layers, fields, image.platform)

@@ -4,24 +4,48 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reflayer.errors import ImageError, OperationError, printable
-from reflayer.images.digest import check_digest_is, check_size, digest_text, hash_like
-from reflayer.images.image import LARGEST_CONFIG, Image, check_platform, image_of
-from reflayer.images.manifest import LARGEST_MANIFEST, Index, Manifest, parse_manifest
-from reflayer.images.media_types import INDEXES, MANIFESTS
+from reflayer.errors import ImageError, OperationError, listed
+from reflayer.images.digest import (
+    check_digest_is,
+    check_size,
+    digest_bytes,
+    digest_text,
+    hash_like,
+)
+from reflayer.images.image import (
+    LARGEST_CONFIG,
+    Config,
+    Image,
+    check_layers,
+    check_platform,
+    image_of,
+    parse_config,
+)
+from reflayer.images.manifest import (
+    LARGEST_MANIFEST,
+    Index,
+    Manifest,
+    NoImageError,
+    artefact,
+    parse_manifest,
+)
+from reflayer.images.media_types import CONFIGS, INDEXES, MANIFESTS, SAYS_NOTHING
 from reflayer.images.platform import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import BinaryIO
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import BinaryIO, TypeVar
 
     from reflayer.images.content import Content
     from reflayer.images.descriptor import Descriptor
 
     Open = Callable[[str], BinaryIO]
+    Type = TypeVar("Type")
     Candidate = tuple[Descriptor, Platform | None]
 
 _DEEPEST = 8  # indexes within indexes
+_MOST_READ = 500  # manifests and configs, in the search for one
+_EMPTY = digest_bytes(b"{}")
 
 
 def find_image(
@@ -41,24 +65,43 @@ def find_image(
         ImageError: there is none, or a document is missing, malformed or not what it should be.
         OperationError: a blob could not be read.
     """
-    contents = _parse(top, open_blob)
-    if isinstance(contents, Manifest):
-        image = _image(top, contents, open_blob)
-        check_platform(image.platform, platform, name or top.digest)
-        return image
-    wanted = platform or Platform.of_machine()
-    candidates = list(_candidates(contents, None, open_blob, {top.digest}, _DEEPEST))
-    chosen = _best(wanted, candidates)
-    if chosen is None:
-        candidates = [(one, known or _look(one, open_blob)) for one, known in candidates]
-        chosen = _best(wanted, candidates)
-    if chosen is None:
-        raise _no_image(
-            name or top.digest, wanted, [known for _, known in candidates if known is not None]
-        )
-    contents = _parse(chosen, open_blob)
-    assert isinstance(contents, Manifest)
-    return _image(chosen, contents, open_blob)
+    search = _Search(open_blob, platform, name or top.digest)
+    contents = search.parse(top)
+    if isinstance(contents, Index):
+        return next(search.images(contents.manifests))
+    config = search.config(top, contents)
+    check_platform(config.platform, platform, name or top.digest)
+    return image_of(top, contents, config, top.platform or platform)
+
+
+def find_images(
+    tops: Iterable[Descriptor], platform: Platform | None, open_blob: Open, name: str
+) -> list[Image]:
+    """The images for ``platform`` that ``tops`` are or lead to: one, or several equally good ones.
+
+    Args:
+        tops: manifests and indexes, and whatever else is listed beside them.
+        platform: what the image has to run on; None for this machine.
+        open_blob: opens a blob by its digest.
+        name: of where they are listed.
+
+    Raises:
+        ImageError: there is none, or a document is missing, malformed or not what it should be.
+        OperationError: a blob could not be read.
+    """
+    images = _Search(open_blob, platform, name).images(tops)
+    return list({image.manifest.digest: image for image in images}.values())
+
+
+def is_image(top: Descriptor, open_blob: Open) -> bool:
+    """Whether ``top`` is an image or leads to one; and not to a signature, say.
+
+    Raises:
+        ImageError: a document is missing, malformed or not what it should be.
+        OperationError: a blob could not be read.
+    """
+    search = _Search(open_blob, None, "")
+    return any(search.look(one) for one, _ in search.candidates((top,)))
 
 
 def read_image(content: Content, manifest: Descriptor) -> Image:
@@ -93,50 +136,120 @@ def read_document(descriptor: Descriptor, open_blob: Open, largest: int) -> byte
     return data
 
 
-def _parse(descriptor: Descriptor, open_blob: Open) -> Manifest | Index:
-    data = read_document(descriptor, open_blob, LARGEST_MANIFEST)
-    return parse_manifest(data, descriptor)
+class _Search:
+    """The way down from manifests and indexes, past what is no image."""
 
+    def __init__(self, open_blob: Open, wanted: Platform | None, name: str) -> None:
+        self._open = open_blob
+        self._wanted = wanted or Platform.of_machine()
+        self._name = name
+        self._left = _MOST_READ
+        self._indexes: set[str] = set()
+        self._looked: dict[str, tuple[Manifest, Config] | None] = {}
+        self._others: list[str] = []
 
-def _image(manifest: Descriptor, contents: Manifest, open_blob: Open) -> Image:
-    config = read_document(contents.config, open_blob, LARGEST_CONFIG)
-    return image_of(manifest, contents, config)
+    def images(self, tops: Iterable[Descriptor]) -> Iterator[Image]:
+        """The images that fit best, at least one: as an index says, else as their configs say."""
+        said = list(self.candidates(tops))
+        told: list[Candidate] = []
+        for candidates, known in self._choices(said, told):
+            images = self._those(candidates, known)
+            for image in images:
+                yield image
+                yield from images
+                return
+        raise self._no_image([*said, *told])
 
+    def _choices(
+        self, said: list[Candidate], told: list[Candidate]
+    ) -> Iterator[tuple[list[Candidate], Platform | None]]:
+        """Where to look for which platform, the best first; ``told`` is filled by the configs."""
+        fitting = tuple(self._wanted.fitting())
+        yield from ((said, known) for known in fitting)
+        silent = (one for one, platform in said if platform is None)
+        told += [(one, looked[1].platform) for one in silent if (looked := self.look(one))]
+        yield from ((told, known) for known in (*fitting, None))
 
-def _candidates(
-    index: Index, inherited: Platform | None, open_blob: Open, seen: set[str], depth: int
-) -> Iterator[Candidate]:
-    """The images of an index and those within, each with its platform where that is said."""
-    for one in index.manifests:
-        platform = one.platform or inherited
-        if one.media_type in MANIFESTS:
-            yield one, platform
-        elif one.media_type in INDEXES and one.digest not in seen:
-            if depth == 0:
-                raise ImageError(f"more than {_DEEPEST} indexes are within one another")
-            seen.add(one.digest)
-            inner = _parse(one, open_blob)
-            assert isinstance(inner, Index)
-            yield from _candidates(inner, platform, open_blob, seen, depth - 1)
+    def candidates(
+        self, tops: Iterable[Descriptor], inherited: Platform | None = None, depth: int = _DEEPEST
+    ) -> Iterator[Candidate]:
+        """What may be an image, in indexes within, too; with its platform where that is said."""
+        for one in tops:
+            platform = one.platform or inherited
+            if one.media_type in MANIFESTS:
+                yield one, platform
+            elif one.media_type not in INDEXES | SAYS_NOTHING:
+                self._others.append(one.media_type)
+            elif one.digest not in self._indexes:
+                if depth == 0:
+                    raise ImageError(f"more than {_DEEPEST} indexes are within one another")
+                self._indexes.add(one.digest)
+                contents = self._past_others(self.parse, one)
+                if isinstance(contents, Index):
+                    yield from self.candidates(contents.manifests, platform, depth - 1)
+                elif contents is not None:
+                    yield one, platform
 
+    def look(self, one: Descriptor) -> tuple[Manifest, Config] | None:
+        """What is in the manifest and the config of an image; None where it is no image."""
+        if one.digest not in self._looked:
+            self._looked[one.digest] = self._past_others(self._image, one)
+        return self._looked[one.digest]
 
-def _look(manifest: Descriptor, open_blob: Open) -> Platform:
-    """The platform that an image's config has."""
-    contents = _parse(manifest, open_blob)
-    assert isinstance(contents, Manifest)
-    return _image(manifest, contents, open_blob).platform
+    def parse(self, one: Descriptor) -> Manifest | Index:
+        """What is in a manifest or index."""
+        return parse_manifest(self._read(one, LARGEST_MANIFEST), one)
 
+    def config(self, one: Descriptor, contents: Manifest) -> Config:
+        """What is in the config of the manifest ``one``."""
+        what, config = f"the manifest {one.digest}", contents.config
+        is_known = config.media_type in CONFIGS
+        if not is_known and (config.digest == _EMPTY or config.size > LARGEST_CONFIG):
+            raise artefact(what, contents.kind)
+        data = self._read(config, LARGEST_CONFIG)
+        try:
+            parsed = parse_config(data, f"the config {config.digest}")
+        except ImageError as error:
+            if is_known:
+                raise
+            if config.media_type in SAYS_NOTHING:
+                raise NoImageError(str(error), contents.kind or "unknown") from error
+            raise artefact(what, contents.kind) from error
+        check_layers(len(contents.layers), parsed, what)
+        return parsed
 
-def _best(wanted: Platform, candidates: list[Candidate]) -> Descriptor | None:
-    for platform in wanted.fitting():
-        for one, known in candidates:
-            if known == platform:
-                return one
-    return None
+    def _image(self, one: Descriptor) -> tuple[Manifest, Config]:
+        contents = self.parse(one)
+        if isinstance(contents, Index):
+            raise ImageError(f"{one.digest} is an index, but is listed as {one.media_type}")
+        return contents, self.config(one, contents)
 
+    def _those(self, candidates: list[Candidate], known: Platform | None) -> Iterator[Image]:
+        for one, platform in candidates:
+            if platform == known and (looked := self.look(one)):
+                yield image_of(one, *looked, known or self._wanted)
 
-def _no_image(name: str, wanted: Platform, there: list[Platform]) -> ImageError:
-    # BuildKit lists attestations as images for an unknown platform.
-    names = sorted({printable(str(one)) for one in there if one.architecture != "unknown"})
-    only = f"only for {', '.join(names)}" if names else "nor for any other platform"
-    return ImageError(f"{name} has no image for {wanted}, {only}")
+    def _past_others(self, read: Callable[[Descriptor], Type], one: Descriptor) -> Type | None:
+        try:
+            return read(one)
+        except NoImageError as error:
+            self._others.append(error.kind)
+            return None
+
+    def _read(self, one: Descriptor, largest: int) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise ImageError(f"{self._name} leads to more than {_MOST_READ} manifests and configs")
+        return read_document(one, self._open, largest)
+
+    def _no_image(self, there: list[Candidate]) -> ImageError:
+        others = {digest for digest, looked in self._looked.items() if looked is None}
+        names = {
+            str(platform)
+            for one, platform in there
+            # BuildKit lists attestations as images for an unknown platform.
+            if platform and platform.architecture != "unknown" and one.digest not in others
+        }
+        only = f"only for {listed(sorted(names))}" if names else "nor for any other platform"
+        beside = f"; beside that is: {listed(self._others)}" if self._others else ""
+        return ImageError(f"{self._name} has no image for {self._wanted}, {only}{beside}")

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reflayer.errors import ImageError, printable
-from reflayer.images.docker_archive import DockerArchive
+from reflayer.images.archives import DockerArchive
 from reflayer.images.oci_layout import OciLayout
-from reflayer.images.reference import Reference
+from reflayer.images.reference import Reference, refuse_digest
 from reflayer.images.sources import open_source
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def open_destination(text: str) -> Destination:
             raise ImageError(f"{printable(text)}: an image is saved by a name, not by its place")
         if there.which is not None and there.which.digest:
             raise ImageError(f"{printable(text)}: an archive names images without a digest")
+        if there.which is not None:
+            refuse_digest(there.which)
     if isinstance(there, OciLayout | DockerArchive):
         return there
     raise ImageError(

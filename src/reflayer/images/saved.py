@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reflayer.errors import ImageError, printable
+from reflayer.errors import ImageError, listed
 from reflayer.images.document import Document, parse_json
 from reflayer.images.reference import Reference, parse_reference
 
@@ -71,7 +71,7 @@ def _there(images: list[SavedImage]) -> str:
     if not images:
         return "the archive has no images"
     names = (
-        printable(image.tags[0].familiar()) if image.tags else f"@{place}"
+        image.tags[0].familiar() if image.tags else f"@{place}"
         for place, image in enumerate(images)
     )
-    return f"the archive has {', '.join(names)}"
+    return f"the archive has {listed(names)}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from reflayer.errors import ImageError, did_you_mean, printable
-from reflayer.images.reference import Reference, parse_reference
+from reflayer.images.reference import Reference, parse_reference, refuse_digest
 from reflayer.xdg import expanded
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from reflayer.images.fetch import Progress
     from reflayer.images.image import Image
     from reflayer.images.platform import Platform
+
+    Fetched = tuple[Image, tuple[str, ...]]
 
 
 class Source(Protocol):
@@ -25,14 +27,12 @@ class Source(Protocol):
     def name(self) -> str:
         """What a store calls the image."""
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All that a store calls the image, ``name`` first."""
-
     def fetch(
         self, content: Content, platform: Platform | None, progress: Progress | None
-    ) -> Image:
+    ) -> Fetched:
         """Bring it into ``content``; all of its blobs are there, checked, when this returns.
+
+        With it comes what a store calls it, the first of which is ``name``.
 
         Args:
             content: where the blobs go. Those that are there are not read again.
@@ -46,9 +46,9 @@ class Source(Protocol):
         """
 
 
-_PLACES = ("oci", "docker-archive", "tar", "rootfs")
+_PLACES = ("oci", "oci-archive", "docker-archive", "tar", "rootfs")
 _OTHERS = re.compile(  # containers-transports(5); and what a path follows, which no tag can be
-    r"(containers-storage|dir|docker-daemon|oci-archive|ostree|sif|tarball|file):"
+    r"(containers-storage|dir|docker-daemon|ostree|sif|tarball|file):"
     r"|([A-Za-z-]+):[/.~]"
 )
 
@@ -72,10 +72,10 @@ class RootFs:
 def open_source(text: str) -> Source | RootFs | Reference:
     """What ``text`` names; nothing is read yet.
 
-    ``oci:DIR[:TAG]``, ``docker-archive:FILE[:REF]``, ``tar:FILE``, ``rootfs:DIR``; or, as
-    ``docker://REF`` or without a prefix, a reference. As in skopeo, the first colon after the
-    prefix ends DIR and FILE where something may follow. Instead of REF, ``@N`` is the image's place
-    in the archive.
+    ``oci:DIR[:TAG]``, ``oci-archive:FILE[:TAG]``, ``docker-archive:FILE[:REF]``, ``tar:FILE``,
+    ``rootfs:DIR``; or, as ``docker://REF`` or without a prefix, a reference. As in skopeo, the
+    first colon after the prefix ends DIR and FILE where something may follow. Instead of TAG and
+    REF, ``@N`` is the image's place. For FILE, ``-`` is standard input.
 
     Raises:
         ImageError: it is none of these.
@@ -104,6 +104,21 @@ def open_source(text: str) -> Source | RootFs | Reference:
     return parse_reference(text)
 
 
+def new_name(text: str) -> Reference:
+    """The name in a registry that an image is to get.
+
+    Raises:
+        ImageError: it cannot be one, or is one of a place, with a digest, or like one.
+    """
+    reference = open_source(text)
+    if not isinstance(reference, Reference):
+        raise ImageError(f"{printable(text)} is a place, not an image's name: save it there then")
+    if reference.digest:
+        raise ImageError(f"{printable(text)}: a new image's name has no digest yet")
+    refuse_digest(reference)
+    return reference
+
+
 def _open_place(transport: str, place: str) -> Source | RootFs:
     if not place or "\0" in place:
         raise ImageError(f"{transport}: needs a path after it")
@@ -112,19 +127,25 @@ def _open_place(transport: str, place: str) -> Source | RootFs:
     if transport == "tar":
         from reflayer.images.tar_image import TarImage
 
-        return TarImage(os.path.abspath(place))
+        return TarImage(_absolute(place))
     if transport == "rootfs":
         return RootFs(os.path.abspath(place))
     path, colon, name = place.partition(":")
     if not path or (colon and not name):
         raise ImageError(f"{printable(f'{transport}:{place}')}: a path or a name is empty")
-    path = os.path.abspath(path)
     if transport == "oci":
         from reflayer.images.oci_layout import OciLayout
 
-        return OciLayout(path, name)
-    from reflayer.images.docker_archive import DockerArchive
+        return OciLayout(os.path.abspath(path), name)
+    path = _absolute(path)
+    from reflayer.images.archives import DockerArchive, OciArchive
 
+    if transport == "oci-archive":
+        return OciArchive(path, name)
     if re.fullmatch(r"@[0-9]{1,6}", name):
         return DockerArchive(path, int(name[1:]))
     return DockerArchive(path, parse_reference(name) if name else None)
+
+
+def _absolute(path: str) -> str:
+    return path if path == "-" else os.path.abspath(path)

@@ -16,6 +16,7 @@ from reflayer.images.descriptor import Descriptor
 from reflayer.images.digest import digest_text
 from reflayer.images.fill import keep, write_all
 from reflayer.images.incoming import failing
+from reflayer.images.layout import standard_input
 from reflayer.images.made import LAYER_TYPES, add_image, config_of
 from reflayer.images.media_types import OCI_LAYER
 from reflayer.images.platform import Platform
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
 
     from reflayer.images.content import Content
     from reflayer.images.fetch import Progress
-    from reflayer.images.image import Image
+    from reflayer.images.sources import Fetched
 
 
 @dataclass(frozen=True, slots=True)
 class TarImage:
-    """The tar ``path``, in any usual compression. The same file is always the same image."""
+    """The tar ``path``, in any usual compression; ``-`` is standard input.
+
+    The same file is always the same image.
+    """
 
     path: str
 
@@ -40,23 +44,19 @@ class TarImage:
         """What a store calls the image."""
         return f"tar:{self.path}"
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """As ``Source`` has it."""
-        return (self.name,)
-
     def fetch(
         self, content: Content, platform: Platform | None, progress: Progress | None
-    ) -> Image:
+    ) -> Fetched:
         """As ``Source`` has it; the file is read whole, since only that tells what it is."""
         with failing(self.path, "open"):
-            file = FileIO(self.path)
+            file = standard_input() if self.path == "-" else FileIO(self.path)
         with file:
             try:
                 layer, diff_id = _add_layer(content, file, progress)
             except ArchiveError as error:
                 raise ImageError(f"{printable(self.path)}: {error}") from error
-        return add_image(content, config_of(platform or Platform.of_machine(), diff_id), (layer,))
+        config = config_of(platform or Platform.of_machine(), diff_id)
+        return add_image(content, config, (layer,)), (self.name,)
 
 
 def _add_layer(
@@ -71,7 +71,7 @@ def _add_layer(
         with ReadAhead(reader, None) as ahead:
             chunks = _checked(ahead, blob, progress, size)
             if reader.compression not in LAYER_TYPES:
-                return _add_plain(content, chunks)
+                return add_plain(content, chunks)
             # The digest of a plain tar is its diff id.
             plain = None if reader.compression == "none" else sha256()
             for chunk in chunks:
@@ -83,7 +83,8 @@ def _add_layer(
         return layer, digest_text(plain) if plain is not None else digest
 
 
-def _add_plain(content: Content, chunks: Iterator[memoryview]) -> tuple[Descriptor, str]:
+def add_plain(content: Content, chunks: Iterator[memoryview]) -> tuple[Descriptor, str]:
+    """Add the plain layer that ``chunks`` are; and its diff id."""
     plain = sha256()
     count = 0
     with content.incoming() as file:

@@ -1,17 +1,27 @@
-"""The members of a plain tar file, by name, to be read in any order and by several threads."""
+"""The members of a tar file, by name, to be read in any order and by several threads."""
 
 from __future__ import annotations
 
 import io
 import os
+from bisect import bisect_right
+from contextlib import contextmanager
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from reflayer.archive import entry as types
+from reflayer.archive.blob import Blob
+from reflayer.archive.compression import PlainReader, compression_of
 from reflayer.archive.names import clean
+from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_header import BLOCK
 from reflayer.archive.tar_reader import read_entries
 from reflayer.archive.tar_stream import TarStream
-from reflayer.errors import ArchiveError, ImageError, printable
+from reflayer.errors import ArchiveError, ImageError, brief, printable
+from reflayer.images.digest import Unhashed
+from reflayer.images.fill import write_all
+from reflayer.images.incoming import failing
+from reflayer.images.layout import open_regular, standard_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,10 +30,17 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
     from reflayer.archive.entry import Entry
+    from reflayer.archive.sparse import SparseMap
+    from reflayer.images.content import Content
+    from reflayer.images.fetch import Progress
+
+    Piece = tuple[int, int, int]  # its start and its place in the archive, and its length
 
 _CHUNK = 128 * BLOCK
 _MOST = 100_000  # members; an image has a few for each layer
 _MOST_LINKS = 40  # one to another, as in path_resolution(7)
+_MOST_HOLES = 1 << 30  # bytes of zeros that no data stands for, and
+_MOST_TIMES = 1 << 10  # so many for each byte of the archive, as gzip can make of one
 
 
 class Member(NamedTuple):
@@ -32,10 +49,57 @@ class Member(NamedTuple):
     offset: int
     size: int
     target: bytes
+    sparse: SparseMap | None
+
+
+@contextmanager
+def archive_members(path: str, content: Content, progress: Progress | None) -> Iterator[TarMembers]:
+    """The members of the archive ``path``, or ``-`` for standard input.
+
+    One that is compressed, or no file, takes the space of a plain one in ``content`` meanwhile.
+
+    Raises:
+        ImageError: it is no archive, or damaged; or what the block raises of that kind.
+        OperationError: it cannot be read.
+    """
+    with opened_archive(path) as (file, compression):
+        if compression == "none":
+            yield TarMembers(file.fileno())
+            return
+        with content.incoming() as spool:
+            blob = Blob(file, Unhashed(), None)
+            size = os.fstat(file.fileno()).st_size or None
+            with ReadAhead(PlainReader(blob), None) as ahead:
+                for chunk in ahead:
+                    write_all(spool.fd, chunk)
+                    if progress is not None:
+                        progress("fetch", blob.count, size)
+            yield TarMembers(spool.fd)
+
+
+@contextmanager
+def opened_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
+    """The archive, and its compression; ``unknown`` of standard input.
+
+    Raises:
+        ImageError: it is no regular file; also for every ImageError and ArchiveError of the block.
+        OperationError: it cannot be read.
+    """
+    with failing(path, "open"):
+        file = standard_input() if path == "-" else open_regular(path)
+    try:
+        with file, failing(path, "read"):
+            compression = "unknown"
+            if path != "-":
+                compression = compression_of(file.read(BLOCK))
+                file.seek(0)
+            yield file, compression
+    except (ArchiveError, ImageError) as error:
+        raise ImageError(f"{printable(path)}: {error}") from error
 
 
 class TarMembers:
-    """What a tar file holds; of members with the same name the first."""
+    """What a plain tar file holds; of members with the same name the first."""
 
     def __init__(self, fd: int) -> None:
         """Read the headers of the tar that ``fd`` is, open for reading; the data is not read.
@@ -46,31 +110,62 @@ class TarMembers:
             OSError: it cannot be read.
         """
         self._fd = fd
-        self._members = _members(fd)
+        self._size = os.fstat(fd).st_size
+        self._members = _members(fd, self._size)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is such a file, or link."""
+        return clean(name.encode()) in self._members
 
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading, through links within the tar.
 
         Raises:
-            ImageError: it is not there, or no file.
+            ImageError: it is not there, or no file, or nearly all of it are holes.
         """
-        path = clean(os.fsencode(name))
+        path = clean(name.encode())
         for _ in range(_MOST_LINKS):
             member = self._members.get(path)
             if member is None:
                 break
             if not member.target:
-                return Section(self._fd, member.offset, member.size)  # type: ignore[return-value]
+                return Section(self._fd, self._pieces(name, member), member.size)  # type: ignore[return-value]
             path = member.target
-        raise ImageError(f"the archive has no file {printable(name)}")
+        raise ImageError(f"the archive has no file {brief(name)}")
+
+    def read(self, name: str, most: int) -> bytes:
+        """All of a file that has ``most`` bytes at most.
+
+        Raises:
+            ImageError: as ``open``, or it has more.
+        """
+        with self.open(name) as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise ImageError(f"{brief(name)} has more than {most} bytes")
+        return data
+
+    def _pieces(self, name: str, member: Member) -> list[Piece]:
+        if member.sparse is None:
+            return [(0, member.offset, member.size)]
+        if member.size - member.sparse.stored > max(_MOST_HOLES, _MOST_TIMES * self._size):
+            raise ImageError(
+                f"{brief(name)} would have {member.size:,} bytes, most of them holes: make the "
+                "archive without sparse files"
+            )
+        pieces, offset = [], member.offset
+        for start, length in member.sparse:
+            pieces.append((start, offset, length))
+            offset += length
+        return pieces
 
 
 class Section(io.RawIOBase):
-    """A part of a file."""
+    """A file of which parts are in another one, and the rest are zeros."""
 
-    def __init__(self, fd: int, offset: int, size: int) -> None:
+    def __init__(self, fd: int, pieces: list[Piece], size: int) -> None:
         self._fd = fd
-        self._offset = offset
+        self._pieces = pieces
         self._size = size
         self._position = 0
 
@@ -94,16 +189,25 @@ class Section(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Read from the place on; 0 at the end (pread(2))."""
-        left = max(0, self._size - self._position)
-        view = memoryview(buffer)[:left]
-        count = os.preadv(self._fd, [view], self._offset + self._position) if left else 0
+        position = self._position
+        view = memoryview(buffer)[: max(0, self._size - position)]
+        if not view:
+            return 0
+        after = bisect_right(self._pieces, position, key=itemgetter(0))
+        start, offset, length = self._pieces[after - 1] if after else (0, 0, 0)
+        if position < start + length:
+            view = view[: start + length - position]
+            count = os.preadv(self._fd, [view], offset + position - start)
+        else:
+            end = self._pieces[after][0] if after < len(self._pieces) else self._size
+            count = min(len(view), end - position)
+            view[:count] = bytes(count)
         self._position += count
         return count
 
 
-def _members(fd: int) -> dict[bytes, Member]:
+def _members(fd: int, size: int) -> dict[bytes, Member]:
     members: dict[bytes, Member] = {}
-    size = os.fstat(fd).st_size
     count = start = 0
     while start >= 0:
         start, stream_start = -1, start
@@ -127,12 +231,14 @@ def _members(fd: int) -> dict[bytes, Member]:
 
 
 def _member(entry: Entry, offset: int) -> Member | None:
-    if entry.type == types.FILE and entry.sparse is None:
-        return Member(offset, entry.size, b"")
+    if entry.type == types.FILE:
+        size = entry.size if entry.sparse is None else entry.sparse.size
+        return Member(offset, size, b"", entry.sparse)
     if entry.type == types.SYMLINK:
-        return Member(0, 0, clean(os.path.join(os.path.dirname(entry.name), entry.target)))
+        target = clean(os.path.join(os.path.dirname(entry.name), entry.target))
+        return Member(0, 0, target, None)
     if entry.type == types.HARD_LINK:
-        return Member(0, 0, clean(entry.target))
+        return Member(0, 0, clean(entry.target), None)
     return None
 
 

@@ -14,7 +14,7 @@ from reflayer.archive import entry as types
 from reflayer.archive.tar_writer import END, headers, padding
 from reflayer.errors import ArchiveError, ImageError, printable
 from reflayer.images import layout
-from reflayer.images.descriptor import REF_NAME, Descriptor
+from reflayer.images.descriptor import CONTAINERD_NAME, REF_NAME, Descriptor
 from reflayer.images.digest import (
     check_digest,
     check_digest_is,
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from reflayer.images.fetch import Progress
     from reflayer.images.image import Image
     from reflayer.images.reference import Reference
-
-_CONTAINERD_NAME = "io.containerd.image.name"
-"""The annotation that containerd and Docker 25 and later take an image's whole name from."""
 
 
 def write_archive(
@@ -153,6 +150,6 @@ def _member(digest: str) -> str:
 
 
 def _index(manifest: Descriptor, name: Reference | None) -> dict[str, object]:
-    annotations = {_CONTAINERD_NAME: str(name), REF_NAME: name.tag} if name else {}
+    annotations = {CONTAINERD_NAME: str(name), REF_NAME: name.tag} if name else {}
     entry = {**manifest.as_json(), **({"annotations": annotations} if annotations else {})}
     return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}

@@ -39,7 +39,7 @@ def write_layout(
     there = Content(path)
     try:
         told = progress and (lambda _, done, total: progress("write", done, total))
-        fetch_image(image.manifest, image.platform, content.open, there, told)
+        fetch_image(image, content.open, there, told)
         if tag:
             there.tag(tag, image.manifest)
         else:

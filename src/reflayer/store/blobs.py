@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reflayer.store.records import StoredImage, descriptor
@@ -21,10 +22,13 @@ def read_stored(known: StoredImage, parts: Parts) -> Image:
         ImageError: a blob is missing or damaged.
         OperationError: one cannot be read.
     """
-    from reflayer.images import read_image
+    from reflayer.images import Platform, read_image
 
     assert known.manifest is not None
-    return read_image(parts.content, descriptor(known.manifest))
+    # The config may say nothing of that; the index that led to the image did.
+    system, architecture, variant = (*known.platform.split("/", 2), "")[:3]
+    platform = Platform(system, architecture, variant)
+    return read_image(parts.content, replace(descriptor(known.manifest), platform=platform))
 
 
 def config_of(known: StoredImage, parts: Parts) -> dict[str, object]:

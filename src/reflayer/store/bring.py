@@ -81,7 +81,7 @@ def bring(
     if isinstance(source, RootFs):
         return _from_folder(source, pull, parts, until, progress)
     if source is not None and not isinstance(source, Reference):
-        return _from_source(source, platform, parts, progress)
+        return _from_source(source, text, platform, parts, progress)
     if source is None and pull == "always":
         raise StoreError(f"{printable(text)}: an id cannot be pulled: give the image's name")
     if pull != "always":
@@ -102,20 +102,25 @@ def bring(
 
 
 def _from_source(
-    source: Source, platform: Platform | None, parts: Parts, progress: Progress | None
+    source: Source,
+    text: str,
+    platform: Platform | None,
+    parts: Parts,
+    progress: Progress | None,
 ) -> Brought:
     """From a local transport, which is asked anew each time: its tag may have moved."""
-    names = source.names
-    name = names[0]
-    stamp = _stamp(name)
-    with parts.database.reading() as db:
-        known = records.image_named(db, name, stamp) if stamp else None
+    stamp = _stamp(text)
+    known = None
+    if stamp:
+        with parts.database.reading() as db:
+            known = records.image_named(db, source.name, stamp)
     if known is not None and (platform is None or known.platform == str(platform)):
+        names: tuple[str, ...] = (source.name,)
         image = read_stored(known, parts)
     else:
-        image = source.fetch(parts.content, platform, progress)
+        image, names = source.fetch(parts.content, platform, progress)
     unpack(image, parts, progress)
-    return Brought(record_of(image, names), blobs_of(image), name, stamp)
+    return Brought(record_of(image, names), blobs_of(image), names[0], stamp)
 
 
 def _from_store(
@@ -170,13 +175,13 @@ def _from_folder(
     return Brought(image, frozenset(), source.name)
 
 
-def _stamp(name: str) -> str:
+def _stamp(text: str) -> str:
     """What tells that a ``tar:`` file is the same as before, whose digest takes reading all of it.
 
     Empty for others, and for a file that was changed just now.
     """
-    transport, _, path = name.partition(":")
-    if transport != "tar":
+    transport, _, path = text.partition(":")
+    if transport != "tar" or path == "-":
         return ""
     try:
         status = os.stat(path)

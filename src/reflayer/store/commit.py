@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reflayer.archive import pack_layer
-from reflayer.errors import ImageError, printable
-from reflayer.images import Reference, open_source
 from reflayer.images.child import ConfigChanges, child_config
 from reflayer.images.image import LARGEST_CONFIG
 from reflayer.images.made import add_image
 from reflayer.images.new_layer import add_layer
 from reflayer.images.remade import oci_layers
 from reflayer.images.resolve import read_document
+from reflayer.images.sources import new_name
 from reflayer.store import records
 from reflayer.store.blobs import blobs_of, record_of
 from reflayer.store.collect import collect
@@ -69,7 +68,7 @@ def commit(
     The new image's layer is made from its blobs, and not of the container itself: so it is what
     everybody gets who has the image, though the container goes on changing.
     """
-    reference = _new_name(image)
+    reference = new_name(image)
     with parts.database.reading() as db:
         container = container_with_folder(db, name, parts)
         parent = records.image(db, container.image_id)
@@ -78,6 +77,7 @@ def commit(
         added, packing = _pack_changes(parts, container, parent.layer, compression, progress)
         config = child_config(
             read_document(base.config, parts.content.open, LARGEST_CONFIG),
+            base.platform,
             added.diff_id if packing.entries else None,
             changes or ConfigChanges(),
             created=time.time() if created is None else created,
@@ -85,7 +85,7 @@ def commit(
             message=message,
         )
         layers = (*base.layers, added.layer) if packing.entries else base.layers
-        made = add_image(parts.content, config, oci_layers(layers))
+        made = add_image(parts.content, config, oci_layers(parts.content, layers))
         unpack(made, parts, progress, folder=_folder(parent, parts))
         with parts.database.writing() as db:
             records.add_image(db, record_of(made, (str(reference),)), blobs_of(made), "")
@@ -94,7 +94,7 @@ def commit(
 
 def tag(parts: Parts, image: str, name: str) -> StoredImage:
     """What ``Store.tag`` does."""
-    reference = _new_name(name)
+    reference = new_name(name)
     with parts.database.reading() as db:
         find_image(db, image)  # nothing is made in order to name what is not there
     with parts.database.writing() as db:
@@ -103,20 +103,6 @@ def tag(parts: Parts, image: str, name: str) -> StoredImage:
         known = records.image(db, known.id)
     collect(parts)  # what was called so
     return known
-
-
-def _new_name(text: str) -> Reference:
-    """The name that an image is to be recorded by.
-
-    Raises:
-        ImageError: it cannot be an image's name, or is one of a place or with a digest.
-    """
-    reference = open_source(text)
-    if not isinstance(reference, Reference):
-        raise ImageError(f"{printable(text)} is a place, not an image's name: save it there then")
-    if reference.digest:
-        raise ImageError(f"{printable(text)}: a new image's name has no digest yet")
-    return reference
 
 
 def _pack_changes(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from reflayer.errors import ReflayerError, StoreError, printable
 from reflayer.images import Reference, open_source
+from reflayer.images.reference import refuse_digest
 from reflayer.images.registry.access import Access
 from reflayer.images.registry.push import push_image
 from reflayer.store.find import find_image
@@ -27,6 +28,7 @@ def push(
         raise StoreError(
             f"{printable(destination)} is not in a registry: reflayer save writes such ones"
         )
+    refuse_digest(reference)
     with parts.database.reading() as db:
         find_image(db, text)  # nothing is made in order to send what is not there
 

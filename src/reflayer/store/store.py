@@ -76,7 +76,8 @@ class Store:
         """Make a container: a writable clone of ``image``, whole or not at all.
 
         Args:
-            image: ``oci:DIR[:TAG]``, ``docker-archive:FILE[:REF]``, ``tar:FILE``, ``rootfs:DIR``,
+            image: ``oci:DIR[:TAG]``, ``oci-archive:FILE[:TAG]``, ``docker-archive:FILE[:REF]``,
+                ``tar:FILE`` (``-`` is standard input), ``rootfs:DIR``,
                 or the name or id of an image that is in the store or, a name, in its registry.
             name: the container's; by default one is made up.
             platform: ``os/architecture[/variant]``; by default this machine's.

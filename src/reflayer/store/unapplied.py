@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from reflayer.images import Descriptor, Image
     from reflayer.images.resolve import Open
     from reflayer.store.parts import Parts
+    from reflayer.store.records import StoredImage
 
 
 def check_unapplied(image: Image, count: int, open_blob: Open, parts: Parts) -> None:
@@ -29,24 +30,27 @@ def check_unapplied(image: Image, count: int, open_blob: Open, parts: Parts) -> 
         ).fetchone()
     if same:
         return
+    read: dict[str, frozenset[tuple[str, str]]] = {}
     for layer, diff_id in list(zip(image.layers, image.diff_ids, strict=True))[:count]:
-        if not _is_on_record(layer, diff_id, parts):
+        with parts.database.reading() as db:
+            rows = db.execute("SELECT image FROM blobs WHERE digest = ?", (layer.digest,))
+            images = [records.image(db, row[0]) for row in rows.fetchall()]
+        for known in images:
+            if known.id not in read:
+                read[known.id] = _layers_of(known, parts)
+        if not any((layer.digest, diff_id) in read[known.id] for known in images):
             _check(layer, diff_id, open_blob)
 
 
-def _is_on_record(layer: Descriptor, diff_id: str, parts: Parts) -> bool:
-    with parts.database.reading() as db:
-        rows = db.execute("SELECT image FROM blobs WHERE digest = ?", (layer.digest,)).fetchall()
-        images = [records.image(db, row[0]) for row in rows]
-    for known in images:
-        try:
-            image = read_stored(known, parts)
-        except ImageError:  # damaged: no word of it counts
-            continue
-        pairs = zip(image.layers, image.diff_ids, strict=True)
-        if any((one.digest, plain) == (layer.digest, diff_id) for one, plain in pairs):
-            return True
-    return False
+def _layers_of(known: StoredImage, parts: Parts) -> frozenset[tuple[str, str]]:
+    """The digest of each layer's blob, with the diff id that it was found to have."""
+    try:
+        image = read_stored(known, parts)
+    except ImageError:  # damaged: no word of it counts
+        return frozenset()
+    return frozenset(
+        (one.digest, diff_id) for one, diff_id in zip(image.layers, image.diff_ids, strict=True)
+    )
 
 
 def _check(layer: Descriptor, diff_id: str, open_blob: Open) -> None:

@@ -81,8 +81,9 @@ def _deepest(
     image: Image, folder: StoredLayer | None, parts: Parts
 ) -> tuple[int, StoredLayer | None]:
     """How many of the image's layers are there already, as one folder, and that folder."""
-    for depth in range(len(image.chain_ids) - 1, 0, -1):
-        known = layer_there(layer_id(image.chain_ids[depth - 1]), parts)
+    chain_ids = image.chain_ids
+    for depth in range(len(chain_ids) - 1, 0, -1):
+        known = layer_there(layer_id(chain_ids[depth - 1]), parts)
         if known is not None and not (known.skipped and parts.ownership == "keep"):
             return depth, known
     return (0, None) if folder is None else (1, folder)

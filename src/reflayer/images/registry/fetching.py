@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from reflayer.images.digest import check_size
+from reflayer.images.fetch import nearest
 from reflayer.images.incoming import failing
 from reflayer.images.ingest import commit_ingest, ingest_path, open_ingest, writing
 from reflayer.images.registry.download import download
@@ -65,11 +66,7 @@ def fetching(
     try:
         documents = Documents(session)
         top = documents.top(reference)
-
-        def open_nearest(digest: str) -> BinaryIO:
-            return content.open(digest) if content.has(digest) else documents.open(digest)
-
-        image = find_image(top, platform, open_nearest, str(reference))
+        image = find_image(top, platform, nearest(content, documents.open), str(reference))
         running = Fetching(image, documents, session, content, progress)
         try:
             running.begin()

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from reflayer.errors import ImageError, RegistryError, printable
+from reflayer.errors import ImageError, RegistryError, brief, printable
 from reflayer.images.descriptor import Descriptor
 from reflayer.images.digest import check_digest_is, digest_text, hash_like, is_digest
 from reflayer.images.document import Document
 from reflayer.images.image import LARGEST_CONFIG
 from reflayer.images.manifest import LARGEST_MANIFEST, Index, parse_manifest
-from reflayer.images.media_types import INDEXES, MANIFESTS, SCHEMA_1
+from reflayer.images.media_types import (
+    INDEXES,
+    MANIFESTS,
+    SAYS_NOTHING,
+    SCHEMA_1,
+    media_type,
+)
 from reflayer.images.registry.answers import read_limited
 from reflayer.images.registry.retry import again
 
@@ -22,7 +29,6 @@ if TYPE_CHECKING:
     from reflayer.images.registry.session import Session
 
 _ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
-_SAID_NOTHING = ("", "application/json", "text/plain", "application/octet-stream")
 _DIGEST_HEADER = "Docker-Content-Digest"
 
 
@@ -48,15 +54,15 @@ class Documents:
         name = reference.digest or reference.tag
         data, claimed, digest = self._get(f"manifests/{name}", LARGEST_MANIFEST, _ACCEPT)
         what = f"{self._session.name}: {self._session.path}:{name}"
-        media_type = _media_type(data, claimed, what)
+        said = _media_type(data, claimed, what)
         wanted = reference.digest or digest
         hashing = hash_like(wanted or None)
         hashing.update(data)
         found = digest_text(hashing)
         if wanted:
             check_digest_is(found, wanted)
-        top = Descriptor(media_type, found, len(data))
-        self._keep(top, data)
+        top = Descriptor(said, found, len(data))
+        self._keep(top, data, is_manifest=True)
         return top
 
     def open(self, digest: str) -> BinaryIO:
@@ -66,25 +72,24 @@ class Documents:
             RegistryError: it cannot be had.
         """
         if digest not in self.fetched:
-            if digest in self._manifests:
+            is_manifest = digest in self._manifests
+            if is_manifest:
                 data, claimed, _ = self._get(f"manifests/{digest}", LARGEST_MANIFEST, _ACCEPT)
-                media_type = claimed
             else:
-                data, media_type, _ = self._get(f"blobs/{digest}", LARGEST_CONFIG, "*/*")
+                data, claimed, _ = self._get(f"blobs/{digest}", LARGEST_CONFIG, "*/*")
             hashing = hash_like(digest)
             hashing.update(data)
             check_digest_is(digest_text(hashing), digest)
-            if digest in self._manifests:
-                media_type = _media_type(data, media_type, digest)
-            self._keep(Descriptor(media_type, digest, len(data)), data)
+            if is_manifest:
+                claimed = _media_type(data, claimed, digest)
+            self._keep(Descriptor(claimed, digest, len(data)), data, is_manifest)
         return io.BytesIO(self.fetched[digest])
 
-    def _keep(self, descriptor: Descriptor, data: bytes) -> None:
+    def _keep(self, descriptor: Descriptor, data: bytes, is_manifest: bool) -> None:
         self.fetched[descriptor.digest] = data
-        if descriptor.media_type in INDEXES:
-            index = parse_manifest(data, descriptor)
-            assert isinstance(index, Index)
-            self._manifests.update(one.digest for one in index.manifests)
+        with suppress(ImageError):  # whoever reads it says what is wrong
+            if is_manifest and isinstance(contents := parse_manifest(data, descriptor), Index):
+                self._manifests.update(one.digest for one in contents.manifests)
 
     def _get(self, rest: str, most: int, accept: str) -> tuple[bytes, str, str]:
         """The body, and the media type and the digest that the registry claims it to have."""
@@ -94,9 +99,9 @@ class Documents:
         def get() -> tuple[bytes, str, str]:
             with self._session.request("GET", url, what, headers={"Accept": accept}) as response:
                 data = read_limited(response, most, self._session.name)
-                claimed = response.headers.get("Content-Type", "").partition(";")[0].strip()
+                claimed = media_type(response.headers.get("Content-Type", ""))
                 digest = response.headers.get(_DIGEST_HEADER, "")
-                return data, claimed.lower(), digest if is_digest(digest) else ""
+                return data, claimed, digest if is_digest(digest) else ""
 
         return again(self._session.stop, get)
 
@@ -109,14 +114,13 @@ def _in_words(rest: str) -> str:
 
 
 def _media_type(data: bytes, claimed: str, what: str) -> str:
-    """What a manifest is: as the answer's header says, else the manifest itself."""
+    """What a manifest is said to be: in the answer's header, or else in itself."""
     if claimed in MANIFESTS | INDEXES or claimed.startswith(SCHEMA_1):
         return claimed
     try:
-        return Document.parse(data, what).string("mediaType") or claimed
-    except ImageError:
-        if claimed in _SAID_NOTHING:
+        return Document.parse(data, what).media_type() or claimed
+    except ImageError as error:
+        if claimed in SAYS_NOTHING:
             raise
-        raise RegistryError(
-            f"{what} is of the media type {printable(claimed[:100])}, which is no image's manifest"
-        ) from None
+        reason = f"{what} is of the media type {brief(claimed)}, which is no image's manifest"
+        raise RegistryError(reason) from error
