@@ -13,7 +13,18 @@ import pytest
 import reflayer
 
 PACKAGE = Path(reflayer.__file__).parent
-ROOMS = ("cli", "plugins", "store", "images", "driver", "archive", "extents", "copy", "linux")
+ROOMS = (
+    "cli",
+    "plugins",
+    "store",
+    "images",
+    "driver",
+    "archive",
+    "extents",
+    "copy",
+    "workers",
+    "linux",
+)
 """From the top down."""
 OPEN_TO_ALL = ("errors", "lazy", "xdg", "__version__")
 

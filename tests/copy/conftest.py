@@ -1,4 +1,4 @@
-"""What the copy's tests share: helpers that are warm and join every copy at once."""
+"""What the copy's tests share: threads that join every copy at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.copy import Pool, crew, remove_tree
+from reflayer.copy import remove_tree
+from reflayer.workers import pool
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,18 +19,10 @@ def _many_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-@pytest.fixture(scope="module")
-def warm_pool() -> Iterator[Pool]:
-    """Helper processes that stay from test to test of one file."""
-    pool = Pool(2)
-    yield pool
-    pool.close()
-
-
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Helpers are called however small the tree is."""
-    monkeypatch.setattr(crew, "_ALONE", -1.0)
+    """Threads are started however small the tree is."""
+    monkeypatch.setattr(pool, "_ALONE", -1.0)
 
 
 @pytest.fixture

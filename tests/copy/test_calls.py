@@ -24,7 +24,7 @@ def _folder(path: Path) -> None:
     path.chmod(0o755)
 
 
-@pytest.mark.parametrize(("make", "calls"), [(_file, 9), (_folder, 16)])
+@pytest.mark.parametrize(("make", "calls"), [(_file, 9), (_folder, 10)])
 def test_each_entry_costs_as_many_calls_as_the_page_says(
     place_on: Callable[[str], Path], make: Callable[[Path], None], calls: int
 ) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reflayer.copy import CopyError, copy_tree, hand
-from reflayer.copy.split import read_names
+from reflayer.copy import CopyError, copy_tree, worker
+from reflayer.copy.folder import Folder
+from reflayer.copy.worker import _read_names
 from tests.trees import assert_same, facts
 
 
@@ -26,20 +29,47 @@ def place(place_on: Callable[[str], Path]) -> Path:
     return place
 
 
-@pytest.fixture
-def once_listed(place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+@pytest.fixture(params=["in C", "in Python"])
+def once_listed(
+    place: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Callable[..., None]:
     """Do something after the listing of ``src/folder``, before any of its names is opened."""
+    listing = {
+        entry.name: (4 if entry.is_dir() else 8 if entry.is_file(follow_symlinks=False) else 10)
+        for entry in os.scandir(place / "src/folder")
+    }
+    clone_names = worker._clone_names
 
     def set_up(change: Callable[[Path], object]) -> None:
-        def read(scan: Iterator[os.DirEntry[str]]) -> list[tuple[str, str]]:
-            names = read_names(scan)
-            if any(name == "inner" for _, name in names):
+        def read(scan: Iterator[os.DirEntry[str]]) -> list[tuple[int, bytes]]:
+            names = _read_names(scan)
+            if any(name == b"inner" for _, name in names):
                 change(place / "src/folder")
             return names
 
-        monkeypatch.setattr(hand, "read_names", read)
+        def clone(src: int, *arguments: Any) -> Any:
+            if "inner" not in os.listdir(src):
+                return clone_names(src, *arguments)
+            change(place / "src/folder")
+            *made, _ = clone_names(src, *arguments[:-1], _dirents(listing))
+            return (*made, None)
+
+        if request.param == "in C":
+            monkeypatch.setattr(worker, "_clone_names", clone)
+        else:
+            monkeypatch.setattr(worker, "_clone_names", None)
+            monkeypatch.setattr(worker, "_read_names", read)
 
     return set_up
+
+
+def _dirents(types: dict[str, int]) -> bytes:
+    """A listing as getdents64(2) gives it: inode, offset, length, type, name."""
+    listing = b""
+    for name, kind in types.items():
+        size = (19 + len(name) + 8) // 8 * 8
+        listing += struct.pack("=QqHB", 1, 0, size, kind) + name.encode().ljust(size - 19, b"\0")
+    return listing
 
 
 def _become(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
@@ -100,6 +130,7 @@ def test_a_folder_that_is_moved_while_it_is_copied_leads_nowhere_else(
     place_on: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = place_on("xfs")
+    enter = worker.Worker._enter
     path = place / "src"
     for level in range(100):
         path = path / f"{level}"
@@ -109,19 +140,20 @@ def test_a_folder_that_is_moved_while_it_is_copied_leads_nowhere_else(
     before = facts(place / "outside")
     moved = False
 
-    def read(scan: Iterator[os.DirEntry[str]]) -> list[tuple[str, str]]:
+    def enter_and_move(self: worker.Worker, parent: Folder, name: bytes) -> Folder:
         nonlocal moved
-        names = read_names(scan)
-        if not names and not moved:  # the innermost folder: those far above are shut
+        folder = enter(self, parent, name)
+        if name == b"99":  # the innermost folder: those far above are shut
             moved = True
             os.rename(place / "src/0/1/2/3", place / "outside/3")
-        return names
+        return folder
 
-    monkeypatch.setattr(hand, "read_names", read)
+    monkeypatch.setattr(worker.Worker, "_enter", enter_and_move)
 
     with pytest.raises(CopyError, match="the folder was moved during the copy"):
         copy_tree(place / "src", place / "dst", workers=1)
 
+    assert moved
     assert not (place / "dst").exists()
     os.rename(place / "outside/3", place / "src/0/1/2/3")
     assert facts(place / "outside").keys() == before.keys()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.copy import Pool, copy_tree
+from reflayer.copy import copy_tree
 from tests.copy.hard_cases import ACCESS, BTRFS_CASES, CASES, SOME_ACL, build
 from tests.file_systems import require
 from tests.trees import Facts, assert_same, facts
@@ -63,9 +63,7 @@ def test_a_hard_case_of_btrfs_is_kept(place_on: Callable[[str], Path], case: str
 
 
 @pytest.mark.usefixtures("at_once")
-def test_all_hard_cases_together_by_every_method_and_any_hands(
-    place: Path, warm_pool: Pool
-) -> None:
+def test_all_hard_cases_together_by_every_method_and_any_hands(place: Path) -> None:
     (place / "src").mkdir()
     build(os.fsencode(place / "src"), _all_cases(place))
     before = _told(place / "src")
@@ -75,7 +73,7 @@ def test_all_hard_cases_together_by_every_method_and_any_hands(
     )
 
     for method in methods:
-        report = copy_tree(place / "src", place / method, method=method, workers=3, pool=warm_pool)
+        report = copy_tree(place / "src", place / method, method=method, workers=3)
         assert_same(before, _told(place / method))
         assert report.method == (_METHODS[kind] if method == "auto" else method)
         assert sum(report.entries.values()) == len(before)
@@ -106,7 +104,7 @@ def test_all_hard_cases_by_tar_but_sockets(place: Path) -> None:
 )
 @pytest.mark.usefixtures("at_once")
 def test_all_hard_cases_across_file_systems(
-    place_on: Callable[[str], Path], warm_pool: Pool, src: str, dst: str
+    place_on: Callable[[str], Path], src: str, dst: str
 ) -> None:
     here, there = place_on(src), place_on(dst)
     (here / "src").mkdir()
@@ -116,7 +114,7 @@ def test_all_hard_cases_across_file_systems(
     build(os.fsencode(here / "src"), cases)
     before = _told(here / "src")
 
-    report = copy_tree(here / "src", there / "dst", workers=3, pool=warm_pool)
+    report = copy_tree(here / "src", there / "dst", workers=3)
 
     assert_same(before, _told(there / "dst"))
     assert report.method == "stream"

@@ -35,11 +35,11 @@ def test_an_inode_may_have_as_many_names_as_the_file_system_allows_and_no_more(
     links = Links(dst, "waiting")
     os.close(os.open("inode", os.O_CREAT | os.O_WRONLY, dir_fd=links.folder()))
     for number in range(most - 1):
-        links.link("inode", dst, f"{number}", most)
+        links.link(b"inode", dst, b"%d" % number, most)
 
     with pytest.raises(OSError, match=os.strerror(errno.EMLINK)):
-        links.link("inode", dst, "last", most + 1)
-    links.link("inode", dst, "last", most)
+        links.link(b"inode", dst, b"last", most + 1)
+    links.link(b"inode", dst, b"last", most)
 
     links.close()
     links.clear()

@@ -20,8 +20,9 @@ for name in ("copy_file_range", "listxattr", "getxattr", "setxattr", "removexatt
     delattr(os, name)
 for name in ("fcntl", "ctypes", "_ctypes"):
     sys.modules[name] = None
-from reflayer.copy import CopyError, copy_tree, crew
-crew._ALONE = -1
+from reflayer.copy import CopyError, copy_tree
+from reflayer.workers import pool
+pool._ALONE = -1
 """
 _COPY = """
 report = copy_tree(sys.argv[1], sys.argv[2], workers=3)
@@ -83,7 +84,7 @@ def test_a_named_method_that_is_not_there_is_refused(place: Path) -> None:
 
 def test_only_the_standard_library_is_imported() -> None:
     code = (
-        "import sys; import reflayer.copy, reflayer.copy.tar, reflayer.copy.helper; "
+        "import sys; import reflayer.copy, reflayer.copy.tar, reflayer.copy.tree; "
         "print({n.split('.')[0] for n in sys.modules} - set(sys.stdlib_module_names))"
     )
     command = [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, sys.argv[1]); {code}"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from reflayer.copy import Pool, copy_tree, remove_tree
+from reflayer.copy import copy_tree, remove_tree
 from tests.random_trees import TREES, Tree, make_tree
 from tests.trees import assert_same, facts
 
@@ -20,9 +20,7 @@ _numbers = itertools.count()
 
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("kind", ["xfs", "btrfs", "ext4", "tmpfs"])
-def test_any_tree_by_any_hands(
-    file_system: Callable[[str], Path], kind: str, warm_pool: Pool
-) -> None:
+def test_any_tree_by_any_hands(file_system: Callable[[str], Path], kind: str) -> None:
     place = file_system(kind)
 
     @settings(
@@ -40,7 +38,7 @@ def test_any_tree_by_any_hands(
             before = facts(here / "src")
 
             one = copy_tree(here / "src", here / "one", workers=1)
-            many = copy_tree(here / "src", here / "many", workers=3, pool=warm_pool)
+            many = copy_tree(here / "src", here / "many", workers=3)
             tar = copy_tree(here / "src", here / "tar", method="tar")
 
             assert_same(before, facts(here / "one"))

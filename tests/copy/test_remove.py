@@ -1,17 +1,15 @@
-"""Trees are deleted whole, alone or by many hands, and nothing beside them."""
+"""Trees are deleted whole, alone or by many workers, and nothing beside them."""
 
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from reflayer.copy import remove_tree, removers
-from reflayer.copy.removers import Removers
+from reflayer.copy import remove_tree
 from reflayer.errors import OperationError
+from reflayer.workers import pool
 from tests.file_systems import require_root
 
 
@@ -62,70 +60,21 @@ def test_a_tree_of_any_depth_is_deleted(place: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 3, 5])
-def test_many_hands_delete_the_same_tree(
+def test_many_workers_delete_the_same_tree(
     place: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[int] = []
-    spawn = os.posix_spawn
-
-    def note(*arguments: Any, **more: Any) -> int:
-        started.append(spawn(*arguments, **more))
-        return started[-1]
-
-    monkeypatch.setattr(os, "posix_spawn", note)
-    monkeypatch.setattr(removers, "_ALONE", 0.0)
+    monkeypatch.setattr(pool, "_ALONE", -1.0)
     plant(place / "tree", 600)
-    remove_tree(place / "tree", workers=workers)
+    names = sum(len(folders) + len(files) for _, folders, files in os.walk(place))
+    assert remove_tree(place / "tree", workers=workers) == names
     assert list(place.iterdir()) == []
-    assert len(started) == workers - 1
-    for pid in started:
-        assert not os.path.exists(f"/proc/{pid}")
 
 
-def test_helpers_alone_empty_a_tree(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(removers, "_ALONE", -1.0)
-    plant(place / "tree")
-    fd = os.open(place / "tree", os.O_RDONLY)
-    helpers = Removers(fd, 4)
-    helpers.call()
-    deadline = time.monotonic() + 60
-    while os.listdir(place / "tree"):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    helpers.end()
-    os.close(fd)
-
-
-def test_helpers_end_with_their_caller(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(removers, "_ALONE", -1.0)
-    plant(place / "tree", 2000)
-    fd = os.open(place / "tree", os.O_RDONLY)
-    helpers = Removers(fd, 2)
-    helpers.call()
-    (pid,) = helpers._pids
-    os.close(helpers._ours)  # what the kernel does when the caller is killed
-    helpers._ours = -1
-    os.waitpid(pid, 0)
-    assert os.listdir(place / "tree")
-    helpers.end()
-    os.close(fd)
-
-
-def test_a_small_tree_waits_for_nobody(place: Path) -> None:
-    plant(place / "tree", 5)
-    fd = os.open(place / "tree", os.O_RDONLY)
-    helpers = Removers(fd, 8)
-    helpers.call()
-    assert helpers._pids == []
-    helpers.end()
-    os.close(fd)
-
-
-def test_many_hands_name_what_cannot_be_deleted(
+def test_many_workers_name_what_cannot_be_deleted(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_root()
-    monkeypatch.setattr(removers, "_ALONE", 0.0)
+    monkeypatch.setattr(pool, "_ALONE", -1.0)
     plant(place / "tree", 300)
     stays = place / "tree/3/3/3/mounted"
     (place / "mine").mkdir()

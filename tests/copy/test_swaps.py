@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.copy import Pool, copy_tree, remove_tree
+from reflayer.copy import copy_tree, remove_tree
 from reflayer.errors import OperationError
 from reflayer.linux.renameat2 import RENAME_EXCHANGE, renameat2
 from tests.trees import assert_same, facts
@@ -60,9 +60,7 @@ def _swapping(one: Path, other: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("method", ["auto", "tar"])
 @pytest.mark.parametrize("swapped", ["folder/5", "folder", "folder/5/inner", "folder/5/file5"])
-def test_a_source_that_is_swapped_for_a_link(
-    place: Path, warm_pool: Pool, method: str, swapped: str
-) -> None:
+def test_a_source_that_is_swapped_for_a_link(place: Path, method: str, swapped: str) -> None:
     (place / "link").symlink_to(place / "outside" / swapped.removeprefix("folder").lstrip("/"))
     before = facts(place / "outside")
     done = 0
@@ -72,7 +70,7 @@ def test_a_source_that_is_swapped_for_a_link(
             dst = place / f"dst{done}"
             done += 1
             with suppress(OperationError):
-                copy_tree(place / "src", dst, method=method, workers=3, pool=warm_pool)
+                copy_tree(place / "src", dst, method=method, workers=3)
                 continue
             assert not dst.exists()
 
@@ -84,9 +82,7 @@ def test_a_source_that_is_swapped_for_a_link(
 
 
 @pytest.mark.parametrize("method", ["auto", "stream", "tar"])
-def test_a_destination_that_is_swapped_for_a_link(
-    place: Path, warm_pool: Pool, method: str
-) -> None:
+def test_a_destination_that_is_swapped_for_a_link(place: Path, method: str) -> None:
     (place / "empty").mkdir(mode=0o751)
     (place / "link").symlink_to(place / "empty")
     before = facts(place / "empty")
@@ -96,9 +92,7 @@ def test_a_destination_that_is_swapped_for_a_link(
             until = time.monotonic() + _SECONDS / 3
             while time.monotonic() < until:
                 with suppress(OperationError):
-                    copy_tree(
-                        place / "src", place / "dst", method=method, workers=3, pool=warm_pool
-                    )
+                    copy_tree(place / "src", place / "dst", method=method, workers=3)
                 with suppress(OperationError):
                     remove_tree(place / "dst")
                 done += 1
@@ -110,11 +104,11 @@ def test_a_destination_that_is_swapped_for_a_link(
             (place / "link").symlink_to(place / "empty")
 
 
-def test_a_file_that_becomes_a_fifo_does_not_hold_the_copy(place: Path, warm_pool: Pool) -> None:
+def test_a_file_that_becomes_a_fifo_does_not_hold_the_copy(place: Path) -> None:
     os.mkfifo(place / "fifo")
     with _swapping(place / "src/folder/5/file5", place / "fifo"):
         until = time.monotonic() + _SECONDS / 2
         while time.monotonic() < until:
             with suppress(OperationError):
-                copy_tree(place / "src", place / "dst", workers=3, pool=warm_pool)
+                copy_tree(place / "src", place / "dst", workers=3)
             remove_tree(place / "dst")

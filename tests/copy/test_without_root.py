@@ -14,7 +14,7 @@ from typing import TypeVar
 import pytest
 
 import reflayer.linux.openat2  # noqa: F401  # the unprivileged child may not read the project
-from reflayer.copy import CopyError, CopyReport, copy_tree, crew, tar  # noqa: F401
+from reflayer.copy import CopyError, CopyReport, copy_tree, tar  # noqa: F401
 from tests.copy.hard_cases import ACCESS, DEFAULT, SOME_ACL
 from tests.trees import Facts, assert_same, facts
 

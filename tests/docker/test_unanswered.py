@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.copy.cpus import usable_cpus
 from reflayer.plugins.docker.daemon import Daemon
+from reflayer.workers.cpus import usable_cpus
 from tests.docker.client import Client, Connection
 from tests.docker.daemons import (
     Dockerd,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from reflayer.copy import Pool, crew
 from reflayer.driver import Driver
+from reflayer.workers import pool
 from tests.driver.layers import leftovers, tree
 from tests.trees import assert_same
 
@@ -22,18 +22,10 @@ class GoneError(Exception):
 
 
 @pytest.fixture
-def pool() -> Iterator[Pool]:
-    """Three helpers that stay."""
-    pool = Pool(3)
-    yield pool
-    pool.close()
-
-
-@pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Helpers are called at once, and the callback at nearly every pause."""
-    monkeypatch.setattr(crew, "_ALONE", 0)
-    monkeypatch.setattr(crew, "_TELL", 0.0001)
+    """Threads are started at once, and the callback at nearly every pause."""
+    monkeypatch.setattr(pool, "_ALONE", -1.0)
+    monkeypatch.setattr(pool, "_TELL", 0.0001)
 
 
 def base(driver: Driver, folders: int = 30) -> None:
@@ -63,10 +55,10 @@ def after(calls: int, error: BaseException) -> Callable[[int, int], None]:
     ("calls", "error"),
     [(0, GoneError()), (2, ConnectionResetError("gone")), (6, KeyboardInterrupt())],
 )
-def test_nothing_is_left_and_the_pool_still_serves(
-    place: Path, pool: Pool, error: BaseException, calls: int
+def test_nothing_is_left_and_the_next_clone_is_whole(
+    place: Path, error: BaseException, calls: int
 ) -> None:
-    driver = Driver(place, method="range", pool=pool, workers=4)
+    driver = Driver(place, method="range", workers=4)
     base(driver)
     with pytest.raises(type(error)) as caught:
         driver.create_read_write("clone", "base", progress=after(calls, error))
@@ -135,10 +127,10 @@ def test_the_callback_is_called_from_the_start_on(place_on: Callable[[str], Path
 
 
 @pytest.mark.usefixtures("often")
-def test_clones_of_many_threads_share_a_pool_and_some_are_abandoned(
-    place_on: Callable[[str], Path], pool: Pool
+def test_clones_of_many_threads_at_once_and_some_are_abandoned(
+    place_on: Callable[[str], Path],
 ) -> None:
-    driver = Driver(place_on("tmpfs"), pool=pool, workers=4)
+    driver = Driver(place_on("tmpfs"), workers=4)
     base(driver, folders=15)
     before = tree(driver.path("base"))
     start = threading.Barrier(6)

@@ -33,7 +33,7 @@ class Lines:
         self._socket = socket
         self._work = work
         self._metrics = metrics
-        self._driver = Driver(home, pool=work.pool, method="stream")
+        self._driver = Driver(home, method="stream")
         self._running: set[asyncio.Task[None]] = set()
         self._talks: set[asyncio.Task[None]] = set()
 

@@ -180,7 +180,7 @@ def test_a_clone_whose_client_goes_away_leaves_nothing(
     work: Work, place_on: Callable[[str], Path]
 ) -> None:
     home = place_on("tmpfs")
-    driver = Driver(home, pool=work.pool, method="stream")
+    driver = Driver(home, method="stream")
     for part in range(10):
         fill(home / f"dir/source/{part}")
     begun = threading.Event()

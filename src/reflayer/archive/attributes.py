@@ -23,9 +23,8 @@ def attributes(fd: int) -> dict[str, bytes]:
 
 def attributes_at(dir_fd: int, name: bytes) -> dict[str, bytes]:
     """The same of ``name`` itself in an open folder."""
-    text = os.fsdecode(name)
-    names = list_attributes_at(dir_fd, text)
-    return _values(names, lambda attribute: getxattr_at(dir_fd, text, attribute))
+    names = list_attributes_at(dir_fd, name)
+    return _values(names, lambda attribute: getxattr_at(dir_fd, name, attribute))
 
 
 def _values(names: list[str], get: Callable[[str], bytes]) -> dict[str, bytes]:

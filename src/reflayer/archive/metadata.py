@@ -115,7 +115,7 @@ class Metadata(Refusals):
                     raise FailedError("chown", error) from error
         for attribute, value in entry.attributes.items():
             try:
-                setxattr_at(folder.fd, os.fsdecode(name), attribute, value)
+                setxattr_at(folder.fd, name, attribute, value)
             except OSError as error:
                 self._not_set(attribute, error)
         operation = "chmod"

@@ -46,10 +46,6 @@ def _start_in_utf8_mode() -> None:
 
 
 def _run() -> int:
-    if sys.argv[1:2] in (["copy"], ["create"], ["commit"]):
-        from reflayer.cli import hands
-
-        hands.start()  # while the rest of the program is being imported
     from reflayer.cli.program import parser
     from reflayer.errors import ReflayerError, UsageError, printable
 

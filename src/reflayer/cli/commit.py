@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from reflayer.cli.arguments import add_json
-from reflayer.cli.hands import pool
 from reflayer.cli.image_config import add_image_config, image_config
 from reflayer.cli.names import complete_containers, complete_images
 from reflayer.cli.output import complain, left_out, print_json
@@ -53,7 +52,7 @@ def run(arguments: Namespace) -> int:
     """Make it, and print its id."""
     from reflayer.store import Store
 
-    store = Store(arguments.root, ownership=arguments.ownership, pool=pool())
+    store = Store(arguments.root, ownership=arguments.ownership)
     with telling_of_ownership(arguments.ownership), bars() as report_to:
         committed = store.commit(
             arguments.name,

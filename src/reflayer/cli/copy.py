@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from reflayer.cli.arguments import add_json, at_least_one, path
-from reflayer.cli.hands import pool
 from reflayer.cli.output import left_out, print_json
 from reflayer.cli.ownership import add_ownership, telling_of_ownership
 from reflayer.cli.progress import bars, size_text
@@ -37,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--workers",
         metavar="N",
         type=at_least_one,
-        help="processes that work on it; by default the processors that may be used",
+        help="threads that work on it; by default the processors that may be used",
     )
     add_ownership(parser)
     parser.add_argument(
@@ -54,7 +53,6 @@ def run(arguments: Namespace) -> int:
             arguments.dst,
             method=arguments.method,
             workers=arguments.workers,
-            pool=pool() if arguments.workers is None else None,
             ownership=arguments.ownership,
             cross_mounts=arguments.cross_mounts,
             progress=report_to and (lambda entries, _: report_to("clone", entries, None)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from reflayer.cli.arguments import add_json
-from reflayer.cli.hands import pool
 from reflayer.cli.names import complete_images
 from reflayer.cli.output import container_fields, print_json, print_path
 from reflayer.cli.ownership import add_ownership, telling_of_ownership
@@ -53,7 +52,7 @@ def run(arguments: Namespace) -> int:
     """Create it, and print where it is."""
     from reflayer.store import Store
 
-    store = Store(arguments.root, ownership=arguments.ownership, pool=pool())
+    store = Store(arguments.root, ownership=arguments.ownership)
     with telling_of_ownership(arguments.ownership), bars() as report_to:
         container = store.create(
             arguments.image,

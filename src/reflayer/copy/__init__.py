@@ -1,4 +1,4 @@
-"""One tree to another: content, metadata, hard links, many hands.
+"""One tree to another: content, metadata, hard links, many workers.
 
 The standard library is all that this package and what it imports need.
 """
@@ -9,22 +9,22 @@ from reflayer.lazy import on_first_use
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.copy.helpers import Pool
     from reflayer.copy.remove import remove_tree
     from reflayer.copy.report import CopyReport
     from reflayer.copy.tree import METHODS, copy_tree
     from reflayer.errors import CopyError
+    from reflayer.workers.pool import Pool
 
 __all__ = ["METHODS", "CopyError", "CopyReport", "Pool", "copy_tree", "remove_tree"]
 
-# Helper processes start without most of them.
+# Who wants one of them does without the others.
 __getattr__ = on_first_use(
     globals(),
     {
         "METHODS": "reflayer.copy.tree",
         "CopyError": "reflayer.errors",
         "CopyReport": "reflayer.copy.report",
-        "Pool": "reflayer.copy.helpers",
+        "Pool": "reflayer.workers.pool",
         "copy_tree": "reflayer.copy.tree",
         "remove_tree": "reflayer.copy.remove",
     },

@@ -60,7 +60,7 @@ class Content:
     """
 
     def __init__(
-        self, method: str, fall_back: bool, pause: Callable[[], None] = lambda: None
+        self, method: str, fall_back: bool, pause: Callable[[], object] = lambda: None
     ) -> None:
         """Use ``method``; go on to those below it where ``fall_back`` and it is not supported.
 
@@ -71,6 +71,15 @@ class Content:
         self._pause = pause
         self._rungs = LADDER[start:] if fall_back else (method,)
         self._decided: dict[int, str] = {}
+
+    def method(self, device: int) -> str:
+        """The method that files of ``device`` are copied by now."""
+        return self._decided.get(device) or self._rungs[0]
+
+    def count_moved(self, method: str, size: int) -> None:
+        """Count bytes; with nothing but holes any method works."""
+        if size:
+            self.moved[method] = self.moved.get(method, 0) + size
 
     def count(self) -> int:
         """How many bytes have been copied in all."""
@@ -86,15 +95,14 @@ class Content:
         if not size:
             self._copy_unsized(src, dst)
             return
-        method = self._decided.get(device) or self._rungs[0]
+        method = self.method(device)
         while True:
             try:
                 moved = _MOVE[method](src, dst, size, self._pause)
                 break
             except OSError as error:
                 method = self._lower(device, method, error)
-        if moved:  # with nothing but holes any method works
-            self.moved[method] = self.moved.get(method, 0) + moved
+        self.count_moved(method, moved)
         if os.lseek(src, 0, os.SEEK_END) != size:
             raise SizeChangedError
 
@@ -105,7 +113,7 @@ class Content:
         if self._rungs[-1] != "stream":
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         moved = _read_to_end(src, dst, 0, self._pause)
-        self.moved["stream"] = self.moved.get("stream", 0) + moved
+        self.count_moved("stream", moved)
 
     def _lower(self, device: int, method: str, error: OSError) -> str:
         """The method to try for this file after ``error``; remembered where the pair cannot."""
@@ -117,12 +125,12 @@ class Content:
         return below
 
 
-def _reflink(src: int, dst: int, size: int, pause: Callable[[], None]) -> int:  # noqa: ARG001
+def _reflink(src: int, dst: int, size: int, pause: Callable[[], object]) -> int:  # noqa: ARG001
     ficlone(dst, src)
     return size
 
 
-def _range(src: int, dst: int, size: int, pause: Callable[[], None]) -> int:
+def _range(src: int, dst: int, size: int, pause: Callable[[], object]) -> int:
     return _extents(src, dst, size, _range_extent, pause)
 
 
@@ -137,7 +145,7 @@ def _range_extent(src: int, dst: int, offset: int, end: int) -> None:
         offset += moved
 
 
-def _stream(src: int, dst: int, size: int, pause: Callable[[], None]) -> int:
+def _stream(src: int, dst: int, size: int, pause: Callable[[], object]) -> int:
     try:
         return _extents(src, dst, size, _stream_extent, pause)
     except SizeChangedError:
@@ -146,7 +154,7 @@ def _stream(src: int, dst: int, size: int, pause: Callable[[], None]) -> int:
         return _read_to_end(src, dst, size, pause)
 
 
-def _read_to_end(src: int, dst: int, size: int, pause: Callable[[], None]) -> int:
+def _read_to_end(src: int, dst: int, size: int, pause: Callable[[], object]) -> int:
     """Copy all that reading gives; return how many bytes.
 
     Some file systems tell of each file the same size, whatever is in it (proc and sysfs: nothing,
@@ -188,7 +196,7 @@ def _extents(
     dst: int,
     size: int,
     move: Callable[[int, int, int, int], None],
-    pause: Callable[[], None],
+    pause: Callable[[], object],
 ) -> int:
     """Move each part that holds data, leave the holes; return the bytes moved."""
     moved = 0

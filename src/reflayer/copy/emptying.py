@@ -1,21 +1,27 @@
 """Empty a folder by descriptor: any depth, no link followed, no other mount entered.
 
-Somebody else may be deleting the same tree: what is gone already is no error. So several hands can
-share a tree without a word: each takes the folders in an order of its own.
+Somebody else may be deleting the same tree: what is gone already is no error. So several workers
+can share a tree without a word: each takes the folders in an order of its own.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 
 from reflayer.copy.mounts import IS_MOUNTED
 from reflayer.errors import OperationError
+from reflayer.linux.names import native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
+
+_unlink_names: Any = getattr(native, "unlink_names", None)
+_UNKNOWN = 0  # d_type of getdents64(2)
 
 _REASONS = {
     errno.EBUSY: IS_MOUNTED,
@@ -31,18 +37,18 @@ def empty_folder(
     fd: int,
     path: bytes,
     *,
-    hand: int = 0,
-    hands: int = 1,
-    pause: Callable[[], None] = lambda: None,
+    worker: int = 0,
+    workers: int = 1,
+    pause: Callable[[], object] = lambda: None,
 ) -> int:
     """Delete all in the open folder ``fd`` and close it; return how many names went.
 
     Args:
         fd: descriptor of the folder, which itself stays.
         path: what errors call the folder.
-        hand: which of those at work in it this is, from 0.
-        hands: how many are at work in it.
-        pause: called between two folders.
+        worker: which of those at work in it this is, from 0.
+        workers: how many are at work in it.
+        pause: called between two folders, and now and then in a large one.
 
     Raises:
         OperationError: a name could not be deleted, as ``remove_tree`` says.
@@ -50,12 +56,12 @@ def empty_folder(
     stack: list[_Level] = []
     removed = 0
     try:
-        stack.append(_Level("", fd))
+        stack.append(_Level(b"", fd))
         # Opened anew: btrfs lists what there was at the time of opening.
         stack[0].fd = os.open(".", OPEN_FOLDER, dir_fd=fd)
         os.close(fd)
-        removed += stack[0].unlink_files()
-        stack[0].share(hand, hands)
+        removed += stack[0].unlink_files(pause)
+        stack[0].share(worker, workers)
         while len(stack) > 1 or stack[0].children:
             pause()
             level = stack[-1]
@@ -67,8 +73,8 @@ def empty_folder(
                 stack.append(_Level(name, child))
                 if len(stack) > _OPEN_LEVELS:
                     stack[-_OPEN_LEVELS].shelve()
-                removed += stack[-1].unlink_files()
-                stack[-1].share(hand, hands)
+                removed += stack[-1].unlink_files(pause)
+                stack[-1].share(worker, workers)
             else:
                 above = stack[-2]
                 above.reopen(level)
@@ -79,8 +85,8 @@ def empty_folder(
     except OSError as error:
         names = [level.name for level in stack[1:]]
         if error.filename and error.filename != "..":
-            names.append(error.filename)
-        where = os.path.join(path, *map(os.fsencode, names))
+            names.append(os.fsencode(error.filename))
+        where = os.path.join(path, *names)
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
         raise OperationError(where, "remove", reason, error.errno) from error
     finally:
@@ -94,39 +100,56 @@ class _Level:
 
     __slots__ = ("_id", "children", "fd", "name")
 
-    def __init__(self, name: str, fd: int) -> None:
+    def __init__(self, name: bytes, fd: int) -> None:
         self.name = name
         self.fd = fd
-        self.children: list[str] = []
+        self.children: list[bytes] = []
         status = os.fstat(fd)
         self._id = (status.st_dev, status.st_ino)
         if status.st_mode & 0o700 != 0o700 and os.geteuid() != 0:
             os.chmod(fd, 0o700)
 
-    def unlink_files(self) -> int:
+    def unlink_files(self, pause: Callable[[], object]) -> int:
         """Unlink all that is no folder, note the folders in ``children``; return how many went."""
         removed = 0
         # Not found: the name, or the folder itself, which then lists no more.
-        with os.scandir(self.fd) as scan, suppress(FileNotFoundError):
-            for entry in scan:
-                if entry.is_dir(follow_symlinks=False):
-                    self.children.append(entry.name)
-                    continue
-                try:
-                    os.unlink(entry.name, dir_fd=self.fd)
-                except FileNotFoundError:
-                    continue
-                removed += 1
+        with suppress(FileNotFoundError):
+            left: bytes | None = b""
+            while left is not None and _unlink_names is not None:
+                here, folders, rest, left = _unlink_names(self.fd, left)
+                removed += here
+                self.children += folders
+                for kind, name in rest:
+                    removed += self._unlink(name, kind == _UNKNOWN)
+                pause()
+            if _unlink_names is None:
+                with os.scandir(self.fd) as scan:
+                    for entry in scan:
+                        if entry.is_dir(follow_symlinks=False):
+                            self.children.append(os.fsencode(entry.name))
+                        else:
+                            removed += self._unlink(os.fsencode(entry.name))
         return removed
 
-    def share(self, hand: int, hands: int) -> None:
-        """Put the children in this hand's order: from one end or the other, from where it stands.
+    def _unlink(self, name: bytes, may_be_folder: bool = False) -> bool:
+        """Unlink ``name``; False where it is a folder, which is noted, or gone."""
+        try:
+            if may_be_folder and stat.S_ISDIR(os.lstat(name, dir_fd=self.fd).st_mode):
+                self.children.append(name)
+                return False
+            os.unlink(name, dir_fd=self.fd)
+        except FileNotFoundError:
+            return False
+        return True
 
-        Two hands begin at the two ends, and meet where they meet.
+    def share(self, worker: int, workers: int) -> None:
+        """Put the children in this worker's order: from one end or the other, from its own start.
+
+        Two workers begin at the two ends, and meet where they meet.
         """
-        if hand % 2:
+        if worker % 2:
             self.children.reverse()
-        start = len(self.children) * (hand // 2) // max(1, (hands + 1) // 2)
+        start = len(self.children) * (worker // 2) // max(1, (workers + 1) // 2)
         if start:
             self.children = self.children[start:] + self.children[:start]
 
@@ -146,7 +169,7 @@ class _Level:
             raise OSError(errno.ESTALE, "the folder was moved while it was being deleted")
 
 
-def _enter(parent: int, name: str) -> int:
+def _enter(parent: int, name: bytes) -> int:
     """Open the folder ``name`` of ``parent``, in no other mount (openat2(2): RESOLVE_NO_XDEV).
 
     Returns -1 where it is not there any more.
@@ -154,7 +177,7 @@ def _enter(parent: int, name: str) -> int:
     try:
         from reflayer.linux.openat2 import RESOLVE_NO_XDEV, openat2
 
-        return openat2(parent, os.fsencode(name), OPEN_FOLDER, RESOLVE_NO_XDEV)
+        return openat2(parent, name, OPEN_FOLDER, RESOLVE_NO_XDEV)
     except ImportError:  # no ctypes
         pass
     except OSError as error:
@@ -174,7 +197,7 @@ def _enter(parent: int, name: str) -> int:
     return fd
 
 
-def let_in(name: str | bytes, parent: int | None = None) -> None:
+def let_in(name: bytes, parent: int | None = None) -> None:
     """Give the folder ``name``, which refuses to be read, its owner's permissions."""
     fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:

@@ -41,11 +41,19 @@ class Entries:
         self._metadata = metadata
         self._links = links
 
+    def count_made(self, files: int, links: int, folders: int) -> None:
+        """Count names that the part in C has made."""
+        made = self.made
+        made["file"] += files
+        made["directory"] += folders
+        if links:
+            made["symlink"] = made.get("symlink", 0) + links
+
     def count(self) -> int:
         """How many names have been made in all."""
         return sum(self.made.values())
 
-    def copy_file(self, folder: Folder, name: str) -> None:
+    def copy_file(self, folder: Folder, name: bytes) -> None:
         """Copy the regular file ``name`` of ``folder``: the way that nearly every entry takes.
 
         Raises:
@@ -88,7 +96,7 @@ class Entries:
             if src >= 0:
                 os.close(src)
 
-    def copy_special(self, folder: Folder, name: str) -> None:
+    def copy_special(self, folder: Folder, name: bytes) -> None:
         """Copy ``name`` of ``folder``, a symbolic link, FIFO, socket or device, as the thing it is.
 
         Raises:
@@ -118,7 +126,7 @@ class Entries:
         except FailedError as failed:
             raise failure(self._job, folder, name, failed.operation, failed.cause) from failed
 
-    def copy_mounted(self, folder: Folder, name: str, is_folder: bool) -> bool:
+    def copy_mounted(self, folder: Folder, name: bytes, is_folder: bool) -> bool:
         """Copy ``name`` of ``folder`` if something is mounted on it; else say False.
 
         What the folder's listing tells of it is the type of the name below the mount. Where mounts
@@ -162,7 +170,7 @@ class Entries:
         return True
 
     def _make(
-        self, folder: Folder, name: str, status: os.stat_result, dst: int, dst_name: str
+        self, folder: Folder, name: bytes, status: os.stat_result, dst: int, dst_name: bytes
     ) -> str:
         """Make the link or special file ``dst_name``; return its type, "" where it is left out."""
         mode = status.st_mode
@@ -182,7 +190,7 @@ class Entries:
             return ""
         return kind
 
-    def _link(self, folder: Folder, name: str, waiting: str, names: int) -> None:
+    def _link(self, folder: Folder, name: bytes, waiting: bytes, names: int) -> None:
         self._links.link(waiting, folder.dst, name, names)
         self.made["hardlink"] = self.made.get("hardlink", 0) + 1
 
@@ -197,7 +205,7 @@ _MEANWHILE = {
 }
 
 
-def failure(job: Job, folder: Folder, name: str, operation: str, error: OSError) -> CopyError:
+def failure(job: Job, folder: Folder, name: bytes, operation: str, error: OSError) -> CopyError:
     """The error that names ``name`` of ``folder``, or the folder itself, as the user knows it."""
     path = folder.path(job, name)
     reason = _MEANWHILE.get(error.errno or 0) if operation in ("open", "stat") else None
@@ -206,6 +214,6 @@ def failure(job: Job, folder: Folder, name: str, operation: str, error: OSError)
     return CopyError.from_os_error(error, path, operation)
 
 
-def _waiting_name(status: os.stat_result) -> str:
+def _waiting_name(status: os.stat_result) -> bytes:
     """The name under which the copy of an inode with several names waits: device and inode."""
-    return f"{status.st_dev:x}.{status.st_ino:x}"
+    return b"%x.%x" % (status.st_dev, status.st_ino)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 
@@ -19,21 +20,23 @@ class Folder:
     """One folder of the source with its counterpart in the destination.
 
     Attributes:
-        parent: the folder above, None where a walk begins.
-        name: its name in ``parent``; where a walk begins, its path from the source's root.
+        parent: the folder above, None for the root.
+        name: its name in ``parent``; empty for the root.
         src: descriptor of the source folder; -1 while shut.
         dst: descriptor of the destination folder; -1 while shut.
         status: the source folder's status, taken before anything in it was read.
         is_border: another file system is mounted there, and its content stays out.
         children: names of the folders in it that are still to be copied.
+        filling: who makes the entries in it; None where that is not to be done.
         mode: the mode to set only when all below is done, since it shuts us out; else None.
     """
 
     __slots__ = (
-        "_dst_id", "children", "dst", "is_border", "mode", "name", "parent", "src", "status",
+        "_dst_id", "children", "dst", "filling", "is_border", "mode", "name", "parent", "src",
+        "status",
     )  # fmt: skip
 
-    def __init__(self, parent: Folder | None, name: str, src: int, dst: int) -> None:
+    def __init__(self, parent: Folder | None, name: bytes, src: int, dst: int) -> None:
         """Take over both descriptors of an open folder; ``dst`` is -1 where only one is wanted."""
         self.parent = parent
         self.name = name
@@ -41,11 +44,28 @@ class Folder:
         self.dst = dst
         self.status = os.fstat(src)
         self.is_border = False
-        self.children: list[str] = []
+        self.children: list[bytes] = []
+        self.filling: Filling | None = None
         self.mode: int | None = None
         self._dst_id = (-1, -1)
 
-    def relative(self, name: str = "") -> bytes:
+    def part(self, children: list[bytes]) -> Folder:
+        """The same folder for another worker, which is to copy ``children`` and closes it.
+
+        Raises:
+            OSError: there are too many descriptors.
+        """
+        src = os.dup(self.src)
+        try:
+            part = Folder(self.parent, self.name, src, os.dup(self.dst))
+        except OSError:
+            os.close(src)
+            raise
+        part.status = self.status
+        part.children = children
+        return part
+
+    def relative(self, name: bytes = b"") -> bytes:
         """The path from the source's root of ``name`` in this folder, or of the folder itself."""
         names = [name] if name else []
         folder: Folder | None = self
@@ -53,9 +73,9 @@ class Folder:
             if folder.name:
                 names.append(folder.name)
             folder = folder.parent
-        return os.fsencode("/".join(reversed(names)))
+        return b"/".join(reversed(names))
 
-    def path(self, job: Job, name: str = "") -> bytes:
+    def path(self, job: Job, name: bytes = b"") -> bytes:
         """The same path as the user would write it."""
         return os.path.join(job.source, self.relative(name)).rstrip(b"/") or b"/"
 
@@ -84,6 +104,27 @@ class Folder:
         self.src = open_above(child.src, identity(self.status))
         if child.dst >= 0:
             self.dst = open_above(child.dst, self._dst_id)
+
+
+class Filling:
+    """How many workers make the entries of one folder."""
+
+    __slots__ = ("_lock", "_workers")
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self._workers = 1
+
+    def begin(self) -> None:
+        """One more does."""
+        with self._lock:
+            self._workers += 1
+
+    def end(self) -> bool:
+        """One has come to the end of the folder; whether it was the last."""
+        with self._lock:
+            self._workers -= 1
+            return not self._workers
 
 
 def identity(status: os.stat_result) -> tuple[int, int]:

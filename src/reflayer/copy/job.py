@@ -1,4 +1,4 @@
-"""What every hand of one copy has to know."""
+"""What every worker of one copy has to know."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 class Job:
-    """One copy's settings, the same for all its hands.
+    """One copy's settings, the same for all its workers.
 
     Attributes:
         source: the source as the user named it, for errors.
@@ -18,8 +18,8 @@ class Job:
         mount_names: the last names of those: what is called otherwise is no mount point.
         links: name of the folder in the destination's root where inodes with several names wait.
         root: identity of the destination's root, which must not be met inside the source.
-        folder_mode: the mode that folders have until they get their own, the same for all hands,
-            whatever their umask: who gives a folder its own may not be who made it.
+        folder_mode: the mode that folders have until they get their own.
+        leave: ``mount_names`` for the part in C, each between two zeros.
     """
 
     __slots__ = (
@@ -27,6 +27,7 @@ class Job:
         "fall_back",
         "folder_mode",
         "ignore_refused",
+        "leave",
         "links",
         "method",
         "mount_names",
@@ -53,21 +54,8 @@ class Job:
         self.ignore_refused = ignore_refused
         self.cross_mounts = cross_mounts
         self.mounts = mounts
-        self.mount_names = frozenset(os.fsdecode(os.path.basename(path)) for path in mounts)
+        self.mount_names = frozenset(os.path.basename(path) for path in mounts)
+        self.leave = b"\0%b\0" % b"\0".join(self.mount_names) if mounts else b""
         self.links = links
         self.root = root
         self.folder_mode = folder_mode
-
-    def pack(self) -> tuple[object, ...]:
-        """The settings as plain values, in the order that the constructor takes them."""
-        return (
-            self.source,
-            self.method,
-            self.fall_back,
-            self.ignore_refused,
-            self.cross_mounts,
-            self.mounts,
-            self.links,
-            self.root,
-            self.folder_mode,
-        )

@@ -1,8 +1,8 @@
 """Hard links: an inode with several names is made once, in a waiting folder, and linked from there.
 
 The waiting folder's names are the source's device and inode numbers, so the kernel keeps the table:
-it costs no memory however many links there are, and it is the same table for every process that
-works on the copy. The folder stands in the destination's root and is removed at the end.
+it costs no memory however many links there are, and it is the same table for every worker. The
+folder stands in the destination's root and is removed at the end.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Links:
     def folder(self) -> int:
         """The waiting folder's descriptor."""
         if self._folder < 0:
-            with suppress(FileExistsError):  # another hand was first
+            with suppress(FileExistsError):  # another worker was first
                 os.mkdir(self._name, 0o700, dir_fd=self._root)
             self._folder = os.open(self._name, OPEN_FOLDER, dir_fd=self._root)
         return self._folder
 
-    def link(self, waiting: str, dst: int, name: str, names: int) -> None:
+    def link(self, waiting: bytes, dst: int, name: bytes, names: int) -> None:
         """Give the inode that waits under the name ``waiting`` the name ``name`` in ``dst``.
 
         ``names`` is how many its original has.
@@ -51,13 +51,13 @@ class Links:
             os.rename(waiting, name, src_dir_fd=self.folder(), dst_dir_fd=dst)
 
     def close(self) -> None:
-        """Shut the descriptor; the folder stays for the other hands."""
+        """Shut the descriptor; the folder stays for the other workers."""
         if self._folder >= 0:
             os.close(self._folder)
             self._folder = -1
 
     def clear(self) -> None:
-        """Remove the waiting folder and the names in it, when every hand has finished."""
+        """Remove the waiting folder and the names in it, when every worker has finished."""
         try:
             # Opened anew: btrfs lists what there was at the time of opening.
             folder = os.open(self._name, OPEN_FOLDER, dir_fd=self._root)

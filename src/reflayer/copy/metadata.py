@@ -93,7 +93,7 @@ class Metadata(Refusals):
         except OSError as error:
             raise FailedError("set its times", error) from error
 
-    def finish_at(self, name: str, src: int, dst: int, status: os.stat_result) -> None:
+    def finish_at(self, name: bytes, src: int, dst: int, status: os.stat_result) -> None:
         """Set all of ``name`` in the folder ``dst``, a link or special file, from that in ``src``.
 
         Raises:
@@ -132,7 +132,7 @@ class Metadata(Refusals):
         except OSError as error:
             raise FailedError("chmod", error) from error
 
-    def chmod_at(self, dst: int, name: str, mode: int) -> None:
+    def chmod_at(self, dst: int, name: bytes, mode: int) -> None:
         """Set the mode of ``name``, which is no symbolic link, in the open folder ``dst``.
 
         Raises:
@@ -195,7 +195,7 @@ def list_attributes(fd: int) -> list[str]:
         raise FailedError("listxattr", error) from error
 
 
-def list_attributes_at(dir_fd: int, name: str) -> list[str]:
+def list_attributes_at(dir_fd: int, name: bytes) -> list[str]:
     """The same for ``name`` itself in an open folder.
 
     Raises:
@@ -215,5 +215,5 @@ if not hasattr(os, "listxattr"):  # a platform whose os module has no extended a
     def list_attributes(fd: int) -> list[str]:  # noqa: ARG001
         return []
 
-    def list_attributes_at(dir_fd: int, name: str) -> list[str]:  # noqa: ARG001
+    def list_attributes_at(dir_fd: int, name: bytes) -> list[str]:  # noqa: ARG001
         return []

@@ -50,7 +50,7 @@ def refuse_mounts(fd: int, path: bytes) -> None:
         raise OperationError(os.path.join(path, mount), "remove", IS_MOUNTED, errno.EBUSY)
 
 
-def is_mount_point(job: Job, folder: Folder, name: str) -> bool:
+def is_mount_point(job: Job, folder: Folder, name: bytes) -> bool:
     """Whether something is mounted on ``name`` in ``folder``.
 
     For names that mount points have, and folders whose st_dev differs from their parent's: on btrfs

@@ -1,4 +1,4 @@
-"""Delete a tree: alone where it is small, else with many hands."""
+"""Delete a tree: alone where it is small, else with many workers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def remove_tree(path: AnyPath, *, workers: int = 1) -> int:
-    """Delete the folder ``path`` and all in it; return how many names went here, by this process.
+    """Delete the folder ``path`` and all in it; return how many names went here.
 
     Args:
         path: the folder; where it is not there, 0 is returned.
-        workers: processes that work on it, this one included. A small tree never waits for one.
+        workers: threads that work on it, this one included. A small tree never waits for one.
 
     Raises:
         OperationError: a name could not be deleted; what went before it is gone. With EBUSY it is
@@ -55,13 +55,30 @@ def remove_tree(path: AnyPath, *, workers: int = 1) -> int:
     return removed + 1
 
 
-def _empty(fd: int, name: bytes, workers: int) -> int:
-    if workers == 1:
-        return empty_folder(fd, name)
-    from reflayer.copy.removers import Removers
+def _empty(fd: int, path: bytes, most: int) -> int:
+    """Delete all in the open folder ``fd`` and close it; return how many names went."""
+    if most == 1:
+        return empty_folder(fd, path)
+    from reflayer.workers.pool import Workers
 
-    removers = Removers(fd, workers)
+    removed: list[int] = []
+    waiting = list(range(1, most))  # numbers of the workers that have not begun
+
+    def pause() -> None:
+        if workers.pause() and waiting and workers.give(waiting[0]):
+            del waiting[0]
+
+    def empty(worker: int) -> None:
+        try:
+            own = os.dup(fd)
+            removed.append(empty_folder(own, path, worker=worker, workers=most, pause=pause))
+        except (OperationError, OSError):
+            if worker == 0:  # who meets all that the others meet
+                raise
+
+    workers = Workers(lambda: empty, most)
     try:
-        return empty_folder(fd, name, hands=workers, pause=removers.call)
+        workers.run(0)
     finally:
-        removers.end()
+        os.close(fd)
+    return sum(removed)

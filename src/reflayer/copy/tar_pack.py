@@ -84,7 +84,7 @@ class Packer:
             for folder in stack:
                 folder.close()
 
-    def _enter(self, parent: Folder, name: str) -> Folder:
+    def _enter(self, parent: Folder, name: bytes) -> Folder:
         job = self._job
         try:
             folder = Folder(parent, name, open_source(name, parent.src, OPEN_FOLDER), -1)
@@ -105,7 +105,7 @@ class Packer:
             if stack and stack[-1].src < 0:
                 stack[-1].reopen(folder)
         except OSError as error:
-            raise failure(self._job, folder, "", "return to the parent", error) from error
+            raise failure(self._job, folder, b"", "return to the parent", error) from error
         finally:
             folder.close()
 
@@ -113,35 +113,36 @@ class Packer:
         job = self._job
         try:
             path = os.fsdecode(folder.relative()) or "."
-            self._add(self._info(path, folder.status, folder.src, "."))
+            self._add(self._info(path, folder.status, folder.src, b"."))
             if folder.is_border:
                 self._skip("mount")
                 return
             with os.scandir(folder.src) as scan:
                 for entry in scan:
+                    name = os.fsencode(entry.name)
                     if (
-                        entry.name in job.mount_names
+                        name in job.mount_names
                         and not job.cross_mounts
-                        and is_mount_point(job, folder, entry.name)
+                        and is_mount_point(job, folder, name)
                     ):
-                        self._pack_mount(folder, entry.name)
+                        self._pack_mount(folder, name)
                     elif entry.is_dir(follow_symlinks=False):
-                        folder.children.append(entry.name)
+                        folder.children.append(name)
                     else:
-                        self._pack(folder, entry.name)
+                        self._pack(folder, name)
         except FailedError as failed:
-            raise failure(job, folder, "", failed.operation, failed.cause) from failed
+            raise failure(job, folder, b"", failed.operation, failed.cause) from failed
         except OSError as error:
-            raise failure(job, folder, "", "read the folder", error) from error
+            raise failure(job, folder, b"", "read the folder", error) from error
 
-    def _pack_mount(self, folder: Folder, name: str) -> None:
+    def _pack_mount(self, folder: Folder, name: bytes) -> None:
         """Something empty for what is mounted, which is not opened."""
         self._skip("mount")
         status = status_at_mount(folder.src, name)
         kind = tarfile.DIRTYPE if stat.S_ISDIR(status.st_mode) else tarfile.REGTYPE
         self._add(_bare_info(os.fsdecode(folder.relative(name)), status, kind))
 
-    def _pack(self, folder: Folder, name: str) -> None:
+    def _pack(self, folder: Folder, name: bytes) -> None:
         job = self._job
         operation = "stat"
         try:
@@ -172,7 +173,7 @@ class Packer:
         except OSError as error:
             raise failure(job, folder, name, operation, error) from error
 
-    def _pack_file(self, folder: Folder, name: str, path: str) -> None:
+    def _pack_file(self, folder: Folder, name: bytes, path: str) -> None:
         try:
             fd = open_source(name, folder.src, OPEN_FILE)
         except OSError as error:
@@ -205,11 +206,11 @@ class Packer:
         finally:
             os.close(fd)
 
-    def _info(self, path: str, status: os.stat_result, dir_fd: int, name: str) -> tarfile.TarInfo:
+    def _info(self, path: str, status: os.stat_result, dir_fd: int, name: bytes) -> tarfile.TarInfo:
         """The header of ``path``, which is ``name`` in the open folder ``dir_fd``."""
         info = _bare_info(path, status, _TYPES[stat.S_IFMT(status.st_mode)])
         if info.issym():
-            info.linkname = os.readlink(name, dir_fd=dir_fd)
+            info.linkname = os.fsdecode(os.readlink(name, dir_fd=dir_fd))
         records = {}
         for attribute in list_attributes_at(dir_fd, name):
             value = read_attribute(attribute, lambda a: getxattr_at(dir_fd, name, a))

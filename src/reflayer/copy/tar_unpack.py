@@ -215,12 +215,12 @@ class Unpacker:
             value = info.pax_headers[XATTR + attribute].encode("utf-8", "surrogateescape")
             attribute = _unescaped(attribute)
             try:
-                setxattr_at(folder, name, attribute, value)
+                setxattr_at(folder, os.fsencode(name), attribute, value)
             except OSError as error:
                 if not metadata.refused_attribute(attribute, error):
                     raise FailedError(f"setxattr {printable(attribute)}", error) from error
         if not info.issym():
-            metadata.chmod_at(folder, name, info.mode)
+            metadata.chmod_at(folder, os.fsencode(name), info.mode)
         times = (_nanoseconds(info, "atime"), _nanoseconds(info, "mtime"))
         os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
 

@@ -8,25 +8,24 @@ import time
 
 from reflayer.copy.birth import birth_in
 from reflayer.copy.content import LADDER
-from reflayer.copy.cpus import usable_cpus
-from reflayer.copy.crew import Crew
-from reflayer.copy.folder import Folder, identity
+from reflayer.copy.folder import Filling, Folder, identity
 from reflayer.copy.job import Job
-from reflayer.copy.links import Links
 from reflayer.copy.metadata import FailedError
 from reflayer.copy.mounts import mounts_below
 from reflayer.copy.paths import Destination, open_source_root
 from reflayer.copy.probe import why_not
 from reflayer.copy.report import CopyReport
+from reflayer.copy.worker import Worker
 from reflayer.errors import CopyError, OperationError, printable
+from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from reflayer.copy.birth import Birth
-    from reflayer.copy.helpers import Pool
     from reflayer.copy.paths import AnyPath
+    from reflayer.workers.pool import Pool
 
     Counts = tuple[dict[str, int], dict[str, int], dict[str, int]]  # as CopyReport has them
 
@@ -65,9 +64,9 @@ def copy_tree(
             can keep: owners, devices, some extended attributes.
         cross_mounts: copy what is mounted inside ``src`` too; otherwise an empty folder (or file)
             stands in each mount point's place.
-        workers: processes that work on it, this one included; by default the processors that this
+        workers: threads that work on it, the caller's included; by default the processors that this
             process may use. A small tree never waits for one to start; ``tar`` takes none.
-        pool: helper processes that are there already; by default they are started and ended here.
+        pool: how many threads may work, for all copies that share it; by default all share one.
         progress: called some times a second with the entries and bytes copied so far.
 
     Raises:
@@ -99,8 +98,7 @@ def copy_tree(
 
                     counts = copy_as_tar(job, root, birth, progress)
                 else:
-                    hands = workers or usable_cpus()
-                    counts = _copy(job, root, birth, destination.fd, hands, pool, progress)
+                    counts = _copy(job, root, birth, destination.fd, workers, pool, progress)
             except BaseException as error:
                 _undo(destination, error)
                 if isinstance(error, CopyError) and error.errno in _OF_THE_ROOM:
@@ -160,7 +158,7 @@ def _prepare(
             root=identity(os.fstat(dst)),
             folder_mode=_FOLDER_MODE & ~birth.withheld,
         )
-        return job, Folder(None, "", os.dup(source), os.dup(dst)), birth
+        return job, Folder(None, b"", os.dup(source), os.dup(dst)), birth
     except OSError as error:
         raise CopyError.from_os_error(error, path, "prepare the copy") from error
 
@@ -170,29 +168,53 @@ def _copy(
     root: Folder,
     birth: Birth,
     dst: int,
-    workers: int,
+    most: int | None,
     pool: Pool | None,
     progress: Callable[[int, int], None] | None,
 ) -> Counts:
     """Copy all below ``root`` into ``dst``, and the root's own metadata last of all."""
     status = root.status
-    links = Links(dst, job.links)
+    team: list[Worker] = []
+
+    def begin() -> Callable[[Folder], None]:
+        worker = Worker(job, birth, dst, workers)
+        team.append(worker)
+        return worker.copy_below
+
+    def tell() -> None:
+        assert progress is not None
+        progress(sum(w.entries.count() for w in team), sum(w.content.count() for w in team))
+
+    workers = Workers(begin, most, pool, None if progress is None else tell)
     src = os.dup(root.src)
     try:
-        crew = Crew(job, birth, links, dst, workers, pool, progress)
-        crew.copy(root)
-        hand = crew.hand
+        root.filling = Filling()
+        workers.run(root)
+        first = team[0]
         try:
-            links.clear()
-            hand.metadata.finish_folder(src, dst, status, status.st_mode & 0o7777, 0o700)
+            first.links.clear()
+            first.metadata.finish_folder(src, dst, status, status.st_mode & 0o7777, 0o700)
         except FailedError as failed:
             raise CopyError.from_os_error(failed.cause, job.source, failed.operation) from failed
         except OSError as error:
             raise CopyError.from_os_error(error, job.source, "finish the copy") from error
+        first.entries.made["directory"] += 1
     finally:
         os.close(src)
-        links.close()
-    hand.entries.made["directory"] += 1
+        for worker in team:
+            worker.links.close()
     if progress is not None:
-        progress(hand.entries.count(), hand.content.count())
-    return hand.entries.made, hand.content.moved, hand.metadata.skipped
+        tell()
+    return (
+        _sums(w.entries.made for w in team),
+        _sums(w.content.moved for w in team),
+        _sums(w.metadata.skipped for w in team),
+    )
+
+
+def _sums(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for some in counts:
+        for kind, count in some.items():
+            sums[kind] = sums.get(kind, 0) + count
+    return sums

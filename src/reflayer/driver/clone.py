@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from reflayer.copy import CopyReport, Pool
+    from reflayer.copy import CopyReport
 
     Progress = Callable[[int, int], None]
 
@@ -55,7 +55,6 @@ def clone_layer(
     method: str,
     ownership: str,
     workers: int | None,
-    pool: Pool | None,
     progress: Progress | None,
     prepare: Callable[[str], None],
 ) -> CopyReport:
@@ -86,7 +85,6 @@ def clone_layer(
                 method=method,
                 ownership=ownership,
                 workers=workers,
-                pool=pool,
                 progress=progress,
             )
         # Its own deletion may have emptied folders before they were read. It begins with a rename,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.archive import Change, IdMap, Usage
-    from reflayer.copy import CopyReport, Pool
+    from reflayer.copy import CopyReport
     from reflayer.copy.paths import AnyPath
 
     Progress = Callable[[int, int], None]
@@ -54,7 +54,6 @@ class Driver(Layers):
         method: str = "auto",
         ownership: str = "keep",
         workers: int | None = None,
-        pool: Pool | None = None,
         id_map: IdMap | None = None,
         size: int | None = None,
     ) -> None:
@@ -66,7 +65,6 @@ class Driver(Layers):
                 ``auto``: a snapshot where one loses nothing, else the best that ``copy_tree`` can.
             ownership: ``keep`` or ``ignore``, as for ``copy_tree``.
             workers: processes that work on a clone, as for ``copy_tree``.
-            pool: helper processes that are there already, as for ``copy_tree``.
             id_map: containers' ids and those of the host, which layers have on disk: ``apply`` and
                 ``diff`` convert them. The group of containers' root may pass through the home.
             size: bytes that a container's layer may take; None or 0 for any number.
@@ -80,7 +78,7 @@ class Driver(Layers):
         if method not in METHODS:
             raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
         super().__init__(home)
-        self._making = Making(self.home, method, ownership, workers, pool, id_map, size or 0)
+        self._making = Making(self.home, method, ownership, workers, id_map, size or 0)
         make_home(self.home, None if id_map is None else id_map.root[1])
         if size:
             from reflayer.driver.quota import require_quota

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from reflayer.archive import IdMap
-    from reflayer.copy import CopyReport, Pool
+    from reflayer.copy import CopyReport
 
     Progress = Callable[[int, int], None]
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Making:
     """How one driver makes layers; the attributes are ``Driver``'s arguments."""
 
-    __slots__ = ("home", "id_map", "method", "ownership", "pool", "size", "workers")
+    __slots__ = ("home", "id_map", "method", "ownership", "size", "workers")
 
     def __init__(
         self,
@@ -33,7 +33,6 @@ class Making:
         method: str,
         ownership: str,
         workers: int | None,
-        pool: Pool | None,
         id_map: IdMap | None,
         size: int,
     ) -> None:
@@ -41,7 +40,6 @@ class Making:
         self.method = method
         self.ownership = ownership
         self.workers = workers
-        self.pool = pool
         self.id_map = id_map
         self.size = size
 
@@ -110,7 +108,6 @@ def _fill(
         method=how.method,
         ownership=how.ownership,
         workers=how.workers,
-        pool=how.pool,
         progress=progress,
         prepare=prepare,
     )

@@ -53,9 +53,9 @@ def delete(path: str) -> None:
     Raises:
         OperationError: something in it cannot be deleted, which the error names.
     """
-    from reflayer.copy.cpus import usable_cpus
     from reflayer.copy.remove import remove_tree
     from reflayer.driver.snapshot import destroy
+    from reflayer.workers.cpus import usable_cpus
 
     for tries_left in reversed(range(_TRIES)):
         try:

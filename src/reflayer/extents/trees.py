@@ -6,8 +6,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from reflayer.copy.cpus import usable_cpus
 from reflayer.extents.tree import measure_tree
+from reflayer.workers.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -200,6 +200,7 @@ struct clone {
     const char *leave;          /* names not to touch, each between two zeros; or NULL */
     size_t leave_size;
     char *piece;                /* PIECE bytes, for method 2 */
+    int refused;                /* the method failed for a file: the next may want another */
     long long files, links, bytes;
 };
 
@@ -298,6 +299,7 @@ static int clone_file(struct clone *c, const char *name)
             moved = ioctl(dst, FICLONE_IOCTL, src) < 0 ? -1 : s.st_size;
         else
             moved = move_data(c, src, dst, s.st_size);
+        c->refused = moved < 0;
         if (moved < 0 || lseek(src, 0, SEEK_END) != s.st_size)
             goto undo;
     }
@@ -353,7 +355,7 @@ static void clone_all(struct clone *c, struct names *n)
 {
     struct dirent64 *entry;
     read_names(n, c->src);
-    while ((entry = next_name(n)) != NULL) {
+    while (!c->refused && (entry = next_name(n)) != NULL) {
         if (is_to_leave(c, entry->d_name))
             continue;
         if (entry->d_type == DT_REG && clone_file(c, entry->d_name))

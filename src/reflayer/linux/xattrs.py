@@ -31,29 +31,29 @@ def is_of_tree(attribute: str) -> bool:
     return attribute == "security.capability"
 
 
-def listxattr_at(dir_fd: int, name: str) -> list[str]:
+def listxattr_at(dir_fd: int, name: bytes) -> list[str]:
     """The names of the extended attributes of ``name`` itself in ``dir_fd`` (llistxattr(2)).
 
     Raises:
         OSError: EOPNOTSUPP when the file system has none; otherwise as listxattr(2) says.
     """
-    return os.listxattr(f"/proc/self/fd/{dir_fd}/{name}", follow_symlinks=False)
+    return os.listxattr(b"/proc/self/fd/%d/%b" % (dir_fd, name), follow_symlinks=False)
 
 
-def getxattr_at(dir_fd: int, name: str, attribute: str) -> bytes:
+def getxattr_at(dir_fd: int, name: bytes, attribute: str) -> bytes:
     """The value of ``attribute`` of ``name`` itself in ``dir_fd`` (lgetxattr(2)).
 
     Raises:
         OSError: ENODATA when it has none of that name; otherwise as getxattr(2) says.
     """
-    return os.getxattr(f"/proc/self/fd/{dir_fd}/{name}", attribute, follow_symlinks=False)
+    return os.getxattr(b"/proc/self/fd/%d/%b" % (dir_fd, name), attribute, follow_symlinks=False)
 
 
-def setxattr_at(dir_fd: int, name: str, attribute: str, value: bytes) -> None:
+def setxattr_at(dir_fd: int, name: bytes, attribute: str, value: bytes) -> None:
     """Set ``attribute`` of ``name`` itself in ``dir_fd`` (lsetxattr(2)).
 
     Raises:
         OSError: EPERM or EOPNOTSUPP when this type of file or file system cannot hold it;
             otherwise as setxattr(2) says.
     """
-    os.setxattr(f"/proc/self/fd/{dir_fd}/{name}", attribute, value, follow_symlinks=False)
+    os.setxattr(b"/proc/self/fd/%d/%b" % (dir_fd, name), attribute, value, follow_symlinks=False)

@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from reflayer.copy import Pool
-from reflayer.copy.cpus import usable_cpus
+from reflayer.workers.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,19 +33,12 @@ class Cancelled(BaseException):
 
 
 class Work:
-    """The threads of one process, for all its services.
-
-    Attributes:
-        pool: warm helper processes for the clones of all drivers here. They are started when a
-            clone is first large enough, by posix_spawn(3), so that threads do no harm.
-    """
+    """The threads of one process, for all its services."""
 
     def __init__(self, *, copies: int | None = None) -> None:
         """Let at most ``copies`` run at once; by default as many as there are processors."""
-        cpus = usable_cpus()
-        self.pool = Pool(cpus - 1)
         self._short = ThreadPoolExecutor(_SHORT, "call")
-        self._copies = ThreadPoolExecutor(copies or cpus, "copy")
+        self._copies = ThreadPoolExecutor(copies or usable_cpus(), "copy")
         self._streams = ThreadPoolExecutor(_STREAMS, "stream")
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
@@ -76,10 +68,9 @@ class Work:
         return await _finish(self._streams, partial(function, _progress(stop)), stop)
 
     def close(self) -> None:
-        """Wait for what runs, and end the threads and the helper processes."""
+        """Wait for what runs, and end the threads."""
         for threads in (self._short, self._copies, self._streams):
             threads.shutdown()
-        self.pool.close()
 
 
 def _progress(stop: threading.Event) -> Progress:

@@ -13,7 +13,6 @@ from reflayer.store.database import Database
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.copy import Pool
     from reflayer.driver import Driver
     from reflayer.images import Content
 
@@ -50,9 +49,7 @@ class Parts:
         ownership: ``keep`` or ``ignore``.
     """
 
-    def __init__(
-        self, root: str, method: str, ownership: str, workers: int | None, pool: Pool | None
-    ) -> None:
+    def __init__(self, root: str, method: str, ownership: str, workers: int | None) -> None:
         """Nothing is touched yet."""
         self.root = root
         self.lock = os.path.join(root, "lock")
@@ -62,7 +59,6 @@ class Parts:
         self.ownership = ownership
         self._method = method
         self._workers = workers
-        self._pool = pool
 
     def make_folders(self) -> None:
         """Make the store's folder where it is absent, for nobody but its owner.
@@ -94,7 +90,6 @@ class Parts:
             method=self._method,
             ownership=self.ownership,
             workers=self._workers,
-            pool=self._pool,
         )
 
     @cached_property

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.archive import Change, Packing
-    from reflayer.copy import Pool
     from reflayer.copy.paths import AnyPath
     from reflayer.images import Reference
     from reflayer.images.child import ConfigChanges
@@ -39,7 +38,6 @@ class Store:
         ownership: str = "keep",
         method: str = "auto",
         workers: int | None = None,
-        pool: Pool | None = None,
     ) -> None:
         """Nothing is touched before something is asked for.
 
@@ -50,7 +48,6 @@ class Store:
                 devices, some extended attributes.
             method: how content is copied, one of ``reflayer.copy.METHODS``.
             workers: processes that work on a copy.
-            pool: helper processes that are there already.
 
         Raises:
             ValueError: ``ownership`` is neither, or ``root`` is empty.
@@ -61,7 +58,7 @@ class Store:
         if root is not None and not os.fspath(root):
             raise ValueError("the path of the store's folder is empty")
         self.root = os.path.abspath(os.fsdecode(default_root() if root is None else root))
-        self._parts = Parts(self.root, method, ownership, workers, pool)
+        self._parts = Parts(self.root, method, ownership, workers)
 
     def create(
         self,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 
-from reflayer.copy.cpus import usable_cpus
 from reflayer.errors import OperationError
 from reflayer.linux.statfs import file_system_name
+from reflayer.workers.cpus import usable_cpus
 
 
 def machine_facts(folder: str) -> dict[str, str]:

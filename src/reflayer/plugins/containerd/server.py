@@ -100,7 +100,6 @@ class ContainerdService:
             home,
             method=self._options.method,
             workers=self._options.workers,
-            pool=self._work.pool,
         )
         records = Records(f"{home}/snapshots.db")
         stack.callback(records.close)

@@ -19,7 +19,6 @@ from reflayer.plugins.docker.size import size_in_bytes
 from reflayer.plugins.docker.unanswered import forget_unanswered
 
 if TYPE_CHECKING:
-    from reflayer.copy import Pool
     from reflayer.plugins.options import DockerOptions
 
 _log = logging.getLogger("reflayer.docker")
@@ -36,10 +35,9 @@ class Home:
     beside the socket: there it is gone after a boot, as the daemon is.
     """
 
-    def __init__(self, options: DockerOptions, pool: Pool) -> None:
+    def __init__(self, options: DockerOptions) -> None:
         """Without a driver yet."""
         self._options = options
-        self._pool = pool
         self._record = f"{options.socket}.init"
         self._driver: Driver | None = None
         self._daemon = Daemon(0, 0)
@@ -141,7 +139,6 @@ class Home:
             request.home,
             method=self._options.method,
             workers=self._options.workers,
-            pool=self._pool,
             id_map=request.id_map,
             size=size,
         )

@@ -35,7 +35,7 @@ class DockerService:
         """Not served yet."""
         self._socket = options.socket
         self._work = work
-        self._home = Home(options, work.pool)
+        self._home = Home(options)
         logging.getLogger("aiohttp.server").addFilter(_in_one_line)
         self._handlers = handlers.Handlers(self._home, work, metrics)
         self._runner = web.AppRunner(

@@ -1,21 +1,23 @@
-"""Many hands: the copy, its errors and its report are those of one process."""
+"""Many workers: the copy, its errors and its report are those of one."""
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reflayer.copy import CopyError, CopyReport, Pool, copy_tree, crew
-from reflayer.copy.board import Board
-from reflayer.copy.helpers import Helper
+from reflayer.copy import CopyError, CopyReport, Pool, copy_tree
+from reflayer.copy.folder import Folder
+from reflayer.copy.worker import Worker
+from reflayer.workers import pool
 from tests.trees import assert_same, facts
 
 pytestmark = pytest.mark.usefixtures("at_once")
@@ -36,55 +38,27 @@ def _fill(root: Path, folders: int = 60, files: int = 60) -> None:
             os.link(root / "0/0", root / f"{folder}/twin")
 
 
-class _Watched(Pool):
-    """A pool that remembers whom it gave."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__(most)
-        self.hired: list[Helper] = []
-
-    def hire(self) -> Helper | None:
-        helper = super().hire()
-        if helper is not None:
-            self.hired.append(helper)
-        return helper
-
-    @property
-    def pids(self) -> list[int]:
-        return [helper._pid for helper in self.hired]
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def test_helpers_take_part(place: Path, warm_pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_take_part(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _fill(place / "src")
     before = facts(place / "src")
-    taken: list[int] = []
-    close = Board.close
+    parts: list[int] = []
+    copy_below = Worker.copy_below
 
-    def look_and_close(board: Board) -> None:
-        taken.extend(board._numbers[6 * slot + 2] for slot in range(1, 3))
-        close(board)
+    def note_and_copy(worker: Worker, folder: Folder) -> None:
+        parts.append(threading.get_native_id())
+        copy_below(worker, folder)
 
-    monkeypatch.setattr(Board, "close", look_and_close)
+    monkeypatch.setattr(Worker, "copy_below", note_and_copy)
     for number in range(3):
-        report = copy_tree(place / "src", place / f"{number}", workers=3, pool=warm_pool)
+        report = copy_tree(place / "src", place / f"{number}", workers=3)
         assert_same(before, facts(place / f"{number}"))
         assert report.entries == {"file": 3600, "directory": 61, "hardlink": 59}
         assert report.bytes == {"range": sum(range(60)) * 60}
-    assert sum(taken) > 0
+    assert len(set(parts)) > 3  # three callers' turns, and threads
 
 
 @pytest.mark.parametrize("umask", [0o027, 0o077])
-def test_folders_that_others_finish_have_their_own_mode(
-    place: Path, warm_pool: Pool, umask: int
-) -> None:
+def test_folders_that_others_finish_have_their_own_mode(place: Path, umask: int) -> None:
     _fill(place / "src", 200, 20)
     for folder in range(200):  # what folders are made with here, and with no umask, among them
         (place / f"src/{folder}").chmod((0o755, 0o700, 0o750, 0o4755)[folder % 4])
@@ -93,13 +67,13 @@ def test_folders_that_others_finish_have_their_own_mode(
     old = os.umask(umask)
     try:
         for number in range(3):
-            copy_tree(place / "src", place / f"{number}", workers=3, pool=warm_pool)
+            copy_tree(place / "src", place / f"{number}", workers=3)
             assert_same(before, facts(place / f"{number}"))
     finally:
         os.umask(old)
 
 
-def test_a_wide_folder_of_the_longest_names_is_shared(place: Path, warm_pool: Pool) -> None:
+def test_a_wide_folder_of_the_longest_names_is_shared(place: Path) -> None:
     (place / "src").mkdir()
     src = os.fsencode(place / "src")
     for number in range(3000):
@@ -113,19 +87,19 @@ def test_a_wide_folder_of_the_longest_names_is_shared(place: Path, warm_pool: Po
     before = facts(place / "src")
 
     for number in range(3):
-        report = copy_tree(place / "src", place / f"{number}", workers=3, pool=warm_pool)
+        report = copy_tree(place / "src", place / f"{number}", workers=3)
         assert_same(before, facts(place / f"{number}"))
         assert report.entries == {"file": 3000, "directory": 1001}
 
 
-def test_many_wide_folders_are_shared_without_end_of_stack(place: Path, warm_pool: Pool) -> None:
+def test_many_wide_folders_are_shared_without_end_of_stack(place: Path) -> None:
     _fill(place / "src", 16, 600)
     before = facts(place / "src")
-    copy_tree(place / "src", place / "dst", workers=3, pool=warm_pool)
+    copy_tree(place / "src", place / "dst", workers=3)
     assert_same(before, facts(place / "dst"))
 
 
-def test_deep_and_wide_together(place: Path, warm_pool: Pool) -> None:
+def test_deep_and_wide_together(place: Path) -> None:
     fd = os.open(place, os.O_RDONLY)
     for level in range(500):
         name = "src" if level == 0 else "deep"
@@ -138,7 +112,7 @@ def test_deep_and_wide_together(place: Path, warm_pool: Pool) -> None:
     os.close(fd)
     before = facts(place / "src")
 
-    report = copy_tree(place / "src", place / "dst", workers=3, pool=warm_pool)
+    report = copy_tree(place / "src", place / "dst", workers=3)
 
     assert_same(before, facts(place / "dst"))
     assert report.entries == {"file": 2000, "directory": 2500}
@@ -155,8 +129,9 @@ def test_few_descriptors_are_enough(place: Path) -> None:
     code = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-from reflayer.copy import copy_tree, crew
-crew._ALONE = -1
+from reflayer.copy import copy_tree
+from reflayer.workers import pool
+pool._ALONE = -1
 copy_tree(sys.argv[1], sys.argv[2], workers=3)
 copy_tree(sys.argv[1], sys.argv[3], method="tar")
 """
@@ -167,9 +142,9 @@ copy_tree(sys.argv[1], sys.argv[3], method="tar")
 
 
 def test_progress_only_grows_and_ends_with_the_report(
-    place: Path, warm_pool: Pool, monkeypatch: pytest.MonkeyPatch
+    place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "_TELL", 0)
+    monkeypatch.setattr(pool, "_TELL", 0)
     _fill(place / "src")
     for method, workers in (("auto", 1), ("auto", 3), ("tar", 1)):
         told: list[tuple[int, int]] = []
@@ -178,7 +153,6 @@ def test_progress_only_grows_and_ends_with_the_report(
             place / f"{method}{workers}",
             method=method,
             workers=workers,
-            pool=warm_pool,
             progress=lambda entries, size: told.append((entries, size)),  # noqa: B023
         )
         assert told == sorted(told)
@@ -186,9 +160,7 @@ def test_progress_only_grows_and_ends_with_the_report(
         assert method == "tar" or len(told) > 5
 
 
-def test_an_error_is_that_of_one_process_whoever_meets_it(
-    place_on: Callable[[str], Path], warm_pool: Pool
-) -> None:
+def test_an_error_is_that_of_one_process_whoever_meets_it(place_on: Callable[[str], Path]) -> None:
     here, there = place_on("tmpfs"), place_on("xfs")
     _fill(here / "src")
     (here / "src/59/inner").mkdir()
@@ -196,7 +168,7 @@ def test_an_error_is_that_of_one_process_whoever_meets_it(
     told = set()
     for number in range(3):
         with pytest.raises(CopyError) as caught:
-            copy_tree(here / "src", there / "dst", workers=1 + number % 3, pool=warm_pool)
+            copy_tree(here / "src", there / "dst", workers=1 + number % 3)
         error = caught.value
         told.add((error.path, error.operation, error.reason, error.errno))
         assert not (there / "dst").exists()
@@ -204,7 +176,7 @@ def test_an_error_is_that_of_one_process_whoever_meets_it(
     assert told == {expected}
 
 
-def test_two_copies_at_once_share_a_pool(place: Path, warm_pool: Pool) -> None:
+def test_two_copies_at_once_share_a_pool(place: Path) -> None:
     _fill(place / "src")
     before = facts(place / "src")
     reports: list[CopyReport] = []
@@ -212,7 +184,7 @@ def test_two_copies_at_once_share_a_pool(place: Path, warm_pool: Pool) -> None:
     def copy(number: int) -> None:
         for turn in range(3):
             dst = place / f"{number}.{turn}"
-            reports.append(copy_tree(place / "src", dst, workers=3, pool=warm_pool))
+            reports.append(copy_tree(place / "src", dst, workers=3))
 
     threads = [threading.Thread(target=copy, args=(number,)) for number in range(3)]
     for thread in threads:
@@ -226,39 +198,60 @@ def test_two_copies_at_once_share_a_pool(place: Path, warm_pool: Pool) -> None:
         assert_same(before, facts(place / f"{number}.2"))
 
 
-@pytest.mark.parametrize("victim", ["first", "all"])
-def test_a_helper_that_is_killed_is_an_error_and_the_destination_goes(
-    place: Path, victim: str, monkeypatch: pytest.MonkeyPatch
+def test_a_thread_that_dies_is_an_error_and_the_destination_goes(
+    place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "_TELL", 0)
     _fill(place / "src")
-    pool = _Watched(2)
-
-    def kill(*_: int) -> None:
-        for pid in pool.pids[: 1 if victim == "first" else None]:
-            if _is_alive(pid):
-                os.kill(pid, signal.SIGKILL)
-
-    with pytest.raises(CopyError, match="it died"):
-        copy_tree(place / "src", place / "dst", workers=3, pool=pool, progress=kill)
-    pool.close()
-
+    fds = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(Worker, "_enter", _dying_in_a_thread(Worker._enter))
+    with pytest.raises(MemoryError):
+        copy_tree(place / "src", place / "dst", workers=3)
     assert os.listdir(place) == ["src"]
-    assert not any(map(_is_alive, pool.pids))
+    assert os.listdir("/proc/self/fd") == fds
 
 
-def test_a_helper_that_died_in_the_pool_is_replaced(place: Path) -> None:
+def _dying_in_a_thread(enter: Callable[[Worker, Folder, bytes], Folder]) -> Callable[..., Folder]:
+    caller = threading.get_ident()
+
+    def enter_or_die(worker: Worker, parent: Folder, name: bytes) -> Folder:
+        if threading.get_ident() != caller:
+            raise MemoryError
+        return enter(worker, parent, name)
+
+    return enter_or_die
+
+
+def test_where_no_thread_can_be_started_the_caller_works_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
     _fill(place / "src")
-    pool = _Watched(2)
-    copy_tree(place / "src", place / "first", workers=3, pool=pool)
-    for helper in list(pool._free):
-        os.kill(helper._pid, signal.SIGKILL)
-        os.waitid(os.P_PID, helper._pid, os.WEXITED | os.WNOWAIT)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    copy_tree(place / "src", place / "dst", workers=3)
+    assert_same(facts(place / "src"), facts(place / "dst"))
 
-    copy_tree(place / "src", place / "second", workers=3, pool=pool)
 
-    pool.close()
-    assert_same(facts(place / "src"), facts(place / "second"))
+def test_a_pool_bounds_the_threads_of_all_that_share_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(place / "src")
+    started: list[object] = []
+    start = _thread.start_new_thread
+
+    def note_and_start(*arguments: Any) -> Any:
+        started.append(arguments)
+        return start(*arguments)
+
+    monkeypatch.setattr(_thread, "start_new_thread", note_and_start)
+    with Pool(2) as shared:
+        copy_tree(place / "src", place / "four", workers=4, pool=shared)
+        assert len(started) == 2
+        copy_tree(place / "src", place / "more", pool=shared)
+        assert len(started) == 4
+    copy_tree(place / "src", place / "closed", workers=3, pool=shared)
+    assert len(started) == 4
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -266,7 +259,7 @@ def test_a_helper_that_died_in_the_pool_is_replaced(place: Path) -> None:
 def test_an_interrupt_undoes_the_copy(
     place: Path, method: str, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "_TELL", 0)
+    monkeypatch.setattr(pool, "_TELL", 0)
     _fill(place / "src")
     before = facts(place / "src")
     fds = os.listdir("/proc/self/fd")
@@ -303,39 +296,37 @@ def _children() -> str:
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
 
 
-def test_an_interrupt_at_the_terminal_does_not_end_a_helper_that_is_starting() -> None:
-    helper = Helper()
-    os.kill(helper._pid, signal.SIGINT)
-    assert helper.answer() == ("up",)
-    helper.end()
-
-
-def test_helpers_end_with_a_caller_that_is_killed(place: Path) -> None:
-    _fill(place / "src", 100, 100)
+@pytest.mark.parametrize("pure", [False, True])
+def test_a_folder_of_many_names_is_interrupted_at_once(place: Path, pure: bool) -> None:
+    (place / "src").mkdir()
+    for number in range(100_000):
+        os.mknod(place / "src" / str(number))
     code = """
-import sys, time
-from reflayer.copy import Pool, copy_tree, crew
-crew._ALONE = crew._TELL = -1
-hired = []
-class Watched(Pool):
-    def hire(self):
-        helper = super().hire()
-        if helper:
-            hired.append(helper._pid)
-        return helper
-def tell(*_):
-    if len(hired) == 2:
-        print(*hired, flush=True)
-        time.sleep(60)
-copy_tree(sys.argv[1], sys.argv[2], workers=3, pool=Watched(2), progress=tell)
+import signal, sys, time
+from reflayer.copy import copy_tree
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+def interrupt(*_):
+    global at
+    at = time.monotonic()
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+from reflayer.copy.paths import Destination
+undo = Destination.undo
+def note_and_undo(destination):
+    print(time.monotonic() - at)
+    undo(destination)
+Destination.undo = note_and_undo
+try:
+    copy_tree(sys.argv[1], sys.argv[2], workers=2)
+except KeyboardInterrupt:
+    pass
 """
-    command = [sys.executable, "-c", code, f"{place}/src", f"{place}/dst"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as caller:
-        assert caller.stdout is not None
-        pids = [int(pid) for pid in caller.stdout.readline().split()]
-        assert len(pids) == 2
-        caller.kill()
-    deadline = time.monotonic() + 20
-    while any(map(_is_alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not any(map(_is_alive, pids))
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"{place}/src", f"{place}/dst"],
+        env={**os.environ, "REFLAYER_PURE": str(int(pure))},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(done.stdout) < 1  # 0.1, on a quiet machine
+    assert os.listdir(place) == ["src"]

@@ -1,0 +1,278 @@
+"""One worker of a copy: it goes through folders of its own, by descriptor, whatever their depth."""
+
+from __future__ import annotations
+
+import os
+import stat
+from itertools import islice
+
+from reflayer.copy.content import LADDER, Content
+from reflayer.copy.entries import Entries, failure
+from reflayer.copy.folder import OPEN_FOLDER, Filling, Folder, identity, open_source
+from reflayer.copy.links import Links
+from reflayer.copy.metadata import FailedError, Metadata
+from reflayer.copy.mounts import is_mount_point
+from reflayer.errors import CopyError
+from reflayer.linux.names import native
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from reflayer.copy.birth import Birth
+    from reflayer.copy.job import Job
+    from reflayer.workers.pool import Workers
+
+    Names = list[tuple[int, bytes]]
+
+_clone_names: Any = getattr(native, "clone_names", None)
+
+_OPEN_LEVELS = 64  # folders whose descriptors stay open; those further up are shelved
+_BATCH = 64  # names read at once in Python
+
+_UNKNOWN, _FOLDER, _FILE, _OTHER = 0, 4, 8, 10  # getdents64(2): d_type; _OTHER is that of links
+
+
+class Worker:
+    """Copies folders one after the other, and counts what it made.
+
+    A folder's metadata is set as soon as every name in it exists: what happens later inside its
+    child folders does not touch it any more.
+
+    Attributes:
+        content: copies contents; has the bytes by method.
+        metadata: sets metadata; has what was left out.
+        entries: makes what is no folder; has the names made, by type.
+        links: where inodes with several names wait, to be closed by whoever made the worker.
+    """
+
+    def __init__(self, job: Job, birth: Birth, root: int, workers: Workers) -> None:
+        """Prepare to copy into ``root``, an open folder, as one of ``workers``."""
+        self.links = Links(root, job.links)
+        self.content = Content(job.method, job.fall_back, workers.pause)
+        self.metadata = Metadata(birth, job.ignore_refused)
+        self.entries = Entries(job, self.content, self.metadata, self.links)
+        self._stack: list[Folder] = []
+        self._workers = workers
+        self._job = job
+        self._birth = birth
+
+    def copy_below(self, root: Folder) -> None:
+        """Copy everything below ``root`` that is to do, and close it.
+
+        Raises:
+            CopyError: something failed; what was made so far stays.
+        """
+        self._stack = stack = [root]
+        try:
+            if root.filling is not None and self._fill(root) and root.parent is not None:
+                self._finish(root)
+            while stack:
+                folder = stack[-1]
+                if self._workers.pause():
+                    self._share()
+                if folder.children:
+                    child = self._enter(folder, folder.children.pop())
+                    stack.append(child)
+                    if len(stack) > _OPEN_LEVELS:
+                        stack[-_OPEN_LEVELS].shelve()
+                    self._copy(child)
+                else:
+                    self._leave()
+        finally:
+            for folder in stack:
+                folder.close()
+
+    def _share(self) -> None:
+        """Give half of what is still to be copied in the outermost folder to whoever is idle.
+
+        It is likely the largest half. The last folder is kept: there would be nothing left to do.
+        """
+        open_ones = self._stack[-_OPEN_LEVELS:]  # not all: a stack can have tens of thousands
+        givable = [f for f in open_ones if f.children and f.src >= 0 and self._stays_open(f)]
+        if not givable or (len(givable) == 1 and len(givable[0].children) == 1):
+            return
+        outermost = givable[0]
+        half = (len(outermost.children) + 1) // 2
+        part = outermost.part(outermost.children[:half])
+        if self._workers.give(part):
+            del outermost.children[:half]
+        else:
+            part.close()
+
+    def _enter(self, parent: Folder, name: bytes) -> Folder:
+        """Open the folder ``name`` of ``parent`` and its counterpart, which has been made.
+
+        Raises:
+            CopyError: one of them is no folder any more, or the source is the destination's root.
+        """
+        src = dst = -1
+        try:
+            src = open_source(name, parent.src, OPEN_FOLDER)
+            dst = os.open(name, OPEN_FOLDER, dir_fd=parent.dst)
+            folder = Folder(parent, name, src, dst)
+            status = folder.status
+            job = self._job
+            if identity(status) == job.root:
+                raise CopyError(folder.path(job), "copy", "the destination is inside the source")
+            if (
+                status.st_dev != parent.status.st_dev  # what was mounted meanwhile
+                and not job.cross_mounts
+                and is_mount_point(job, parent, name)
+            ):
+                folder.is_border = True
+        except BaseException as error:
+            for fd in (src, dst):
+                if fd >= 0:
+                    os.close(fd)
+            if isinstance(error, OSError):
+                raise failure(self._job, parent, name, "open", error) from error
+            raise
+        return folder
+
+    def _copy(self, folder: Folder) -> None:
+        """Make every entry of ``folder``, its child folders empty, and then set its metadata."""
+        if folder.is_border:
+            self.metadata.skip("mount")
+            self._finish(folder)
+            return
+        folder.filling = Filling()
+        if self._fill(folder):
+            self._finish(folder)
+
+    def _finish(self, folder: Folder) -> None:
+        mode = folder.status.st_mode & 0o7777
+        if folder.children and not self._stays_open(folder):
+            folder.mode = mode
+            mode = 0o700
+        try:
+            self.metadata.finish_folder(
+                folder.src, folder.dst, folder.status, mode, self._job.folder_mode
+            )
+        except FailedError as failed:
+            raise failure(self._job, folder, b"", failed.operation, failed.cause) from failed
+
+    def _fill(self, folder: Folder) -> bool:
+        """Make the entries of ``folder``; child folders are made empty and noted for later.
+
+        Returns:
+            Whether all are made: not where other workers are still at it.
+        """
+        filling = folder.filling
+        assert filling is not None
+        folder.filling = None
+        try:
+            if _clone_names is None:
+                self._fill_in_python(folder)
+            else:
+                self._fill_by_names(folder, filling)
+        except OSError as error:
+            raise failure(self._job, folder, b"", "read the folder", error) from error
+        return filling.end()
+
+    def _fill_by_names(self, folder: Folder, filling: Filling) -> None:
+        """Let the part in C make what is ordinary, batch by batch, and do the rest."""
+        job, birth, entries, content = self._job, self._birth, self.entries, self.content
+        left: bytes | None = b""
+        while left is not None:
+            method = content.method(folder.status.st_dev)
+            (files, links, size), folders, rest, left = _clone_names(
+                folder.src,
+                folder.dst,
+                LADDER.index(method),
+                birth.uid,
+                birth.gid,
+                birth.withheld,
+                job.folder_mode,
+                job.leave,
+                left,
+            )
+            entries.count_made(files, links, len(folders))
+            content.count_moved(method, size)
+            folder.children += folders
+            if rest:
+                self._make(folder, rest)
+            if left is not None and self._workers.pause() and self._stays_open(folder):
+                # Whoever takes the folder reads on in the same listing: getdents64(2) goes by
+                # the open file's offset, which the duplicates of a descriptor share.
+                filling.begin()
+                part = folder.part([])
+                part.filling = filling
+                if not self._workers.give(part):
+                    part.close()
+                    filling.end()
+
+    def _fill_in_python(self, folder: Folder) -> None:
+        with os.scandir(folder.src) as scan:
+            while names := _read_names(scan):
+                self._make(folder, names)
+                self._workers.pause()
+
+    def _stays_open(self, folder: Folder) -> bool:
+        """Whether other workers can get into the folder when it has its mode, too."""
+        return self._birth.powerful or folder.status.st_mode & 0o700 == 0o700
+
+    def _make(self, folder: Folder, names: Names) -> None:
+        entries = self.entries
+        mounted = self._job.mount_names
+        for kind, name in names:
+            if kind == _UNKNOWN:  # some file systems do not tell
+                kind = _type_of(folder, name, self._job)
+            if name in mounted and entries.copy_mounted(folder, name, kind == _FOLDER):
+                pass
+            elif kind == _FOLDER:
+                self._make_folder(folder, name)
+            elif kind == _FILE:
+                entries.copy_file(folder, name)
+            else:
+                entries.copy_special(folder, name)
+
+    def _make_folder(self, folder: Folder, name: bytes) -> None:
+        try:
+            os.mkdir(name, self._job.folder_mode, dir_fd=folder.dst)
+        except OSError as error:
+            raise failure(self._job, folder, name, "mkdir", error) from error
+        self.entries.made["directory"] += 1
+        folder.children.append(name)
+
+    def _leave(self) -> None:
+        """Close the innermost folder, all below which is done, and return to the one above."""
+        stack = self._stack
+        folder = stack.pop()
+        try:
+            if stack and stack[-1].src < 0:
+                stack[-1].reopen(folder)
+            if folder.mode is not None:  # it may shut the way back
+                os.chmod(folder.dst, folder.mode)
+        except OSError as error:
+            raise failure(self._job, folder, b"", "return to the parent", error) from error
+        finally:
+            folder.close()
+
+
+def _read_names(scan: Iterator[os.DirEntry[str]]) -> Names:
+    """The next names of ``scan``, each with its type; none at its end.
+
+    Raises:
+        OSError: as getdents(2) says.
+    """
+    return [
+        (
+            _FILE
+            if entry.is_file(follow_symlinks=False)
+            else _FOLDER
+            if entry.is_dir(follow_symlinks=False)
+            else _OTHER,
+            os.fsencode(entry.name),
+        )
+        for entry in islice(scan, _BATCH)
+    ]
+
+
+def _type_of(folder: Folder, name: bytes, job: Job) -> int:
+    try:
+        mode = os.stat(name, dir_fd=folder.src, follow_symlinks=False).st_mode
+    except OSError as error:
+        raise failure(job, folder, name, "stat", error) from error
+    return _FILE if stat.S_ISREG(mode) else _FOLDER if stat.S_ISDIR(mode) else _OTHER

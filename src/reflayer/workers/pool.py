@@ -1,0 +1,229 @@
+"""Threads that share the work of one walk over a tree.
+
+A worker walks by itself. Between two steps it asks ``pause`` whether another worker is idle, and
+then gives it part of what it still has to do. So nothing is queued: work is handed over only to
+whoever waits for it, and the walk is over when all wait. The caller is a worker, too; the others
+are started when it has worked for a while, so that a small tree never waits for a thread.
+
+Signals reach the caller alone. Whatever ends one worker ends the others at their next ``pause``,
+and ``run`` raises it when they have ended.
+"""
+
+from __future__ import annotations
+
+import _thread  # threading would cost a small program its import
+import time
+
+from reflayer.workers.cpus import usable_cpus
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Work = Any  # whatever the walk is made of
+
+_ALONE = 0.002  # seconds that the caller works before others are started
+_TELL = 0.1  # seconds between two calls of a progress callback
+
+
+class Pool:
+    """How many threads may work beside their callers, for all copies that share it."""
+
+    def __init__(self, most: int) -> None:
+        """Let ``most`` threads work at once."""
+        self._free = most
+        self._lock = _thread.allocate_lock()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def take(self) -> bool:
+        """Whether one more may be started; ``give_back`` when it has ended."""
+        with self._lock:
+            if self._free <= 0:
+                return False
+            self._free -= 1
+            return True
+
+    def give_back(self) -> None:
+        """One has ended."""
+        with self._lock:
+            self._free += 1
+
+    def close(self) -> None:
+        """Let no more be started; copies go on with what they have."""
+        with self._lock:
+            self._free -= 1 << 30
+
+
+_shared: list[Pool] = []
+
+
+def shared_pool() -> Pool:
+    """The pool of all that names no other: a thread for each processor, the callers' included."""
+    if not _shared:
+        _shared.append(Pool(usable_cpus() - 1))
+    return _shared[0]
+
+
+class Stopped(BaseException):
+    """Another worker has failed: this one ends without a word."""
+
+
+class _Sleeper:
+    """A worker that waits for work, or for the end."""
+
+    __slots__ = ("awake", "work")
+
+    def __init__(self) -> None:
+        self.work: Work | None = None
+        self.awake = _thread.allocate_lock()
+        self.awake.acquire()
+
+
+class Workers:
+    """The workers of one walk."""
+
+    def __init__(
+        self,
+        begin: Callable[[], Callable[[Work], None]],
+        most: int | None = None,
+        pool: Pool | None = None,
+        tell: Callable[[], None] | None = None,
+    ) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            begin: called once by each worker; returns what does a piece of work.
+            most: workers, the caller included; by default as many as the pool lets be.
+            pool: what threads are taken from; by default the one that all share, or with ``most``
+                one of its own.
+            tell: called by the caller's thread now and then.
+        """
+        self._begin = begin
+        self._pool = pool or (shared_pool() if most is None else Pool(most - 1))
+        self._missing = -1 if most is None else most - 1  # to be started; below 0 without a bound
+        self._tell = tell
+        self._caller = _thread.get_ident()
+        self._started = self._told = time.monotonic()
+        self._lock = _thread.allocate_lock()
+        self._count = 1  # workers that have not ended
+        self._sleepers: list[_Sleeper] = []
+        self._ends: list[_thread.LockType] = []  # held by each thread until it ends
+        self._error: BaseException | None = None
+
+    def run(self, first: Work) -> None:
+        """Do ``first``, and all that is given meanwhile.
+
+        Raises:
+            BaseException: the first that ended a worker. None is at work any more.
+        """
+        try:
+            self._work(self._begin(), first)
+        except BaseException as error:
+            self._stop(error)
+        for end in self._ends:
+            while True:
+                try:
+                    end.acquire()
+                    break
+                except BaseException as error:  # a signal's; they still have to end
+                    self._stop(error)
+        if self._error is not None:
+            raise self._error
+
+    def pause(self) -> bool:
+        """Between two steps of the walk: whether somebody is idle, and ``give`` is of use.
+
+        Raises:
+            Stopped: another worker has failed.
+        """
+        if self._error is not None:
+            raise Stopped
+        if _thread.get_ident() == self._caller:
+            now = time.monotonic()
+            if self._missing and now - self._started > _ALONE:
+                self._start()
+            if self._tell is not None and now - self._told > _TELL:
+                self._told = now
+                try:
+                    self._tell()
+                except BaseException as error:  # an OSError, too: it is not of the file at hand
+                    self._stop(error)
+                    raise Stopped from None
+        return bool(self._sleepers)
+
+    def give(self, work: Work) -> bool:
+        """Hand ``work`` to a worker that is idle; False where there is none."""
+        with self._lock:
+            if not self._sleepers or self._error is not None:
+                return False
+            sleeper = self._sleepers.pop()
+            sleeper.work = work
+            sleeper.awake.release()
+            return True
+
+    def _start(self) -> None:
+        while self._missing and self._pool.take():
+            self._missing -= 1
+            end = _thread.allocate_lock()
+            end.acquire()
+            with self._lock:
+                self._count += 1
+            try:
+                _thread.start_new_thread(self._thread, (end,))
+            except RuntimeError:  # no more threads for this user: it goes without, only slower
+                self._missing = 0
+                with self._lock:
+                    self._count -= 1
+                self._pool.give_back()
+                return
+            self._ends.append(end)
+
+    def _thread(self, end: _thread.LockType) -> None:
+        try:
+            self._work(self._begin(), None)
+        except BaseException as error:
+            self._stop(error)
+        finally:
+            self._pool.give_back()
+            end.release()
+
+    def _work(self, do: Callable[[Work], None], work: Work | None) -> None:
+        while work is not None or (work := self._take()) is not None:
+            do(work)
+            work = None
+
+    def _take(self) -> Work | None:
+        """Wait for work; None when all is done.
+
+        Raises:
+            Stopped: another worker has failed.
+        """
+        sleeper: _Sleeper = _Sleeper()
+        with self._lock:
+            self._sleepers.append(sleeper)
+            if len(self._sleepers) == self._count or self._error is not None:
+                self._wake_all()
+        if _thread.get_ident() == self._caller:
+            while not sleeper.awake.acquire(timeout=_TELL):
+                self.pause()
+        else:
+            sleeper.awake.acquire()
+        if self._error is not None and sleeper.work is None:
+            raise Stopped
+        return sleeper.work  # after an error, too: whoever does it closes what it has open
+
+    def _wake_all(self) -> None:
+        while self._sleepers:
+            self._sleepers.pop().awake.release()
+
+    def _stop(self, error: BaseException) -> None:
+        with self._lock:
+            if self._error is None or not isinstance(error, (Exception, Stopped)):
+                self._error = error  # a signal is not lost behind an error
+            self._wake_all()
