@@ -15,6 +15,7 @@ import pytest
 from reflayer.copy import CopyError, copy_tree, tar_pack
 from reflayer.copy import content as content_module
 from reflayer.copy.content import Content, SizeChangedError
+from reflayer.linux.names import native
 from tests.copy.hard_cases import no_cow
 from tests.file_systems import mounted, require
 from tests.trees import assert_same, facts

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from reflayer.copy.folder import Folder
+from reflayer.copy.worker import Worker
 from reflayer.driver import Driver
 from reflayer.workers import pool
 from tests.driver.layers import leftovers, tree
@@ -112,14 +114,14 @@ def test_the_callback_is_called_from_the_start_on(place_on: Callable[[str], Path
     driver = Driver(place_on("tmpfs"), method="stream", workers=1)
     base(driver)
     times: list[float] = []
-    read = os.pread
+    enter = Worker._enter
 
-    def slow(*arguments: int) -> bytes:
-        time.sleep(0.0004)
-        return read(*arguments)
+    def slow(worker: Worker, parent: Folder, name: bytes) -> Folder:
+        time.sleep(0.02)
+        return enter(worker, parent, name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "pread", slow)
+        patch.setattr(Worker, "_enter", slow)
         driver.create_read_write(
             "clone", "base", progress=lambda *_: times.append(time.monotonic())
         )
