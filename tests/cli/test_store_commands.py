@@ -243,10 +243,12 @@ def test_without_root_owners_are_kept_or_the_line_says_how_to_leave_them_out(
     done = _unprivileged(root, *ignore)
     assert (done.returncode, done.stderr) == (0, "")
     assert os.stat(f"{done.stdout.strip()}/etc/passwd").st_uid == 0
-    done = _unprivileged(root, "create", made)
+    done = _unprivileged(root, "create", "--ownership", "keep", made)
     assert done.returncode == 1
     assert "left out 1 owner" in done.stderr
-    assert _unprivileged(root, "rm", "--wait", "xx").stdout == "xx\n"
+    done = _unprivileged(root, "create", "--name", "yy", made)  # the store remembers it
+    assert (done.returncode, done.stderr) == (0, "")
+    assert _unprivileged(root, "rm", "--wait", "xx", "yy").stdout == "xx\nyy\n"
     assert_clean(root)
 
 

@@ -49,6 +49,22 @@ def test_a_store_has_a_path(root: str | bytes | Path) -> None:
         Store(root)
 
 
+def test_a_store_remembers_whether_owners_are_kept(store: Store, image: Path) -> None:
+    def remembered() -> str:
+        return Store(store.root).ownership
+
+    assert remembered() == "keep"
+    with pytest.raises(ReflayerError):
+        store.create("rootfs:/nowhere")
+    assert remembered() == "keep"
+    store.create(image, name="web")
+    assert remembered() == "ignore"
+    Store(store.root).commit("web", "app")
+    assert remembered() == "ignore"
+    Store(store.root, ownership="keep").commit("web", "app")
+    assert remembered() == "keep"
+
+
 def test_a_container_is_removed_at_the_end_of_its_block(store: Store, image: Path) -> None:
     with store.create(image, name="web") as container:
         assert Path(container.path, "etc/passwd").exists()

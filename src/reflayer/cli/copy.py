@@ -38,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=at_least_one,
         help="threads that work on it; by default the processors that may be used",
     )
-    add_ownership(parser)
+    add_ownership(parser, default="keep")
     parser.add_argument(
         "--cross-mounts", action="store_true", help="copy what is mounted inside SRC, too"
     )

@@ -53,7 +53,7 @@ def run(arguments: Namespace) -> int:
     from reflayer.store import Store
 
     store = Store(arguments.root, ownership=arguments.ownership)
-    with telling_of_ownership(arguments.ownership), bars() as report_to:
+    with telling_of_ownership(store.ownership), bars() as report_to:
         container = store.create(
             arguments.image,
             name=arguments.name,

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 _LEFT_OUT = ("chown", "mknod", "setxattr")  # the operations that ``ignore`` does without
 
 
-def add_ownership(parser: ArgumentParser) -> None:
-    """Let a command take ``--ownership``."""
+def add_ownership(parser: ArgumentParser, default: str | None = None) -> None:
+    """Let a command take ``--ownership``; without ``default`` it is what the store remembers."""
     parser.add_argument(
         "--ownership",
         choices=["keep", "ignore"],
-        default="keep",
-        help="ignore: leave out and count owners, devices and attributes that only root may set; "
-        "in a layer that is made, what belongs to an ordinary user belongs to root",
+        default=default,
+        help=f"by default {default or 'what the store was last told'}. ignore: leave out and count "
+        "owners, devices and attributes that only root may set; in a layer that is made, what "
+        "belongs to an ordinary user belongs to root",
     )
 
 

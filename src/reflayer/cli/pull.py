@@ -47,7 +47,7 @@ def run(arguments: Namespace) -> int:
 
     store = Store(arguments.root, ownership=arguments.ownership)
     access = access_of(arguments)
-    with telling_of_ownership(arguments.ownership), bars() as report_to:
+    with telling_of_ownership(store.ownership), bars() as report_to:
         image = store.pull(
             arguments.image, platform=arguments.platform, access=access, progress=report_to
         )

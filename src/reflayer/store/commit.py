@@ -23,7 +23,7 @@ from reflayer.store.collect import collect
 from reflayer.store.containers import container_with_folder
 from reflayer.store.find import find_image
 from reflayer.store.making import making
-from reflayer.store.owners import ids_in_layers
+from reflayer.store.owners import ids_in_layers, remember_ownership
 from reflayer.store.packed import packed_image
 from reflayer.store.unpack import layer_there, unpack
 
@@ -89,6 +89,7 @@ def commit(
         unpack(made, parts, progress, folder=_folder(parent, parts))
         with parts.database.writing() as db:
             records.add_image(db, record_of(made, (str(reference),)), blobs_of(made), "")
+            remember_ownership(db, parts)
             return Committed(records.image(db, made.id), packing.skipped)
 
 

@@ -10,6 +10,7 @@ from reflayer.store.bring import bring
 from reflayer.store.containers import Container, add_container
 from reflayer.store.making import making
 from reflayer.store.names import checked_name, free_name, new_id
+from reflayer.store.owners import remember_ownership
 from reflayer.store.records import add_image
 from reflayer.store.unpack import cloning
 
@@ -71,6 +72,7 @@ def _record(
         parts=parts,
     )
     add_container(db, container)
+    remember_ownership(db, parts)
     return container
 
 

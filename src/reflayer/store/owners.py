@@ -1,4 +1,4 @@
-"""Whose a layer's files are where an ordinary user packs them."""
+"""Whether owners are kept, which a store remembers, and whose a packed layer's files are."""
 
 from __future__ import annotations
 
@@ -6,10 +6,33 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sqlite3 import Connection
+
     from reflayer.archive import IdMap
+    from reflayer.store.database import Database
     from reflayer.store.parts import Parts
 
 _ALL = 2**32 - 1  # ids; the one that is missing means none (chown(2))
+
+
+def remembered_ownership(database: Database) -> str:
+    """What the last image or container was made with: ``keep`` or ``ignore``."""
+    with database.reading() as db:
+        return _remembered(db)
+
+
+def _remembered(db: Connection) -> str:
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'settings'").fetchone():
+        return "keep"
+    row = db.execute("SELECT value FROM settings WHERE name = 'ownership'").fetchone()
+    return "keep" if row is None else str(row[0])
+
+
+def remember_ownership(db: Connection, parts: Parts) -> None:
+    """Record what is on record from now on, in the transaction that records what was made."""
+    if parts.ownership != _remembered(db):
+        db.execute("CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT)")
+        db.execute("INSERT OR REPLACE INTO settings VALUES ('ownership', ?)", (parts.ownership,))
 
 
 def ids_in_layers(parts: Parts) -> IdMap | None:

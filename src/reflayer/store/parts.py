@@ -46,17 +46,16 @@ class Parts:
         home: the folders of layers and containers, each named by its id.
         lock: the lock file of the whole store.
         locks: folder of the lock files of single chains and folders.
-        ownership: ``keep`` or ``ignore``.
     """
 
-    def __init__(self, root: str, method: str, ownership: str, workers: int | None) -> None:
+    def __init__(self, root: str, method: str, ownership: str | None, workers: int | None) -> None:
         """Nothing is touched yet."""
         self.root = root
         self.lock = os.path.join(root, "lock")
         self.locks = os.path.join(root, "locks")
         self.database = Database(os.path.join(root, "reflayer.db"), self.lock_of("database"))
         self.home = os.path.join(root, "layers", "dir")
-        self.ownership = ownership
+        self._said = ownership
         self._method = method
         self._workers = workers
 
@@ -79,6 +78,13 @@ class Parts:
     def lock_of(self, name: str) -> str:
         """The lock file of one thing that only one may make at a time."""
         return os.path.join(self.locks, name)
+
+    @cached_property
+    def ownership(self) -> str:
+        """What was said, else what the store remembers."""
+        from reflayer.store.owners import remembered_ownership
+
+        return self._said or remembered_ownership(self.database)
 
     @cached_property
     def driver(self) -> Driver:

@@ -8,6 +8,7 @@ from reflayer.images import Platform
 from reflayer.store import records
 from reflayer.store.bring import bring
 from reflayer.store.making import making
+from reflayer.store.owners import remember_ownership
 
 if TYPE_CHECKING:
     from reflayer.images.fetch import Progress
@@ -29,4 +30,5 @@ def pull(
         brought = bring(image, wanted, "always", access, parts, until, progress)
         with parts.database.writing() as db:
             records.add_image(db, brought.image, brought.blobs, brought.stamp)
+            remember_ownership(db, parts)
             return records.image(db, brought.image.id)

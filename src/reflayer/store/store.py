@@ -35,7 +35,7 @@ class Store:
         self,
         root: AnyPath | None = None,
         *,
-        ownership: str = "keep",
+        ownership: str | None = None,
         method: str = "auto",
         workers: int | None = None,
     ) -> None:
@@ -45,7 +45,8 @@ class Store:
             root: the store's folder; by default ``$REFLAYER_ROOT``, else ``/var/lib/reflayer`` for
                 root and ``$XDG_DATA_HOME/reflayer`` for others. The first ``create`` makes it.
             ownership: ``keep``, or ``ignore`` to leave out what only root can keep: owners,
-                devices, some extended attributes.
+                devices, some extended attributes; by default what the last image or container of
+                the store was made with, at first ``keep``.
             method: how content is copied, one of ``reflayer.copy.METHODS``.
             workers: processes that work on a copy.
 
@@ -53,12 +54,21 @@ class Store:
             ValueError: ``ownership`` is neither, or ``root`` is empty.
             StoreError: there is no ``root``, and this user has no home.
         """
-        if ownership not in ("keep", "ignore"):
+        if ownership not in (None, "keep", "ignore"):
             raise ValueError(f"ownership {ownership!r} is neither keep nor ignore")
         if root is not None and not os.fspath(root):
             raise ValueError("the path of the store's folder is empty")
         self.root = os.path.abspath(os.fsdecode(default_root() if root is None else root))
         self._parts = Parts(self.root, method, ownership, workers)
+
+    @property
+    def ownership(self) -> str:
+        """``keep`` or ``ignore``: as it was given, else as the store remembers it.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        return self._parts.ownership
 
     def create(
         self,
