@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import itertools
 import os
 import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def mounted(
     place = folder / kind
     place.mkdir(parents=True)
     if kind == "tmpfs":
-        source = ["-t", "tmpfs", "-o", f"size={size}", "tmpfs"]
+        source = ["-t", "tmpfs", "-o", f"size={size},nr_inodes={size >> 13}", "tmpfs"]
     else:
         require(MKFS[kind][0], "mount")
         image = folder / f"{kind}.img"
@@ -113,3 +114,24 @@ def shut_mount(point: Path, kind: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(point)], check=False, capture_output=True)
         if kind != "dead":
             os.close(fd)
+
+
+def fill_up(place: Path, *, only_inodes: bool = False) -> None:
+    """Leave no block of a file system free, and no inode; or ``only_inodes``."""
+    made = itertools.count()
+    while True:
+        before = next(made)
+        with suppress(OSError), open(place / "full", "ab", buffering=0) as file:
+            for size in () if only_inodes else (1 << 20, 1 << 12, 1):
+                with suppress(OSError):
+                    while True:
+                        file.write(bytes(size))
+                        next(made)
+        with suppress(OSError):
+            (place / "names").mkdir(exist_ok=True)
+            while True:
+                number = next(made)
+                os.close(os.open(place / f"names/{number}", os.O_CREAT | os.O_EXCL))
+        os.sync()
+        if next(made) - before <= 3:
+            return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
 
 _BRIEF = 120  # characters
 _LISTED = 10
+
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""No block or no inode is free, or a quota is used up."""
 
 
 class ReflayerError(Exception):

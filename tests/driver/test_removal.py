@@ -18,7 +18,7 @@ from reflayer.driver import Driver, behind
 from reflayer.driver.trash import delete, delete_trash, empty_trash
 from reflayer.errors import OperationError
 from tests.driver.layers import leftovers, make, wait_until
-from tests.file_systems import mounted, require
+from tests.file_systems import fill_up, mounted, require
 
 
 def make_big(driver: Driver, id: str, names: int = 10_000) -> None:
@@ -319,14 +319,3 @@ def test_a_layer_can_be_removed_from_a_full_disk(kind: str, tmp_path: Path) -> N
         Driver(driver.home).remove("base", wait=False)
         wait_until(lambda: leftovers(driver) == [])
         assert driver.list() == []
-
-
-def fill_up(place: Path) -> None:
-    """Leave no block free, and then no inode either where their number is fixed."""
-    for size in (1 << 20, 1 << 12, 1):
-        with open(place / f"full-{size}", "wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue

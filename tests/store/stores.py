@@ -45,16 +45,29 @@ def names_in(path: str | Path) -> set[str]:
     return set(os.listdir(path))
 
 
-def reflayer(root: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run the program on the store at ``root``, with ``more`` in its environment."""
+def reflayer(
+    root: Path, *arguments: str, ordinary: bool = False, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the program on the store at ``root``, with ``more`` in its environment.
+
+    If ``ordinary``, by a user who is not root: see that he gets in by ``open_to_all``.
+    """
+    user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"] if ordinary else []
     return subprocess.run(
-        [*PROGRAM, "--root", str(root), *arguments],
+        [*user, *PROGRAM, "--root", str(root), *arguments],
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
         env={**os.environ, **more},
     )
+
+
+def open_to_all(folder: Path) -> None:
+    """Let everybody pass through ``folder`` and those that it is in."""
+    for path in (folder, *folder.parents):
+        if path.stat().st_uid == os.geteuid() and not path.stat().st_mode & 0o001:
+            path.chmod(path.stat().st_mode | 0o011)
 
 
 def layers_in(root: Path) -> set[str]:

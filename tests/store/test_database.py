@@ -33,19 +33,19 @@ def test_only_its_owner_gets_into_a_store(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("made")
-def test_the_database_is_a_write_ahead_log_with_a_version(root: Path) -> None:
+def test_the_database_has_a_version_and_room_in_its_journal(root: Path) -> None:
     with closing(sqlite3.connect(root / "reflayer.db")) as db:
-        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert (root / "reflayer.db-journal").stat().st_blocks >= 512
 
 
 def test_a_newer_schema_is_refused_and_left_alone(root: Path, made: str) -> None:
     with closing(sqlite3.connect(root / "reflayer.db")) as db:
         db.execute("PRAGMA user_version = 7")
     for use in (Store(root).containers, Store(root).images, lambda: Store(root).create(made)):
-        with pytest.raises(StoreError, match=r"a newer reflayer made this store \(schema 7"):
+        with pytest.raises(StoreError, match=r"a newer reflayer made it \(schema 7"):
             use()
     with closing(sqlite3.connect(root / "reflayer.db")) as db:
         assert db.execute("SELECT count(*) FROM containers").fetchone() == (1,)
@@ -104,13 +104,20 @@ def test_a_store_that_cannot_be_made_is_one_line(base: Path) -> None:
         Store(base / "file/store").create("tar:/nowhere")
 
 
-def test_a_store_on_a_read_only_file_system_is_one_line(root: Path, made: str) -> None:
+def test_a_store_on_a_read_only_file_system_can_be_looked_at(root: Path, made: str) -> None:
+    (root / "layers/trash/left").mkdir()  # by a crash
+    (root / "layers/tmp/left").mkdir()
     subprocess.run(["mount", "--bind", str(root), str(root)], check=True)
     subprocess.run(["mount", "-o", "remount,ro,bind", str(root)], check=True)
     try:
-        for arguments in (("create", made), ("rm", "first"), ("ps",)):
-            done = reflayer(root, *arguments)
-            assert done.returncode == 1
+        command: tuple[str, ...]
+        for command in (("ps",), ("images",), ("path", "first"), ("df",), ("diff", "first")):
+            done = reflayer(root, *command)
+            assert (done.returncode, done.stderr) == (0, "")
+        for command in (("create", made), ("rm", "first"), ("commit", "first", "x")):
+            done = reflayer(root, *command)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert "ead-only" in done.stderr
             assert done.stderr.startswith(f"reflayer: {root}/")
             assert done.stderr.count("\n") == 1
     finally:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +12,9 @@ import pytest
 
 from reflayer import ReflayerError, Store
 from tests.archive.tars import entry, tar
-from tests.file_systems import mounted
-from tests.store.stores import BASE, assert_clean, image, layers_in, reflayer
+from tests.driver.layers import wait_until
+from tests.file_systems import fill_up, mounted
+from tests.store.stores import BASE, assert_clean, image, layers_in, open_to_all, reflayer
 
 _DISK = 48 << 20
 
@@ -70,17 +71,19 @@ def test_a_disk_that_others_fill_meanwhile_leaves_nothing_either(
     """Filled at the end of a stage, so that what follows fails: to write a blob, to record."""
     root = disk / "store"
     made = image(base / "image", BASE, tar(entry("noise", _noise(1 << 20))))
-    filler = disk / "filler"
+    filled = False
 
     def fill(at: str, done: int, total: int | None) -> None:
-        if at == stage and (total is None or done == total) and not filler.exists():
-            _fill(filler)
+        nonlocal filled
+        if at == stage and (total is None or done == total) and not filled:
+            filled = True
+            fill_up(disk)
 
     with pytest.raises(ReflayerError) as failed:
         Store(root).create(made, progress=fill)
     assert "\n" not in str(failed.value)
     assert layers_in(root) == set() or stage == "clone"
-    filler.unlink()
+    subprocess.run(["rm", "-rf", str(disk / "full"), str(disk / "names")], check=True)
     store = Store(root)
     container = store.create(made)
     assert [one.name for one in store.containers()] == [container.name]
@@ -119,42 +122,55 @@ def test_a_save_that_fills_the_disk_leaves_nothing(base: Path, disk: Path) -> No
     assert_clean(root)
 
 
-def _fill(path: Path) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
-    try:
-        for size in (1 << 20, 4096, 1):
-            try:
-                while True:
-                    os.write(fd, bytes(size))
-            except OSError:
-                os.fsync(fd) if size == 1 else None
-    except OSError:
-        pass  # so it is full
-    finally:
-        os.close(fd)
+def free(place: Path) -> int:
+    """How many bytes of a file system are free."""
+    status = os.statvfs(place)
+    return status.f_bfree * status.f_frsize
 
 
-def test_a_disk_without_a_free_byte_can_be_looked_at_and_cleared(base: Path, disk: Path) -> None:
-    root = disk / "store"
-    made = image(base / "image", tar(entry("noise", _noise(1 << 20))))
-    assert reflayer(root, "create", "--name", "web", made).returncode == 0
-    _fill_to_the_last_byte(disk / "others")
+@pytest.mark.parametrize("user", ["root", "ordinary"])
+@pytest.mark.parametrize(
+    ("kind", "only_inodes"),
+    [
+        *((kind, False) for kind in ("xfs", "btrfs", "ext4", "tmpfs")),
+        ("ext4", True),
+        ("tmpfs", True),
+    ],
+)
+def test_a_full_disk_can_be_looked_at_and_cleared(
+    tmp_path: Path, kind: str, user: str, only_inodes: bool
+) -> None:
+    small = {"xfs": 320 << 20, "btrfs": 128 << 20}.get(kind, _DISK)
+    with mounted(kind, tmp_path, small) as place:
+        open_to_all(tmp_path)
+        place.chmod(0o777)
+        root = place / "store"
+        made = image(tmp_path / "image", BASE, tar(entry("noise", _noise(1 << 20))))
+        other = image(tmp_path / "other", BASE, tar(entry("noise", _noise(1 << 19))))
+        ignore = "--ownership=ignore"
 
-    assert "web" in reflayer(root, "ps").stdout
-    assert reflayer(root, "images").stdout.count("\n") == 2
-    done = reflayer(root, "rm", "--wait", "web")
+        def run(*arguments: str) -> str:
+            done = reflayer(root, *arguments, ordinary=user == "ordinary")
+            assert (done.returncode, done.stderr) == (0, ""), arguments
+            return done.stdout
 
-    assert (done.returncode, done.stdout, done.stderr) == (0, "web\n", "")
-    (disk / "others").unlink()
-    assert reflayer(root, "create", "--name", "web", made).returncode == 0
-    assert_clean(root)
+        for name, source in (("one", made), ("two", made), ("three", other)):
+            path = run("create", ignore, "--name", name, source).rstrip("\n")
+            (Path(path) / "more").write_bytes(_noise(1 << 20))
+        fill_up(place, only_inodes=only_inodes)
+        before = free(place)
 
-
-def _fill_to_the_last_byte(path: Path) -> None:
-    with open(path, "wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 10):
-            with contextlib.suppress(OSError):
-                while True:
-                    file.write(bytes(size))
-    status = os.statvfs(path)
-    assert status.f_bavail == 0, f"{status.f_bavail * status.f_frsize} bytes are left"
+        assert run("ps").count("\n") == 4
+        assert run("images").count("\n") == 3
+        assert Path(run("path", "one").rstrip("\n")).is_dir()
+        run("df")
+        assert run("rm", "one") == "one\n"
+        assert run("ps").count("\n") == 3
+        assert run("rm", "--wait", "two", "three") == "two\nthree\n"
+        run("rmi", "--wait", made, other)
+        assert run("images").count("\n") == 1
+        subprocess.run(["sync", "--file-system", str(place)], check=True)
+        wait_until(lambda: free(place) - before > 3 << 20)  # btrfs takes snapshots apart behind
+        subprocess.run(["rm", "-rf", str(place / "full"), str(place / "names")], check=True)
+        run("create", ignore, other)
+        assert_clean(root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import contextmanager
 from functools import cached_property
@@ -24,8 +25,8 @@ from reflayer.driver.layers import Layers
 from reflayer.driver.making import Making, making
 from reflayer.driver.names import checked_id
 from reflayer.driver.sweep import sweep
-from reflayer.driver.trash import delete_trash, discard, holds_trash
-from reflayer.errors import LayerError
+from reflayer.driver.trash import delete_trash, discard, empty_trash, holds_trash
+from reflayer.errors import LayerError, OperationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,10 +85,14 @@ class Driver(Layers):
             from reflayer.driver.quota import require_quota
 
             require_quota(f"{self.home}/{BUILDS}")
-        sweep(self.home)
-        sweep_folded(self.home)
-        if holds_trash(self.home):
-            delete_behind(self.home)
+        try:
+            sweep(self.home)
+            sweep_folded(self.home)
+            if holds_trash(self.home):
+                delete_behind(self.home)
+        except OperationError as error:
+            if error.errno != errno.EROFS:  # there it can be read as it is
+                raise
 
     def create(
         self, id: str, parent: str | None = None, *, progress: Progress | None = None
@@ -226,6 +231,14 @@ class Driver(Layers):
             delete_trash(trash, wait=True)
         if not wait or holds_trash(self.home):
             delete_behind(self.home)
+
+    def empty_trash(self) -> None:
+        """Return when all that was removed is deleted, whoever is at it.
+
+        Raises:
+            OperationError: the first thing that cannot be deleted; everything else is.
+        """
+        empty_trash(self.home, wait=True)
 
     def changes(self, id: str, parent: str | None = None) -> Iterator[Change]:
         """What is different in layer ``id`` from ``parent``, as Docker's diff tells it.

@@ -6,7 +6,8 @@ import os
 
 from reflayer.driver.claims import LOCK, claim_left
 from reflayer.driver.cloned import forget
-from reflayer.driver.home import BUILDS, TRASH
+from reflayer.driver.home import BUILDS
+from reflayer.driver.trash import discard
 from reflayer.errors import OperationError
 
 
@@ -23,12 +24,12 @@ def sweep(home: str) -> None:
         try:
             claim = claim_left(path)
         except FileNotFoundError:
-            _discard(path, f"{home}/{TRASH}/{name}")  # without a lock file it is nobody's
+            discard(path, home)  # without a lock file it is nobody's
             continue
         if claim is not None:
             try:
                 forget(home, name)  # its note, where it was complete but not published
-                _discard(path, f"{home}/{TRASH}/{name}")
+                discard(path, home)
             finally:
                 claim.release()
 
@@ -38,12 +39,3 @@ def _names(folder: str) -> list[str]:
         return os.listdir(folder)
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(folder), "list") from error
-
-
-def _discard(path: str, trash: str) -> None:
-    try:
-        os.rename(path, trash)
-    except FileNotFoundError:
-        pass  # it was published, or only its claim was left
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "rename") from error

@@ -9,7 +9,7 @@ import time
 
 from reflayer.driver.home import TRASH, TRASH_LOCK
 from reflayer.driver.names import passing_name
-from reflayer.errors import OperationError
+from reflayer.errors import NO_ROOM, OperationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def discard(path: str, home: str) -> str | None:
-    """Move the layer at ``path`` to the trash; return its path there, None if it was not there.
+    """Move the layer at ``path`` to the trash; return its path there, None if it is gone.
 
     Raises:
         OperationError: the rename failed.
@@ -38,11 +38,17 @@ def discard(path: str, home: str) -> str | None:
             # A btrfs subvolume that is read-only, as one that was received is, cannot be moved.
             from reflayer.driver.snapshot import make_writable
 
-            make_writable(path)
+            try:
+                make_writable(path)
+            except OSError:  # the file system is
+                raise error from None
             os.rename(path, trash)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and os.path.isdir(f"{home}/{TRASH}"):
             return None  # somebody else was faster, whether or not it is there anew by now
+        if error.errno in NO_ROOM:  # btrfs wants megabytes for a rename, and none to delete
+            delete_trash(path, wait=True)
+            return None
         raise OperationError.from_os_error(error, os.fsencode(path), "remove") from error
     return trash
 
@@ -94,23 +100,24 @@ def delete_trash(path: str, *, wait: bool) -> None:
         os.close(fd)
 
 
-def empty_trash(home: str, turn: int | None = None) -> None:
+def empty_trash(home: str, turn: int | None = None, *, wait: bool = False) -> None:
     """Delete all in the trash of ``home`` until it is empty, unless another process does already.
 
     Args:
         home: the home.
         turn: what ``take_turn`` has returned, where it is our turn already; it is closed here.
+        wait: wait for that other process, and see what it has left.
 
     Raises:
         OperationError: the first thing that could not be deleted; everything else has been.
     """
     failed: dict[str, OperationError] = {}
-    while turn is not None or _left(home, failed):
+    while wait or turn is not None or _left(home, failed):
         # Who discards a layer while this is locked leaves it to us. So look again after unlocking.
-        fd = take_turn(home) if turn is None else turn
+        fd = take_turn(home, wait=wait) if turn is None else turn
         if fd is None:
             break
-        turn = None
+        turn, wait = None, False
         try:
             while paths := _left(home, failed):
                 for path in paths:
@@ -133,10 +140,10 @@ def holds_trash(home: str) -> bool:
     return bool(_left(home))
 
 
-def take_turn(home: str) -> int | None:
+def take_turn(home: str, *, wait: bool = False) -> int | None:
     """Lock the trash; the descriptor that holds the lock, None where another process has it.
 
-    That one will see what has been put there before now.
+    That one will see what has been put there before now. With ``wait`` it is waited for.
 
     Raises:
         OperationError: the lock file cannot be opened.
@@ -145,7 +152,7 @@ def take_turn(home: str) -> int | None:
     fd = -1
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if fd >= 0:
             os.close(fd)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
-from reflayer.errors import OperationError, StoreError
+from reflayer.errors import NO_ROOM, OperationError, StoreError
 from reflayer.store.locks import locked_at_once
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from sqlite3 import Connection
 
     from reflayer.images import Descriptor
@@ -32,14 +34,38 @@ def collect(parts: Parts, *, wait: bool = False) -> None:
         StoreError: the database failed, or half of the store is missing.
     """
     with locked_at_once(parts.lock) as alone:
-        if alone:
-            _refuse_a_half(parts)
-            _forget_the_gone(parts)
-            _remove_folders(parts, wait)
-            _remove_blobs(parts)
-            _forget_the_unused(parts)
-            _tag(parts)
-            _remove_locks(parts)
+        if not alone:
+            return
+        _refuse_without_folders(parts)
+        try:
+            _forget(parts)
+            is_forgotten = True
+        except StoreError:  # where the disk is full, what they were of makes room
+            is_forgotten = False
+        _remove_folders(parts, wait)
+        _remove_blobs(parts)
+        if not is_forgotten:
+            with_room(parts, lambda: _forget(parts))
+        try:
+            with_room(parts, lambda: _tag(parts))
+        except OperationError as error:
+            if error.errno not in NO_ROOM:  # then the next collection does it
+                raise
+        _remove_locks(parts)
+
+
+def with_room(parts: Parts, step: Callable[[], None]) -> None:
+    """Do ``step``, and if that fails once more when all that was removed is deleted.
+
+    Raises:
+        OperationError, StoreError: it failed again.
+    """
+    try:
+        step()
+    except (OperationError, StoreError):
+        with suppress(OperationError):  # it tells of something else
+            parts.driver.empty_trash()
+        step()
 
 
 def agree(parts: Parts) -> bool:
@@ -55,33 +81,31 @@ def agree(parts: Parts) -> bool:
     return not unused and folders == set(parts.driver.list())
 
 
-def _refuse_a_half(parts: Parts) -> None:
-    """All folders or all records are gone: no crash does that, and the rest is not garbage."""
+def _refuse_without_folders(parts: Parts) -> None:
+    """All folders are gone: no crash does that, and the records are not garbage."""
     there = set(parts.driver.list())
-    home = os.path.dirname(parts.home)
-    if there and not parts.database.is_made():
-        raise StoreError(
-            f"{parts.root}: there are containers or layers in {home}, but no database: put it "
-            "back, or remove all to begin anew"
-        )
     with parts.database.reading() as db:
         needed = _needed_folders(db)
     if needed and not needed & there:
         raise StoreError(
-            f"{home}: all containers and layers are gone: is a file system not mounted? Or remove "
-            f"{parts.root} to begin anew"
+            f"{os.path.dirname(parts.home)}: all containers and layers are gone: is a file system "
+            f"not mounted? Or remove {parts.root} to begin anew"
         )
 
 
-def _forget_the_gone(parts: Parts) -> None:
-    """Records whose folder is not there: its removal was cut short, or somebody deleted it."""
+def _forget(parts: Parts) -> None:
+    """Records of what no name or container needs, and of what is gone.
+
+    A folder is not there if its removal was cut short, or somebody deleted it. The record goes
+    before the folder: on a full disk it may be deleted where it is, and half there after a crash.
+    """
     there = set(parts.driver.list())
-    for table in ("containers", "layers"):
-        with parts.database.reading() as db:
+    with parts.database.writing() as db:
+        for table in ("containers", "layers"):
             gone = _column(db, f"SELECT id FROM {table}") - there
-        if gone:
-            with parts.database.writing() as db:
-                db.executemany(f"DELETE FROM {table} WHERE id = ?", [(one,) for one in gone])
+            db.executemany(f"DELETE FROM {table} WHERE id = ?", [(one,) for one in gone])
+        db.execute(f"DELETE FROM images WHERE id NOT IN ({_USED})")
+        db.execute("DELETE FROM layers WHERE id NOT IN (SELECT layer FROM images)")
 
 
 def _remove_folders(parts: Parts, wait: bool) -> None:
@@ -105,13 +129,6 @@ def _remove_blobs(parts: Parts) -> None:
     for digest in set(parts.content.digests()) - needed:
         parts.content.delete(digest)
     expire(parts.content.folder)
-
-
-def _forget_the_unused(parts: Parts) -> None:
-    """The last step, so that a full disk does not keep the others from making space."""
-    with parts.database.writing() as db:
-        db.execute(f"DELETE FROM images WHERE id NOT IN ({_USED})")
-        db.execute("DELETE FROM layers WHERE id NOT IN (SELECT layer FROM images)")
 
 
 def _tag(parts: Parts) -> None:

@@ -1,4 +1,4 @@
-"""The store's SQLite database: its schema, and transactions that end in one clear line."""
+"""The store's SQLite database: its schema, who reads it and who writes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sqlite3
 from contextlib import closing, contextmanager
 from threading import get_ident
 
-from reflayer.errors import OperationError, StoreError, printable
+from reflayer.errors import OperationError, StoreError
+from reflayer.store import sqlite
 from reflayer.store.locks import locked
 
 TYPE_CHECKING = False
@@ -50,7 +51,6 @@ CREATE TABLE containers (
 CREATE INDEX names_by_image ON names (image);
 CREATE INDEX containers_by_image ON containers (image);
 """
-_PATIENCE = 60.0  # seconds to wait for another process's transaction, all of which are short
 
 
 class Database:
@@ -59,22 +59,24 @@ class Database:
     Each transaction opens it anew, unless a block has said that more will follow.
     """
 
-    def __init__(self, path: str, lock: str) -> None:
+    def __init__(self, path: str, lock: str, home: str) -> None:
         """Nothing is opened yet.
 
         Args:
             path: the database's file.
             lock: the lock file under which it is made.
+            home: the folder of layers and containers: where some are, there was a database.
         """
         self._path = path
         self._lock = lock
+        self._home = home
         self._kept: dict[int, sqlite3.Connection | None] = {}  # by thread
 
     @contextmanager
     def kept_open(self) -> Iterator[None]:
         """Let the transactions of this thread in the block, one after the other, open it once.
 
-        Whoever is the last to close it has to write all of the log back, and to remove that.
+        Opening it is most of what a small transaction takes.
         """
         thread = get_ident()
         if thread in self._kept:
@@ -86,38 +88,24 @@ class Database:
         finally:
             kept = self._kept.pop(thread)
             if kept is not None:
-                with self._told():
+                with sqlite.telling(self._path):
                     kept.close()
-
-    def is_made(self) -> bool:
-        """Whether it has been made, so that something may be on record.
-
-        Raises:
-            StoreError: it cannot be read, is none, or is of a newer schema.
-        """
-        with self._told():
-            if not _is_there(self._path):
-                return False
-            with self._connection() as db:
-                return _version(db) == SCHEMA_VERSION
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection for reading, at one moment's state; to an empty database if there is none.
 
         Raises:
-            StoreError: it cannot be read, is none, or is of a newer schema.
+            StoreError: it cannot be read, is none, is lost, or is of a newer schema.
         """
-        with self._told():
+        with sqlite.telling(self._path):
             if _is_there(self._path):
                 with self._connection() as db:
-                    if _version(db) == SCHEMA_VERSION:
-                        db.execute("BEGIN")
-                        try:
+                    if sqlite.version_of(db) == SCHEMA_VERSION:
+                        with sqlite.transaction(db, "DEFERRED"):
                             yield db
-                        finally:
-                            _end(db)
                         return
+            self._refuse_lost()
             with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
                 db.executescript(_SCHEMA)
                 yield db
@@ -127,18 +115,36 @@ class Database:
         """A connection in a transaction: durable when the block has ended, undone if it raises.
 
         Raises:
-            StoreError: it cannot be written, is none, or is of a newer schema.
+            StoreError: it cannot be written, is none, is lost, or is of a newer schema.
+            OperationError: it cannot be made.
         """
-        with self._told(), self._connection() as db:
-            if _version(db) != SCHEMA_VERSION:
+        with sqlite.telling(self._path):
+            if not _is_there(self._path):
                 self._make()
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                _end(db)  # a kept connection must not go on holding the lock
-                raise
+            with self._connection() as db:
+                if sqlite.version_of(db) != SCHEMA_VERSION:
+                    self._make()
+                with sqlite.transaction(db):
+                    yield db
+
+    def _make(self) -> None:
+        with locked(self._lock):
+            self._refuse_lost()
+            sqlite.make(self._path, _SCHEMA, SCHEMA_VERSION)
+
+    def _refuse_lost(self) -> None:
+        """It is made before the first layer, so what is there without it is not all there was."""
+        try:
+            is_empty = not os.listdir(self._home)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise OperationError.from_os_error(error, os.fsencode(self._home), "list") from error
+        if not is_empty:
+            raise StoreError(
+                f"{self._path}: there are containers or layers in {self._home}, but no database: "
+                "put it back, or remove all to begin anew"
+            )
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -148,86 +154,11 @@ class Database:
         if kept is not None and not kept.in_transaction:
             yield kept
         elif kept is None and thread in self._kept:
-            self._kept[thread] = kept = self._connect()
+            self._kept[thread] = kept = sqlite.connect(self._path, SCHEMA_VERSION)
             yield kept
         else:
-            with closing(self._connect()) as db:
+            with closing(sqlite.connect(self._path, SCHEMA_VERSION)) as db:
                 yield db
-
-    def _connect(self) -> sqlite3.Connection:
-        try:
-            return self._connect_in("NORMAL")
-        except sqlite3.OperationalError as error:
-            if not error.sqlite_errorname.startswith("SQLITE_IOERR_SHM"):
-                raise
-            # A full disk has no room for the index that processes share. Alone one needs none, and
-            # whoever wants to make room must be able to look what there is.
-            return self._connect_in("EXCLUSIVE")
-
-    def _connect_in(self, locking_mode: str) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
-        try:
-            db.execute(f"PRAGMA locking_mode = {locking_mode}")
-            db.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
-            db.execute("PRAGMA foreign_keys = ON")
-            version = _version(db)
-            if version > SCHEMA_VERSION:
-                raise StoreError(
-                    f"{self._path}: a newer reflayer made this store (schema {version}, this one "
-                    f"knows {SCHEMA_VERSION}): use that one, or another --root"
-                )
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _make(self) -> None:
-        # Alone: SQLite does not wait for others while it changes to the write-ahead log.
-        with locked(self._lock), closing(self._connect()) as db:
-            if _version(db) == SCHEMA_VERSION:
-                return
-            db.execute("PRAGMA journal_mode = WAL")
-            db.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Whatever SQLite raises becomes one line with the file's name.
-
-        So does what it cannot even be asked for: its texts are UTF-8, and a path can be any bytes.
-        """
-        try:
-            yield
-        except sqlite3.Error as error:
-            name = getattr(error, "sqlite_errorname", "")
-            hint = next((text for start, text in _HINTS.items() if name.startswith(start)), "")
-            raise StoreError(f"{self._path}: {error}{hint}") from error
-        except UnicodeEncodeError as error:
-            reason = "it is not UTF-8, as every name in a store has to be"
-            raise StoreError(f"{printable(error.object)}: {reason}") from error
-
-
-_HINTS = {
-    "SQLITE_BUSY": ": another process has kept it locked for a minute; try again",
-    "SQLITE_CORRUPT": ": restore it, or remove the store and begin anew",
-    "SQLITE_NOTADB": ": put back what it was, or use another --root",
-    "SQLITE_FULL": ": free some space and try again",
-    "SQLITE_CANTOPEN": ": it has to be in a place that this user can write and that has room for "
-    "another file, even to be read",
-    "SQLITE_READONLY": ": it has to be in a place that this user can write",
-}
-
-
-def _end(db: sqlite3.Connection) -> None:
-    if db.in_transaction:  # SQLite has ended it itself where the disk is full
-        db.execute("ROLLBACK")
-
-
-def _version(db: sqlite3.Connection) -> int:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    assert isinstance(version, int)
-    return version
 
 
 def _is_there(path: str) -> bool:

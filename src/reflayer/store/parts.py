@@ -53,7 +53,11 @@ class Parts:
         self.root = root
         self.lock = os.path.join(root, "lock")
         self.locks = os.path.join(root, "locks")
-        self.database = Database(os.path.join(root, "reflayer.db"), self.lock_of("database"))
+        self.database = Database(
+            os.path.join(root, "reflayer.db"),
+            self.lock_of("database"),
+            os.path.join(root, "layers", "dir"),
+        )
         self.home = os.path.join(root, "layers", "dir")
         self._said = ownership
         self._method = method

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reflayer.errors import StoreError
-from reflayer.store.collect import agree, collect
+from reflayer.store.collect import agree, collect, with_room
 from reflayer.store.containers import Container, find_container
 
 TYPE_CHECKING = False
@@ -21,11 +21,15 @@ def remove_container(parts: Parts, name: str, wait: bool) -> Container:
     # The folder first: a record whose folder is gone is forgotten by the next collection, and
     # a folder that cannot be removed still has its record.
     parts.driver.remove(container.id, wait=wait)
-    with parts.database.writing() as db:
-        db.execute("DELETE FROM containers WHERE id = ?", (container.id,))
+    with_room(parts, lambda: _forget(parts, container.id))
     if not agree(parts):  # the image may have gone with it
         collect(parts, wait=wait)
     return container
+
+
+def _forget(parts: Parts, id: str) -> None:
+    with parts.database.writing() as db:
+        db.execute("DELETE FROM containers WHERE id = ?", (id,))
 
 
 def remove_image(parts: Parts, name: str, wait: bool) -> StoredImage | None:
