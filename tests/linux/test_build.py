@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +16,13 @@ from tests.file_systems import require, require_native
 PROJECT = Path(__file__).parents[2]
 C_FILE = PROJECT / "src/reflayer/linux/_names.c"
 STRICT = ("-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
+
+
+UNDER_SANITIZERS = (
+    "tests/linux/test_names.py",
+    "tests/copy/test_hard_cases.py",
+    "tests/copy/test_remove.py",
+)
 
 
 def _compile(to: Path, compiler: str, *options: str) -> None:
@@ -36,6 +44,44 @@ def test_it_compiles_without_a_warning(
     require_native()
     require(compiler)
     _compile(tmp_path / "names.so", compiler, *options)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_hard_cases_are_kept_under_the_sanitizers(tmp_path: Path) -> None:
+    require_native()
+    require("gcc")
+    shutil.copytree(
+        PROJECT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("*.so", "*.egg-info")
+    )
+    part = tmp_path / "src/reflayer/linux/_names.abi3.so"
+    _compile(part, "gcc", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover")
+    library = ["gcc", "-print-file-name=libasan.so"]
+    environment = os.environ | {
+        "LD_PRELOAD": subprocess.run(
+            library, check=True, capture_output=True, text=True
+        ).stdout.strip(),
+        "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own
+        "PYTHONMALLOC": "malloc",
+        "PYTHONPATH": str(tmp_path / "src"),
+        "REFLAYER_PURE": "0",
+    }
+    told = "import reflayer.linux._names as names; print(names.__file__)"
+    used = subprocess.run(
+        [sys.executable, "-c", told], check=True, env=environment, capture_output=True, text=True
+    )
+    assert used.stdout == f"{part}\n"
+    options = ["-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/tests"]
+    options += ["-k", "not btrfs and not ext4"]  # XFS and tmpfs take every way through it
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *UNDER_SANITIZERS],
+        cwd=PROJECT,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
