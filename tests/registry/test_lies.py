@@ -158,19 +158,19 @@ LIES: dict[str, tuple[Callable[[Silly, str], None], str]] = {
     ),
     "a redirect to what is no address": (
         lambda s, _: s.always("GET", MANIFESTS, Answer(302, headers={"Location": "http://[::1"})),
-        "none of HTTP",
+        r"localhost:\d+: gives an address that is none of HTTP",
     ),
     "a redirect to a host of a very long name": (
         lambda s, _: s.always(
             "GET", MANIFESTS, Answer(302, headers={"Location": f"http://{'x' * 60000}/"})
         ),
-        "none of HTTP",
+        r"localhost:\d+: gives an address that is none of HTTP",
     ),
     "a redirect to a file": (
         lambda s, _: s.always(
             "GET", MANIFESTS, Answer(302, headers={"Location": "file:///etc/passwd"})
         ),
-        "none of HTTP",
+        r"localhost:\d+: gives an address that is none of HTTP",
     ),
     "a redirect to what can be no host": (
         lambda s, _: s.always("GET", MANIFESTS, Answer(302, headers={"Location": "//a..b/"})),

@@ -168,7 +168,7 @@ class Authorizer:
 
     def _fetch(self, challenge: Challenge, scopes: tuple[str, ...]) -> _Token:
         realm = challenge.parameters.get("realm", "")
-        server = origin_of(realm)
+        server = origin_of(realm, self._name)
         if self._secure and server.scheme != "https":
             raise RegistryError(f"{self._name}: wants tokens to be asked for by plain HTTP")
         service = challenge.parameters.get("service", "")

@@ -48,7 +48,6 @@ _ALIVE = [  # who is gone without a word is noticed long before _STORING is over
 _HEADERS = {"User-Agent": f"reflayer/{__version__}", "Accept-Encoding": "identity"}
 _PORTS = {"http": 80, "https": 443}
 _LONGEST_HOST = 255  # characters (RFC 1035)
-_NO_ADDRESS = "an address that the registry gives is none of HTTP"
 
 
 class Origin(NamedTuple):
@@ -64,45 +63,40 @@ class Origin(NamedTuple):
         return self.host if self.port == _PORTS[self.scheme] else f"{self.host}:{self.port}"
 
 
-def origin_of(url: str) -> Origin:
+def origin_of(url: str, giver: str = "the registry") -> Origin:
     """The origin of an address.
 
     Raises:
-        RegistryError: it is none of HTTP.
+        RegistryError: it is none of HTTP, and ``giver`` should not have given it.
     """
-    parsed = _parse(url)
-    if parsed.scheme not in _PORTS or not parsed.host or len(parsed.host) > _LONGEST_HOST:
-        raise RegistryError(_NO_ADDRESS)
+    try:
+        parsed: Url = parse_url(url)
+        host = parsed.host or ""
+    except exceptions.LocationParseError:
+        host = ""
+    if not 0 < len(host) <= _LONGEST_HOST or parsed.scheme not in _PORTS:
+        raise RegistryError(f"{giver}: gives an address that is none of HTTP")
     port = _PORTS[parsed.scheme] if parsed.port is None else parsed.port
-    return Origin(parsed.scheme, parsed.host.lower(), port)
+    return Origin(parsed.scheme, host.lower(), port)
 
 
 def is_of_api(url: str) -> bool:
-    """Whether an address is of a registry's API, and not of something else at its host.
-
-    Raises:
-        RegistryError: it is no address.
-    """
-    return (_parse(url).path or "").startswith("/v2/")
-
-
-def _parse(url: str) -> Url:
-    try:
-        return parse_url(url)
-    except exceptions.LocationParseError:
-        raise RegistryError(_NO_ADDRESS) from None
+    """Whether an address, which has an origin, is of a registry's API or something else there."""
+    return (parse_url(url).path or "").startswith("/v2/")
 
 
 def address_in(location: str, url: str) -> str:
     """The address that a ``Location`` in an answer from ``url`` is (RFC 9110, 10.2.2).
 
     Raises:
-        RegistryError: it is none.
+        RegistryError: it is none of HTTP.
     """
     try:
-        return urljoin(url, location)
+        address = urljoin(url, location)
     except ValueError:
-        raise RegistryError(_NO_ADDRESS) from None
+        address = ""
+    origin_of(address, origin_of(url).name)
+    return address
 
 
 class Transport:
