@@ -239,6 +239,39 @@ def test_what_docker_save_wrote_is_read_as_an_archive_of_a_layout(
         assert (image.id, names) == (sha256(CONFIG), (text,))
 
 
+def oldest(*layers: tuple[str, str, bytes]) -> list[Entry]:
+    """As Docker wrote it before 1.10: each layer's id, its parent's, and its tar."""
+    entries = []
+    for own, parent, plain in layers:
+        told = {"id": own, "config": {"Env": [own]}, "os": "linux", "architecture": "amd64"}
+        told |= {"parent": parent} if parent else {}
+        entries += [
+            entry(f"{own}/json", json.dumps(told).encode()),
+            entry(f"{own}/layer.tar", plain),
+        ]
+    repositories = {"x": {"1": layers[0][0]}, "example.io/y": {"2": layers[-1][0]}}
+    return [*entries, entry("repositories", json.dumps(repositories).encode())]
+
+
+def test_what_docker_saved_before_there_was_a_manifest_is_read(
+    content: Content, tmp_path: Path
+) -> None:
+    path = tmp_path / "saved.tar"
+    path.write_bytes(tar(*oldest(("22", "11", TWO), ("11", "", ONE))))
+    image = fetch(path, content, ":x:1")
+    assert image.diff_ids == (sha256(ONE), sha256(TWO))
+    assert json.load(content.open(image.id)) == {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Env": ["22"]},
+        "rootfs": {"type": "layers", "diff_ids": list(image.diff_ids)},
+    }
+    assert fetch(path, content, ":example.io/y:2").diff_ids == (sha256(ONE),)
+    path.write_bytes(tar(*oldest(("22", "22", ONE))))
+    with pytest.raises(ImageError, match="has 501 layers"):
+        fetch(path, content, ":x:1")
+
+
 def test_an_archive_without_an_architecture_is_for_what_was_asked(
     content: Content, tmp_path: Path
 ) -> None:

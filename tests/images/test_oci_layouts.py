@@ -195,6 +195,12 @@ def test_a_folder_that_is_not_there_is_named(content: Content, tmp_path: Path) -
         fetch(f"oci:{tmp_path}/nowhere:x", content)
 
 
+def test_a_file_is_told_from_a_folder(content: Content, tmp_path: Path) -> None:
+    (tmp_path / "saved.tar").touch()
+    with pytest.raises(ImageError, match=r"saved\.tar is no folder: oci-archive:"):
+        fetch(f"oci:{tmp_path}/saved.tar", content)
+
+
 def test_a_fifo_in_a_blobs_place_is_not_waited_for(layout: Layout, content: Content) -> None:
     top = layout.image(ONE)
     layout.index(top)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import socket
 from pathlib import Path
@@ -13,6 +15,8 @@ import pytest
 
 from reflayer import ConfigChanges, ReflayerError, Store
 from tests.archive.tars import entry, tar
+from tests.images.layouts import CONFIG, LAYER, MANIFEST, Layout
+from tests.images.layouts import config as config_of
 from tests.store.stores import BASE, MORE, assert_clean, image, layers_in
 from tests.trees import assert_same, facts
 
@@ -31,6 +35,38 @@ def store(root: Path, made: str) -> Store:
     store = Store(root)
     store.create(made, name="web")
     return store
+
+
+def test_half_a_character_in_the_image_is_no_end(base: Path, root: Path) -> None:
+    layout = Layout(base / "half")
+    data = config_of(BASE, config={"Labels": {"a": "?", "b": "c"}}).replace(b"?", rb"\ud83d")
+    value = {"config": layout.blob(data, CONFIG), "layers": [layout.blob(BASE, LAYER)]}
+    layout.index(layout.document(value, MANIFEST))
+    store = Store(root)
+    store.create(f"oci:{layout.folder}", name="web")
+    store.commit("web", "new")
+    assert config(store, root)["config"]["Labels"] == {"a": "\ufffd", "b": "c"}
+
+
+def test_layers_of_any_compression_go_out_as_every_program_reads_them(
+    base: Path, root: Path
+) -> None:
+    layout = Layout(base / "odd")
+    blobs = [layout.blob(lzma.compress(BASE), f"{LAYER}+xz"), layout.blob(gzip.compress(MORE), "")]
+    value = {"config": layout.blob(config_of(BASE, MORE), "text/html"), "layers": blobs}
+    layout.index(layout.document(value, MANIFEST))
+    store = Store(root)
+    store.create(f"oci:{layout.folder}", name="web")
+    for compression, suffix in (("gzip", "+gzip"), ("none", "")):
+        saved = base / compression
+        store.save(f"oci:{layout.folder}", f"oci:{saved}", compression=compression)
+        index = json.loads((saved / "index.json").read_bytes())
+        (digest,) = (one["digest"] for one in index["manifests"])
+        told = json.loads((saved / "blobs" / digest.replace(":", "/")).read_bytes())
+        types = [one["mediaType"] for one in told["layers"]]
+        assert (told["config"]["mediaType"], types) == (CONFIG, [LAYER + suffix, f"{LAYER}+gzip"])
+    store.commit("web", "new")
+    assert_same(facts(again(store)), facts(path_of(store, "web")))
 
 
 def path_of(store: Store, name: str) -> Path:

@@ -8,16 +8,18 @@ import json
 import os
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from reflayer import ReflayerError, Store
+from reflayer import ConfigChanges, ReflayerError, Store
 from reflayer.errors import ArchiveError, StoreError
 from tests.archive.tars import entry, tar
+from tests.cli.processes import PROGRAM
 from tests.file_systems import require
-from tests.images.layouts import CONFIG, LAYER, MANIFEST, Layout, config, sha256
-from tests.store.stores import BASE, MORE, MOST, assert_clean, image, layers_in
+from tests.images.layouts import CONFIG, LAYER, MANIFEST, Layout, config, on, sha256
+from tests.store.stores import BASE, MORE, MOST, assert_clean, image, layers_in, names_in
 from tests.trees import assert_same, facts
 
 
@@ -49,6 +51,44 @@ def test_an_image_of_many_layers_makes_one_folder(base: Path, root: Path) -> Non
     assert len(layers_in(root)) == 2
     assert os.listdir(f"{container.path}/etc") == ["last"]
     assert_clean(root)
+
+
+@pytest.mark.parametrize("kind", ["tar", "docker-archive", "oci-archive"])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_an_image_may_come_from_standard_input(
+    kind: str, compress: Callable[[bytes], bytes], base: Path, root: Path
+) -> None:
+    made = base / "made.tar"
+    if kind == "tar":
+        made.write_bytes(BASE)
+    elif kind == "docker-archive":
+        Store(root).create(image(base / "image", BASE), name="web")
+        Store(root).commit("web", "x:1")
+        Store(root).save("x:1", f"docker-archive:{made}")
+    else:
+        image(base / "image", BASE)
+        subprocess.run(["tar", "-C", f"{base}/image", "-cf", made, "."], check=True)
+    command = [*PROGRAM, "--root", f"{root}/other", "create", f"{kind}:-"]
+    done = subprocess.run(
+        command, input=compress(made.read_bytes()), capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert names_in(os.fsdecode(done.stdout.rstrip(b"\n")) + "/bin") == {"sh", "ash"}
+    names = [name for one in Store(root / "other").images() for name in one.names]
+    assert names == ["docker.io/library/x:1" if kind == "docker-archive" else f"{kind}:-"]
+
+
+def test_what_the_index_says_of_an_image_stays_with_it(base: Path, root: Path) -> None:
+    layout = Layout(base / "image")
+    silent = layout.image(BASE, architecture="")
+    layout.index(x=layout.list(on(silent, "linux/z80")))
+    store = Store(root)
+    store.create(f"oci:{layout.folder}:x", name="web", platform="linux/z80")
+    (stored,) = store.images()
+    store.create(stored.id)
+    assert [one.platform for one in store.images()] == ["linux/z80"]
+    store.commit("web", "new", changes=ConfigChanges(labels={"a": "b"}))
+    assert {one.platform for one in store.images()} == {"linux/z80"}
 
 
 def test_a_second_container_unpacks_nothing(base: Path, root: Path) -> None:

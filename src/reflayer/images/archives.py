@@ -9,6 +9,7 @@ tells which is meant; else what is there is taken.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,16 +26,23 @@ from reflayer.images.descriptor import Descriptor
 from reflayer.images.digest import Unhashed, check_digest, check_digest_is, digest_bytes
 from reflayer.images.document import Document
 from reflayer.images.fetch import add_blobs, fetch_image, nearest
-from reflayer.images.image import LARGEST_CONFIG, check_layers, check_platform, parse_config
-from reflayer.images.made import LAYER_TYPES, add_image
+from reflayer.images.image import (
+    LARGEST_CONFIG,
+    check_count,
+    check_layers,
+    check_platform,
+    parse_config,
+)
+from reflayer.images.made import LAYER_TYPES, add_image, to_json
 from reflayer.images.manifest import LARGEST_MANIFEST
 from reflayer.images.oci_layout import choose_image, names_of
 from reflayer.images.reference import Reference, parse_reference
-from reflayer.images.saved import choose, parse_saved
+from reflayer.images.saved import choose, parse_repositories, parse_saved
 from reflayer.images.tar_image import add_plain
 from reflayer.images.tar_members import TarMembers, archive_members, opened_archive
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import BinaryIO
 
     from reflayer.images.content import Content
@@ -44,6 +52,8 @@ if TYPE_CHECKING:
     from reflayer.images.sources import Fetched
 
 _MANIFEST = "manifest.json"
+_REPOSITORIES = "repositories"
+_OF_ITS_LAYER = ("id", "parent", "layer_id", "parent_id", "throwaway", "Size")
 _BLOBS = f"{layout.BLOBS}/sha256/"
 
 
@@ -149,6 +159,8 @@ def _fetch_saved(
     progress: Progress | None,
 ) -> tuple[Image, tuple[Reference, ...]]:
     """The image of a ``manifest.json``, and what that calls it."""
+    if _MANIFEST not in members and _REPOSITORIES in members:
+        return _fetch_oldest(members, which, content, platform)
     saved = choose(parse_saved(members.read(_MANIFEST, LARGEST_MANIFEST)), which)
     data = members.read(saved.config, LARGEST_CONFIG)
     if saved.config.startswith(_BLOBS):
@@ -166,6 +178,41 @@ def _fetch_saved(
     return add_image(content, data, layers, platform), saved.tags
 
 
+def _fetch_oldest(
+    members: TarMembers,
+    which: Reference | int | None,
+    content: Content,
+    platform: Platform | None,
+) -> tuple[Image, tuple[Reference, ...]]:
+    """The image of ``repositories``, and what that calls it; its config is made as Docker did."""
+    saved = choose(parse_repositories(members.read(_REPOSITORIES, LARGEST_MANIFEST)), which)
+    documents: list[Document] = []
+    layers: list[str] = []
+    below = saved.config
+    while below:
+        data = members.read(f"{below}/json", LARGEST_CONFIG)
+        documents.append(Document.parse(data, brief(f"{below}/json")))
+        layers.insert(0, f"{below}/layer.tar")
+        check_count(len(layers), "the image")
+        below = documents[-1].string("parent")
+    added = []
+    for name in layers:
+        with members.open(name) as file, _plain(file) as chunks:
+            added.append(add_plain(content, chunks))
+    config = {
+        **{key: value for key, value in documents[0].fields.items() if key not in _OF_ITS_LAYER},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id for _, diff_id in added]},
+    }
+    blobs = tuple(layer for layer, _ in added)
+    return add_image(content, to_json(config), blobs, platform), saved.tags
+
+
+@contextmanager
+def _plain(file: BinaryIO) -> Iterator[Iterator[memoryview]]:
+    with ReadAhead(PlainReader(Blob(file, Unhashed(), None)), None) as ahead:
+        yield iter(ahead)
+
+
 def _describe(content: Content, members: TarMembers, name: str, diff_id: str) -> Descriptor:
     """The descriptor of the layer that the member ``name`` is.
 
@@ -179,8 +226,8 @@ def _describe(content: Content, members: TarMembers, name: str, diff_id: str) ->
         file.seek(0)
         media_type = LAYER_TYPES.get(compression)
         if media_type is None:
-            with ReadAhead(PlainReader(Blob(file, Unhashed(), size)), None) as ahead:
-                return add_plain(content, iter(ahead))[0]
+            with _plain(file) as chunks:
+                return add_plain(content, chunks)[0]
         if compression == "none":
             return Descriptor(media_type, diff_id, size)
         path = clean(name.encode()).decode()
@@ -194,8 +241,8 @@ def _find_manifest(file: BinaryIO, compression: str) -> bytes:
     if compression == "none":
         members = TarMembers(file.fileno())
         return members.read(_MANIFEST, LARGEST_MANIFEST) if _MANIFEST in members else b""
-    with ReadAhead(PlainReader(Blob(file, Unhashed(), None)), None) as ahead:
-        stream = TarStream(iter(ahead))
+    with _plain(file) as chunks:
+        stream = TarStream(chunks)
         for entry in read_entries(stream):
             if clean(entry.name) == _MANIFEST.encode():
                 if entry.size > LARGEST_MANIFEST:

@@ -99,12 +99,17 @@ def image_of(
 
 def check_layers(count: int, config: Config, what: str) -> None:
     """Raise an ImageError where ``what`` has another number of layers than its config, or many."""
+    check_count(count, what)
+    if count != len(config.diff_ids):
+        raise ImageError(f"{what} has {count} layers, but its config has {len(config.diff_ids)}")
+
+
+def check_count(count: int, what: str) -> None:
+    """Raise an ImageError where ``what`` has more layers than anybody makes or unpacks."""
     if count > _MOST_LAYERS:
         raise ImageError(
             f"{what} has {count:,} layers: no program unpacks more than {_MOST_LAYERS}"
         )
-    if count != len(config.diff_ids):
-        raise ImageError(f"{what} has {count} layers, but its config has {len(config.diff_ids)}")
 
 
 def check_platform(found: Platform | None, wanted: Platform | None, what: str) -> None:

@@ -77,6 +77,11 @@ def standard_input() -> BinaryIO:
     return io.FileIO(0, closefd=False)
 
 
+def in_words(path: str) -> str:
+    """What an archive is called in messages."""
+    return "standard input" if path == "-" else printable(path)
+
+
 def check_layout(folder: str) -> None:
     """Make sure that ``folder`` is an image layout of the version that we know.
 
@@ -127,10 +132,12 @@ def _read(folder: str, name: str) -> bytes:
     try:
         with open_regular(path) as file:
             data = file.read(LARGEST_MANIFEST + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ImageError(
-            f"{printable(folder)} is not an OCI image layout: it has no {name}"
-        ) from None
+    except FileNotFoundError:
+        reason = f"{printable(folder)} is not an OCI image layout: it has no {name}"
+        raise ImageError(reason) from None
+    except NotADirectoryError:
+        reason = f"{printable(folder)} is no folder: oci-archive: is for layouts in a tar"
+        raise ImageError(reason) from None
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(path), "read") from error
     if len(data) > LARGEST_MANIFEST:

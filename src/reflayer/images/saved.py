@@ -1,4 +1,4 @@
-"""``manifest.json`` of what ``docker save`` wrote: which images there are, and of which members."""
+"""Which images there are in what ``docker save`` wrote, and of which members."""
 
 from __future__ import annotations
 
@@ -34,6 +34,26 @@ def parse_saved(data: bytes) -> list[SavedImage]:
     if not isinstance(entries, list):
         raise ImageError("manifest.json is not a list of images")
     return [_image(entry) for entry in entries]
+
+
+def parse_repositories(data: bytes) -> list[SavedImage]:
+    """Read ``repositories``, which is all that Docker wrote before 1.10 (Docker's image spec v1).
+
+    The config of an image is then that of its top layer, which names the layer below.
+
+    Raises:
+        ImageError: it is malformed.
+    """
+    document = Document.parse(data, "repositories")
+    tags: dict[str, list[Reference]] = {}
+    for name in document.fields:
+        tagged = document.child(name)
+        if tagged is None:
+            continue
+        for tag in tagged.fields:
+            reference = parse_reference(f"{name}:{tag}")
+            tags.setdefault(tagged.required_string(tag), []).append(reference)
+    return [SavedImage(one, (), tuple(names)) for one, names in tags.items()]
 
 
 def choose(images: list[SavedImage], which: Reference | int | None) -> SavedImage:

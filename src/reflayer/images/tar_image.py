@@ -11,12 +11,12 @@ from reflayer.archive.blob import Blob
 from reflayer.archive.compression import PlainReader
 from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_header import BLOCK, is_header
-from reflayer.errors import ArchiveError, ImageError, printable
+from reflayer.errors import ArchiveError, ImageError
 from reflayer.images.descriptor import Descriptor
 from reflayer.images.digest import digest_text
 from reflayer.images.fill import keep, write_all
 from reflayer.images.incoming import failing
-from reflayer.images.layout import standard_input
+from reflayer.images.layout import in_words, standard_input
 from reflayer.images.made import LAYER_TYPES, add_image, config_of
 from reflayer.images.media_types import OCI_LAYER
 from reflayer.images.platform import Platform
@@ -54,7 +54,7 @@ class TarImage:
             try:
                 layer, diff_id = _add_layer(content, file, progress)
             except ArchiveError as error:
-                raise ImageError(f"{printable(self.path)}: {error}") from error
+                raise ImageError(f"{in_words(self.path)}: {error}") from error
         config = config_of(platform or Platform.of_machine(), diff_id)
         return add_image(content, config, (layer,)), (self.name,)
 

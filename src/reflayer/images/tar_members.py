@@ -17,11 +17,11 @@ from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_header import BLOCK
 from reflayer.archive.tar_reader import read_entries
 from reflayer.archive.tar_stream import TarStream
-from reflayer.errors import ArchiveError, ImageError, brief, printable
+from reflayer.errors import ArchiveError, ImageError, brief
 from reflayer.images.digest import Unhashed
 from reflayer.images.fill import write_all
 from reflayer.images.incoming import failing
-from reflayer.images.layout import open_regular, standard_input
+from reflayer.images.layout import in_words, open_regular, standard_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +95,7 @@ def opened_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
                 file.seek(0)
             yield file, compression
     except (ArchiveError, ImageError) as error:
-        raise ImageError(f"{printable(path)}: {error}") from error
+        raise ImageError(f"{in_words(path)}: {error}") from error
 
 
 class TarMembers:
