@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import contextlib
 import gzip
+import hashlib
+import lzma
 import os
+import random
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +24,7 @@ from tests.archive.test_formats import extended, raw, record
 from tests.file_systems import mounted, require_root
 
 MiB = 1 << 20
+PlaceOn = Callable[[str], Path]
 HUGE = (
     b"\x80" + (2**62).to_bytes(11, "big"),
     b"\x80" + b"\xff" * 11,
@@ -98,6 +105,68 @@ def test_a_signed_checksum_is_taken_as_well(tmp_path: Path) -> None:
     block[148:156] = b"%06o\0 " % signed
     apply(tmp_path / "root", bytes(block))
     assert os.listdir(os.fsencode(tmp_path / "root")) == [b"\xff\xfe"]
+
+
+def long_name(name: bytes) -> bytes:
+    """GNU's header of a name that is too long for that of its entry."""
+    return raw(type=b"L", name=b"n", size=b"%011o\0" % len(name)) + name + bytes(-len(name) % 512)
+
+
+def globals_() -> bytes:
+    """100,000 records for all entries, of which there are many."""
+    records = b"".join(record(b"SCHILY.xattr.user.%d" % n, b"") for n in range(25_000))
+    header = raw(name=b"g", type=b"g", size=b"%011o\0" % len(records))
+    return (header + records + bytes(-len(records) % 512)) * 4 + raw(name=b"a") * 10_000
+
+
+def emptied() -> bytes:
+    """A folder with many names that is emptied of those of lower layers again and again."""
+    return tar(*[entry(f"dir/{n}") for n in range(5000)], *[entry("dir/.wh..wh..opq")] * 5000)
+
+
+def deep() -> bytes:
+    """Names of 30,000 folders each."""
+    return b"".join(long_name(b"%d/" % n + b"a/" * 30_000) + raw(name=b"n") for n in range(20))
+
+
+def extended_again() -> bytes:
+    """One large extended header, and many small ones after it."""
+    large = b"".join(record(b"key-%d" % n, b"") for n in range(60_000))
+    return extended(large) + extended(record(b"key", b"")) * 5000 + raw(name=b"a")
+
+
+@pytest.mark.parametrize("archive", [globals_, emptied, deep, extended_again])
+def test_what_would_take_long_ends_soon(archive: Callable[[], bytes], place_on: PlaceOn) -> None:
+    root = place_on("tmpfs") / "root"
+    apply(root, tar(folder("dir"), entry("dir/file")))
+    layer = archive()
+    before = time.process_time()
+    with contextlib.suppress(ArchiveError):
+        apply(root, layer)
+    assert time.process_time() - before < 8  # seconds, for one or two megabytes
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd, bz2.compress, lzma.compress])
+def test_a_layer_with_flipped_bits_is_the_same_or_an_error_in_one_line(
+    compress: Callable[[bytes], bytes], seed: int, tmp_path: Path
+) -> None:
+    chance = random.Random(seed)
+    layer = tar(*[entry(f"{n % 3}/{n}", chance.randbytes(n * 40)) for n in range(40)])
+    diff_id = "sha256:" + hashlib.sha256(layer).hexdigest()
+    for n in range(20):
+        blob = bytearray(compress(layer))
+        for _ in range(chance.randrange(1, 4)):
+            # The first bytes say most, and those of a header that ends nowhere.
+            place = min(chance.randrange(len(blob)), chance.choice((20, 600, len(blob))) - 1)
+            blob[place] ^= 1 << chance.randrange(8)
+        blob = blob[: chance.randrange(len(blob))] if chance.random() < 0.1 else blob
+        said = ""
+        try:
+            apply(tmp_path / f"{n}", bytes(blob), diff_id=diff_id)
+        except (ArchiveError, OperationError) as error:
+            said = str(error)
+        assert said.isprintable()
 
 
 APPLY = """

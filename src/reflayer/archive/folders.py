@@ -30,6 +30,8 @@ _MOST_OPEN = 64
 _MOST_LINKS = 40  # that one path may go through: path_resolution(7)
 _NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})  # open(2) of what is another type
 _IMPLIED_MODE = 0o755  # of a folder without an entry, as Docker and umoci have it
+_MOST_IMPLIED = 1 << 16  # folders: two bytes of a name are enough to ask for one
+_IMPLIED_EACH = 32  # that a name may need beyond those
 
 
 class Folders:
@@ -75,6 +77,7 @@ class Folders:
         self._is_powerful = is_powerful  # permission bits do not bind us
         self._open: OrderedDict[Key, Folder] = OrderedDict()  # all but the root, latest used last
         self._by_path: dict[bytes, Folder] = {b"": self.root}
+        self._implied = 0
 
     def __enter__(self) -> Self:
         return self
@@ -190,6 +193,7 @@ class Folders:
 
     def _walk(self, path: bytes, *, make: bool) -> Folder | None:
         """Find ``path`` name by name, as openat2 would, and make what is missing if asked to."""
+        self._implied = max(self._implied - _IMPLIED_EACH, 0)
         todo = path.split(b"/")[::-1]
         done: list[bytes] = []  # the way to ``here``, with no link in it
         here = self.root
@@ -238,6 +242,9 @@ class Folders:
         return folder
 
     def _make_implied(self, parent: Folder, name: bytes) -> Folder:
+        self._implied += 1
+        if self._implied > _MOST_IMPLIED:
+            raise ArchiveError("its name asks for too many folders that have no entry")
         folder = self._make(parent, name, _IMPLIED_MODE)
         if (folder.uid, folder.gid) != self._owner:  # a setgid folder hands its group down, too
             os.chown(folder.fd, *self._owner)

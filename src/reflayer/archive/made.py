@@ -20,10 +20,12 @@ class Made:
 
     Attributes:
         everything: the root was empty, so that all there is came from this layer.
+        opaque: lower layers' folders of which nothing is left but what this layer made.
     """
 
     def __init__(self, root: os.stat_result, everything: bool) -> None:
         self.everything = everything
+        self.opaque: set[Key] = set()
         self._device = root.st_dev
         self._new: set[Key] = set()
         self._names: dict[Key, set[bytes]] = {root.st_ino: set()}

@@ -24,8 +24,9 @@ def hide(folders: Folders, folder: Folder, name: bytes) -> None:
 
 def hide_all(folders: Folders, folder: Folder) -> None:
     """Delete everything in ``folder`` that lower layers have."""
-    if folder.made is None:
+    if folder.made is None or folder.key in folders.made.opaque:
         return
+    folders.made.opaque.add(folder.key)
     top, above = os.dup(folder.fd), folder.path
     todo = [b"."]
     try:
