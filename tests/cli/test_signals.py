@@ -71,7 +71,7 @@ catch_signals()
 {swallowed}
 try:
     del thing
-    print("swallowed")
+    print("swallowed\\n", end="")
     time.sleep(60)
 except Interrupted as interrupted:
     print(interrupted, interrupted.status)

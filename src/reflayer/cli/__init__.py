@@ -46,16 +46,15 @@ def _start_in_utf8_mode() -> None:
 
 
 def _run() -> int:
-    from reflayer.cli.program import parser
     from reflayer.errors import ReflayerError, UsageError, printable
 
     try:
-        try:
-            arguments = parser().parse_args()
-        except SystemExit as told:  # it has printed the help, or what is wrong with the usage
-            status = told.code
+        if sys.argv[1:2] == ["copy"] and len(sys.argv) == 4 and _are_paths(sys.argv[2:]):
+            from reflayer.cli.copy import Plain, run
+
+            status: object = run(Plain(*sys.argv[2:]))
         else:
-            status = arguments.run(arguments)
+            status = _parse_and_run()
         _flush()
     except ReflayerError as error:
         _complain(error)
@@ -69,6 +68,21 @@ def _run() -> int:
         return 1
     assert isinstance(status, int)
     return status
+
+
+def _are_paths(words: list[str]) -> bool:
+    """Whether a parser would take these words as they are."""
+    return all(word and word[0] not in "-~" for word in words)
+
+
+def _parse_and_run() -> object:
+    from reflayer.cli.program import parser
+
+    try:
+        arguments = parser().parse_args()
+    except SystemExit as told:  # it has printed the help, or what is wrong with the usage
+        return told.code
+    return arguments.run(arguments)
 
 
 def _complain(message: object) -> None:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, ArgumentTypeError
+
+
+def _refusal(reason: str) -> ArgumentTypeError:
+    from argparse import ArgumentTypeError
+
+    return ArgumentTypeError(reason)
 
 
 def at_least_one(text: str) -> int:
@@ -13,7 +22,7 @@ def at_least_one(text: str) -> int:
         argparse.ArgumentTypeError: it is none.
     """
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+        raise _refusal(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 
 
@@ -24,7 +33,7 @@ def path(text: str) -> str:
         argparse.ArgumentTypeError: it is empty.
     """
     if not text:
-        raise argparse.ArgumentTypeError("the path is empty")
+        raise _refusal("the path is empty")
     from reflayer.xdg import expanded
 
     return expanded(text)
@@ -37,10 +46,10 @@ def folder(text: str) -> str:
         argparse.ArgumentTypeError: it is none.
     """
     if not os.path.isdir(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
+        raise _refusal(f"{text!r} is not a folder")
     return text
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: ArgumentParser) -> None:
     """Let a command take ``--json``."""
     parser.add_argument("--json", action="store_true", help="print JSON")

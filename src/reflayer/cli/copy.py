@@ -8,7 +8,8 @@ from reflayer.cli.arguments import add_json, at_least_one, path
 from reflayer.cli.output import left_out, print_json
 from reflayer.cli.ownership import add_ownership, telling_of_ownership
 from reflayer.cli.progress import bars, size_text
-from reflayer.copy import METHODS, CopyReport, copy_tree
+from reflayer.copy.report import CopyReport
+from reflayer.copy.tree import METHODS, copy_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +46,20 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(arguments: Namespace) -> int:
+class Plain:
+    """The arguments where there are no options: to parse them would take as long as to copy."""
+
+    method = "auto"
+    workers = None
+    ownership = "keep"
+    cross_mounts = json = False
+
+    def __init__(self, src: str, dst: str) -> None:
+        self.src = src
+        self.dst = dst
+
+
+def run(arguments: Namespace | Plain) -> int:
     """Copy, and tell how it went."""
     with telling_of_ownership(arguments.ownership), bars() as report_to:
         report = copy_tree(

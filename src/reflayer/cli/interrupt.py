@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from types import FrameType
+else:
+    import _signal as signal  # the module signal makes enumerations, which costs start-up time
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN = 0.01  # seconds: by then the interpreter has left the place that swallows exceptions
@@ -17,17 +19,19 @@ class Interrupted(BaseException):
     """A signal asked the program to end.
 
     Attributes:
-        signal: which one.
+        signal: the number of which one.
         status: the exit status that a shell expects then.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
-        self.signal = signal.Signals(number)
+        self.signal = number
         self.status = 128 + number
 
     def __str__(self) -> str:
-        return f"ended by {self.signal.name}"
+        from signal import Signals
+
+        return f"ended by {Signals(self.signal).name}"
 
 
 def catch_signals() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 
 from reflayer.errors import printable
 
@@ -20,8 +19,10 @@ _LONGEST = 500  # characters of a message
 
 def complain(message: object) -> None:
     """Print an error or remark on standard error; where nobody can get it, nothing is printed."""
-    with suppress(OSError):
+    try:
         print(f"reflayer: {one_line(str(message))}", file=sys.stderr, flush=True)
+    except OSError:
+        return
 
 
 def one_line(message: str) -> str:

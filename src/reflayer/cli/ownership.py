@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 from reflayer.copy.refusals import REFUSED
 from reflayer.errors import OperationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-    from collections.abc import Iterator
 
 _LEFT_OUT = ("chown", "mknod", "setxattr")  # the operations that ``ignore`` does without
 
@@ -27,14 +24,18 @@ def add_ownership(parser: ArgumentParser, default: str | None = None) -> None:
     )
 
 
-@contextmanager
-def telling_of_ownership(ownership: str) -> Iterator[None]:
+class telling_of_ownership:  # noqa: N801  # contextlib costs start-up time
     """Where it was an owner, a device or an attribute, the error says how to leave it out."""
-    try:
-        yield
-    except OperationError as error:
-        is_left_out = error.errno in REFUSED and error.operation.startswith(_LEFT_OUT)
-        if ownership == "ignore" or not is_left_out:
-            raise
-        reason = f"{error.reason}: --ownership ignore leaves out what only root may set"
-        raise OperationError(error.path, error.operation, reason, error.errno) from error
+
+    def __init__(self, ownership: str) -> None:
+        self._ownership = ownership
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if not isinstance(error, OperationError) or self._ownership == "ignore":
+            return
+        if error.errno in REFUSED and error.operation.startswith(_LEFT_OUT):
+            reason = f"{error.reason}: --ownership ignore leaves out what only root may set"
+            raise OperationError(error.path, error.operation, reason, error.errno) from error

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 
-Report = Callable[[str, int, int | None], None]
-"""What the bars are told: a stage, how much of it is done and, where it is known, of how much."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import ExitStack
+
+    Report = Callable[[str, int, int | None], None]
+    """What the bars are told: a stage, how much of it is done, and of how much if that is known."""
 
 _LABELS = {
     "fetch": "fetching",
@@ -25,28 +28,32 @@ _IN_BYTES = ("fetch", "unpack", "pack", "push", "write")
 _PATIENCE = 0.4  # seconds: what takes less needs no bar, and the import of rich takes a third of it
 
 
-@contextmanager
-def bars() -> Iterator[Report | None]:
+class bars:  # noqa: N801  # contextlib costs start-up time
     """A callback that draws one bar a stage while the block runs; None where nobody watches."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    start = time.monotonic() + _PATIENCE
-    with ExitStack() as stack:
-        draw: Report | None = None
 
-        def report(stage: str, done: int, total: int | None) -> None:
-            nonlocal draw
-            if draw is None:
-                if time.monotonic() < start:
-                    return
-                draw = stack.enter_context(_drawn())
-            draw(stage, done, total)
+    def __init__(self) -> None:
+        self._start = time.monotonic() + _PATIENCE
+        self._stack: ExitStack | None = None
+        self._draw: Report | None = None
 
-        yield report
+    def __enter__(self) -> Report | None:
+        return self._report if sys.stderr.isatty() else None
+
+    def __exit__(self, *_: object) -> None:
+        if self._stack is not None:
+            self._stack.close()
+
+    def _report(self, stage: str, done: int, total: int | None) -> None:
+        if self._draw is None:
+            if time.monotonic() < self._start:
+                return
+            from contextlib import ExitStack, contextmanager
+
+            self._stack = ExitStack()
+            self._draw = self._stack.enter_context(contextmanager(_drawn)())
+        self._draw(stage, done, total)
 
 
-@contextmanager
 def _drawn() -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

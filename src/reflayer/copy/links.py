@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
 
 from reflayer.copy.folder import OPEN_FOLDER
 
@@ -26,8 +25,10 @@ class Links:
     def folder(self) -> int:
         """The waiting folder's descriptor."""
         if self._folder < 0:
-            with suppress(FileExistsError):  # another worker was first
+            try:
                 os.mkdir(self._name, 0o700, dir_fd=self._root)
+            except FileExistsError:
+                pass  # another worker was first
             self._folder = os.open(self._name, OPEN_FOLDER, dir_fd=self._root)
         return self._folder
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 
 from reflayer.errors import OperationError
@@ -16,7 +15,8 @@ if TYPE_CHECKING:
 
 IS_MOUNTED = "a file system is mounted there: unmount it"
 
-_ESCAPE = re.compile(rb"\\([0-7]{3})")  # proc_pid_mountinfo(5): space, tab, newline, backslash
+# proc_pid_mountinfo(5)
+_ESCAPED = {b"\\040": b" ", b"\\011": b"\t", b"\\012": b"\n", b"\\134": b"\\"}
 _MOUNT_POINT = 4  # which field, from 0
 NO_OPENAT2 = frozenset({errno.ENOSYS, errno.EPERM})  # before Linux 5.6; under an old seccomp filter
 
@@ -36,8 +36,14 @@ def mounts_below(fd: int) -> frozenset[bytes]:
     except FileNotFoundError:
         return frozenset()
     prefix = root.rstrip(b"/") + b"/"
-    unescaped = (_ESCAPE.sub(lambda m: bytes([int(m[1], 8)]), point) for point in points)
-    return frozenset(p[len(prefix) :] for p in unescaped if p.startswith(prefix) and p != prefix)
+    below = (_unescaped(point) for point in points)
+    return frozenset(p[len(prefix) :] for p in below if p.startswith(prefix) and p != prefix)
+
+
+def _unescaped(point: bytes) -> bytes:
+    for escaped, byte in _ESCAPED.items():  # the backslash last
+        point = point.replace(escaped, byte)
+    return point
 
 
 def refuse_mounts(fd: int, path: bytes) -> None:

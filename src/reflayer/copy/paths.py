@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
 
-from reflayer.copy.emptying import empty_folder
 from reflayer.copy.folder import OPEN_FOLDER, identity, open_source
 from reflayer.copy.metadata import FailedError, list_attributes
 from reflayer.copy.mounts import NO_OPENAT2
@@ -135,8 +133,10 @@ class Destination:
         status = os.fstat(self.fd)
         if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
             # A file system may have its own mind: what is made inside is looked at, too.
-            with suppress(PermissionError):
+            try:
                 os.chown(self.fd, os.geteuid(), os.getegid())
+            except PermissionError:
+                pass
         for attribute in list_attributes(self.fd):
             if attribute.startswith(_ATTRIBUTES):
                 self._attributes[attribute] = os.getxattr(self.fd, attribute)
@@ -147,11 +147,15 @@ class Destination:
     def undo(self) -> None:
         """Remove what was made: all inside, and the folder itself where it was absent before."""
         if self.fd >= 0:
+            from reflayer.copy.emptying import empty_folder
+
             empty_folder(os.dup(self.fd), self.path)
             self._restore()
         if self._made:
-            with suppress(FileNotFoundError):
+            try:
                 os.rmdir(os.path.basename(self.path), dir_fd=self._place)
+            except FileNotFoundError:
+                pass
 
     def _restore(self) -> None:
         if self._before is None:

@@ -13,7 +13,6 @@ from reflayer.copy.job import Job
 from reflayer.copy.metadata import FailedError
 from reflayer.copy.mounts import mounts_below
 from reflayer.copy.paths import Destination, open_source_root
-from reflayer.copy.probe import why_not
 from reflayer.copy.report import CopyReport
 from reflayer.copy.worker import Worker
 from reflayer.errors import CopyError, OperationError, printable
@@ -133,6 +132,8 @@ def _undo(destination: Destination, error: BaseException) -> None:
 
 
 def _refuse_unsupported(method: str, source: int, destination: Destination, path: bytes) -> None:
+    from reflayer.copy.probe import why_not
+
     try:
         refusal = why_not(method, source, destination.place)
     except OSError as error:
