@@ -7,7 +7,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Self
 
 _BRIEF = 120  # characters
@@ -80,6 +80,11 @@ def listed(names: Iterable[str]) -> str:
     each = list(dict.fromkeys(names))
     more = f" and {len(each) - _LISTED:,} more" if len(each) > _LISTED else ""
     return ", ".join(map(brief, each[:_LISTED])) + more
+
+
+def counted(things: Mapping[str, int]) -> str:
+    """How many there are of each kind: ``2 owners, 1 socket``."""
+    return ", ".join(f"{count:,} {kind}{'s' * (count > 1)}" for kind, count in things.items())
 
 
 class CopyError(OperationError):

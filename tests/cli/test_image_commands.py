@@ -63,7 +63,7 @@ def test_commit_as_json_tells_what_was_left_out(root: Path, container: Path) -> 
     done = reflayer(root, "commit", "--json", "web", "example")
     assert done.stderr == "reflayer: left out: 1 socket\n"
     told = json.loads(done.stdout)
-    assert told["left_out"] == {"socket": 1}
+    assert told["skipped"] == {"socket": 1}
     assert told["names"] == ["docker.io/library/example:latest"]
 
 

@@ -7,10 +7,10 @@ import os
 from reflayer.cli.arguments import add_json
 from reflayer.cli.image_config import add_image_config, image_config
 from reflayer.cli.names import complete_containers, complete_images
-from reflayer.cli.output import complain, left_out, print_json
+from reflayer.cli.output import complain, print_json
 from reflayer.cli.ownership import add_ownership, telling_of_ownership
 from reflayer.cli.progress import bars
-from reflayer.errors import ReflayerError
+from reflayer.errors import ReflayerError, counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ def run(arguments: Namespace) -> int:
         )
     image = committed.image
     if arguments.json:
-        print_json({"id": image.id, "names": list(image.names), "left_out": committed.skipped})
+        print_json({"id": image.id, "names": list(image.names), "skipped": committed.skipped})
     else:
         print(image.id)
     if committed.skipped:
-        complain(left_out(committed.skipped))
+        complain(f"left out: {counted(committed.skipped)}")
     return 0
 
 

@@ -143,5 +143,7 @@ def _socket(text: str) -> str:
         argparse.ArgumentTypeError: it is none.
     """
     if len(_path(text).encode()) > _SOCKET_BYTES:
-        raise argparse.ArgumentTypeError(f"a socket's path has at most {_SOCKET_BYTES} bytes")
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: a socket's path has {_SOCKET_BYTES} bytes at the most"
+        )
     return text

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 
 from reflayer.cli.arguments import add_json, at_least_one, path
-from reflayer.cli.output import left_out, print_json
+from reflayer.cli.output import print_json
 from reflayer.cli.ownership import add_ownership, telling_of_ownership
 from reflayer.cli.progress import bars, size_text
 from reflayer.copy.report import CopyReport
 from reflayer.copy.tree import METHODS, copy_tree
+from reflayer.errors import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,4 +83,4 @@ def _summary(report: CopyReport) -> str:
     """One line: entries, bytes, method, time, and what was left out."""
     entries, size = sum(report.entries.values()), sum(report.bytes.values())
     line = f"{entries:,} entries, {size_text(size)} by {report.method}, {report.seconds:.2f} s"
-    return f"{line}; {left_out(report.skipped)}" if report.skipped else line
+    return f"{line}; left out: {counted(report.skipped)}" if report.skipped else line

@@ -6,10 +6,10 @@ import sys
 
 from reflayer.cli.arguments import path
 from reflayer.cli.names import complete_containers
-from reflayer.cli.output import complain, left_out
+from reflayer.cli.output import complain
 from reflayer.cli.output_file import output_file
 from reflayer.cli.progress import bars
-from reflayer.errors import UsageError
+from reflayer.errors import UsageError, counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run(arguments: Namespace) -> int:
         sys.stdout.flush()
         packing = _export(arguments, sys.stdout.buffer)
     if packing.skipped:
-        complain(left_out(packing.skipped))
+        complain(f"left out: {counted(packing.skipped)}")
     return 0
 
 

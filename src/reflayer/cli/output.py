@@ -9,7 +9,7 @@ from reflayer.errors import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from reflayer.store import Container
 
@@ -30,13 +30,6 @@ def one_line(message: str) -> str:
     text = printable(message)
     half = _LONGEST // 2
     return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
-
-
-def left_out(skipped: Mapping[str, int]) -> str:
-    """How many of each kind were left out, of which there are some."""
-    return "left out: " + ", ".join(
-        f"{count:,} {kind}" + ("s" if count > 1 else "") for kind, count in skipped.items()
-    )
 
 
 def print_path(path: str) -> None:

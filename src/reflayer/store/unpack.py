@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reflayer.errors import StoreError
+from reflayer.errors import StoreError, counted
 from reflayer.store import records
 from reflayer.store.blobs import layer_id, layer_of
 from reflayer.store.locks import locked
@@ -70,10 +70,9 @@ def layer_there(layer_id: str, parts: Parts) -> StoredLayer | None:
 def refuse_incomplete(layer: StoredLayer, parts: Parts) -> None:
     """Raise StoreError where ``layer`` lacks what was left out and is now to be kept."""
     if layer.skipped and parts.ownership == "keep":
-        left_out = ", ".join(f"{n:,} {kind}{'s' * (n > 1)}" for kind, n in layer.skipped.items())
         raise StoreError(
             "the image is there as --ownership ignore unpacked it, which left out "
-            f"{left_out}: use that again, or remove the image first"
+            f"{counted(layer.skipped)}: use that again, or remove the image first"
         )
 
 
