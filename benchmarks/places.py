@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.processes import run
 from reflayer.cli.bench.sample import make_tree
+from reflayer.copy import remove_tree
 
 MKFS = {
     "xfs": ("mkfs.xfs", "-q", "-m", "reflink=1"),
@@ -92,5 +93,5 @@ def count(folder: Path) -> tuple[int, int]:
 
 
 def delete(path: Path) -> None:
-    """Delete whatever is there."""
-    subprocess.run(["rm", "-rf", "--one-file-system", path], check=True)
+    """Delete the folder ``path``, subvolumes too, if it is there; refused where one is mounted."""
+    remove_tree(path)

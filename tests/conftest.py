@@ -39,9 +39,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Delete it; not by pytest, which cannot delete deep trees."""
-    if _ours in config.stash:
-        _delete(config.stash[_ours])
+    """Delete it unless something is mounted there; not by pytest, which fails at deep trees."""
+    folder = config.stash.get(_ours, None)
+    if folder is not None and f" {folder}/" not in Path("/proc/self/mountinfo").read_text():
+        _delete(folder)
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +86,7 @@ def _delete(folder: Path) -> None:
     # rm(1) copes with any depth; rmtree of Python 3.11 does not.
     if shutil.which("chattr"):
         os.spawnlp(os.P_WAIT, "chattr", "chattr", "-R", "-f", "-i", str(folder))
-    os.spawnlp(os.P_WAIT, "rm", "rm", "-rf", "--one-file-system", str(folder))
+    os.spawnlp(os.P_WAIT, "rm", "rm", "-rf", str(folder))
 
 
 @pytest.fixture

@@ -90,14 +90,6 @@ class Engine:
         config.write_text(_CONFIG.format(root=setting.folder / "containerd", state=self._state))
         daemon = ["containerd", f"--config={config}"]
         self.missing = start(daemon, self.ctr("version"), self._state, stack)
-        if self.missing is None:
-            stack.callback(self._clear)
-
-    def _clear(self) -> None:
-        """Remove all images, whose layers may be subvolumes, which rm(1) leaves."""
-        images = output(self.ctr("images", "ls", "-q")).split()
-        run(self.ctr("images", "remove", "--sync", *images))
-        self.settle()
 
 
 def _free(place: Path) -> tuple[int, int]:

@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from benchmarks.pairs import Rival
 from benchmarks.processes import run, start
 from benchmarks.question import REFLAYER, Setting
-from reflayer.driver.trash import delete
 
 _PEER = struct.Struct("3i")  # struct ucred: process, user, group
 _IN_OWN_RUN = 'mount --bind "$1" /run && shift && exec "$@"'
@@ -39,7 +38,6 @@ class Engine:
         # Not in the setting's folder: a socket's path has to be short (unix(7)).
         self._run = Path(stack.enter_context(TemporaryDirectory(prefix="docker-")))
         self._data = setting.folder / f"{driver}-{method}"
-        stack.callback(self._clear)
         self.missing = None if shutil.which("dockerd") else "no docker here"
         if self.missing is None and driver == "reflayer":
             self._start_plugin(stack, method)
@@ -74,11 +72,6 @@ class Engine:
             "dockerd": int((self._run / "docker.pid").read_text()),
             "reflayer": listener(self._run / "docker/plugins/reflayer.sock"),
         }
-
-    def _clear(self) -> None:
-        """Delete the layers: on btrfs they are subvolumes, which rm takes for file systems."""
-        for layer in (self._data / "reflayer/dir").glob("*"):
-            delete(str(layer))
 
     def _start_plugin(self, stack: ExitStack, method: str) -> None:
         socket = self._run / "docker/plugins/reflayer.sock"

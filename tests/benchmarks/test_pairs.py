@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.pairs import Rival, Times, alternate
 from benchmarks.question import markdown
+from tests.file_systems import require
 
 
 def appending(name: str, log: Path) -> Rival:
@@ -69,18 +70,26 @@ def test_the_table_has_a_column_for_each_place_and_says_what_is_missing() -> Non
     ]
 
 
-def test_copying_is_measured_as_whole_processes(tmp_path: Path) -> None:
-    source, place = tmp_path / "source", tmp_path / "place"
-    for folder in (source, source / "folder", place):
-        folder.mkdir()
-    (source / "folder" / "file").write_text("content")
-    command = [sys.executable, "-m", "benchmarks.copying", "--runs", "1", "--only", "cp", "--json"]
-    where = ["--place", str(place), "--tree", str(source)]
+@pytest.mark.parametrize(
+    ("question", "other", "rows"),
+    [
+        ("copying", "cp", ["reflayer copy", "cp -a"]),
+        ("removing", "rm -rf", ["reflayer rm", "rm -rf"]),
+    ],
+)
+def test_whole_processes_are_measured_and_leave_nothing(
+    place: Path, tmp_path: Path, question: str, other: str, rows: list[str]
+) -> None:
+    require("umoci")
+    (tmp_path / "source/folder").mkdir(parents=True)
+    (tmp_path / "source/folder/file").write_text("content")
+    command = [sys.executable, "-m", f"benchmarks.{question}", "--runs=1", f"--only={other}"]
+    where = ["--json", "--place", str(place), "--tree", f"{tmp_path}/source"]
     done = subprocess.run([*command, *where], capture_output=True, check=True)
     told = json.loads(done.stdout)
     assert told["entries"] == 2
     (seconds,) = told["seconds"].values()
-    assert list(seconds) == ["reflayer copy", "cp -a"]
+    assert list(seconds) == rows
     assert list(place.iterdir()) == []
 
 
