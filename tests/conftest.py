@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.file_systems import mounted
+from tests.file_systems import kinds, mounted, users_folders
 
 # A busy machine is no failure: no example has to be made or tested in a given time.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -47,13 +47,21 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def file_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
-    """``file_system("xfs")`` is where that file system is mounted, for the whole session."""
+    """``file_system("xfs")`` is where that file system is mounted, for the whole session.
+
+    For an ordinary user it is a folder on one that is there.
+    """
     places: dict[str, Path] = {}
     with ExitStack() as stack:
 
         def place(kind: str) -> Path:
-            if kind not in places:
+            if kind not in places and os.geteuid() != 0 and kind in users_folders():
+                own = tempfile.mkdtemp(prefix="reflayer-", dir=users_folders()[kind])
+                stack.callback(_delete, places.setdefault(kind, Path(own)))
+            elif kind not in places:
                 folder = tmp_path_factory.mktemp(f"mount-{kind}")
+                for above in (folder, folder.parent):
+                    above.chmod(0o711)  # what is on it may be for others
                 places[kind] = stack.enter_context(mounted(kind, folder))
             return places[kind]
 
@@ -76,7 +84,7 @@ def place_on(file_system: Callable[[str], Path]) -> Iterator[Callable[[str], Pat
         _delete(folder)
 
 
-@pytest.fixture(params=["xfs", "btrfs", "ext4", "tmpfs"])
+@pytest.fixture(params=kinds())
 def place(request: pytest.FixtureRequest, place_on: Callable[[str], Path]) -> Path:
     """A new empty folder on each file system in turn."""
     return place_on(request.param)
@@ -91,8 +99,8 @@ def _delete(folder: Path) -> None:
 
 @pytest.fixture
 def base(place_on: Callable[[str], Path]) -> Path:
-    """A new folder on XFS."""
-    return place_on("xfs")
+    """A new folder on XFS, or what an ordinary user has."""
+    return place_on(kinds()[0])
 
 
 @pytest.fixture

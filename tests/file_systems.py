@@ -9,8 +9,10 @@ import os
 import shutil
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,27 @@ MKFS = {
 
 _SIZE = 1 << 30
 _IN_CI = os.environ.get("CI") == "true"
+
+
+@cache
+def users_folders() -> dict[str, Path]:
+    """Where an ordinary user can make files: a folder on each kind of file system there is.
+
+    ``PLACES`` may name folders before those that all machines have, with colons between.
+    """
+    folders = [*filter(None, os.environ.get("PLACES", "").split(":"))]
+    found: dict[str, Path] = {}
+    for folder in (*folders, tempfile.gettempdir(), "/var/tmp", "/dev/shm"):
+        if os.access(folder, os.W_OK):
+            told = ["stat", "--file-system", "--format=%T", folder]
+            kind = subprocess.run(told, check=True, capture_output=True, text=True).stdout.strip()
+            found.setdefault("ext4" if kind == "ext2/ext3" else kind, Path(folder))
+    return found
+
+
+def kinds() -> list[str]:
+    """The kinds of file systems that tests are given: those that root mounts, or a user has."""
+    return [*MKFS, "tmpfs"] if os.geteuid() == 0 else sorted(users_folders(), reverse=True)
 
 
 def require_root() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.processes import PROGRAM, unprivileged
-from tests.file_systems import require
+from tests.file_systems import require, require_root
 from tests.store.stores import BASE, image, reflayer
 
 
@@ -74,6 +74,7 @@ def test_a_terminal_gets_bars(root: Path) -> None:
 
 
 def test_what_may_not_be_read_is_told(root: Path) -> None:
+    require_root()
     told = json.loads(reflayer(root, "df", "--json", "one").stdout)
     path = told["containers"][0]["path"]
     os.chown(f"{path}/etc", 7, 7)

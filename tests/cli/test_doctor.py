@@ -26,6 +26,7 @@ from tests.file_systems import require, require_native, require_root
 def test_it_finds_what_works(
     place_on: Callable[[str], Path], kind: str, works: list[str], advice: str
 ) -> None:
+    require_root()
     place = place_on(kind)
     done = reflayer("doctor", "--json", str(place))
     assert done.returncode == 0

@@ -11,6 +11,7 @@ import pytest
 
 from tests.archive.tars import NOBODY
 from tests.cli.processes import PROGRAM, unprivileged
+from tests.file_systems import require_root
 from tests.images.layouts import Layout
 from tests.store.stores import BASE, MORE, assert_clean, image, reflayer
 from tests.trees import assert_same, facts
@@ -233,6 +234,7 @@ def _unprivileged(root: Path, *arguments: str) -> subprocess.CompletedProcess[st
 def test_without_root_owners_are_kept_or_the_line_says_how_to_leave_them_out(
     base: Path, root: Path
 ) -> None:
+    require_root()  # the image has files of somebody else
     made = image(base / "image", BASE)
     done = _unprivileged(root, "create", made)
     assert done.returncode == 1
@@ -256,6 +258,7 @@ def test_without_root_owners_are_kept_or_the_line_says_how_to_leave_them_out(
     "arguments", [("ps",), ("images",), ("create", "tar:/nowhere"), ("path", "x"), ("rm", "x")]
 )
 def test_a_store_of_somebody_else_is_one_line(root: Path, arguments: tuple[str, ...]) -> None:
+    require_root()
     root.mkdir(mode=0o700)
     os.chown(root, NOBODY, NOBODY)
     done = _unprivileged(root, *arguments)

@@ -16,13 +16,16 @@ from tests.images.layouts import Layout
 
 _PATIENCE = 20.0  # seconds for those who delete behind
 
+OWNER, GROUP = (7, 9) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+"""Whom a file of ``BASE`` belongs to: an ordinary user has files of nobody else."""
+
 BASE = tar(
     folder("./"),
     folder("bin"),
     entry("bin/sh", b"#!" * 5000, mode=0o4755),
-    entry("bin/ash", kind="link", target="bin/sh"),
+    entry("bin/ash", kind="link", target="bin/sh", mode=0o4755),
     folder("etc"),
-    entry("etc/passwd", b"root:x:0:0::/:/bin/sh\n", uid=7, gid=9),
+    entry("etc/passwd", b"root:x:0:0::/:/bin/sh\n", uid=OWNER, gid=GROUP),
     entry("etc/old", b"old"),
 )
 MORE = tar(

@@ -13,6 +13,7 @@ import pytest
 from reflayer import Store
 from tests.archive.tars import entry, folder, tar
 from tests.cli.processes import PROGRAM
+from tests.file_systems import kinds
 from tests.store.stores import BASE, assert_clean, image, names_in
 
 _ROUNDS = 8
@@ -28,7 +29,7 @@ def _many(name: str) -> bytes:
     return tar(*(folder(f"{name}-{at}") for at in range(40)), *files)
 
 
-@pytest.fixture(params=["xfs", "btrfs", "ext4"])
+@pytest.fixture(params=[kind for kind in kinds() if kind != "tmpfs"])
 def base(request: pytest.FixtureRequest, place_on: Callable[[str], Path]) -> Path:
     """Where clones are reflinks, snapshots, and copies."""
     return place_on(request.param)

@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from reflayer import Store
 from tests.cli.processes import PROGRAM
-from tests.file_systems import require
+from tests.file_systems import kinds, require, require_root
 from tests.store.stores import BASE, assert_clean, image
 
 NOBODY = 65534
 # The user may read all, since the interpreter of the tests is perhaps in root's home.
 _READS = ("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search")
+_BECOME = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *_READS)
+_TESTS = Path(__file__).parents[1]
+_DONE_BY_USERS = (
+    "cli/test_changes_commands.py",
+    "cli/test_image_commands.py",
+    "cli/test_store_commands.py",
+    "store/test_commit.py",
+    "store/test_creating.py",
+    "store/test_removing.py",
+)
 
 
 @pytest.fixture
 def folder(base: Path) -> Path:
     """A folder of the user's."""
-    path = base / "user"
+    return _folder_in(base)
+
+
+def _folder_in(place: Path) -> Path:
+    require_root()
+    path = place / "user"
     path.mkdir()
     os.chown(path, NOBODY, NOBODY)
     return path
@@ -30,11 +48,30 @@ def folder(base: Path) -> Path:
 def by_user(folder: Path, *arguments: str) -> str:
     """Run the program as the user, on a store in ``folder``; return what it prints."""
     require("setpriv")
-    become = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *_READS)
-    command = [*become, *PROGRAM, "--root", str(folder / "store"), *arguments]
+    command = [*_BECOME, *PROGRAM, "--root", str(folder / "store"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def test_what_users_do_works_for_one_on_every_file_system(
+    place_on: Callable[[str], Path],
+) -> None:
+    require("setpriv")
+    folders = [str(_folder_in(place_on(kind))) for kind in kinds()]
+    environment = {"PLACES": ":".join(folders), "TMPDIR": folders[0], "HOME": folders[0], "CI": ""}
+    pytest_ = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q"]
+    done = subprocess.run(
+        [*_BECOME, *pytest_, *(str(_TESTS / name) for name in _DONE_BY_USERS)],
+        env={**os.environ, **environment},
+        cwd=_TESTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    told = {what: int(count) for count, what in re.findall(r"(\d+) (passed|skipped)", done.stdout)}
+    assert told["passed"] > 10 * told.get("skipped", 0)
 
 
 def test_what_the_user_owns_is_roots_in_a_committed_layer(base: Path, folder: Path) -> None:

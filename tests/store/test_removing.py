@@ -10,6 +10,7 @@ import pytest
 
 from reflayer import Store
 from reflayer.errors import ImageError, OperationError, StoreError
+from tests.file_systems import require_root
 from tests.images.layouts import Layout
 from tests.store.stores import BASE, MORE, MOST, assert_clean, image, layers_in
 
@@ -108,6 +109,7 @@ def test_what_is_not_there_cannot_be_removed_and_nothing_is_made_of_it(root: Pat
 
 
 def test_a_container_that_cannot_be_removed_is_still_there(base: Path, root: Path) -> None:
+    require_root()
     store = Store(root)
     container = store.create(image(base / "image", BASE))
     subprocess.run(["mount", "--bind", container.path, container.path], check=True)

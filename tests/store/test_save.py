@@ -249,7 +249,7 @@ def test_a_damaged_blob_goes_nowhere(base: Path, store: Store, root: Path) -> No
     layer = manifest(root / "content", "docker.io/library/new:latest")["layers"][-1]
     path = root / "content/blobs" / layer["digest"].replace(":", "/")
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[len(data) // 2 :] = bytes(len(data[len(data) // 2 :]))  # one bit may mean nothing
     path.write_bytes(data)
     for kind in ("oci", "docker-archive"):
         with pytest.raises(ReflayerError, match=layer["digest"]):
