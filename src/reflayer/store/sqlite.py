@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PATIENCE = 60.0  # seconds to wait for another process's transaction, all of which are short
-_ROOM = 1 << 18  # bytes in the log of changes for the pages of one removal, some thirty of 4096
+_ROOM = 1 << 19  # bytes in the log of changes: for some thirty pages of 4096 at each removal
 _NEW = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -42,6 +42,10 @@ def connect(path: str, version: int, *, alone: bool = False) -> sqlite3.Connecti
         if alone:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute(f"PRAGMA journal_mode = {'WAL' if alone else 'PERSIST'}")
+        if alone:
+            db.execute(f"PRAGMA wal_autocheckpoint = {_ROOM // 4096 // 2}")  # half is always free
+            with suppress(OperationError):  # on a full disk it grows as long as it can
+                make_room(f"{path}-wal")
         db.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
         db.execute("PRAGMA foreign_keys = ON")
         found = version_of(db)
@@ -56,8 +60,10 @@ def connect(path: str, version: int, *, alone: bool = False) -> sqlite3.Connecti
     return db
 
 
-def make(path: str, schema: str, version: int) -> None:
+def make(path: str, schema: str, version: int, *, alone: bool = False) -> None:
     """Make the database ``path`` where it is absent or empty; nobody else may be making it.
+
+    What is used ``alone`` gets its log when it is opened.
 
     Raises:
         sqlite3.Error: it cannot be made.
@@ -71,7 +77,8 @@ def make(path: str, schema: str, version: int) -> None:
             return
         db.execute("PRAGMA journal_mode = DELETE")  # the one that stays is made below
         db.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
-    make_room(f"{path}-journal")
+    if not alone:
+        make_room(f"{path}-journal")
 
 
 def make_room(log: str) -> None:

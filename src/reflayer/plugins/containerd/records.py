@@ -2,27 +2,28 @@
 
 A commit of an image's layer is on the disk when it returns. What else is recorded is safe from the
 death of any process, but like the files of an active snapshot itself, a power cut may take the last
-seconds of it: SQLite's ``synchronous = NORMAL`` for the write-ahead log.
+seconds of it: SQLite's ``synchronous = NORMAL`` for the write-ahead log. On a full disk that log
+cannot grow, but it begins anew once all of it is in the database.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from reflayer.errors import StoreError
 from reflayer.plugins.containerd.refusals import (
     AlreadyExistsError,
     FailedPreconditionError,
     NotFoundError,
 )
 from reflayer.plugins.containerd.snapshot import Kind, Snapshot
+from reflayer.store import sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SCHEMA_VERSION = 1
 """What ``user_version`` says; a database with a higher one is another, newer reflayer's."""
@@ -45,9 +46,9 @@ _COLUMNS = "name, parent, kind, folder, created, updated, labels, size, inodes"
 
 
 class Records:
-    """The database in one file, open as long as the service runs; no other process writes to it.
+    """The database in one file, open as long as the service runs; no other process opens it.
 
-    Reading is for the thread that opened it, and never waits. Writing is for any thread.
+    Reading never waits, since all there is, is in memory, too. Both are for any thread.
     """
 
     def __init__(self, path: str) -> None:
@@ -58,20 +59,21 @@ class Records:
         """
         self._path = path
         self._mutex = threading.Lock()
-        with self._told():
-            self._writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        with sqlite.telling(path):
+            if not os.path.exists(path) or not os.path.getsize(path):
+                sqlite.make(path, _SCHEMA, SCHEMA_VERSION, alone=True)
+            self._db = sqlite.connect(path, SCHEMA_VERSION, alone=True)
             try:
-                self._make()
-                self._reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+                rows = self._db.execute(f"SELECT {_COLUMNS} FROM snapshots")
+                self._snapshots = {row[0]: _snapshot(row) for row in rows}
             except BaseException:
-                self._writer.close()
+                self._db.close()
                 raise
 
     def close(self) -> None:
         """Close it; all is in the one file then."""
-        with self._mutex, self._told():
-            self._reader.close()
-            self._writer.close()
+        with self._mutex, sqlite.telling(self._path):
+            self._db.close()
 
     def get(self, name: str) -> Snapshot:
         """The snapshot of this name.
@@ -86,23 +88,15 @@ class Records:
 
     def find(self, name: str) -> Snapshot | None:
         """The snapshot of this name, or None."""
-        with self._told():
-            return _find(self._reader, name)
+        return self._snapshots.get(name)
 
     def all(self) -> Iterator[Snapshot]:
         """All snapshots as they are now, by name."""
-        with self._told():
-            rows = self._reader.execute(
-                f"SELECT {_COLUMNS} FROM snapshots ORDER BY name"
-            ).fetchall()
-        return map(_snapshot, rows)
+        return iter(sorted(self._snapshots.values(), key=lambda snapshot: snapshot.name))
 
     def count(self) -> int:
-        """How many there are; for any thread."""
-        with self._mutex, self._told():
-            count = self._writer.execute("SELECT count(*) FROM snapshots").fetchone()[0]
-        assert isinstance(count, int)
-        return count
+        """How many there are."""
+        return len(self._snapshots)
 
     def add(self, snapshot: Snapshot) -> None:
         """Record a new one, whose folder is there.
@@ -111,10 +105,13 @@ class Records:
             AlreadyExistsError: its name is taken.
             NotFoundError: its parent has been removed.
         """
-        with self._writing(durable=False) as db:
-            if snapshot.parent and _find(db, snapshot.parent) is None:
+
+        def change(db: sqlite3.Connection) -> None:
+            if snapshot.parent and snapshot.parent not in self._snapshots:
                 raise NotFoundError(f"parent {snapshot.parent} does not exist")
-            _insert(db, snapshot)
+            self._insert(db, snapshot)
+
+        self._write(change, {snapshot.name: snapshot})
 
     def commit(self, key: str, snapshot: Snapshot) -> None:
         """Record ``snapshot`` in place of the active one that is called ``key``: on the disk.
@@ -122,97 +119,92 @@ class Records:
         Raises:
             AlreadyExistsError: its name is taken.
         """
-        with self._writing(durable=True) as db:
-            _insert(db, snapshot)
-            db.execute("DELETE FROM snapshots WHERE name = ?", (key,))
+
+        def change(db: sqlite3.Connection) -> None:
+            self._insert(db, snapshot)
+            _delete(db, key)
+
+        self._write(change, {key: None, snapshot.name: snapshot}, durable=True)
 
     def update(self, snapshot: Snapshot) -> None:
         """Record the labels of ``snapshot`` and the time of the change."""
-        with self._writing(durable=False) as db:
+
+        def change(db: sqlite3.Connection) -> None:
             db.execute(
                 "UPDATE snapshots SET labels = ?, updated = ? WHERE name = ?",
                 (json.dumps(dict(snapshot.labels)), snapshot.updated, snapshot.name),
             )
 
-    @contextmanager
-    def removing(self, name: str) -> Iterator[None]:
-        """The snapshot is gone at the end of the block, which removes its folder; or stays.
+        self._write(change, {snapshot.name: snapshot})
+
+    def remove(self, name: str, remove_folder: Callable[[], None]) -> None:
+        """Remove the folder of a snapshot and its record; if that fails, the record stays.
 
         Raises:
             FailedPreconditionError: it is the parent of another.
         """
-        with self._writing(durable=False) as db:
+
+        def change(db: sqlite3.Connection) -> None:
             row = db.execute("SELECT name FROM snapshots WHERE parent = ? LIMIT 1", (name,))
             child = row.fetchone()
             if child is not None:
                 raise FailedPreconditionError(
                     f"cannot remove snapshot {name}: {child[0]} is its child"
                 )
-            db.execute("DELETE FROM snapshots WHERE name = ?", (name,))
-            yield
+            _delete(db, name)
+            remove_folder()
+
+        self._write(change, {name: None})
 
     def forget(self, names: list[str]) -> None:
         """Remove the records of what is not there any more, whether it has children or not."""
-        with self._writing(durable=True) as db:
-            db.executemany("DELETE FROM snapshots WHERE name = ?", [(name,) for name in names])
+        self._write(lambda db: _delete(db, *names), dict.fromkeys(names), durable=True)
 
-    def _make(self) -> None:
-        db = self._writer
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"{self._path}: a newer reflayer made it (schema {version}, this one knows "
-                f"{SCHEMA_VERSION}): use that one, or another --home"
-            )
-        db.execute("PRAGMA journal_mode = WAL")
-        if version < SCHEMA_VERSION:
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-
-    @contextmanager
-    def _writing(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
-        with self._mutex, self._told():
-            db = self._writer
+    def _write(
+        self,
+        change: Callable[[sqlite3.Connection], None],
+        changed: dict[str, Snapshot | None],
+        *,
+        durable: bool = False,
+    ) -> None:
+        """Make a change, after which what is ``changed`` is so; one that cannot be is undone."""
+        with self._mutex, sqlite.telling(self._path):
+            db = self._db
             db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            db.execute("BEGIN IMMEDIATE")
             try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:  # SQLite has ended it where the disk is full
-                    db.execute("ROLLBACK")
-                raise
+                with sqlite.transaction(db):
+                    change(db)
+            except sqlite3.OperationalError:  # the disk is full, perhaps
+                db.execute("PRAGMA wal_checkpoint(RESTART)")
+                with sqlite.transaction(db):
+                    change(db)
+            for name, snapshot in changed.items():
+                if snapshot is None:
+                    self._snapshots.pop(name, None)
+                else:
+                    self._snapshots[name] = snapshot
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Whatever SQLite raises becomes one line with the file's name."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path}: {error}") from error
+    def _insert(self, db: sqlite3.Connection, snapshot: Snapshot) -> None:
+        if snapshot.name in self._snapshots:
+            raise AlreadyExistsError(f"snapshot {snapshot.name} exists already")
+        db.execute(
+            f"INSERT INTO snapshots ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                snapshot.name,
+                snapshot.parent,
+                int(snapshot.kind),
+                snapshot.folder,
+                snapshot.created,
+                snapshot.updated,
+                json.dumps(dict(snapshot.labels)),
+                snapshot.size,
+                snapshot.inodes,
+            ),
+        )
 
 
-def _find(db: sqlite3.Connection, name: str) -> Snapshot | None:
-    row = db.execute(f"SELECT {_COLUMNS} FROM snapshots WHERE name = ?", (name,)).fetchone()
-    return None if row is None else _snapshot(row)
-
-
-def _insert(db: sqlite3.Connection, snapshot: Snapshot) -> None:
-    if _find(db, snapshot.name) is not None:
-        raise AlreadyExistsError(f"snapshot {snapshot.name} exists already")
-    db.execute(
-        f"INSERT INTO snapshots ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            snapshot.name,
-            snapshot.parent,
-            int(snapshot.kind),
-            snapshot.folder,
-            snapshot.created,
-            snapshot.updated,
-            json.dumps(dict(snapshot.labels)),
-            snapshot.size,
-            snapshot.inodes,
-        ),
-    )
+def _delete(db: sqlite3.Connection, *names: str) -> None:
+    db.executemany("DELETE FROM snapshots WHERE name = ?", [(name,) for name in names])
 
 
 def _snapshot(row: tuple[str, str, int, str, int, int, str, int, int]) -> Snapshot:

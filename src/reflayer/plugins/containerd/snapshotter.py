@@ -272,9 +272,11 @@ class Snapshotter:
         self._metrics.copied(report)
 
     def _remove(self, snapshot: Snapshot) -> None:
-        with self._records.removing(snapshot.name):
+        def remove_folder() -> None:
             if has_own_folder(snapshot):
                 self._driver.remove(snapshot.folder, wait=False)
+
+        self._records.remove(snapshot.name, remove_folder)
 
     def _usage(self, folder: str, parent: str | None) -> tuple[int, int]:
         usage = self._driver.usage(folder, parent)
