@@ -49,11 +49,14 @@ def once_listed(
             return names
 
         def clone(src: int, *arguments: Any) -> Any:
-            if "inner" not in os.listdir(src):
-                return clone_names(src, *arguments)
-            change(place / "src/folder")
-            *made, _ = clone_names(src, *arguments[:-1], _dirents(listing))
-            return (*made, None)
+            *others, left = arguments
+            if not left:
+                if "inner" not in os.listdir(src):
+                    return clone_names(src, *arguments)
+                change(place / "src/folder")
+                left = _dirents(listing)
+            *made, left = clone_names(src, *others, left)
+            return (*made, left or None)
 
         if request.param == "in C":
             monkeypatch.setattr(worker, "_clone_names", clone)
