@@ -158,7 +158,7 @@ def test_names_that_are_to_be_left_are_handed_back(src: Path, dst: Path, native:
 def test_a_folder_of_many_names_is_done_in_turns(
     place_on: Callable[[str], Path], native: Any
 ) -> None:
-    count = 100_000
+    count = 50_000
     with opened(place_on("tmpfs"), place_on("tmpfs")) as (source, clone):
         for number in range(count):
             os.mknod(f"{number}", 0o600 | stat.S_IFREG, dir_fd=source)

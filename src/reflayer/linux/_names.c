@@ -477,21 +477,15 @@ end:
 /* openat2(dir_fd, path, flags, mode, resolve): openat2(2), which the C library lacks. */
 static PyObject *open_beneath(PyObject *self, PyObject *args)
 {
-    struct { uint64_t flags, mode, resolve; } how;
-    unsigned long long flags, mode, resolve;
+    unsigned long long how[3]; /* linux/openat2.h: struct open_how */
     const char *path;
-    int dir_fd, retries = 128;
+    int dir_fd;
     long fd;
     (void)self;
-    if (!PyArg_ParseTuple(args, "iyKKK:openat2", &dir_fd, &path, &flags, &mode, &resolve))
+    if (!PyArg_ParseTuple(args, "iyKKK:openat2", &dir_fd, &path, &how[0], &how[1], &how[2]))
         return NULL;
-    how.flags = flags;
-    how.mode = mode;
-    how.resolve = resolve;
     Py_BEGIN_ALLOW_THREADS
-    do /* EAGAIN: a rename anywhere raced with a ".." */
-        fd = syscall(SYS_openat2, dir_fd, path, &how, sizeof how);
-    while (fd < 0 && errno == EAGAIN && --retries);
+    fd = syscall(SYS_openat2, dir_fd, path, how, sizeof how);
     Py_END_ALLOW_THREADS
     return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
 }

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 
-from reflayer.linux.libc import LIBC, checked
+from reflayer.linux.names import native
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_SYMLINKS = 0x04
@@ -15,14 +14,6 @@ RESOLVE_IN_ROOT = 0x10
 
 _SYS_OPENAT2 = 437  # the same number on every architecture (asm-generic/unistd.h)
 _RETRIES = 128
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    )
 
 
 def openat2(dir_fd: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> int:
@@ -35,17 +26,28 @@ def openat2(dir_fd: int, path: bytes, flags: int, resolve: int, mode: int = 0) -
         OSError: EXDEV when the path would leave ``dir_fd``, ELOOP when it meets a symbolic link
             that ``resolve`` forbids, ENOSYS before Linux 5.6; otherwise as openat2(2) says.
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    open_beneath = _in_python if native is None else native.openat2
     for _ in range(_RETRIES):
-        fd = int(
-            LIBC.syscall(
-                ctypes.c_long(_SYS_OPENAT2),
-                ctypes.c_int(dir_fd),
-                ctypes.c_char_p(path),
-                ctypes.byref(how),
-                ctypes.c_size_t(ctypes.sizeof(how)),
-            )
+        try:
+            return int(open_beneath(dir_fd, path, flags | os.O_CLOEXEC, mode, resolve))
+        except BlockingIOError:
+            continue
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def _in_python(dir_fd: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
+    """The same call by ctypes, which costs start-up time."""
+    import ctypes
+
+    from reflayer.linux.libc import LIBC, checked
+
+    how = (ctypes.c_uint64 * 3)(flags, mode, resolve)  # linux/openat2.h: struct open_how
+    return checked(
+        LIBC.syscall(
+            ctypes.c_long(_SYS_OPENAT2),
+            ctypes.c_int(dir_fd),
+            ctypes.c_char_p(path),
+            ctypes.byref(how),
+            ctypes.c_size_t(ctypes.sizeof(how)),
         )
-        if fd >= 0 or ctypes.get_errno() != errno.EAGAIN:
-            break
-    return checked(fd)
+    )
