@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.archive.tars import entry, tar
@@ -13,10 +12,7 @@ from tests.cli.processes import PROGRAM
 from tests.store.stores import image
 
 
-def test_a_terminal_sees_bars_and_standard_output_gets_the_path_alone(
-    place_on: Callable[[str], Path],
-) -> None:
-    base = place_on("xfs")
+def test_a_terminal_sees_bars_and_standard_output_gets_the_path_alone(base: Path) -> None:
     made = image(base / "image", tar(*(entry(f"{n}", b"x") for n in range(10_000))))
     ours, theirs = os.openpty()
     seen = bytearray()

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,10 +23,8 @@ from tests.store.stores import BASE, assert_clean, image, layers_in, reflayer
 )
 @pytest.mark.parametrize("where", ["content/tmp", "layers/tmp"])
 def test_a_signal_undoes_a_create(
-    place_on: Callable[[str], Path], number: signal.Signals, status: int, where: str
+    base: Path, root: Path, number: signal.Signals, status: int, where: str
 ) -> None:
-    base = place_on("xfs")
-    root = base / "store"
     assert reflayer(root, "create", "--name", "other", image(base / "other", BASE)).returncode == 0
     layer = tar(entry("noise", os.urandom(8 << 20)), *(entry(f"f{n}") for n in range(5000)))
     made = image(base / "image", layer)
