@@ -16,6 +16,7 @@ from reflayer import Store
 from reflayer.errors import OperationError, StoreError
 from reflayer.store import default_root
 from tests.cli.processes import PROGRAM
+from tests.file_systems import require_root
 from tests.store.stores import BASE, assert_clean, image, layers_in, reflayer
 
 
@@ -105,6 +106,7 @@ def test_a_store_that_cannot_be_made_is_one_line(base: Path) -> None:
 
 
 def test_a_store_on_a_read_only_file_system_can_be_looked_at(root: Path, made: str) -> None:
+    require_root()
     (root / "layers/trash/left").mkdir()  # by a crash
     (root / "layers/tmp/left").mkdir()
     subprocess.run(["mount", "--bind", str(root), str(root)], check=True)

@@ -12,7 +12,7 @@ import pytest
 
 from reflayer import Store
 from tests.archive.tars import entry, tar
-from tests.file_systems import require
+from tests.file_systems import require, require_root
 from tests.store.stores import assert_clean, image, layers_in
 from tests.trees import assert_same, facts
 
@@ -41,6 +41,7 @@ def test_another_clone_adds_no_data(place_on: Callable[[str], Path], kind: str) 
 def test_twenty_layers_take_the_room_of_one_root_file_system(
     place_on: Callable[[str], Path],
 ) -> None:
+    require_root()
     require("umoci")
     base = place_on("ext4")
     made = _twenty_layers(base)
