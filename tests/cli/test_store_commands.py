@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from reflayer import Store
 from tests.archive.tars import NOBODY
 from tests.cli.processes import PROGRAM, unprivileged
-from tests.file_systems import require_root
+from tests.file_systems import require, require_root
 from tests.images.layouts import Layout
 from tests.store.stores import BASE, MORE, assert_clean, image, reflayer
 from tests.trees import assert_same, facts
@@ -292,3 +294,86 @@ def _completions(root: Path, line: str) -> list[str]:
     )
     assert done.returncode == 0, done.stderr
     return (root / "../completions").read_text().split("\v")
+
+
+def test_a_result_that_cannot_be_written_leaves_no_container(root: Path, base: Path) -> None:
+    made = image(base / "image", BASE)
+    with open("/dev/full", "w") as full:
+        command = [*PROGRAM, "--root", str(root), "create", made]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "reflayer: standard output: No space left on device: the container is removed again\n"
+    )
+    assert Store(root).containers() == []
+    assert_clean(root)
+
+
+def test_what_a_killed_remover_left_is_told_and_deleted_by_the_next_command(
+    root: Path, base: Path
+) -> None:
+    require("chattr")
+    made = image(base / "image", BASE)
+    path = Path(reflayer(root, "create", "--name", "web", made).stdout.rstrip("\n"))
+    (path / "large").write_bytes(bytes(3_000_000))
+    subprocess.run(["chattr", "+i", path / "large"], check=True)
+    assert reflayer(root, "rm", "web").stdout == "web\n"
+    assert "MB more was removed: reflayer prune deletes it" in reflayer(root, "df").stdout
+    done = reflayer(root, "prune")
+    assert done.returncode == 1
+    assert "/large: remove: it or its folder is immutable" in done.stderr
+    (left,) = (root / "layers/trash").iterdir()
+    subprocess.run(["chattr", "-i", left / "large"], check=True)
+    assert reflayer(root, "ps").stderr == ""
+    assert_clean(root)
+    assert "more was removed" not in reflayer(root, "df").stdout
+
+
+def test_prune_removes_the_images_that_have_no_container(root: Path, base: Path) -> None:
+    used, unused = image(base / "used", BASE), image(base / "unused", BASE, MORE)
+    reflayer(root, "create", "--name", "web", used)
+    reflayer(root, "create", "--name", "gone", unused)
+    reflayer(root, "rm", "gone")
+    assert reflayer(root, "prune").stdout.startswith("Total reclaimed space: ")
+    assert len(Store(root).images()) == 2
+    (gone,) = (one for one in Store(root).images() if one.names == (unused,))
+    lines = reflayer(root, "prune", "--all").stdout.splitlines()
+    assert lines[:2] == [f"Untagged: {unused}", f"Deleted: {gone.id}"]
+    assert [one.names for one in Store(root).images()] == [(used,)]
+    assert_clean(root)
+
+
+def test_rmi_by_force_takes_the_name_of_an_image_that_is_in_use(root: Path, base: Path) -> None:
+    made = image(base / "image", BASE)
+    reflayer(root, "create", "--name", "web", made)
+    assert "is in use" in reflayer(root, "rmi", made).stderr
+    assert reflayer(root, "rmi", "--force", made).stdout == f"Untagged: {made}\n"
+    assert [one.names for one in Store(root).images()] == [()]
+    reflayer(root, "rm", "web")
+    assert Store(root).images() == []
+    assert_clean(root)
+
+
+@pytest.mark.parametrize("change", ["content", "mode", "new", "gone"])
+def test_a_folder_that_changed_is_taken_in_anew(root: Path, base: Path, change: str) -> None:
+    tree = base / "tree"
+    (tree / "etc").mkdir(parents=True)
+    for name in ("file", "other"):
+        (tree / "etc" / name).write_text("old")
+    time.sleep(2)  # a folder that was changed just now is taken in anew in any case
+    path = [Path(Store(root).create(f"rootfs:{tree}").path) for _ in range(2)]
+    assert len({one.image_id for one in Store(root).containers()}) == 1
+    times = (tree / "etc/file").stat()
+    if change == "content":
+        (tree / "etc/file").write_text("new")
+        os.utime(tree / "etc/file", ns=(times.st_atime_ns, times.st_mtime_ns))
+    elif change == "mode":
+        (tree / "etc/file").chmod(0o600)
+    elif change == "new":
+        (tree / "etc/new").touch()
+    else:
+        (tree / "etc/file").unlink()
+    path.append(Path(Store(root).create(f"rootfs:{tree}").path))
+    assert len({one.image_id for one in Store(root).containers()}) == 2
+    subprocess.run(["diff", "-r", tree, path[-1]], check=True)
+    assert_clean(root)

@@ -63,8 +63,8 @@ def _run() -> int:
         sys.stdout = None  # whoever read our output has enough
         return 1
     except OSError as error:
-        where = f"{printable(error.filename)}: " if error.filename else ""
-        _complain(f"{where}{error.strerror or error}")
+        where = printable(error.filename or "standard output")  # all other failures have a path
+        _complain(f"{where}: {error.strerror or error}")
         return 1
     assert isinstance(status, int)
     return status

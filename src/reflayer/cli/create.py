@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from reflayer.cli.arguments import add_json
 from reflayer.cli.names import complete_images
 from reflayer.cli.output import container_fields, print_json, print_path
@@ -62,8 +64,16 @@ def run(arguments: Namespace) -> int:
             access=access_of(arguments),
             progress=report_to,
         )
-    if arguments.json:
-        print_json(container_fields(container))
-    else:
-        print_path(container.path)
+    try:
+        if arguments.json:
+            print_json(container_fields(container))
+        else:
+            print_path(container.path)
+        sys.stdout.flush()
+    except OSError as error:  # nobody would know of it
+        store.remove_container(container.id, wait=False)
+        if not isinstance(error, BrokenPipeError):
+            error.filename = "standard output"
+            error.strerror = f"{error.strerror}: the container is removed again"
+        raise
     return 0

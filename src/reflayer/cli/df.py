@@ -118,6 +118,7 @@ def _fields(usage: Usage) -> dict[str, object]:
             for one in usage.images
         ],
         "total": _space_fields(usage.total),
+        "removed": usage.removed,
     }
 
 

@@ -18,7 +18,11 @@ def total_line(usage: Usage) -> str:
     """All in one line."""
     total = usage.total
     taken = size_text(total.shared + total.own)
-    return f"{taken} on disk, where du would count {size_text(total.allocated)}"
+    line = f"{taken} on disk, where du would count {size_text(total.allocated)}"
+    if usage.removed:
+        removed = size_text(usage.removed)
+        line += f"; {removed} more was removed: reflayer prune deletes it, or says why it cannot"
+    return line
 
 
 def image_name(one: ImageUsage) -> str:

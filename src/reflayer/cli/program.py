@@ -34,6 +34,7 @@ COMMANDS = {
     "inspect": "print what containers and images are, their command and environment",
     "tag": "give an image another name",
     "rmi": "remove images",
+    "prune": "delete what was removed and is still there, and unused images",
     "containerd-config": "print what containerd, BuildKit and Docker have to be told to use it",
     "df": "show what containers and images really take, and what rm would give back",
     "copy": "make one folder the same tree as another",

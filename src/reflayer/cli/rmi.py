@@ -18,6 +18,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "images", metavar="IMAGE", nargs="+", help="a name, an id, or the beginning of an id"
     ).completer = complete_images  # type: ignore[attr-defined]
+    parser.add_argument(
+        "-f",
+        "--force",
+        action="store_true",
+        help="take all names of an image given by its id, and the last one though there are "
+        "containers of it: it goes with them",
+    )
     parser.add_argument("--wait", action="store_true", help="wait until the files are deleted")
 
 
@@ -28,7 +35,7 @@ def run(arguments: Namespace) -> int:
     store = Store(arguments.root)
 
     def remove(name: str) -> None:
-        gone = store.remove_image(name, wait=arguments.wait)
+        gone = store.remove_image(name, wait=arguments.wait, force=arguments.force)
         print(f"Untagged: {name}" if gone is None else f"Deleted: {gone.id}", flush=True)
 
     return each(arguments.images, remove)

@@ -148,12 +148,14 @@ def _from_folder(
 
     digest = hashlib.sha256(os.fsencode(source.name)).hexdigest()
     until.enter_context(locked(parts.lock_of(f"rootfs-{digest}")))
+    stamp = _folder_stamp(source.path)
     with parts.database.reading() as db:
-        known = records.image_named(db, source.name)
+        reusable = stamp and pull != "always"
+        known = records.image_named(db, source.name, stamp) if reusable else None
     layer = None if known is None else layer_there(known.layer, parts)
-    if known is not None and layer is not None and pull != "always":
+    if known is not None and layer is not None:
         refuse_incomplete(layer, parts)
-        return Brought(known, frozenset(), source.name)
+        return Brought(known, frozenset(), source.name, stamp)
     layer_id = new_id()
     with parts.driver.build(layer_id) as folder:
         report = copy_tree(
@@ -172,7 +174,24 @@ def _from_folder(
         manifest=None,
         size=None,
     )
-    return Brought(image, frozenset(), source.name)
+    return Brought(image, frozenset(), source.name, stamp)
+
+
+def _folder_stamp(folder: str) -> str:
+    """What tells that all in a folder is the same as before: whatever changes, a ctime does.
+
+    Empty where something was changed just now, or cannot be read, of which copying it tells.
+    """
+    from reflayer.archive.walk import Walk
+
+    try:
+        found = [entry.status for entry in Walk(os.fsencode(folder), None, None)]
+    except OperationError:
+        return ""
+    if time.time() - max(status.st_ctime for status in found) < _UNSETTLED:
+        return ""
+    inodes = sorted((status.st_dev, status.st_ino, status.st_ctime_ns) for status in found)
+    return hashlib.sha256(repr(inodes).encode()).hexdigest()
 
 
 def _stamp(text: str) -> str:

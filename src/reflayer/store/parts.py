@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from functools import cached_property
 
 from reflayer import xdg
-from reflayer.errors import OperationError, StoreError
+from reflayer.errors import OperationError, ReflayerError, StoreError
 from reflayer.linux.mkdir import make_folders
 from reflayer.store.database import Database
 
@@ -89,6 +90,12 @@ class Parts:
         from reflayer.store.owners import remembered_ownership
 
         return self._said or remembered_ownership(self.database)
+
+    def go_on(self) -> None:
+        """Let what was removed and is still there be deleted, as opening the driver does."""
+        with suppress(OSError, ReflayerError):  # who lists what there is has no use for it
+            if os.listdir(os.path.join(self.root, "layers", "trash")):
+                _ = self.driver
 
     @cached_property
     def driver(self) -> Driver:

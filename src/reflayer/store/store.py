@@ -160,6 +160,7 @@ class Store:
         Raises:
             StoreError: the database cannot be read.
         """
+        self._parts.go_on()
         with self._parts.database.reading() as db:
             return containers(db, self._parts)
 
@@ -169,6 +170,7 @@ class Store:
         Raises:
             StoreError: there is none, or more than one.
         """
+        self._parts.go_on()
         with self._parts.database.reading() as db:
             return find_container(db, name, self._parts)
 
@@ -309,6 +311,7 @@ class Store:
         """
         from reflayer.store.records import images
 
+        self._parts.go_on()
         with self._parts.database.reading() as db:
             return images(db)
 
@@ -373,25 +376,47 @@ class Store:
         """
         from reflayer.store.usage import usage
 
+        self._parts.go_on()
         return usage(self._parts, names, progress)
 
-    def remove_image(self, name: str, *, wait: bool = True) -> StoredImage | None:
+    def remove_image(
+        self, name: str, *, wait: bool = True, force: bool = False
+    ) -> StoredImage | None:
         """Remove an image, or only one of its names where it has others.
 
         Args:
             name: a name of the image, its id, or the beginning of it.
             wait: wait until its folder is deleted; otherwise that goes on in another process.
+            force: take all of its names where its id is given, and the last one though there are
+                containers of it: it goes with the last of them.
 
         Returns:
-            What the image was, or None where it stays under other names.
+            What the image was, or None where it stays under other names or for its containers.
 
         Raises:
-            StoreError: there is none, there are containers of it, or its id is given but it has
-                several names.
+            StoreError: there is none; or, without ``force``, there are containers of it, or its id
+                is given but it has several names.
         """
         from reflayer.store.remove import remove_image
 
-        return remove_image(self._parts, name, wait)
+        return remove_image(self._parts, name, wait, force)
+
+    def prune(self, *, unused: bool = False) -> list[StoredImage]:
+        """Delete what nobody needs: what was removed and is still there, what crashes left.
+
+        Args:
+            unused: the images that have no container, too.
+
+        Returns:
+            The images that are gone.
+
+        Raises:
+            OperationError: something cannot be deleted, the first that could not; all else is.
+            StoreError: the database failed.
+        """
+        from reflayer.store.remove import prune
+
+        return prune(self._parts, unused)
 
 
 def _text(image: str | PathLike[str]) -> str:

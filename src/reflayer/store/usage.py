@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reflayer.errors import OperationError
+from reflayer.extents import measure_tree
 from reflayer.store.blocks import measured
 from reflayer.store.containers import Container, containers
 from reflayer.store.find import find_either
@@ -64,11 +67,13 @@ class Usage:
         images: what each image takes.
         total: what they take together, each block counted once; ``own`` is what the removal of all
             of them would free.
+        removed: bytes that what was removed, and is not deleted yet, has for its own.
     """
 
     containers: tuple[ContainerUsage, ...]
     images: tuple[ImageUsage, ...]
     total: Space
+    removed: int
 
 
 def usage(parts: Parts, names: Sequence[str], progress: Progress | None) -> Usage:
@@ -93,7 +98,19 @@ def usage(parts: Parts, names: Sequence[str], progress: Progress | None) -> Usag
     everything: set[Unit] = {one.id for one in shown_containers}
     for image in shown_images:
         everything |= stored.units_of(image)
-    return Usage(told_containers, told_images, blocks.space(everything, everything))
+    total = blocks.space(everything, everything)
+    return Usage(told_containers, told_images, total, _removed(parts))
+
+
+def _removed(parts: Parts) -> int:
+    trash = os.path.join(parts.root, "layers", "trash")
+    try:
+        names = os.listdir(trash)
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise OperationError.from_os_error(error, os.fsencode(trash), "list") from error
+    return sum(measure_tree(os.path.join(trash, name)).own for name in names)
 
 
 @dataclass(frozen=True, slots=True)
