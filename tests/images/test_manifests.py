@@ -200,10 +200,11 @@ def test_what_a_config_does_not_say_the_index_or_else_this_machine_does(
     layout.index(silent)
     assert fetch(layout, content).platform == Platform.of_machine()
     assert str(fetch(layout, content, "linux/s390x").platform) == "linux/s390x"
-    layout.index(layout.list(on(silent, "linux/z80")))
-    assert str(fetch(layout, content, "linux/z80").platform) == "linux/z80"
-    with pytest.raises(ImageError, match="only for linux/z80"):
-        fetch(layout, content)
+    for top in (on(silent, "linux/z80"), layout.list(on(silent, "linux/z80"))):
+        layout.index(top)
+        assert str(fetch(layout, content, "linux/z80").platform) == "linux/z80"
+        with pytest.raises(ImageError, match="only for linux/z80"):
+            fetch(layout, content, "linux/amd64")
 
 
 def test_a_config_may_have_other_characters_than_unicode(layout: Layout, content: Content) -> None:
@@ -232,6 +233,8 @@ OTHERS: dict[str, Callable[[Layout], Json]] = {
         {"blobs": []}, "application/vnd.oci.artifact.manifest.v1+json"
     ),
     "application/vnd.x": lambda it: it.blob(b"no manifest", "application/vnd.x"),
+    "text/plain": lambda it: it.blob(b"no manifest", "text/plain"),
+    "application/json": lambda it: it.blob(bytes((4 << 20) + 1), "application/json"),
     "application/y": lambda it: it.document({"mediaType": "application/y"}, ""),
 }
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from reflayer.errors import ImageError, brief
 from reflayer.images.descriptor import Descriptor
 from reflayer.images.document import Document
-from reflayer.images.media_types import INDEXES, MANIFESTS, OCI_MANIFEST, SCHEMA_1
+from reflayer.images.media_types import INDEXES, MANIFESTS, OCI_MANIFEST, SAYS_NOTHING, SCHEMA_1
 
 LARGEST_MANIFEST = 4 << 20
 """Bytes; registries take no larger ones (OCI distribution-spec, "Pushing Manifests")."""
@@ -60,9 +60,14 @@ def parse_manifest(data: bytes, descriptor: Descriptor) -> Manifest | Index:
         NoImageError: it is something else, a signature for instance.
     """
     what = f"the manifest {descriptor.digest}"
-    document = Document.parse(data, what)
-    fields = document.fields
-    expected, said = descriptor.media_type, document.media_type()
+    expected = descriptor.media_type
+    try:
+        document = Document.parse(data, what)
+    except ImageError as error:
+        if expected in SAYS_NOTHING:
+            raise NoImageError(str(error), expected or "unknown") from error
+        raise
+    fields, said = document.fields, document.media_type()
     if (
         fields.get("schemaVersion") == 1
         or fields.get("fsLayers") is not None

@@ -70,7 +70,7 @@ def find_image(
     if isinstance(contents, Index):
         return next(search.images(contents.manifests))
     config = search.config(top, contents)
-    check_platform(config.platform, platform, name or top.digest)
+    check_platform(config.platform or top.platform, platform, name or top.digest)
     return image_of(top, contents, config, top.platform or platform)
 
 
@@ -178,8 +178,10 @@ class _Search:
             platform = one.platform or inherited
             if one.media_type in MANIFESTS:
                 yield one, platform
-            elif one.media_type not in INDEXES | SAYS_NOTHING:
-                self._others.append(one.media_type)
+            elif one.media_type not in INDEXES and (
+                one.media_type not in SAYS_NOTHING or one.size > LARGEST_MANIFEST
+            ):
+                self._others.append(one.media_type or "unknown")
             elif one.digest not in self._indexes:
                 if depth == 0:
                     raise ImageError(f"more than {_DEEPEST} indexes are within one another")
