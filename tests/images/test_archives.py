@@ -388,6 +388,7 @@ WRONG: dict[str, Sequence[Entry]] = {
     "say which image: the archive has a0:1, a1:1,": [
         saved(*(image_of([], [f"a{number}:1"]) for number in range(10_000)))
     ],
+    "the image has 2,000 names": [saved(image_of([], [f"a:{number}" for number in range(2000)]))],
     "1.tar would have 9,000,000,000 bytes, most of them holes": [
         saved(GOOD),
         entry("config.json", config(ONE)),

@@ -184,9 +184,13 @@ def test_tags_come_move_and_go(content: Content) -> None:
         "a": two.digest,
         "b": one.digest,
     }
-    content.untag("a")
-    content.untag("a")
-    assert list(content.tags()) == ["b"]
+    content.list_untagged(two)
+    for _ in range(2):
+        content.set_tags({"b": two, "c": one})
+        tags = {name: tag.digest for name, tag in content.tags().items()}
+        assert tags == {"b": two.digest, "c": one.digest}
+    content.set_tags({})
+    assert content.tags() == {}
 
 
 def test_what_others_wrote_into_the_index_stays(content: Content) -> None:

@@ -177,7 +177,7 @@ def test_a_tag_that_is_two_images_is_refused(layout: Layout, content: Content) -
         ("oci-layout", "{}", "version ''"),
         ("index.json", "[]", "is not a JSON object"),
         ("index.json", '{"manifests": [{"digest": "sha256:../x"}]}', "digest"),
-        ("index.json", " " * ((4 << 20) + 1), "has more than"),
+        ("index.json", " " * ((64 << 20) + 1), "has more than"),
     ],
 )
 def test_what_is_no_layout_is_refused(

@@ -58,12 +58,13 @@ def image_fields(image: StoredImage) -> dict[str, object]:
 def _rows(image: StoredImage) -> list[tuple[str, ...]]:
     from reflayer.cli.progress import size_text
     from reflayer.cli.times import ago, seconds_of
+    from reflayer.errors import brief
     from reflayer.store.find import familiar
 
     created = seconds_of(image.created)
     rest = (
         _digits(image)[:12],
-        image.platform,
+        brief(image.platform),
         "N/A" if created is None else ago(created),
         "N/A" if image.size is None else size_text(image.size),
     )

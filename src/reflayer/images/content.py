@@ -26,7 +26,7 @@ from reflayer.images.media_types import OCI_INDEX
 from reflayer.linux.mkdir import make_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from typing import BinaryIO
 
@@ -211,9 +211,24 @@ class Content:
         if not self.has(descriptor.digest):
             raise ImageError(f"{printable(name)} cannot be tagged: {descriptor.digest} is missing")
         with self._changing_index() as entries:
-            _remove(entries, name)
-            annotations = {**descriptor.annotations, REF_NAME: name}
-            entries.append({**descriptor.as_json(), "annotations": annotations})
+            entries[:] = [entry for entry in entries if _name(entry) != name]
+            entries.append(_tagged(name, descriptor))
+
+    def set_tags(self, tags: Mapping[str, Descriptor]) -> None:
+        """Let these be all tags, all at once; what is listed without one stays.
+
+        Raises:
+            OperationError: the index could not be written.
+        """
+        with self._changing_index() as entries:
+            digests = {name: one.digest for name, one in tags.items()}
+            entries[:] = [
+                entry
+                for entry in entries
+                if (name := _name(entry)) is None or digests.get(name) == entry.get("digest")
+            ]
+            there = {_name(entry) for entry in entries}
+            entries += [_tagged(name, one) for name, one in tags.items() if name not in there]
 
     def list_untagged(self, descriptor: Descriptor) -> None:
         """Have the manifest or index ``descriptor``, whose blob is there, listed without a tag.
@@ -224,15 +239,6 @@ class Content:
         with self._changing_index() as entries:
             if not any(entry.get("digest") == descriptor.digest for entry in entries):
                 entries.append(descriptor.as_json())
-
-    def untag(self, name: str) -> None:
-        """Remove a tag; one that is not there is no error.
-
-        Raises:
-            OperationError: the index could not be written.
-        """
-        with self._changing_index() as entries:
-            _remove(entries, name)
 
     def tags(self) -> dict[str, Descriptor]:
         """What each name is.
@@ -283,10 +289,11 @@ class Content:
         sync_folder(self.folder)
 
 
-def _remove(entries: list[dict[str, object]], name: str) -> None:
-    entries[:] = [entry for entry in entries if _name(entry) != name]
+def _tagged(name: str, descriptor: Descriptor) -> dict[str, object]:
+    return {**descriptor.as_json(), "annotations": {**descriptor.annotations, REF_NAME: name}}
 
 
-def _name(entry: dict[str, object]) -> object:
+def _name(entry: dict[str, object]) -> str | None:
     annotations = entry.get("annotations")
-    return annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    return name if isinstance(name, str) else None

@@ -14,7 +14,6 @@ from reflayer.errors import ImageError, OperationError, brief, printable
 from reflayer.images.descriptor import REF_NAME, Descriptor
 from reflayer.images.digest import check_digest
 from reflayer.images.document import Document
-from reflayer.images.manifest import LARGEST_MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +22,7 @@ LAYOUT_FILE = "oci-layout"
 INDEX_FILE = "index.json"
 BLOBS = "blobs"
 VERSION = "1.0.0"
+_LARGEST = 64 << 20  # bytes of an index: some 200,000 names
 _KNOWN = "1."  # others of these can be read by whoever reads the first (semver.org)
 
 
@@ -131,7 +131,7 @@ def _read(folder: str, name: str) -> bytes:
     path = os.path.join(folder, name)
     try:
         with open_regular(path) as file:
-            data = file.read(LARGEST_MANIFEST + 1)
+            data = file.read(_LARGEST + 1)
     except FileNotFoundError:
         reason = f"{printable(folder)} is not an OCI image layout: it has no {name}"
         raise ImageError(reason) from None
@@ -140,6 +140,6 @@ def _read(folder: str, name: str) -> bytes:
         raise ImageError(reason) from None
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(path), "read") from error
-    if len(data) > LARGEST_MANIFEST:
-        raise ImageError(f"{printable(path)} has more than {LARGEST_MANIFEST} bytes")
+    if len(data) > _LARGEST:
+        raise ImageError(f"{printable(path)} has more than {_LARGEST} bytes")
     return data

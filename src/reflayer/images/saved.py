@@ -8,6 +8,8 @@ from reflayer.errors import ImageError, listed
 from reflayer.images.document import Document, parse_json
 from reflayer.images.reference import Reference, parse_reference
 
+_MOST_NAMES = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class SavedImage:
@@ -64,11 +66,11 @@ def choose(images: list[SavedImage], which: Reference | int | None) -> SavedImag
     """
     if isinstance(which, int):
         if which < len(images):
-            return images[which]
+            return _of_few_names(images[which])
         raise ImageError(f"there is no image @{which}: {_there(images)}")
     if which is None:
         if len(images) == 1:
-            return images[0]
+            return _of_few_names(images[0])
         raise ImageError(f"say which image: {_there(images)}" if images else _there(images))
     for image in images:
         if which in image.tags:
@@ -85,6 +87,12 @@ def _image(entry: object) -> SavedImage:
         layers=tuple(document.strings("Layers")),
         tags=tuple(parse_reference(tag) for tag in document.strings("RepoTags")),
     )
+
+
+def _of_few_names(image: SavedImage) -> SavedImage:
+    if len(image.tags) > _MOST_NAMES:
+        raise ImageError(f"the image has {len(image.tags):,} names: say by which to take it")
+    return image
 
 
 def _there(images: list[SavedImage]) -> str:

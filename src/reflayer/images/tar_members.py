@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _CHUNK = 128 * BLOCK
 _MOST = 100_000  # members; an image has a few for each layer
 _MOST_LINKS = 40  # one to another, as in path_resolution(7)
-_MOST_HOLES = 1 << 30  # bytes of zeros that no data stands for, and
+_MOST_HOLES = 1 << 29  # bytes of zeros that no data stands for, and
 _MOST_TIMES = 1 << 10  # so many for each byte of the archive, as gzip can make of one
 
 

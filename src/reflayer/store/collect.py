@@ -144,15 +144,12 @@ def _tag(parts: Parts) -> None:
         rows = db.execute("SELECT id, manifest FROM images WHERE manifest NOTNULL").fetchall()
         for image, text in rows:
             names = _column(db, "SELECT name FROM names WHERE image = ?", image)
-            references = {name for name in names if ":/" not in name}
+            references = {name for name in names if ":/" not in name and ":-" not in name}
             for tag in references or {image.partition(":")[2]}:
                 wanted[tag] = descriptor(text)
     tagged = {tag: there.digest for tag, there in parts.content.tags().items()}
-    for tag in tagged.keys() - wanted.keys():
-        parts.content.untag(tag)
-    for tag, manifest in wanted.items():
-        if tagged.get(tag) != manifest.digest:
-            parts.content.tag(tag, manifest)
+    if tagged != {tag: manifest.digest for tag, manifest in wanted.items()}:
+        parts.content.set_tags(wanted)
 
 
 def _remove_locks(parts: Parts) -> None:
