@@ -1,4 +1,4 @@
-"""Whole processes that do the same work, timed in turn."""
+"""Whole processes, or calls, that do the same work, timed in turn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
+from reflayer.errors import ReflayerError
 from reflayer.linux.syncfs import syncfs
+
+Command = Sequence[str | Path] | Callable[[], object]
+"""A process from its start to its end, or a call in this one, where all is imported already."""
 
 
 def nothing() -> None:
@@ -24,14 +28,14 @@ class Rival:
 
     Attributes:
         name: what the table calls it.
-        command: the process that is timed, from its start to its end.
+        command: what is timed.
         before: what has to be done first, not timed.
         after: what puts things as they were, not timed.
         missing: why it cannot run here; None where it can.
     """
 
     name: str
-    command: Sequence[str | Path]
+    command: Command
     before: Callable[[], None] = nothing
     after: Callable[[], None] = nothing
     missing: str | None = None
@@ -82,7 +86,7 @@ def alternate(
 def _time(rival: Rival, place: Path) -> float:
     rival.before()
     try:
-        taken = _process(rival, place)
+        taken = _work(rival, place)
     except BaseException:
         # What was not made cannot be put away either: that is not the error to tell.
         with suppress(Exception, SystemExit):
@@ -92,14 +96,26 @@ def _time(rival: Rival, place: Path) -> float:
     return taken
 
 
-def _process(rival: Rival, place: Path) -> float:
+def _work(rival: Rival, place: Path) -> float:
     _write_out(place)
     started = time.perf_counter()
-    done = subprocess.run(rival.command, capture_output=True, check=False)
+    error = _error(rival.command)
     taken = time.perf_counter() - started
-    if done.returncode:
-        raise SystemExit(f"{rival.name}: {os.fsdecode(done.stderr).strip()}")
+    if error is not None:
+        raise SystemExit(f"{rival.name}: {error}")
     return taken
+
+
+def _error(command: Command) -> str | None:
+    """Run it; what it says where it fails."""
+    if callable(command):
+        try:
+            command()
+        except ReflayerError as error:
+            return str(error)
+        return None
+    done = subprocess.run(command, capture_output=True, check=False)
+    return os.fsdecode(done.stderr).strip() if done.returncode else None
 
 
 def _write_out(place: Path) -> None:

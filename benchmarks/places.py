@@ -24,6 +24,7 @@ MKFS = {
 
 _SUITE = "bookworm"  # a fixed one, so that the tree is much the same later
 _SIZE = 24 << 30  # bytes; only what is used takes space
+_IMAGES = os.environ.get("TMPDIR", "/var/tmp")  # of the loop devices
 KEPT = Path("/var/tmp/reflayer-benchmarks")
 """Where trees that take long to make are kept for the next time."""
 
@@ -33,7 +34,7 @@ def mounted(kind: str) -> Iterator[Path]:
     """A new file system of ``kind``, a key of ``MKFS``, in a loop device; gone afterwards."""
     if os.geteuid() != 0:
         raise SystemExit(f"mounting {kind} needs root; --place measures in a folder that is there")
-    with tempfile.TemporaryDirectory(prefix="reflayer-benchmarks-", dir="/var/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="reflayer-benchmarks-", dir=_IMAGES) as folder:
         image, place = Path(folder, "image"), Path(folder, kind)
         place.mkdir()
         with open(image, "wb") as file:

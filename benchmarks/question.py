@@ -7,9 +7,9 @@ import compileall
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import reflayer
@@ -53,11 +53,10 @@ def _answer(title: str, rivals: Rivals, arguments: argparse.Namespace) -> None:
     compileall.compile_dir(Path(reflayer.__file__).parent, quiet=2)
     source = tree(arguments.tree)
     columns: dict[str, list[Times]] = {}
-    with ExitStack() as stack:
-        places = list(arguments.place)
-        places += [stack.enter_context(mounted(kind)) for kind in arguments.file_system]
-        for place in places:
-            found = _measure(place, source, rivals, arguments.runs, arguments.only)
+    places: list[AbstractContextManager[Path]] = [*map(nullcontext, arguments.place)]
+    for where in [*places, *map(mounted, arguments.file_system)]:
+        with where as place:
+            found = _measure(place, source, rivals, arguments)
             columns[_heading(place, columns)] = found
     facts = machine_facts(".")
     del facts["file system"]  # each column has its own
@@ -72,7 +71,7 @@ def _answer(title: str, rivals: Rivals, arguments: argparse.Namespace) -> None:
         return
     print(
         f"{title}: {entries:,} entries, {size / 1e6:,.0f} MB. Medians of {arguments.runs} "
-        "alternating runs of whole processes; in brackets reflayer's part of that time, with the "
+        f"alternating runs; in brackets the first row's part of that time, with the "
         f"quartiles of the pairs. {', '.join(facts.values())}.\n"
     )
     print(markdown(columns))
@@ -106,6 +105,17 @@ def _parser(title: str) -> argparse.ArgumentParser:
         default=[],
         help="of the others, only those with this in the name; may be repeated",
     )
+    parser.add_argument(
+        "--first",
+        metavar="TEXT",
+        default="",
+        help="the row whose part is told: with this in the name",
+    )
+    parser.add_argument(
+        "--beside",
+        metavar="PROGRAM",
+        help="another version's reflayer, to be a row after each of ours",
+    )
     parser.add_argument("--json", action="store_true", help="all times as JSON")
     return parser
 
@@ -115,14 +125,29 @@ def _folder(text: str) -> Path:
 
 
 def _measure(
-    place: Path, source: Path, rivals: Rivals, runs: int, only: Sequence[str]
+    place: Path, source: Path, rivals: Rivals, arguments: argparse.Namespace
 ) -> list[Times]:
     with scratch(place) as new, ExitStack() as stack:
         subprocess.run(["cp", "-a", "--", source, new / "tree"], check=True)
-        ours, *others = rivals(Setting(new, new / "tree"), stack)
-        if only:
-            others = [one for one in others if any(part in one.name for part in only)]
-        return alternate([ours, *others], new, runs, _watch)
+        found = rivals(Setting(new, new / "tree"), stack)
+        if arguments.beside:
+            found = [row for one in found for row in (one, *_beside(arguments.beside, one))]
+        ours = next((one for one in found if arguments.first in one.name), None)
+        if ours is None:
+            names = ", ".join(one.name for one in found)
+            raise SystemExit(f"--first {arguments.first}: only {names} are there")
+        only = arguments.only or [""]
+        others = [
+            one for one in found if any(part in one.name for part in only) and one is not ours
+        ]
+        return alternate([ours, *others], new, arguments.runs, _watch)
+
+
+def _beside(program: str, ours: Rival) -> Iterator[Rival]:
+    """The same by ``program``, where it is our command."""
+    if not callable(ours.command) and str(REFLAYER) in map(str, ours.command):
+        command = [program if str(word) == str(REFLAYER) else word for word in ours.command]
+        yield replace(ours, name=f"{ours.name} ({program})", command=command)
 
 
 def _heading(place: Path, taken: dict[str, list[Times]]) -> str:

@@ -1,4 +1,4 @@
-"""How long does it take to unpack a layer that was packed by gzip?"""
+"""How long does it take to unpack a layer, packed by gzip or not?"""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ with open(sys.argv[1], "rb") as blob:
 
 
 def rivals(setting: Setting, _: ExitStack) -> list[Rival]:
-    """``apply_layer`` in a process of its own, ``tar -xzf`` and ``umoci unpack``."""
-    layer, dst = setting.folder / "layer.tar.gz", setting.folder / "unpacked"
-    subprocess.run(["tar", "-C", setting.tree, "-czf", layer, "."], check=True)
+    """``apply_layer`` in a process of its own and ``tar``, of both, and ``umoci unpack``."""
+    plain, gzip, dst = (setting.folder / name for name in ("tar", "tar.gz", "unpacked"))
+    subprocess.run(["tar", "-C", setting.tree, "-cf", plain, "."], check=True)
+    subprocess.run(["tar", "-C", setting.tree, "-czf", gzip, "."], check=True)
     umoci = shutil.which("umoci") is not None
     image = oci_image(setting) if umoci else Path()
+    apply: list[str | Path] = [sys.executable, "-c", _APPLY]
+    tar: list[str | Path] = ["tar", "-C", dst, "--xattrs", "--xattrs-include=*"]
+    commands: dict[str, list[str | Path]] = {
+        "apply_layer, gzip": [*apply, gzip, dst],
+        "tar -xzf": [*tar, "-xpzf", gzip],
+        "apply_layer, plain": [*apply, plain, dst],
+        "tar -xf": [*tar, "-xpf", plain],
+    }
     return [
-        Rival(
-            "reflayer.archive.apply_layer",
-            [sys.executable, "-c", _APPLY, layer, dst],
-            before=dst.mkdir,
-            after=partial(delete, dst),
-        ),
-        Rival(
-            "tar -xzf",
-            ["tar", "-C", dst, "--xattrs", "--xattrs-include=*", "-xpzf", layer],
-            before=dst.mkdir,
-            after=partial(delete, dst),
+        *(
+            Rival(name, command, before=dst.mkdir, after=partial(delete, dst))
+            for name, command in commands.items()
         ),
         Rival(
             "umoci unpack",
@@ -51,4 +52,4 @@ def rivals(setting: Setting, _: ExitStack) -> list[Rival]:
 
 
 if __name__ == "__main__":
-    question("Unpacking a gzip layer", rivals)
+    question("Unpacking a layer", rivals)
