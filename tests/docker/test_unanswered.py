@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from reflayer.driver import Driver
+from reflayer.plugins.docker import unanswered
 from reflayer.plugins.docker.daemon import Daemon
+from reflayer.plugins.docker.unanswered import forget_unanswered
 from reflayer.workers.cpus import usable_cpus
 from tests.docker.client import Client, Connection
 from tests.docker.daemons import (
@@ -271,6 +274,19 @@ def test_a_plugin_killed_between_a_layer_and_its_answer_leaves_nothing(
     wait_until(lambda: os.listdir(home / "tmp") + os.listdir(home / "trash") == [])
     docker.run("rm", docker.run("create", "busybox", "true"))
     assert layers(home) == before
+
+
+def test_a_first_layer_whose_container_nobody_asked_for_goes_after_a_while(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(place / "home")
+    for id in ("alone-init", "both-init", "both", "image"):
+        driver.create(id)
+    forget_unanswered(driver)
+    assert "alone-init" in driver.list()
+    monkeypatch.setattr(unanswered, "_ALONE", 0.0)
+    forget_unanswered(driver)
+    assert driver.list() == ["both", "both-init", "image"]
 
 
 def test_doctor_tells_the_layers_that_the_daemon_has_no_record_of(

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PATIENCE = 60.0  # seconds to wait for another process's transaction, all of which are short
-_ROOM = 1 << 19  # bytes in the log of changes: for some thirty pages of 4096 at each removal
+_JOURNAL = 1 << 19  # bytes: for some thirty pages of 4096 at a removal
+_LOG = 1 << 21  # bytes: for many transactions, before a disk has to be waited for
 _NEW = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -43,9 +44,9 @@ def connect(path: str, version: int, *, alone: bool = False) -> sqlite3.Connecti
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute(f"PRAGMA journal_mode = {'WAL' if alone else 'PERSIST'}")
         if alone:
-            db.execute(f"PRAGMA wal_autocheckpoint = {_ROOM // 4096 // 2}")  # half is always free
+            db.execute(f"PRAGMA wal_autocheckpoint = {_LOG // 4096 // 2}")  # half is always free
             with suppress(OperationError):  # on a full disk it grows as long as it can
-                make_room(f"{path}-wal")
+                make_room(f"{path}-wal", _LOG)
         db.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
         db.execute("PRAGMA foreign_keys = ON")
         found = version_of(db)
@@ -78,18 +79,18 @@ def make(path: str, schema: str, version: int, *, alone: bool = False) -> None:
         db.execute("PRAGMA journal_mode = DELETE")  # the one that stays is made below
         db.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
     if not alone:
-        make_room(f"{path}-journal")
+        make_room(f"{path}-journal", _JOURNAL)
 
 
-def make_room(log: str) -> None:
-    """Set aside room for the journal or write-ahead log ``log``: all zeros, which is an empty one.
+def make_room(log: str, size: int) -> None:
+    """Set aside ``size`` bytes for the journal or write-ahead log ``log``; zeros are an empty one.
 
     Raises:
         OperationError: there is none.
     """
     fd = _open(log, _NEW)
     try:
-        os.posix_fallocate(fd, 0, _ROOM)
+        os.posix_fallocate(fd, 0, size)
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(log), "fallocate") from error
     finally:

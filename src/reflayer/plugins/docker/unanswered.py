@@ -4,19 +4,22 @@ Docker takes a new id for each try, and removes nothing of a creation that faile
 answered, not even the ``ID-init`` which it had made for that container alone (CreateRWLayer and
 registerWithDescriptor in moby's layer/layer_store.go, 20.10 to 27). So both go with the request.
 A note in the home tells a later process, where this one is killed. It is dropped just before the
-answer is sent; what is lost in the moment between is found by ``reflayer doctor``.
+answer is sent; what is lost in the moment between is found by ``reflayer doctor``. Where this
+process is killed between an ``ID-init`` and its container, a later start removes the first.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from reflayer.driver.builds import taken
 from reflayer.driver.claims import LOCK, Claim, claim_left, claim_new
 from reflayer.driver.cloned import boot_id
+from reflayer.driver.home import LAYERS
 from reflayer.driver.names import checked_id, is_id
 from reflayer.driver.trash import unlink
 from reflayer.errors import LayerError, OperationError, ReflayerError
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 _NOTES = "unanswered"  # the folder of the notes in the home
 _INIT = "-init"  # what follows a container's id in that of its parent
+_ALONE = 120.0  # seconds; Docker tries for 30 to reach a plugin that is being started anew
 _CONTAINER, _IMAGE = "container", "image"  # what a note says of its layer
 
 _log = logging.getLogger("reflayer.docker")
@@ -127,6 +131,18 @@ def forget_unanswered(driver: Driver) -> None:
                     _remove(driver, id, kind == _CONTAINER)
             finally:
                 _drop(note, claim)
+    _forget_alone(driver)
+
+
+def _forget_alone(driver: Driver) -> None:
+    """Remove each ``ID-init`` without its container, which Docker did not ask for in time."""
+    there = set(driver.list())
+    for id in there:
+        if id.endswith(_INIT) and id.removesuffix(_INIT) not in there:
+            with suppress(FileNotFoundError):  # it is folded up
+                if time.time() - os.lstat(f"{driver.home}/{LAYERS}/{id}").st_ctime > _ALONE:
+                    _log.info("removing layer %s, which has no container", id)
+                    _remove(driver, id, of_container=False)
 
 
 def _remove(driver: Driver, id: str, of_container: bool) -> None:
