@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.extents import measure_tree, share_out
+from reflayer.extents import share_out
 from reflayer.extents.compressed import on_disk
 from reflayer.linux.fiemap import ENCODED, SHARED
+from tests.extents.test_trees import measure_tree
 from tests.file_systems import mounted, require
 
 _MB = 1_000_000
 _NEAR = 400_000  # bytes that btrfs's trees may change by
 _TELL = """
 import sys
-from reflayer.extents import measure_tree
-print(measure_tree(sys.argv[1]).own)
+from reflayer.extents import measure_trees
+print(measure_trees(sys.argv[1:])[0].own)
 """
 
 

@@ -12,9 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reflayer.extents import TreeUsage, measure_tree, own_bytes, share_out
+from reflayer.extents import TreeUsage, measure_trees, share_out
 
 _PAGE = 4096
+
+
+def measure_tree(path: Path) -> TreeUsage:
+    (usage,) = measure_trees([path])
+    return usage
 
 
 def _du(path: Path) -> int:
@@ -78,22 +83,20 @@ def test_what_is_not_there_has_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
-def test_own_bytes_are_those_that_the_parent_has_not(
-    kind: str, place_on: Callable[[str], Path]
-) -> None:
+def test_a_clone_has_what_was_written_since(kind: str, place_on: Callable[[str], Path]) -> None:
     place = place_on(kind)
     parent, child, third = place / "parent", place / "child", place / "third"
     parent.mkdir()
     (parent / "old").write_bytes(os.urandom(1_000_000))
     subprocess.run(["cp", "-a", "--reflink=always", parent, child], check=True)
     (child / "new").write_bytes(os.urandom(500_000))
-    size, inodes = own_bytes(child)
-    assert inodes == 3
-    assert 500_000 <= size < 520_000
-    assert own_bytes(child, parent) == (size, inodes)
+    own = measure_tree(child).own
+    assert 500_000 <= own < 520_000
     subprocess.run(["cp", "-a", "--reflink=always", child, third], check=True)
-    assert own_bytes(child)[0] < 20_000
-    assert own_bytes(child, parent) == (size, inodes)
+    assert measure_tree(child).own < 20_000
+    shared = share_out([measure_tree(parent), measure_tree(child)])
+    assert 1_000_000 <= shared[2 | 4] < 1_020_000
+    assert 500_000 <= shared[1 | 4] < 520_000
 
 
 def _usage(places: list[tuple[int, int]]) -> TreeUsage:

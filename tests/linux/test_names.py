@@ -26,6 +26,9 @@ REFLINK, RANGE, STREAM = 0, 1, 2
 LONG = b"\xff" * 255
 LARGEST = 4 << 20  # what is moved in C at once
 
+NOTHING = (0, 0, 0, 0, 0, b"")
+"""The facts of ``measure_names`` where it met nothing that is ordinary."""
+
 Result = tuple[Any, list[bytes], list[tuple[int, bytes]], bytes | None]
 
 
@@ -292,6 +295,9 @@ def test_types_that_the_file_system_does_not_tell_are_handed_back(
             ):
                 os.lseek(folder, 0, os.SEEK_SET)
                 assert in_turns(call)[1:] == ([], told)
+            os.lseek(folder, 0, os.SEEK_SET)
+            measured = in_turns(lambda left: native.measure_names(folder, 1, left))
+            assert measured[1:] == ([b"folder"], {b"file": UNKNOWN})
         assert len(os.listdir(place / "src")) == 3
 
 
@@ -320,6 +326,8 @@ def test_a_name_that_vanished_is_handed_back_or_needs_no_unlinking(
         with opened(src, dst) as (source, clone):
             assert cloner(native, source, clone)(left) == ((0, 0, 0), [], handed, b"")
             assert native.changed_names(source, 0, 1 << 62, left) == (0, [], handed, b"")
+            assert native.measure_names(source, 1, left) == (NOTHING, [], handed, b"")
+            assert native.measure_names(source, 0, left) == (NOTHING, [], handed, b"")
             assert native.unlink_names(source, left) == (0, [], [], b"")
     assert os.listdir(dst) == []
 
@@ -409,6 +417,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(src: Path, dst: Path, native: 
             lambda fd: cloner(native, fd, source)(b""),
             lambda fd: native.unlink_names(fd, b""),
             lambda fd: native.changed_names(fd, 0, 1, b""),
+            lambda fd: native.measure_names(fd, 1, b""),
         ]
         for call in calls:
             with pytest.raises(OSError, match="Bad file descriptor"):
@@ -440,6 +449,7 @@ def test_left_that_no_call_returned_is_refused(src: Path, native: Any, left: byt
         for call in (
             lambda: native.unlink_names(folder, left),
             lambda: native.changed_names(folder, 0, 1, left),
+            lambda: native.measure_names(folder, 1, left),
             lambda: cloner(native, folder, folder)(left),
         ):
             with pytest.raises(ValueError, match="left is not what a call returned"):
@@ -448,7 +458,7 @@ def test_left_that_no_call_returned_is_refused(src: Path, native: Any, left: byt
 
 
 def test_wrong_arguments_are_refused(native: Any) -> None:
-    for name in ("clone_names", "unlink_names", "changed_names", "openat2"):
+    for name in ("clone_names", "unlink_names", "changed_names", "measure_names", "openat2"):
         function = getattr(native, name)
         with pytest.raises(TypeError):
             function()
@@ -496,6 +506,55 @@ def test_names_changed_outside_a_time_are_told(src: Path, native: Any) -> None:
     assert changed(first, second) == (1, [b"folder"], {b"second"})
     assert changed(first + 1, second + 1) == (1, [b"folder"], {b"first"})
     assert changed(0, 0) == (0, [b"folder"], {b"first", b"second"})
+
+
+def test_what_names_take_is_told(place_on: Callable[[str], Path], native: Any) -> None:
+    src = place_on("xfs") / "src"
+    (src / "folder").mkdir(parents=True)
+    (src / "own").write_bytes(b"x" * 5000)
+    (src / "empty").touch()
+    (src / "link").symlink_to("own")
+    os.mkfifo(src / "fifo")
+    (src / "shared").write_bytes(b"x" * 5000)
+    subprocess.run(["cp", "--reflink=always", src / "shared", src.parent / "other"], check=True)
+    with open(src / "pieces", "wb") as file:
+        for piece in range(17):
+            file.seek(piece * 65536)
+            file.write(b"x" * 4096)
+    os.mkfifo(src / "twice")
+    os.link(src / "twice", src.parent / "again")
+    with opened(src) as (folder,):
+        told, folders, rest = in_turns(lambda left: native.measure_names(folder, 1, left))
+        inodes, size, allocated, own, untold, shared = told[0]
+        assert (len(told), folders, rest) == (1, [b"folder"], {b"pieces": FILE, b"twice": FIFO})
+        assert (inodes, size, allocated, own, untold) == (6, 10_000, 16384, 8192, 0)
+        assert struct.unpack("=QQ", shared)[1] == 8192
+        os.lseek(folder, 0, os.SEEK_SET)
+        ((_, _, allocated, own, untold, shared),), _, rest = in_turns(
+            lambda left: native.measure_names(folder, 0, left)
+        )
+        assert allocated == own == untold >= 16384 + 17 * 4096
+        assert (shared, rest) == (b"", {b"twice": FIFO})
+
+
+def test_more_shared_places_than_a_call_has_room_for(
+    place_on: Callable[[str], Path], native: Any
+) -> None:
+    src = place_on("xfs") / "src"
+    src.mkdir()
+    for number in range(150):
+        with open(src / f"{number}", "wb") as file:
+            for piece in range(10):
+                file.seek(piece * 16384)
+                file.write(b"x" * 4096)
+    subprocess.run(["cp", "-a", "--reflink=always", src, src.parent / "clone"], check=True)
+    with opened(src.parent / "clone") as (folder,):
+        told, _, rest = in_turns(lambda left: native.measure_names(folder, 1, left))
+    assert len(told) > 1
+    assert sum(facts[0] for facts in told) == 150 - len(rest)
+    assert rest == {}
+    assert sum(len(facts[-1]) for facts in told) == 150 * 10 * 16
+    assert sum(facts[3] for facts in told) == 0
 
 
 def test_an_open_that_waits_lets_other_threads_run(src: Path, native: Any) -> None:

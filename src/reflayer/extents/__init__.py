@@ -14,17 +14,13 @@ shares: somebody else.
 
 from __future__ import annotations
 
-from reflayer.extents.own import own_bytes
 from reflayer.extents.owners import share_out
-from reflayer.extents.tree import measure_files, measure_tree
-from reflayer.extents.trees import measure_trees
+from reflayer.extents.tree import measure_files, measure_trees
 from reflayer.extents.usage import TreeUsage
 
 __all__ = [
     "TreeUsage",
     "measure_files",
-    "measure_tree",
     "measure_trees",
-    "own_bytes",
     "share_out",
 ]

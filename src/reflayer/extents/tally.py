@@ -6,8 +6,10 @@ import errno
 import os
 import stat
 from array import array
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from itertools import islice
+from threading import RLock
+from typing import TYPE_CHECKING, Any
 
 from reflayer.copy.folder import OPEN_FILE, OPEN_FOLDER, open_source
 from reflayer.copy.mounts import is_mounted
@@ -16,14 +18,17 @@ from reflayer.extents.compressed import on_disk
 from reflayer.extents.usage import TreeUsage
 from reflayer.linux import fiemap
 from reflayer.linux.btrfs_extents import compressed_extents
+from reflayer.linux.names import native
 from reflayer.linux.statfs import file_system_name
 from reflayer.linux.xfs_geometry import inode_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from reflayer.extents.compressed import Extent, Piece
 
+_measure_names: Any = getattr(native, "measure_names", None)
+_BATCH = 64  # names read at once in Python
 _BLOCK = 512  # bytes of st_blocks, whatever the file system's own are
 # Gone or another by now: what is measured may be in use.
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENXIO})
@@ -34,16 +39,17 @@ _SHARING_NOTHING = frozenset({"tmpfs", "ramfs"})  # cannot tell, and need not
 
 
 class Tally:
-    """The sums so far, and the folders that are still to be read.
+    """The sums of one tree so far; several threads may add to them.
 
     Attributes:
-        pending: paths of those folders, from the root.
+        entries: names that were met.
     """
 
     def __init__(self, path: bytes) -> None:
         """Of the tree at ``path``, with nothing in it yet."""
-        self.pending: list[bytes] = []
+        self.entries = 0
         self._path = path
+        self._lock = RLock()
         self._inodes = self._size = self._allocated = self._own = 0
         self._untold = self._unread = 0
         self._inode_size = 0
@@ -70,9 +76,8 @@ class Tally:
             self._unread,
         )
 
-    @contextmanager
-    def opened(self) -> Iterator[int]:
-        """The folder, open for the block, after a look at its file system; -1 if it is not there.
+    def open(self) -> int:
+        """Open the folder, and look at its file system; -1 if it is not there.
 
         Raises:
             OperationError: it cannot be opened for another reason than its permissions.
@@ -81,102 +86,129 @@ class Tally:
             root = open_source(self._path, None, OPEN_FOLDER)
         except OSError as error:
             self.miss(error, b"", "open")
-            yield -1
-            return
-        try:
-            self._look_at_file_system(root)
-            yield root
-        finally:
-            os.close(root)
-
-    def _look_at_file_system(self, root: int) -> None:
+            return -1
         try:
             name = file_system_name(root)
             self._shares_nothing = name in _SHARING_NOTHING
             if name == "xfs":
                 self._inode_size = inode_size(root)
         except OSError as error:
+            os.close(root)
             raise OperationError.from_os_error(error, self._path, "statfs") from error
+        return root
 
-    def add_folder(self, folder: int, relative: bytes) -> int:
-        """Add all in the open ``folder``, note the folders in it; return how many entries."""
-        entries = 0
+    def add_folder(self, folder: int, relative: bytes, pause: Callable[[], object]) -> list[bytes]:
+        """Add all in the open ``folder``; return the paths of the folders in it."""
+        inside: list[bytes] = []
         try:
-            with os.scandir(folder) as scan:
-                for entry in scan:
-                    entries += 1
-                    name = entry.name
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                        kind = stat.S_IFMT(status.st_mode)
-                        if kind == stat.S_IFREG:
-                            self.add_file(name, folder, status)
-                            continue
-                    except OSError as error:
-                        if is_mounted(folder, name):  # it need not even tell its status
-                            continue
-                        self.miss(error, os.path.join(relative, os.fsencode(name)), "look at")
-                        continue
-                    if kind == stat.S_IFDIR:
-                        self.pending.append(os.path.join(relative, os.fsencode(name)))
-                        self.add_other(status)
-                    elif status.st_nlink == 1 or not self._is_known(status):
-                        self.add_other(status)
-                        self._note_names(status, status.st_blocks * _BLOCK + self._inode_size)
+            if _measure_names is None:
+                with os.scandir(folder) as scan:
+                    while names := [os.fsencode(entry.name) for entry in islice(scan, _BATCH)]:
+                        inside += self._add_names(folder, relative, names)
+                        pause()
+                return inside
+            above = relative and relative + b"/"
+            left: bytes | None = b""
+            while left is not None:
+                asks = self._is_told and not self._shares_nothing
+                facts, folders, rest, left = _measure_names(folder, asks, left)
+                self._add_facts(*facts)
+                inside += [above + name for name in folders]
+                if rest:
+                    inside += self._add_names(folder, relative, [name for _, name in rest])
+                if left is not None:
+                    pause()
         except OSError as error:
             self.miss(error, relative, "list")
-        return entries
+        return inside
+
+    def _add_facts(
+        self, inodes: int, size: int, allocated: int, own: int, untold: int, shared: bytes
+    ) -> None:
+        with self._lock:
+            self.entries += inodes
+            self._inodes += inodes
+            self._size += size
+            self._allocated += allocated
+            self._own += own + inodes * self._inode_size
+            self._untold += 0 if self._shares_nothing else untold
+            self._shared.frombytes(shared)
+
+    def _add_names(self, folder: int, relative: bytes, names: list[bytes]) -> list[bytes]:
+        inside = []
+        for name in names:
+            try:
+                status = os.lstat(name, dir_fd=folder)
+                if stat.S_ISREG(status.st_mode):
+                    self.add_file(name, folder, status)
+                    continue
+            except OSError as error:
+                with suppress(OSError):  # it may be gone by now
+                    if is_mounted(folder, name):  # it need not even tell its status
+                        continue
+                self.miss(error, os.path.join(relative, name), "look at")
+                continue
+            self.add_other(status)
+            if stat.S_ISDIR(status.st_mode):
+                inside.append(os.path.join(relative, name))
+        with self._lock:
+            self.entries += len(names)
+        return inside
 
     def add_other(self, status: os.stat_result) -> None:
         """Add an inode that has no blocks to share."""
         allocated = status.st_blocks * _BLOCK
-        self._inodes += 1
-        self._allocated += allocated
-        self._own += allocated + self._inode_size
+        own = allocated + self._inode_size
+        with self._lock:
+            if stat.S_ISDIR(status.st_mode) or not self._is_known(status, own):
+                self._inodes += 1
+                self._allocated += allocated
+                self._own += own
 
-    def add_file(self, name: str, folder: int, status: os.stat_result) -> None:
+    def add_file(self, name: str | bytes, folder: int, status: os.stat_result) -> None:
         """Add the regular file ``name`` of the open ``folder``.
 
         Raises:
             OSError: it cannot be looked at; where that is for lack of permission, it is added.
         """
-        if status.st_nlink > 1 and self._is_known(status):
-            return
         allocated = status.st_blocks * _BLOCK
-        own, untold, failure = allocated, 0, None
-        if allocated and not self._shares_nothing:
+        found, failure = None, None
+        asks = bool(allocated) and not self._shares_nothing
+        if asks and (status.st_dev, status.st_ino) not in self._linked:
             try:
                 found = self._extents(name, folder)
             except PermissionError as error:
-                found, failure = None, error
-            if found is None:
-                untold = allocated
-            else:
+                failure = error
+        with self._lock:  # meanwhile another thread may have met another name
+            own, untold = allocated, allocated if asks else 0
+            places, encoded = len(self._shared), len(self._encoded)
+            if found is not None:
                 extents, allocated, compressed = found
-                own = self._unshared(extents, allocated, compressed)
-        own += self._inode_size
-        self._inodes += 1
-        self._size += status.st_size
-        self._allocated += allocated
-        self._own += own
-        self._untold += untold
-        if status.st_nlink > 1:
-            self._note_names(status, own, untold)
+                own, untold = self._unshared(extents, allocated, compressed), 0
+            own += self._inode_size
+            if self._is_known(status, own, untold):
+                del self._shared[places:], self._encoded[encoded:]
+                return
+            self._inodes += 1
+            self._size += status.st_size
+            self._allocated += allocated
+            self._own += own
+            self._untold += untold
         if failure is not None:
             raise failure
 
-    def _is_known(self, status: os.stat_result) -> bool:
+    def _is_known(self, status: os.stat_result, own: int, untold: int = 0) -> bool:
         """Whether another name of an inode with several was met before; count this one."""
-        known = self._linked.get((status.st_dev, status.st_ino))
-        if known is not None:
-            known[0] -= 1
-        return known is not None
+        if status.st_nlink == 1:
+            return False
+        mine = [status.st_nlink, own, untold]
+        known = self._linked.setdefault((status.st_dev, status.st_ino), mine)
+        known[0] -= 1
+        return known is not mine
 
-    def _note_names(self, status: os.stat_result, own: int, untold: int = 0) -> None:
-        if status.st_nlink > 1:
-            self._linked[status.st_dev, status.st_ino] = [status.st_nlink - 1, own, untold]
-
-    def _extents(self, name: str, folder: int) -> tuple[list[Extent], int, list[Piece]] | None:
+    def _extents(
+        self, name: str | bytes, folder: int
+    ) -> tuple[list[Extent], int, list[Piece]] | None:
         """The file's extents, all that it takes, and the sizes of its compressed extents.
 
         None where the file system does not tell.
@@ -239,7 +271,8 @@ class Tally:
             OperationError: for every other reason.
         """
         if error.errno in _NOT_FOR_US:
-            self._unread += 1
+            with self._lock:
+                self._unread += 1
         elif error.errno not in _GONE:
             where = os.path.join(self._path, relative) if relative else self._path
             raise OperationError.from_os_error(error, where, operation) from error

@@ -102,24 +102,22 @@ static struct dirent64 *next_name(struct names *n)
 /* Take what the last call left; -1 with an exception where it is not that. */
 static int take_left(struct names *n, Py_buffer *left)
 {
-    n->used = n->at = 0;
-    n->ended = n->error = 0;
-    if (left->len > BUFFER) {
-        PyErr_SetString(PyExc_ValueError, "left is not what a call returned");
-        return -1;
-    }
-    memcpy(n->data, left->buf, (size_t)left->len);
-    for (Py_ssize_t at = 0; at < left->len;) {
+    Py_ssize_t used = left->len, at = 0, head = offsetof(struct dirent64, d_name);
+    if (used <= BUFFER)
+        memcpy(n->data, left->buf, (size_t)used);
+    PyBuffer_Release(left);
+    while (at < used) {
         struct dirent64 *entry = (struct dirent64 *)(n->data + at);
-        Py_ssize_t rest = left->len - at, head = offsetof(struct dirent64, d_name);
-        if (rest <= head || entry->d_reclen <= head || entry->d_reclen > rest ||
+        Py_ssize_t rest = used - at;
+        if (used > BUFFER || rest <= head || entry->d_reclen <= head || entry->d_reclen > rest ||
             entry->d_reclen % 8 || !memchr(entry->d_name, 0, (size_t)(entry->d_reclen - head))) {
             PyErr_SetString(PyExc_ValueError, "left is not what a call returned");
             return -1;
         }
         at += entry->d_reclen;
     }
-    n->used = left->len;
+    n->used = used;
+    n->at = n->ended = n->error = 0;
     return 0;
 }
 
@@ -392,7 +390,6 @@ static PyObject *clone_names(PyObject *self, PyObject *args)
 end:
     free(c.piece);
     PyBuffer_Release(&leave);
-    PyBuffer_Release(&left);
     return result;
 }
 
@@ -404,14 +401,13 @@ static PyObject *unlink_names(PyObject *self, PyObject *args)
     struct names n;
     struct dirent64 *entry;
     Py_buffer left = {0};
-    PyObject *result = NULL;
     long long removed = 0;
     int folder;
     (void)self;
     if (!PyArg_ParseTuple(args, "iy*:unlink_names", &folder, &left))
         return NULL;
     if (take_left(&n, &left) < 0)
-        goto end;
+        return NULL;
     Py_BEGIN_ALLOW_THREADS
     read_names(&n, folder);
     while ((entry = next_name(&n)) != NULL) {
@@ -426,10 +422,7 @@ static PyObject *unlink_names(PyObject *self, PyObject *args)
             entry->d_type = DONE;
     }
     Py_END_ALLOW_THREADS
-    result = result_of(&n, PyLong_FromLongLong(removed));
-end:
-    PyBuffer_Release(&left);
-    return result;
+    return result_of(&n, PyLong_FromLongLong(removed));
 }
 
 /* --- changed_names ------------------------------------------------------------------------ */
@@ -442,14 +435,13 @@ static PyObject *changed_names(PyObject *self, PyObject *args)
     struct dirent64 *entry;
     struct stat s;
     Py_buffer left = {0};
-    PyObject *result = NULL;
     long long since, until, others = 0;
     int folder;
     (void)self;
     if (!PyArg_ParseTuple(args, "iLLy*:changed_names", &folder, &since, &until, &left))
         return NULL;
     if (take_left(&n, &left) < 0)
-        goto end;
+        return NULL;
     Py_BEGIN_ALLOW_THREADS
     read_names(&n, folder);
     while ((entry = next_name(&n)) != NULL) {
@@ -466,10 +458,99 @@ static PyObject *changed_names(PyObject *self, PyObject *args)
         }
     }
     Py_END_ALLOW_THREADS
-    result = result_of(&n, PyLong_FromLongLong(others));
-end:
-    PyBuffer_Release(&left);
-    return result;
+    return result_of(&n, PyLong_FromLongLong(others));
+}
+
+/* --- measure_names ------------------------------------------------------------------------ */
+
+#define FIEMAP_IOCTL 0xC020660BUL /* _IOWR('f', 11, struct fiemap): linux/fs.h */
+#define ROOM 16                   /* extents of a file: one with more is not ordinary */
+#define PLACES (64 * ROOM)        /* shared extents that a call tells of */
+
+struct map { /* linux/fiemap.h */
+    uint64_t start, length;
+    uint32_t flags, count, room, reserved;
+    struct { uint64_t logical, place, length, none[2]; uint32_t flags, reserved[3]; } at[ROOM];
+};
+
+struct measure {
+    int folder, asks; /* asks: where the file system tells who shares */
+    long long inodes, size, allocated, own, untold;
+    uint64_t shared[PLACES][2];
+    Py_ssize_t used;
+};
+
+static void add_inode(struct measure *m, const struct stat *s, long long own, int is_told)
+{
+    long long allocated = (long long)s->st_blocks * 512;
+    m->inodes++;
+    m->allocated += allocated;
+    m->own += own;
+    if (S_ISREG(s->st_mode)) {
+        m->size += s->st_size;
+        m->untold += is_told ? 0 : allocated;
+    }
+}
+
+static int measure_file(struct measure *m, const char *name)
+{
+    struct map map = {.length = UINT64_MAX, .flags = 1 /* SYNC */, .room = ROOM};
+    struct stat s;
+    Py_ssize_t used = m->used;
+    int is_told, fd = open_file(m->folder, name);
+    if (fd < 0)
+        return 0;
+    /* Only then: what was not written yet may have had more set aside for it. */
+    is_told = syscall(SYS_ioctl, fd, FIEMAP_IOCTL, &map) == 0 && fstat(fd, &s) == 0;
+    close(fd);
+    if (!is_told || !S_ISREG(s.st_mode) || s.st_nlink != 1 ||
+        (map.count == ROOM && !(map.at[ROOM - 1].flags & 0x1))) /* LAST */
+        return 0;
+    long long own = (long long)s.st_blocks * 512;
+    for (uint32_t i = 0; i < map.count; i++) {
+        if (map.at[i].flags & 0x200 && map.count == 1) /* INLINE: among metadata */
+            own = 0;
+        else if (map.at[i].flags & (0x2 | 0x8 | 0x200)) /* UNKNOWN, ENCODED */
+            return 0;
+        else if (map.at[i].flags & 0x2000) { /* SHARED */
+            own -= (long long)map.at[i].length;
+            m->shared[used][0] = map.at[i].place;
+            m->shared[used++][1] = map.at[i].length;
+        }
+    }
+    m->used = used;
+    add_inode(m, &s, own > 0 ? own : 0, 1);
+    return 1;
+}
+
+/* measure_names(folder, asks, left): what all of one name takes, and the folders themselves. The
+ * facts are inodes, size, allocated, own, untold, and (place, length) of what is shared. */
+static PyObject *measure_names(PyObject *self, PyObject *args)
+{
+    struct measure m = {0};
+    struct names n;
+    struct dirent64 *entry;
+    struct stat s;
+    Py_buffer left = {0};
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iiy*:measure_names", &m.folder, &m.asks, &left))
+        return NULL;
+    if (take_left(&n, &left) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    read_names(&n, m.folder);
+    while (m.used + ROOM <= PLACES && (entry = next_name(&n)) != NULL) {
+        if (entry->d_type == DT_REG && m.asks)
+            entry->d_type = measure_file(&m, entry->d_name) ? DONE : DT_REG;
+        else if (fstatat(m.folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) == 0 &&
+                 (S_ISDIR(s.st_mode) || s.st_nlink == 1) && !(S_ISREG(s.st_mode) && m.asks)) {
+            add_inode(&m, &s, (long long)s.st_blocks * 512, 0);
+            entry->d_type = S_ISDIR(s.st_mode) ? MADE : DONE;
+        }
+    }
+    Py_END_ALLOW_THREADS
+    return result_of(&n, Py_BuildValue("(LLLLLy#)", m.inodes, m.size, m.allocated, m.own,
+                                       m.untold, m.shared, m.used * 16));
 }
 
 /* --- openat2 ------------------------------------------------------------------------------ */
@@ -494,6 +575,7 @@ static PyMethodDef functions[] = {
     {"clone_names", clone_names, METH_VARARGS, NULL},
     {"unlink_names", unlink_names, METH_VARARGS, NULL},
     {"changed_names", changed_names, METH_VARARGS, NULL},
+    {"measure_names", measure_names, METH_VARARGS, NULL},
     {"openat2", open_beneath, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reflayer.errors import OperationError
-from reflayer.extents import measure_tree
+from reflayer.extents import measure_trees
 from reflayer.store.blocks import measured
 from reflayer.store.containers import Container, containers
 from reflayer.store.find import find_either
@@ -110,7 +110,7 @@ def _removed(parts: Parts) -> int:
         return 0
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(trash), "list") from error
-    return sum(measure_tree(os.path.join(trash, name)).own for name in names)
+    return sum(tree.own for tree in measure_trees([os.path.join(trash, name) for name in names]))
 
 
 @dataclass(frozen=True, slots=True)
