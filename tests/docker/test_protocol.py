@@ -17,7 +17,7 @@ from reflayer.plugins.docker.size import size_in_bytes
 from tests.docker.client import Client, Connection
 from tests.docker.daemons import Plugin, folder_for_plugin, running_plugin, wait_until
 from tests.driver.layers import fill, tree
-from tests.file_systems import require_root
+from tests.file_systems import fill_up, mounted, require_root
 
 _INIT = """
 import sys
@@ -365,3 +365,24 @@ def test_sizes_are_as_docker_takes_them(text: str, size: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="invalid size"):
         size_in_bytes(text)
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs", "ext4", "tmpfs"])
+def test_all_can_be_removed_from_a_full_disk(plugin: Plugin, tmp_path: Path, kind: str) -> None:
+    size = {"xfs": 320 << 20, "btrfs": 128 << 20}.get(kind, 48 << 20)
+    with mounted(kind, tmp_path, size) as place:
+        client = Client(plugin.socket)
+        client.call("Init", Home=str(place / "home"))
+        client.call("Create", ID="image")
+        (client.layer("image") / "file").write_bytes(bytes(1 << 20))
+        ids = ["image"]
+        for number in range(3):
+            for id, parent in ((f"{number}-init", "image"), (f"{number}", f"{number}-init")):
+                client.call("CreateReadWrite", ID=id, Parent=parent)
+                ids.insert(0, id)
+        fill_up(place)
+        for id in ids:
+            client.call("Remove", ID=id)
+            assert client.ask("Exists", ID=id)["Exists"] is False
+        assert not [*(place / "home/dir").iterdir(), *(place / "home/folded").iterdir()]
+        wait_until(lambda: not os.listdir(place / "home/trash"))
