@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import _thread
+import dis
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -330,3 +333,117 @@ except KeyboardInterrupt:
     )
     assert float(done.stdout) < 1  # 0.1, on a quiet machine
     assert os.listdir(place) == ["src"]
+
+
+class _Signal(BaseException):
+    pass
+
+
+def _signalled(run: Callable[[], None], after: int) -> bool:
+    """Whether ``run`` was ended by what a signal's handler raises in it, ``after`` such places.
+
+    A handler runs when a function begins, when a call is over, and when a loop begins anew.
+    """
+    places = after
+    last: dict[int, str] = {}
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal places
+        if frame.f_code.co_filename != pool.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            operation = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            before = last.get(id(frame), "RESUME")
+            last[id(frame)] = operation
+            if before.startswith(("CALL", "RESUME", "JUMP_BACKWARD")):
+                places -= 1
+                if places < 0:
+                    sys.settrace(None)
+                    raise _Signal
+        return trace
+
+    sys.settrace(trace)
+    try:
+        run()
+    except _Signal:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+def test_a_signal_at_any_place_ends_the_walk_and_nobody_waits_for_ever() -> None:
+    threads = _thread._count()
+    place = signalled = 0
+    left: list[int] = []
+    own = Pool(2)
+
+    def step(workers: pool.Workers, count: int) -> None:
+        while count:
+            if workers.pause() and workers.give(count // 2):
+                count -= count // 2
+            count -= 1
+            time.sleep(1e-5)
+
+    def walk() -> None:
+        workers = pool.Workers(lambda: lambda count: step(workers, count), None, own)
+        workers.run(100)
+
+    def walk_on() -> None:
+        nonlocal place, signalled, own
+        for place in range(400):
+            own = Pool(2)
+            signalled += _signalled(walk, place)
+            while _thread._count() > threads + 1:  # they saw the end, and are on their last steps
+                time.sleep(1e-4)
+            left.append(own._free)
+
+    caller = threading.Thread(target=walk_on, daemon=True)
+    caller.start()
+    caller.join(60)
+    assert not caller.is_alive(), f"it waits for ever after a signal at place {place}"
+    assert set(left) == {2}
+    assert signalled > 100
+
+
+def test_a_forked_process_has_a_pool_of_its_own() -> None:
+    shared = pool.shared_pool()
+    taken = 0
+    while shared.take():
+        taken += 1
+    try:
+        process = os.fork()
+        if not process:
+            os._exit(pool.shared_pool()._free == taken)
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 1
+    finally:
+        for _ in range(taken):
+            shared.give_back()
+
+
+def test_copies_end_with_their_own_error_however_few_descriptors_there_are(place: Path) -> None:
+    _fill(place / "src", 20, 3)
+    (place / "src/0/a/b/c/d").mkdir(parents=True)
+    code = """
+import os, resource, sys
+from reflayer.copy import CopyError, copy_tree
+from reflayer.workers import pool
+pool._ALONE = -1
+ended = []
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+start = len(os.listdir("/proc/self/fd")) - 1
+for most in range(start, start + 40):
+    for workers in (1, 3):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        try:
+            copy_tree(sys.argv[1], f"{sys.argv[2]}.{most}.{workers}", workers=workers)
+            ended.append(True)
+        except CopyError as error:
+            assert error.errno == 24 and not os.path.lexists(f"{sys.argv[2]}.{most}.{workers}")
+            ended.append(False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert len(os.listdir("/proc/self/fd")) - 1 == start
+assert ended[0] is False and ended[-1] is True
+"""
+    subprocess.run([sys.executable, "-c", code, f"{place}/src", f"{place}/dst"], check=True)

@@ -5,13 +5,16 @@ then gives it part of what it still has to do. So nothing is queued: work is han
 whoever waits for it, and the walk is over when all wait. The caller is a worker, too; the others
 are started when it has worked for a while, so that a small tree never waits for a thread.
 
-Signals reach the caller alone. Whatever ends one worker ends the others at their next ``pause``,
-and ``run`` raises it when they have ended.
+Signals reach the caller alone, after any call that it makes. So a thread takes its place in the
+pool and among the workers by itself, and whoever is woken is taken off the list without a call.
+Whatever ends one worker ends the others at their next ``pause``, and ``run`` raises it when they
+have ended.
 """
 
 from __future__ import annotations
 
 import _thread  # threading would cost a small program its import
+import os
 import time
 
 from reflayer.workers.cpus import usable_cpus
@@ -41,8 +44,12 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def is_free(self) -> bool:
+        """Whether one more may be started now."""
+        return self._free > 0
+
     def take(self) -> bool:
-        """Whether one more may be started; ``give_back`` when it has ended."""
+        """Whether one more may work; ``give_back`` when it has ended."""
         with self._lock:
             if self._free <= 0:
                 return False
@@ -61,6 +68,7 @@ class Pool:
 
 
 _shared: list[Pool] = []
+os.register_at_fork(after_in_child=_shared.clear)  # its threads, or its lock, stayed behind
 
 
 def shared_pool() -> Pool:
@@ -114,6 +122,8 @@ class Workers:
         self._count = 1  # workers that have not ended
         self._sleepers: list[_Sleeper] = []
         self._ends: list[_thread.LockType] = []  # held by each thread until it ends
+        self._is_starting = False
+        self._is_over = False
         self._error: BaseException | None = None
 
     def run(self, first: Work) -> None:
@@ -122,17 +132,21 @@ class Workers:
         Raises:
             BaseException: the first that ended a worker. None is at work any more.
         """
-        try:
-            self._work(self._begin(), first)
-        except BaseException as error:
-            self._stop(error)
-        for end in self._ends:
-            while True:
-                try:
-                    end.acquire()
-                    break
-                except BaseException as error:  # a signal's; they still have to end
-                    self._stop(error)
+        caught: BaseException | None = None
+        is_begun = False
+        while True:
+            try:
+                if caught is not None:
+                    self._stop(caught)
+                if not is_begun:
+                    is_begun = True
+                    self._work(self._begin(), first)
+                for end in self._ends:  # whatever happens here, they have to end
+                    with end:
+                        pass
+                break
+            except BaseException as error:
+                caught = error
         if self._error is not None:
             raise self._error
 
@@ -146,7 +160,7 @@ class Workers:
             raise Stopped
         if _thread.get_ident() == self._caller:
             now = time.monotonic()
-            if self._missing and now - self._started > _ALONE:
+            if self._missing and not self._is_starting and now - self._started > _ALONE:
                 self._start()
             if self._tell is not None and now - self._told > _TELL:
                 self._told = now
@@ -162,36 +176,43 @@ class Workers:
         with self._lock:
             if not self._sleepers or self._error is not None:
                 return False
-            sleeper = self._sleepers.pop()
-            sleeper.work = work
-            sleeper.awake.release()
+            self._sleepers[-1].work = work
+            self._wake_one()
             return True
 
     def _start(self) -> None:
-        while self._missing and self._pool.take():
-            self._missing -= 1
-            end = _thread.allocate_lock()
-            end.acquire()
-            with self._lock:
-                self._count += 1
-            try:
-                _thread.start_new_thread(self._thread, (end,))
-            except RuntimeError:  # no more threads for this user: it goes without, only slower
-                self._missing = 0
-                with self._lock:
-                    self._count -= 1
-                self._pool.give_back()
-                return
-            self._ends.append(end)
-
-    def _thread(self, end: _thread.LockType) -> None:
+        if not self._pool.is_free():
+            return
+        self._is_starting = True
         try:
-            self._work(self._begin(), None)
-        except BaseException as error:
-            self._stop(error)
-        finally:
-            self._pool.give_back()
-            end.release()
+            _thread.start_new_thread(self._work_in_thread, ())
+        except RuntimeError:  # no more threads for this user: it goes without, only slower
+            self._missing = 0
+
+    def _work_in_thread(self) -> None:
+        if not self._pool.take():
+            self._is_starting = False
+            return
+        end = _thread.allocate_lock()
+        with end:
+            try:
+                if self._joins(end):
+                    self._work(self._begin(), None)
+            except BaseException as error:
+                self._stop(error)
+            finally:
+                self._pool.give_back()
+
+    def _joins(self, end: _thread.LockType) -> bool:
+        """Whether a thread that was started still finds the others at work; then it counts."""
+        with self._lock:
+            self._is_starting = False
+            if self._is_over or self._error is not None:
+                return False
+            self._missing -= 1
+            self._count += 1
+            self._ends.append(end)
+            return True
 
     def _work(self, do: Callable[[Work], None], work: Work | None) -> None:
         while work is not None or (work := self._take()) is not None:
@@ -205,22 +226,31 @@ class Workers:
             Stopped: another worker has failed.
         """
         sleeper: _Sleeper = _Sleeper()
-        with self._lock:
-            self._sleepers.append(sleeper)
-            if len(self._sleepers) == self._count or self._error is not None:
-                self._wake_all()
-        if _thread.get_ident() == self._caller:
-            while not sleeper.awake.acquire(timeout=_TELL):
-                self.pause()
-        else:
-            sleeper.awake.acquire()
+        try:
+            with self._lock:
+                self._sleepers.append(sleeper)
+                if len(self._sleepers) == self._count or self._error is not None:
+                    self._is_over = True
+                    self._wake_all()
+            if _thread.get_ident() == self._caller:
+                while not sleeper.awake.acquire(timeout=_TELL):
+                    self.pause()
+            else:
+                sleeper.awake.acquire()
+        except BaseException as error:
+            self._stop(error)  # now nothing is given any more
         if self._error is not None and sleeper.work is None:
             raise Stopped
         return sleeper.work  # after an error, too: whoever does it closes what it has open
 
+    def _wake_one(self) -> None:
+        sleeper = self._sleepers[-1]
+        del self._sleepers[-1]
+        sleeper.awake.release()
+
     def _wake_all(self) -> None:
         while self._sleepers:
-            self._sleepers.pop().awake.release()
+            self._wake_one()
 
     def _stop(self, error: BaseException) -> None:
         with self._lock:
