@@ -14,7 +14,8 @@ from typing import TypeVar
 import pytest
 
 import reflayer.linux.openat2  # noqa: F401  # the unprivileged child may not read the project
-from reflayer.copy import CopyError, CopyReport, copy_tree, tar  # noqa: F401
+from reflayer.copy import CopyError, CopyReport, copy_tree, remove_tree, tar  # noqa: F401
+from reflayer.errors import OperationError
 from tests.copy.hard_cases import ACCESS, DEFAULT, SOME_ACL
 from tests.trees import Facts, assert_same, facts
 
@@ -267,3 +268,22 @@ def test_a_label_of_the_host_is_left_out_and_counted(place: Path, method: str) -
 
     assert report["skipped"] == {"xattr": 3}
     assert facts(place / "home/dst")[b"file"].xattrs == {"user.name": b"value"}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("mode", [0o700, 0o555, 0o755])
+def test_a_folder_of_another_user_that_cannot_be_deleted_is_named(
+    place: Path, mode: int, workers: int
+) -> None:
+    (place / "home/tree/foreign/file").mkdir(parents=True)
+    os.chown(place / "home/tree", _USER, _USER)
+    (place / "home/tree/foreign").chmod(mode)
+
+    def remove() -> str:
+        with pytest.raises(OperationError) as caught:
+            remove_tree("home/tree", workers=workers)
+        assert "belongs to another user" in caught.value.reason
+        return caught.value.path
+
+    named = "home/tree/foreign" if mode == 0o700 else "home/tree/foreign/file"
+    assert _as_user(place, remove) == named

@@ -84,8 +84,8 @@ def empty_folder(
                     removed += 1
     except OSError as error:
         names = [level.name for level in stack[1:]]
-        if error.filename and error.filename != "..":
-            names.append(os.fsencode(error.filename))
+        if isinstance(error.filename, bytes):  # a name; what is opened besides is no bytes
+            names.append(error.filename)
         where = os.path.join(path, *names)
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
         raise OperationError(where, "remove", reason, error.errno) from error
@@ -107,7 +107,8 @@ class _Level:
         status = os.fstat(fd)
         self._id = (status.st_dev, status.st_ino)
         if status.st_mode & 0o700 != 0o700 and os.geteuid() != 0:
-            os.chmod(fd, 0o700)
+            with suppress(PermissionError):  # another user's: what cannot go from it is named
+                os.chmod(fd, 0o700)
 
     def unlink_files(self, pause: Callable[[], object]) -> int:
         """Unlink all that is no folder, note the folders in ``children``; return how many went."""
@@ -202,5 +203,8 @@ def let_in(name: bytes, parent: int | None = None) -> None:
     fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         os.chmod(f"/proc/self/fd/{fd}", 0o700)
+    except OSError as error:
+        error.filename = name
+        raise
     finally:
         os.close(fd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from reflayer.copy.emptying import OPEN_FOLDER, empty_folder, let_in
 from reflayer.copy.mounts import refuse_mounts
@@ -62,11 +63,14 @@ def _empty(fd: int, path: bytes, most: int) -> int:
     from reflayer.workers.pool import Workers
 
     removed: list[int] = []
-    waiting = list(range(1, most))  # numbers of the workers that have not begun
+    waiting = list(range(most - 1, 0, -1))  # numbers of the workers that have not begun
 
     def pause() -> None:
-        if workers.pause() and waiting and workers.give(waiting[0]):
-            del waiting[0]
+        if workers.pause():
+            with suppress(IndexError):  # several workers can be here at once
+                worker = waiting.pop()
+                if not workers.give(worker):
+                    waiting.append(worker)
 
     def empty(worker: int) -> None:
         try:
