@@ -146,16 +146,25 @@ class Destination:
 
     def undo(self) -> None:
         """Remove what was made: all inside, and the folder itself where it was absent before."""
+        if self._made:
+            try:  # first, since it needs no descriptor, and there may be too many
+                self._remove()
+                return
+            except OSError:  # something is in it
+                pass
         if self.fd >= 0:
             from reflayer.copy.emptying import empty_folder
 
             empty_folder(os.dup(self.fd), self.path)
             self._restore()
         if self._made:
-            try:
-                os.rmdir(os.path.basename(self.path), dir_fd=self._place)
-            except FileNotFoundError:
-                pass
+            self._remove()
+
+    def _remove(self) -> None:
+        try:
+            os.rmdir(os.path.basename(self.path), dir_fd=self._place)
+        except FileNotFoundError:
+            pass
 
     def _restore(self) -> None:
         if self._before is None:

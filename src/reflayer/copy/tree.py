@@ -97,7 +97,8 @@ def copy_tree(
 
                     counts = copy_as_tar(job, root, birth, progress)
                 else:
-                    counts = _copy(job, root, birth, destination.fd, workers, pool, progress)
+                    ends = source, destination.fd
+                    counts = _copy(job, root, birth, *ends, workers, pool, progress)
             except BaseException as error:
                 _undo(destination, error)
                 if isinstance(error, CopyError) and error.errno in _OF_THE_ROOM:
@@ -159,7 +160,7 @@ def _prepare(
             root=identity(os.fstat(dst)),
             folder_mode=_FOLDER_MODE & ~birth.withheld,
         )
-        return job, Folder(None, b"", os.dup(source), os.dup(dst)), birth
+        return job, Folder(None, b"", source, dst).part([]), birth
     except OSError as error:
         raise CopyError.from_os_error(error, path, "prepare the copy") from error
 
@@ -168,6 +169,7 @@ def _copy(
     job: Job,
     root: Folder,
     birth: Birth,
+    src: int,
     dst: int,
     most: int | None,
     pool: Pool | None,
@@ -187,7 +189,6 @@ def _copy(
         progress(sum(w.entries.count() for w in team), sum(w.content.count() for w in team))
 
     workers = Workers(begin, most, pool, None if progress is None else tell)
-    src = os.dup(root.src)
     try:
         root.filling = Filling()
         workers.run(root)
@@ -201,7 +202,6 @@ def _copy(
             raise CopyError.from_os_error(error, job.source, "finish the copy") from error
         first.entries.made["directory"] += 1
     finally:
-        os.close(src)
         for worker in team:
             worker.links.close()
     if progress is not None:

@@ -95,11 +95,20 @@ class Worker:
             return
         outermost = givable[0]
         half = (len(outermost.children) + 1) // 2
-        part = outermost.part(outermost.children[:half])
-        if self._workers.give(part):
+        if self._give(outermost, outermost.children[:half]):
             del outermost.children[:half]
-        else:
-            part.close()
+
+    def _give(self, folder: Folder, children: list[bytes], filling: Filling | None = None) -> bool:
+        """Give part of ``folder`` to whoever is idle; False where it stays with this worker."""
+        try:
+            part = folder.part(children)
+        except OSError:  # no descriptor is free: it goes without another worker, only slower
+            return False
+        part.filling = filling
+        if self._workers.give(part):
+            return True
+        part.close()
+        return False
 
     def _enter(self, parent: Folder, name: bytes) -> Folder:
         """Open the folder ``name`` of ``parent`` and its counterpart, which has been made.
@@ -197,10 +206,7 @@ class Worker:
                 # Whoever takes the folder reads on in the same listing: getdents64(2) goes by
                 # the open file's offset, which the duplicates of a descriptor share.
                 filling.begin()
-                part = folder.part([])
-                part.filling = filling
-                if not self._workers.give(part):
-                    part.close()
+                if not self._give(folder, [], filling):
                     filling.end()
 
     def _fill_in_python(self, folder: Folder) -> None:
