@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from reflayer.archive import changes
+from reflayer.archive import changes, pack_layer
 from reflayer.copy import copy_tree
 from reflayer.errors import OperationError
 from reflayer.linux.fiemap import share_all_data
@@ -146,6 +148,26 @@ def test_knowing_when_it_was_cloned_hides_no_change(
         os.utime(clone / folder, (0, 0))
     assert _told(clone, parent, cloned) == _told(clone, parent)
     assert "C /one/inner/file" in _told(clone, parent, cloned)
+
+
+def test_names_of_one_inode_stay_together_when_the_folder_of_one_is_moved(
+    place_on: Callable[[str], Path],
+) -> None:
+    """The move leaves no trace on the inode, nor on the folder of its other name."""
+    parent = place_on("xfs") / "parent"
+    for folder in ("one", "two"):
+        (parent / folder).mkdir(parents=True)
+    (parent / "one/name").write_bytes(b"content")
+    os.link(parent / "one/name", parent / "two/other")
+    time.sleep(0.05)
+    clone = _clone(parent)
+    time.sleep(0.05)
+    cloned = time.time()
+    (clone / "two").rename(clone / "zoo")
+    layer = b"".join(pack_layer(clone, parent, cloned=cloned))
+    assert layer == b"".join(pack_layer(clone, parent))
+    with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
+        assert archive.getmember("zoo/other").linkname == "one/name"
 
 
 def test_what_is_mounted_stays_out(place_on: Callable[[str], Path]) -> None:

@@ -291,7 +291,7 @@ def test_types_that_the_file_system_does_not_tell_are_handed_back(
         with opened(place / "src") as (folder,):
             for call in (
                 lambda left: native.unlink_names(folder, left),
-                lambda left: native.changed_names(folder, 0, 1 << 62, left),
+                lambda left: native.changed_names(folder, folder, 0, 1 << 62, left),
             ):
                 os.lseek(folder, 0, os.SEEK_SET)
                 assert in_turns(call)[1:] == ([], told)
@@ -325,7 +325,7 @@ def test_a_name_that_vanished_is_handed_back_or_needs_no_unlinking(
         handed = [(kind, b"gone")]
         with opened(src, dst) as (source, clone):
             assert cloner(native, source, clone)(left) == ((0, 0, 0), [], handed, b"")
-            assert native.changed_names(source, 0, 1 << 62, left) == (0, [], handed, b"")
+            assert native.changed_names(source, source, 0, 1 << 62, left) == (0, [], handed, b"")
             assert native.measure_names(source, 1, left) == (NOTHING, [], handed, b"")
             assert native.measure_names(source, 0, left) == (NOTHING, [], handed, b"")
             assert native.unlink_names(source, left) == (0, [], [], b"")
@@ -416,7 +416,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(src: Path, dst: Path, native: 
         calls: list[Callable[[int], Result]] = [
             lambda fd: cloner(native, fd, source)(b""),
             lambda fd: native.unlink_names(fd, b""),
-            lambda fd: native.changed_names(fd, 0, 1, b""),
+            lambda fd: native.changed_names(fd, fd, 0, 1, b""),
             lambda fd: native.measure_names(fd, 1, b""),
         ]
         for call in calls:
@@ -448,7 +448,7 @@ def test_left_that_no_call_returned_is_refused(src: Path, native: Any, left: byt
     with opened(src) as (folder,):
         for call in (
             lambda: native.unlink_names(folder, left),
-            lambda: native.changed_names(folder, 0, 1, left),
+            lambda: native.changed_names(folder, folder, 0, 1, left),
             lambda: native.measure_names(folder, 1, left),
             lambda: cloner(native, folder, folder)(left),
         ):
@@ -487,25 +487,53 @@ def test_everything_but_folders_is_unlinked(src: Path, native: Any) -> None:
     assert os.listdir(src) == ["folder"]
 
 
-def test_names_changed_outside_a_time_are_told(src: Path, native: Any) -> None:
-    (src / "folder").mkdir()
-    for name in ("first", "second"):
-        (src / name).touch()
-        while os.stat(src / name).st_ctime_ns == os.stat(src / "first").st_ctime_ns != 0:
-            if name == "first":
-                break
-            os.utime(src / name)  # the clock that ctime is of goes in steps
-    first, second = (os.stat(src / name).st_ctime_ns for name in ("first", "second"))
+def test_names_that_are_not_as_they_were_cloned_are_told(src: Path, dst: Path, native: Any) -> None:
+    names = ("as before", "mode", "size", "time", "before", "after", "links", "new", "type")
+    for name in names:
+        (src / name).write_bytes(b"content")
+        os.utime(src / name, (1, 1))
+    (src / "after").rename(dst / "after")
+    _wait_for_the_clock(src)
+    since = _ctime(src / "since")
+    for name in names[:4] + names[6:]:
+        subprocess.run(["cp", "-p", src / name, dst / name], check=True)
+    (dst / "after").rename(src / "after")  # last changed since then
+    (src / "before").rename(dst / "before")
+    subprocess.run(["cp", "-p", dst / "before", src / "before"], check=True)
+    (src / "new").unlink()
+    (dst / "folder").mkdir()
+    os.link(dst / "links", dst.parent / "other")
+    os.chmod(dst / "mode", 0o600)
+    os.truncate(dst / "size", 1)
+    os.utime(dst / "size", (1, 1))
+    os.utime(dst / "time", ns=(10**9, 10**9 + 1))
+    (dst / "type").unlink()
+    (dst / "type").symlink_to("content")
+    subprocess.run(["cp", "-p", src / "after", dst / "after"], check=True)
+    _wait_for_the_clock(src)
+    until = _ctime(src / "since")
 
     def changed(since: int, until: int) -> tuple[int, list[bytes], set[bytes]]:
-        with opened(src) as (folder,):
-            told = in_turns(lambda left: native.changed_names(folder, since, until, left))
+        with opened(dst, src) as fds:
+            told = in_turns(lambda left: native.changed_names(*fds, since, until, left))
         return sum(told[0]), told[1], {*told[2]}
 
-    assert changed(first, second + 1) == (2, [b"folder"], set())
-    assert changed(first, second) == (1, [b"folder"], {b"second"})
-    assert changed(first + 1, second + 1) == (1, [b"folder"], {b"first"})
-    assert changed(0, 0) == (0, [b"folder"], {b"first", b"second"})
+    all_names = {os.fsencode(name) for name in names}
+    assert changed(since, until) == (1, [b"folder"], all_names - {b"as before"})
+    assert changed(since, since) == (0, [b"folder"], all_names)
+    assert changed(until, until + 1) == (0, [b"folder"], all_names)
+
+
+def _wait_for_the_clock(folder: Path) -> None:
+    """Until the clock that ctimes are of, which goes in steps, has gone on."""
+    (folder / "since").touch()
+    first = _ctime(folder / "since")
+    while _ctime(folder / "since") == first:
+        (folder / "since").touch()
+
+
+def _ctime(path: Path) -> int:
+    return os.stat(path).st_ctime_ns
 
 
 def test_what_names_take_is_told(place_on: Callable[[str], Path], native: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reflayer.archive.inodes import Inodes
 from reflayer.archive.pair import Pair
@@ -18,6 +18,7 @@ from reflayer.copy.folder import OPEN_FOLDER, open_source
 from reflayer.copy.metadata import FailedError
 from reflayer.copy.mounts import mounts_below, status_at_mount
 from reflayer.errors import OperationError
+from reflayer.linux.names import native
 from reflayer.linux.statx import birth_time
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ ADDED, MODIFIED, DELETED = "A", "C", "D"
 
 RELINKED = "="
 """The same as before, but a layer has to have it: for another name of its inode, or inside it."""
+
+_changed_names: Any = getattr(native, "changed_names", None)
 
 _OPEN_LEVELS = 64  # folders whose descriptors stay open
 _TICK = 20_000_000  # nanoseconds that the kernel's own clock may be behind: 2 ticks of 100 Hz
@@ -229,9 +232,23 @@ class Walk:
 
     def _read(self, pair: Pair) -> None:
         try:
-            pair.read(has_same_names=pair.is_untouched)  # a new or lost name is a touch
+            is_known = pair.is_settled and pair.old >= 0 < self._until and _changed_names
+            if not is_known or not pair.is_untouched:  # a new or lost name is a touch
+                pair.read(has_same_names=pair.is_untouched)
+            if is_known:
+                pair.todo = sorted(pair.gone.union(self._changed(pair)), reverse=True)
         except OSError as error:
             raise self._failure(error, pair, b"", "read the folder") from error
+
+    def _changed(self, pair: Pair) -> Iterator[bytes]:
+        """The names of a settled folder that the part in C cannot tell to be as before."""
+        left: bytes | None = b""
+        while left is not None:
+            _, folders, rest, left = _changed_names(
+                pair.new, pair.old, self._since, self._until, left
+            )
+            yield from folders
+            yield from (name for _, name in rest)
 
     def _leave(self) -> None:
         pair = self._stack.pop()

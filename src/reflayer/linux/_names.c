@@ -54,11 +54,16 @@ struct names {
     int64_t stop;    /* when the turn is over, in nanoseconds */
 };
 
+static int64_t nanoseconds(const struct timespec *t)
+{
+    return (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
+}
+
 static int64_t now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+    return nanoseconds(&t);
 }
 
 /* Fill the buffer, unless entries were left by the last call. */
@@ -427,18 +432,19 @@ static PyObject *unlink_names(PyObject *self, PyObject *args)
 
 /* --- changed_names ------------------------------------------------------------------------ */
 
-/* changed_names(folder, since, until, left): the names whose inode's ctime is not in
- * [since, until), in nanoseconds, and all folders. The facts are how many others there are. */
+/* changed_names(folder, before, since, until, left): all folders, and the names whose inodes in
+ * the two folders are not alike, with one name each, and last changed in [since, until), in
+ * nanoseconds, and before that. The facts are how many others there are. */
 static PyObject *changed_names(PyObject *self, PyObject *args)
 {
     struct names n;
     struct dirent64 *entry;
-    struct stat s;
+    struct stat s, b;
     Py_buffer left = {0};
     long long since, until, others = 0;
-    int folder;
+    int folder, before;
     (void)self;
-    if (!PyArg_ParseTuple(args, "iLLy*:changed_names", &folder, &since, &until, &left))
+    if (!PyArg_ParseTuple(args, "iiLLy*:changed_names", &folder, &before, &since, &until, &left))
         return NULL;
     if (take_left(&n, &left) < 0)
         return NULL;
@@ -449,13 +455,16 @@ static PyObject *changed_names(PyObject *self, PyObject *args)
             entry->d_type = MADE;
             continue;
         }
-        if (entry->d_type == DT_UNKNOWN || fstatat(folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW))
+        if (entry->d_type == DT_UNKNOWN ||
+            fstatat(folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) < 0 || s.st_nlink != 1 ||
+            nanoseconds(&s.st_ctim) < since || nanoseconds(&s.st_ctim) >= until ||
+            fstatat(before, entry->d_name, &b, AT_SYMLINK_NOFOLLOW) < 0 || b.st_nlink != 1 ||
+            nanoseconds(&b.st_ctim) >= since || s.st_mode != b.st_mode || S_ISDIR(s.st_mode) ||
+            s.st_size != b.st_size || s.st_uid != b.st_uid || s.st_gid != b.st_gid ||
+            s.st_rdev != b.st_rdev || nanoseconds(&s.st_mtim) != nanoseconds(&b.st_mtim))
             continue;
-        long long changed = (long long)s.st_ctim.tv_sec * 1000000000 + s.st_ctim.tv_nsec;
-        if (changed >= since && changed < until) {
-            entry->d_type = DONE;
-            others++;
-        }
+        entry->d_type = DONE;
+        others++;
     }
     Py_END_ALLOW_THREADS
     return result_of(&n, PyLong_FromLongLong(others));
