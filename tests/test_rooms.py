@@ -74,7 +74,7 @@ def test_only_the_commands_and_programs_of_their_own_print_or_exit() -> None:
     assert breaches == []
 
 
-@pytest.mark.parametrize("module", ["reflayer", "reflayer.copy.tree", "reflayer.copy.tar"])
+@pytest.mark.parametrize("module", ["reflayer", "reflayer.copy.tree", "reflayer.archive.tar_copy"])
 def test_the_copy_needs_the_standard_library_alone(module: str) -> None:
     code = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); import {module}"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)

@@ -11,7 +11,8 @@ from reflayer.lazy import on_first_use
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.copy import CopyReport, copy_tree
+    from reflayer.archive.methods import copy_tree
+    from reflayer.copy import CopyReport
     from reflayer.errors import ReflayerError
     from reflayer.images.child import ConfigChanges
     from reflayer.store import Store
@@ -26,6 +27,6 @@ __getattr__ = on_first_use(
         "CopyReport": "reflayer.copy",
         "ReflayerError": "reflayer.errors",
         "Store": "reflayer.store",
-        "copy_tree": "reflayer.copy",
+        "copy_tree": "reflayer.archive.methods",
     },
 )

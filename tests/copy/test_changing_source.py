@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from reflayer.copy import CopyError, copy_tree, worker
+from reflayer import copy_tree
+from reflayer.copy import CopyError, worker
 from reflayer.copy.folder import Folder
 from reflayer.copy.worker import _read_names
 from reflayer.linux.names import native

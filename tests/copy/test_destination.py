@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.copy import CopyError, copy_tree
+from reflayer import copy_tree
+from reflayer.copy import CopyError
 from reflayer.copy.links import Links
 from tests.copy.hard_cases import ACCESS, DEFAULT, SOME_ACL, write
 from tests.trees import assert_same, facts

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.copy import CopyError, copy_tree
+from reflayer import copy_tree
+from reflayer.copy import CopyError
 from reflayer.linux.xattrs import is_of_tree
 from tests.trees import assert_same, facts
 

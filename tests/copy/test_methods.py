@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.copy import CopyError, copy_tree, tar_pack
+from reflayer import copy_tree
+from reflayer.copy import CopyError
 from reflayer.copy import content as content_module
 from reflayer.copy.content import Content, SizeChangedError
 from reflayer.linux.names import native
@@ -257,24 +258,6 @@ def test_every_other_answer_does_for_the_file_or_for_all(
         Content(method, False).copy(src, dst, 10, 1)
     os.close(src)
     os.close(dst)
-
-
-def test_a_sparse_file_that_tarfile_would_read_wrong_is_an_error(
-    place_on: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tar_pack, "_OCTAL_LIMIT", 2000)
-    place = place_on("ext4")
-    (place / "src").mkdir()
-    (place / "src/dense").write_bytes(b"x" * 3000)
-    copy_tree(place / "src", place / "dst", method="tar")
-    with open(place / "src/sparse", "xb") as file:
-        file.write(b"x" * 3000)
-        file.truncate(_MIB)
-
-    with pytest.raises(CopyError, match="src/sparse: pack: tarfile does not read sparse files"):
-        copy_tree(place / "src", place / "other", method="tar")
-
-    assert not (place / "other").exists()
 
 
 @pytest.mark.parametrize("method", ["auto", "tar"])

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.copy import CopyError, copy_tree, remove_tree
+from reflayer import copy_tree
+from reflayer.copy import CopyError, remove_tree
 from reflayer.errors import OperationError
 from reflayer.extents import measure_trees
 from tests.file_systems import shut_mount
@@ -83,7 +84,8 @@ def test_an_empty_file_stands_where_something_is_mounted_on_a_file(
     assert (place / "all/was fifo").read_text() == "outside"
 
 
-def test_a_mount_point_below_another_mount_is_only_a_folder(place: Path) -> None:
+@pytest.mark.parametrize("method", ["auto", "tar"])
+def test_a_mount_point_below_another_mount_is_only_a_folder(place: Path, method: str) -> None:
     (place / "below/folder").mkdir(parents=True)
     (place / "src/folder").mkdir(parents=True)
     (place / "src/folder/file").write_text("seen")
@@ -94,7 +96,7 @@ def test_a_mount_point_below_another_mount_is_only_a_folder(place: Path) -> None
     ):
         subprocess.run(["mount", "--bind", place / "src", place / "top"], check=True)
         try:
-            report = copy_tree(place / "top", place / "dst")
+            report = copy_tree(place / "top", place / "dst", method=method)
         finally:
             subprocess.run(["umount", place / "top"], check=True)
 
@@ -102,13 +104,14 @@ def test_a_mount_point_below_another_mount_is_only_a_folder(place: Path) -> None
     assert (place / "dst/folder/file").read_text() == "seen"
 
 
-def test_a_subvolume_inside_is_no_mount(place_on: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("method", ["auto", "tar"])
+def test_a_subvolume_inside_is_no_mount(place_on: Callable[[str], Path], method: str) -> None:
     place = place_on("btrfs")
     (place / "src").mkdir()
     subprocess.run(["btrfs", "-q", "subvolume", "create", place / "src/nested"], check=True)
     (place / "src/nested/file").write_text("content")
 
-    report = copy_tree(place / "src", place / "dst")
+    report = copy_tree(place / "src", place / "dst", method=method)
 
     assert report.skipped == {}
     assert (place / "dst/nested/file").read_text() == "content"
@@ -140,18 +143,21 @@ def test_what_is_left_out_need_not_be_open_to_anybody(
     assert usage.unread == 0
 
 
-def test_a_destination_on_a_mount_inside_the_source_is_not_in_the_copy(place: Path) -> None:
+@pytest.mark.parametrize("method", ["auto", "tar"])
+def test_a_destination_on_a_mount_inside_the_source_is_not_in_the_copy(
+    place: Path, method: str
+) -> None:
     (place / "src/mounted").mkdir(parents=True)
     (place / "src/file").write_text("content")
     with _mounted("-t", "tmpfs", "none", place / "src/mounted"):
         for dst in ("mounted/new", "mounted/more/new"):
             (place / "src" / dst).parent.mkdir(exist_ok=True)
-            copy_tree(place / "src", place / "src" / dst)
+            copy_tree(place / "src", place / "src" / dst, method=method)
             assert sorted(os.listdir(place / "src" / dst)) == ["file", "mounted"]
             assert os.listdir(place / "src" / dst / "mounted") == []
 
         with pytest.raises(CopyError, match="the destination is inside the source"):
-            copy_tree(place / "src", place / "src/mounted/all", cross_mounts=True)
+            copy_tree(place / "src", place / "src/mounted/all", method=method, cross_mounts=True)
 
 
 def test_a_removal_is_refused_before_anything_is_gone(place: Path) -> None:

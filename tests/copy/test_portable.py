@@ -27,7 +27,6 @@ pool._ALONE = -1
 _COPY = """
 report = copy_tree(sys.argv[1], sys.argv[2], workers=3)
 assert report.method == "stream", report
-copy_tree(sys.argv[1], sys.argv[3], method="tar")
 """
 _FAIL = """
 def broken(*_):
@@ -49,7 +48,7 @@ for method in ("reflink", "range"):
 
 
 def _run(code: str, place: Path) -> None:
-    names = [f"{place}/{name}" for name in ("src", "dst", "tar")]
+    names = [f"{place}/{name}" for name in ("src", "dst")]
     subprocess.run([sys.executable, "-c", _LACKING + code, *names], check=True)
 
 
@@ -69,7 +68,6 @@ def test_a_tree_is_copied(place: Path) -> None:
     before = facts(place / "src", atime=False)
     _run(_COPY, place)
     assert_same(before, facts(place / "dst", atime=False))
-    assert_same(before, facts(place / "tar", atime=False))
 
 
 def test_a_failure_is_undone(place: Path) -> None:
@@ -84,7 +82,7 @@ def test_a_named_method_that_is_not_there_is_refused(place: Path) -> None:
 
 def test_only_the_standard_library_is_imported() -> None:
     code = (
-        "import sys; import reflayer.copy, reflayer.copy.tar, reflayer.copy.tree; "
+        "import sys; import reflayer.copy, reflayer.copy.tree; "
         "print({n.split('.')[0] for n in sys.modules} - set(sys.stdlib_module_names))"
     )
     command = [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, sys.argv[1]); {code}"]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from reflayer.copy import copy_tree, remove_tree
+from reflayer import copy_tree
+from reflayer.copy import remove_tree
 from tests.random_trees import TREES, Tree, make_tree
 from tests.trees import assert_same, facts
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.copy import copy_tree, remove_tree
+from reflayer import copy_tree
+from reflayer.copy import remove_tree
 from reflayer.errors import OperationError
 from reflayer.linux.renameat2 import RENAME_EXCHANGE, renameat2
 from tests.trees import assert_same, facts

@@ -14,7 +14,9 @@ from typing import TypeVar
 import pytest
 
 import reflayer.linux.openat2  # noqa: F401  # the unprivileged child may not read the project
-from reflayer.copy import CopyError, CopyReport, copy_tree, remove_tree, tar  # noqa: F401
+from reflayer import copy_tree
+from reflayer.archive import tar_copy  # noqa: F401
+from reflayer.copy import CopyError, CopyReport, remove_tree
 from reflayer.errors import OperationError
 from tests.copy.hard_cases import ACCESS, DEFAULT, SOME_ACL
 from tests.trees import Facts, assert_same, facts

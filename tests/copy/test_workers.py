@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from reflayer.copy import CopyError, CopyReport, Pool, copy_tree
+from reflayer import copy_tree
+from reflayer.copy import CopyError, CopyReport, Pool
 from reflayer.copy.folder import Folder
 from reflayer.copy.worker import Worker
 from reflayer.workers import pool
@@ -132,7 +133,7 @@ def test_few_descriptors_are_enough(place: Path) -> None:
     code = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-from reflayer.copy import copy_tree
+from reflayer import copy_tree
 from reflayer.workers import pool
 pool._ALONE = -1
 copy_tree(sys.argv[1], sys.argv[2], workers=3)

@@ -12,24 +12,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def attributes(fd: int) -> dict[str, bytes]:
+def attributes(fd: int, skip: Callable[[str], None] | None = None) -> dict[str, bytes]:
     """The attributes of an open file.
+
+    With ``skip`` those of the system are among them, and it is called for each that we may not
+    read, with ``xattr``.
 
     Raises:
         FailedError: a call failed (that of ``reflayer.copy.metadata``).
     """
-    return _values(list_attributes(fd), lambda name: os.getxattr(fd, name))
+    return _values(list_attributes(fd), lambda name: os.getxattr(fd, name), skip)
 
 
-def attributes_at(dir_fd: int, name: bytes) -> dict[str, bytes]:
+def attributes_at(
+    dir_fd: int, name: bytes, skip: Callable[[str], None] | None = None
+) -> dict[str, bytes]:
     """The same of ``name`` itself in an open folder."""
     names = list_attributes_at(dir_fd, name)
-    return _values(names, lambda attribute: getxattr_at(dir_fd, name, attribute))
+    return _values(names, lambda attribute: getxattr_at(dir_fd, name, attribute), skip)
 
 
-def _values(names: list[str], get: Callable[[str], bytes]) -> dict[str, bytes]:
+def _values(
+    names: list[str], get: Callable[[str], bytes], skip: Callable[[str], None] | None
+) -> dict[str, bytes]:
     found = {}
     for name in sorted(names):
-        if is_of_tree(name) and (value := read_attribute(name, get)) is not None:
+        if skip is None and not is_of_tree(name):
+            continue
+        if (value := read_attribute(name, get)) is not None:
             found[name] = value
+        elif skip is not None:
+            skip("xattr")
     return found

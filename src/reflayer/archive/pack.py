@@ -19,7 +19,7 @@ from reflayer.copy.metadata import FailedError
 from reflayer.errors import ArchiveError, OperationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
     from reflayer.archive.id_map import IdMap
     from reflayer.archive.pair import Pair
@@ -67,28 +67,40 @@ class Packing:
     """The bytes of a tar, made while they are iterated over, once.
 
     Times are in nanoseconds, names of one inode become hard links. Holes stay holes, but in a layer
-    they are zeros, as every builder has it. Access times are left out: the same tree gives the same
-    bytes, however often it is read.
+    they are zeros, as every builder has it. Access times are left out but for a copy: the same tree
+    gives the same bytes, however often it is read.
 
     Attributes:
         entries: how many entries there are so far, whiteouts included.
         size: bytes so far.
-        skipped: what a tar cannot hold, by kind: ``socket``, and ``mount`` for what is mounted.
+        skipped: what a tar cannot hold, by kind: ``socket``, and ``mount`` for what is mounted; of
+            a copy also each ``xattr`` that we may not read.
     """
 
     def __init__(
-        self, root: bytes, walk: Walk, *, is_layer: bool, id_map: IdMap | None = None
+        self,
+        root: bytes,
+        walk: Walk,
+        *,
+        is_layer: bool,
+        is_copy: bool = False,
+        id_map: IdMap | None = None,
     ) -> None:
-        """Pack what ``walk`` meets in ``root``."""
+        """Pack what ``walk`` meets in ``root``.
+
+        A copy has access times, too, and the attributes that are the system's.
+        """
         self.entries = 0
         self.size = 0
         self.skipped: dict[str, int] = {}
         self._root_path = root
         self._walk = walk
         self._is_layer = is_layer
+        self._is_copy = is_copy
+        self._unread = self._skip if is_copy else None
         self._id_map = id_map
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Generator[bytes, None, None]:
         """The next bytes.
 
         Raises:
@@ -96,18 +108,18 @@ class Packing:
                 id of the host has none in the container.
             OperationError: something cannot be read, or changed meanwhile.
         """
-        gathered = bytearray()
+        gathered: list[bytes] = []
+        size = 0  # of what is gathered
         for piece in self._pieces():
-            self.size += len(piece)
-            if len(gathered) + len(piece) < _CHUNK:
-                gathered += piece
-                continue
-            if gathered:
-                yield bytes(gathered)
+            size += len(piece)
+            gathered.append(piece)
+            if size >= _CHUNK:
+                self.size += size
+                yield b"".join(gathered)
                 gathered.clear()
-            yield piece
-        self.size += len(END)
-        yield bytes(gathered + END)
+                size = 0
+        self.size += size + len(END)
+        yield b"".join([*gathered, END])
 
     def _pieces(self) -> Iterator[bytes]:
         for difference in self._walk:
@@ -155,8 +167,20 @@ class Packing:
                 _TYPES[stat.S_IFMT(status.st_mode)],
                 status,
                 target=target,
-                records=self._records(attributes_at(folder.new, name)),
+                records=self._records(attributes_at(folder.new, name, self._unread)),
             )
+
+    def _folder_attributes(self, folder: Pair) -> dict[str, bytes]:
+        if folder.new >= 0:
+            return attributes(folder.new, self._unread)
+        root = folder
+        while root.above is not None:
+            root = root.above
+        fd = open_straight(root.new, folder.path())  # it was shut on the way down
+        try:
+            return attributes(fd, self._unread)
+        finally:
+            os.close(fd)
 
     def _check_name(self, folder: Pair, name: bytes) -> None:
         if self._is_layer and (name or folder.name).startswith(WHITEOUT_PREFIX):
@@ -164,7 +188,7 @@ class Packing:
             raise ArchiveError(reason, folder.path(name))
 
     def _pack_folder(self, folder: Pair) -> Iterator[bytes]:
-        records = self._records(_folder_attributes(folder))
+        records = self._records(self._folder_attributes(folder))
         path = folder.path()
         if path or folder.is_changed:  # no other layer has a root's entry for what is in it
             name = path + b"/" if path else b"./"
@@ -181,9 +205,9 @@ class Packing:
         try:
             # Docker unpacks a layer with a sparse entry, but never gives it out again: it makes
             # its tar anew from its files (tar-split), and the digest of that is another.
-            file = PackedFile(fd, folder.path(name), sparse=not self._is_layer)
-            records = {**self._records(attributes(fd)), **file.records}
             path = folder.path(name)
+            file = PackedFile(fd, path, sparse=not self._is_layer)
+            records = {**self._records(attributes(fd, self._unread)), **file.records}
             yield self._entry(path, types.FILE, file.status, size=file.size, records=records)
             yield from file.data()
         finally:
@@ -213,6 +237,7 @@ class Packing:
             gid=gid,
             size=size,
             mtime=status.st_mtime_ns,
+            atime=status.st_atime_ns if self._is_copy else None,
             target=target,
             device=(os.major(number), os.minor(number)) if is_device else (0, 0),
             records=records,
@@ -236,16 +261,3 @@ class Packing:
 
     def _failure(self, difference: Difference, error: OSError, operation: str) -> OperationError:
         return OperationError.from_os_error(error, self._path(difference), operation)
-
-
-def _folder_attributes(folder: Pair) -> dict[str, bytes]:
-    if folder.new >= 0:
-        return attributes(folder.new)
-    root = folder
-    while root.above is not None:
-        root = root.above
-    fd = open_straight(root.new, folder.path())  # it was shut on the way down
-    try:
-        return attributes(fd)
-    finally:
-        os.close(fd)

@@ -7,10 +7,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from reflayer.archive.tar_header import BLOCK
 from reflayer.archive.tar_writer import padding
 from reflayer.copy.content import SizeChangedError, data_extents
-from reflayer.copy.sparse_map import sparse_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +50,7 @@ class PackedFile:
         self._table = b""
         self._extents = [(0, self._size)] if self._size else []
         self.records: dict[bytes, bytes] = {}
-        # Asked only where there is less than there should be: it takes two calls more.
-        if sparse and status.st_blocks * BLOCK < status.st_size:
+        if sparse and status.st_size:
             self._find_holes(path)
         self.size = len(self._table) + sum(end - start for start, end in self._extents)
 
@@ -83,10 +80,21 @@ class PackedFile:
         if extents == [(0, size)]:
             return
         self._extents = extents
-        self._table = sparse_map(extents, size)
+        self._table = _sparse_map(extents, size)
         self.records = {
             b"GNU.sparse.major": b"1",
             b"GNU.sparse.minor": b"0",
             b"GNU.sparse.name": path,
             b"GNU.sparse.realsize": b"%d" % size,
         }
+
+
+def _sparse_map(extents: list[tuple[int, int]], size: int) -> bytes:
+    """The map of a file of ``size`` bytes that has data only in ``extents``, in whole blocks."""
+    if not extents or extents[-1][1] != size:
+        extents = [*extents, (size, size)]  # GNU tar takes the end of the last one for the file's
+    numbers = [len(extents)]
+    for start, end in extents:
+        numbers += [start, end - start]
+    lines = b"".join(b"%d\n" % number for number in numbers)
+    return lines + padding(len(lines))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from reflayer.archive.blob import Hash
-    from reflayer.archive.compression import PlainReader
+    from reflayer.archive.compression import Source
 
 CHUNK = 2048 * BLOCK  # 1 MiB: fewer turns of the interpreter lock than smaller ones take
 _CHUNKS = 16  # enough to get ahead while small files are made, for the large ones
@@ -32,8 +32,11 @@ class ReadAhead:
         count: plain bytes handed out so far.
     """
 
-    def __init__(self, reader: PlainReader, hashing: Hash | None) -> None:
-        """Read all of ``reader``; ``hashing`` gets every byte of it, where there is one."""
+    def __init__(self, reader: Source, hashing: Hash | None) -> None:
+        """Read all of ``reader``, which fills what it is given, but at its end.
+
+        ``hashing`` gets every byte of it, where there is one.
+        """
         self.count = 0
         self._reader = reader
         self._hash = hashing

@@ -36,18 +36,22 @@ def has_checksum(view: memoryview, start: int, field: bytes) -> bool:
         wanted = octal(field)
     except ValueError:
         return False
-    # The low half of Adler-32 is one more than the sum of the bytes, exact below 65,521: in C.
     total = (
-        (adler32(view[start : start + 148]) & 0xFFFF)
-        + (adler32(view[start + 156 : start + 384]) & 0xFFFF)
-        + (adler32(view[start + 384 : start + 512]) & 0xFFFF)
-        + (8 * 32 - 3)
+        byte_sum(view[start : start + 148])
+        + byte_sum(view[start + 156 : start + 384])
+        + byte_sum(view[start + 384 : start + 512])
+        + 8 * 32
     )
     if total == wanted:
         return True
     high = sum(byte >> 7 for byte in view[start : start + 148])
     high += sum(byte >> 7 for byte in view[start + 156 : start + 512])
     return total - 256 * high == wanted
+
+
+def byte_sum(data: bytes | memoryview) -> int:
+    """The sum of at most 256 bytes: in C, where half of Adler-32 is one more, up to 65,520."""
+    return (adler32(data) & 0xFFFF) - 1
 
 
 def text(field: bytes) -> bytes:

@@ -78,8 +78,10 @@ class _Extensions:
         return bool(self.records or self.long_name or self.long_target)
 
 
-def read_entries(stream: TarStream) -> Iterator[Entry]:
+def read_entries(stream: TarStream, *, is_own: bool = False) -> Iterator[Entry]:
     """Each entry in turn, with ``stream`` at its data.
+
+    Names and extended headers have a largest size, but for an archive that ``is_own``.
 
     Raises:
         ArchiveError: the archive is malformed; its ``entry`` is the name as far as it is known.
@@ -96,7 +98,7 @@ def read_entries(stream: TarStream) -> Iterator[Entry]:
                 raise ArchiveError(reason)
             name = fields[0].partition(b"\0")[0]
             if kind in _EXTENSIONS:
-                extensions.add(kind, _small_data(fields, stream))
+                extensions.add(kind, _small_data(fields, stream, is_own))
                 continue
             if kind == _GLOBAL:  # of no meaning to Docker, containerd, Podman and umoci
                 stream.enter_data(_size(fields))
@@ -105,6 +107,8 @@ def read_entries(stream: TarStream) -> Iterator[Entry]:
             if extensions.wait_for_entry:
                 extensions = _Extensions()
             name = entry.name
+            if len(name) > _LONGEST_NAME and not is_own:
+                raise ArchiveError(f"its name has {len(name)} bytes: too many", name[:100])
             yield entry
         if extensions.wait_for_entry:
             raise ArchiveError("the archive ends before the entry that this header belongs to")
@@ -114,10 +118,10 @@ def read_entries(stream: TarStream) -> Iterator[Entry]:
         raise
 
 
-def _small_data(fields: Fields, stream: TarStream) -> bytes:
+def _small_data(fields: Fields, stream: TarStream, is_own: bool) -> bytes:
     """All data of a header that is about another."""
     size = _size(fields)
-    if size > _LARGEST_HEADER:
+    if size > _LARGEST_HEADER and not is_own:
         raise ArchiveError(f"its extended header claims {size} bytes: too many")
     stream.enter_data(size)
     return stream.all_data()
@@ -202,8 +206,6 @@ def _entry(fields: Fields, extensions: _Extensions, stream: TarStream) -> Entry:
 def _check_names(name: bytes, target: bytes) -> None:
     if b"\0" in name or b"\0" in target:
         raise ArchiveError("its name, or that it links to, has a NUL in it", name)
-    if len(name) > _LONGEST_NAME:
-        raise ArchiveError(f"its name has {len(name)} bytes: too many", name[:100])
 
 
 def _tail(fields: Fields, stream: TarStream) -> tuple[bytes, int | None]:

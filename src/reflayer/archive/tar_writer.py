@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from reflayer.archive.tar_header import BLOCK, FIELDS, USTAR_MAGIC
+from reflayer.archive.tar_header import BLOCK, FIELDS, USTAR_MAGIC, byte_sum
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +40,7 @@ def headers(
     gid: int = 0,
     size: int = 0,
     mtime: int = 0,
+    atime: int | None = None,
     target: bytes = b"",
     device: tuple[int, int] = (0, 0),
     records: Records | None = None,
@@ -52,7 +53,7 @@ def headers(
         mode: permission bits with setuid, setgid and sticky.
         uid, gid: owner and group.
         size: bytes of data that follow.
-        mtime: nanoseconds since the epoch.
+        mtime, atime: nanoseconds since the epoch; without an access time it is ``mtime``.
         target: where a hard or symbolic link points.
         device: major and minor number.
         records: further records for its PAX header.
@@ -63,7 +64,7 @@ def headers(
         pax.setdefault(b"path", name)
     if len(target) > _NAME or _is_foreign(target):
         pax[b"linkpath"] = target
-    if not all(_is_text(pax.get(key, b"")) for key in _NAMES):
+    if pax and not all(_is_text(pax.get(key, b"")) for key in _NAMES):
         pax[b"hdrcharset"] = b"BINARY"  # else libarchive refuses them
     for key, number, most in (
         (b"uid", uid, _LARGEST_ID),
@@ -76,6 +77,8 @@ def headers(
     if fraction or not 0 <= seconds <= _LARGEST_SIZE:
         pax[b"mtime"] = _decimal(mtime)
         seconds = min(max(seconds, 0), _LARGEST_SIZE)
+    if atime is not None and atime != mtime:
+        pax[b"atime"] = _decimal(atime)
     block = _block(
         short,
         kind,
@@ -178,4 +181,5 @@ def _block(
         b"%07o" % device[1],
         prefix,
     )
-    return block[: _CHECKSUM.start] + b"%06o\0 " % sum(block) + block[_CHECKSUM.stop :]
+    total = byte_sum(block[:256]) + byte_sum(block[256:])
+    return block[: _CHECKSUM.start] + b"%06o\0 " % total + block[_CHECKSUM.stop :]

@@ -16,10 +16,9 @@ from reflayer.archive.pair import Pair
 from reflayer.archive.same import is_same_entry, is_same_folder, is_same_inode, is_same_status
 from reflayer.copy.folder import OPEN_FOLDER, open_source
 from reflayer.copy.metadata import FailedError
-from reflayer.copy.mounts import mounts_below, status_at_mount
+from reflayer.copy.mounts import is_mounted, mounts_below, status_at_mount
 from reflayer.errors import OperationError
 from reflayer.linux.names import native
-from reflayer.linux.statx import birth_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +60,14 @@ class Difference(NamedTuple):
 class Walk:
     """One walk over a tree and, if there is one, the tree that it was cloned from."""
 
-    def __init__(self, root: bytes, parent: bytes | None, cloned: float | None) -> None:
+    def __init__(
+        self,
+        root: bytes,
+        parent: bytes | None,
+        cloned: float | None,
+        *,
+        cross_mounts: bool = False,
+    ) -> None:
         """Walk over ``root``.
 
         Args:
@@ -69,6 +75,7 @@ class Walk:
             parent: the tree before, which has not changed since; None where all is new.
             cloned: when ``root`` was a complete clone of ``parent``, in seconds since the epoch
                 by this machine's clock; None where that is not known.
+            cross_mounts: what is mounted in ``root`` is a part of it.
         """
         self._root_path = root
         self._parent_path = parent
@@ -76,6 +83,7 @@ class Walk:
         self._stack: list[Pair] = []
         self._cloned = cloned
         self._since = self._until = 0
+        self._cross_mounts = cross_mounts
         self._mounts: frozenset[bytes] = frozenset()
 
     def __iter__(self) -> Iterator[Difference]:
@@ -102,8 +110,11 @@ class Walk:
         try:
             before = None if old < 0 else os.fstat(old)
             root = Pair(None, b"", new, old, os.fstat(new), before)
-            self._mounts = mounts_below(new)
+            if not self._cross_mounts:
+                self._mounts = mounts_below(new)
             if self._cloned is not None:
+                from reflayer.linux.statx import birth_time  # it brings ctypes
+
                 self._since = birth_time(new) or 0
                 self._until = int(self._cloned * 1e9) - _TICK if self._since else 0
         except OSError as error:
@@ -132,7 +143,10 @@ class Walk:
                 continue
             is_mount = bool(self._mounts) and pair.path(name) in self._mounts
             try:
+                is_mount = is_mount and is_mounted(new, name) is not False
                 status = status_at_mount(new, name) if is_mount else os.lstat(name, dir_fd=new)
+                if status.st_dev != pair.status.st_dev and not self._cross_mounts:
+                    is_mount = is_mount or bool(is_mounted(new, name))  # or a subvolume of btrfs
                 before = None if name in fresh else os.lstat(name, dir_fd=old)
             except OSError as error:
                 raise self._failure(error, pair, name, "stat") from error
@@ -279,6 +293,6 @@ def _tell(pair: Pair, kind: str) -> Iterator[Difference]:
 
 def _open_root(path: bytes) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return open_source(path, None, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise OperationError.from_os_error(error, path, "open") from error

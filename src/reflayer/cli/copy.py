@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from reflayer.archive.methods import METHODS, copy_tree
 from reflayer.cli.arguments import add_json, at_least_one, path
 from reflayer.cli.output import print_json
 from reflayer.cli.ownership import add_ownership, telling_of_ownership
 from reflayer.cli.progress import bars, size_text
 from reflayer.copy.report import CopyReport
-from reflayer.copy.tree import METHODS, copy_tree
 from reflayer.errors import counted
 
 TYPE_CHECKING = False

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from reflayer.workers.pool import Pool
 
     Counts = tuple[dict[str, int], dict[str, int], dict[str, int]]  # as CopyReport has them
+    Progress = Callable[[int, int], None]
+    Move = Callable[[Job, Folder, Birth, Progress | None], Counts]
 
 _FOLDER_MODE = 0o755  # what most folders have; the root lets nobody else in before the end
 _OF_THE_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMLINK, errno.EROFS})
 
-METHODS = ("auto", *LADDER, "tar")
+METHODS = ("auto", *LADDER)
 """The names of the methods that ``copy_tree`` takes."""
 
 
@@ -44,7 +46,8 @@ def copy_tree(
     cross_mounts: bool = False,
     workers: int | None = None,
     pool: Pool | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    move: Move | None = None,
 ) -> CopyReport:
     """Make ``dst`` the same tree as the folder ``src``.
 
@@ -56,23 +59,23 @@ def copy_tree(
         src: the folder to copy; it is only read.
         dst: a path that is absent, or an empty folder.
         method: how content is copied: ``reflink`` (ioctl_ficlone(2)), ``range``
-            (copy_file_range(2)), ``stream`` (read and write), ``tar`` (packed and unpacked
-            through a pipe in user space), or ``auto``: the first of reflink, range and stream that
+            (copy_file_range(2)), ``stream`` (read and write), or ``auto``: the first of these that
             the two file systems support.
         ownership: ``keep``, or ``ignore`` to leave out and count what only a privileged process
             can keep: owners, devices, some extended attributes.
         cross_mounts: copy what is mounted inside ``src`` too; otherwise an empty folder (or file)
             stands in each mount point's place.
         workers: threads that work on it, the caller's included; by default the processors that this
-            process may use. A small tree never waits for one to start; ``tar`` takes none.
+            process may use. A small tree never waits for one to start.
         pool: how many threads may work, for all copies that share it; by default all share one.
         progress: called some times a second with the entries and bytes copied so far.
+        move: what copies the root and all in it instead, by a method of another name.
 
     Raises:
         CopyError: something failed. The destination is as it was before, absent or empty.
         ValueError: ``method``, ``ownership`` or ``workers`` is not one of the above.
     """
-    if method not in METHODS:
+    if method not in METHODS and move is None:
         raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
     if ownership not in ("keep", "ignore"):
         raise ValueError(f"ownership {ownership!r} is neither keep nor ignore")
@@ -92,13 +95,11 @@ def copy_tree(
                 job, root, birth = _prepare(
                     source, destination.fd, src_path, method, ownership == "ignore", cross_mounts
                 )
-                if method == "tar":
-                    from reflayer.copy.tar import copy_as_tar  # costs start-up time
-
-                    counts = copy_as_tar(job, root, birth, progress)
-                else:
+                if move is None:
                     ends = source, destination.fd
                     counts = _copy(job, root, birth, *ends, workers, pool, progress)
+                else:
+                    counts = move(job, root, birth, progress)
             except BaseException as error:
                 _undo(destination, error)
                 if isinstance(error, CopyError) and error.errno in _OF_THE_ROOM:
@@ -173,7 +174,7 @@ def _copy(
     dst: int,
     most: int | None,
     pool: Pool | None,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> Counts:
     """Copy all below ``root`` into ``dst``, and the root's own metadata last of all."""
     status = root.status

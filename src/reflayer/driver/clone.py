@@ -77,7 +77,7 @@ def clone_layer(
         if report is None:
             _begin(path)
             prepare(path)
-            from reflayer.copy import copy_tree
+            from reflayer.archive.methods import copy_tree
 
             report = copy_tree(
                 parent,

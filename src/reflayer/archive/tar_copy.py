@@ -1,0 +1,339 @@
+"""The method ``tar``: a tree packed by one thread and made again, out of the tar, by another.
+
+What moves a tree where the kernel is not asked to, kept to compare with. The tar never leaves this
+process, and it holds what the writer knows: times in nanoseconds, attributes, holes, hard links of
+every type. Its names are names and nothing else, those that mean something in a layer, too. It is
+unpacked by descriptors alone: no name is looked up but in the folder that has just been made.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from reflayer.archive import entry as types
+from reflayer.archive.opening import open_straight
+from reflayer.archive.pack import Packing
+from reflayer.archive.read_ahead import ReadAhead
+from reflayer.archive.tar_reader import read_entries
+from reflayer.archive.tar_stream import TarStream
+from reflayer.archive.walk import Walk
+from reflayer.copy.folder import OPEN_FOLDER, identity, open_above
+from reflayer.copy.metadata import FailedError, Metadata
+from reflayer.errors import ArchiveError, CopyError, OperationError, printable
+from reflayer.linux.xattrs import setxattr_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from _typeshed import WriteableBuffer
+
+    from reflayer.archive.entry import Entry
+    from reflayer.archive.pair import Pair
+    from reflayer.copy.birth import Birth
+    from reflayer.copy.folder import Folder
+    from reflayer.copy.job import Job
+    from reflayer.copy.tree import Counts
+
+    Progress = Callable[[int, int], None]
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_LEVELS = 64  # folders whose descriptors stay open
+_TELL = 0.1  # seconds between two calls of a progress callback
+_SPECIAL_BITS = 0o7000
+_KINDS = {
+    types.FILE: "file",
+    types.DIRECTORY: "directory",
+    types.SYMLINK: "symlink",
+    types.HARD_LINK: "hardlink",
+    types.FIFO: "fifo",
+    types.CHAR: "char",
+    types.BLOCK_DEVICE: "block",
+}
+_SPECIAL = {
+    types.FIFO: stat.S_IFIFO,
+    types.CHAR: stat.S_IFCHR,
+    types.BLOCK_DEVICE: stat.S_IFBLK,
+}
+
+
+def copy_as_tar(job: Job, root: Folder, birth: Birth, progress: Progress | None) -> Counts:
+    """Copy ``root``, its own metadata too, and close it.
+
+    Returns:
+        Entries by type, bytes by method and what was left out, as ``CopyReport`` has them.
+
+    Raises:
+        CopyError: something failed; what was made so far stays.
+    """
+    path = b"/proc/self/fd/%d" % root.src
+    walk = _Walk(path, job)
+    packing = Packing(path, walk, is_layer=False, is_copy=True)
+    unpacker = _Unpacker(job, birth, root.dst, progress)
+    try:
+        with closing(iter(packing)) as pieces, ReadAhead(_Reader(pieces), None) as ahead:
+            unpacker.unpack(TarStream(iter(ahead)))
+    except CopyError:
+        raise
+    except OperationError as error:
+        at = os.fsencode(error.path)[len(path) :].lstrip(b"/")
+        raise CopyError(_path(job, at), error.operation, error.reason, error.errno) from error
+    except ArchiveError as error:
+        at = os.fsencode(error.entry or "")
+        raise CopyError(_path(job, at), "unpack", error.reason) from error
+    finally:
+        unpacker.close()
+        root.close()
+    for kind, count in packing.skipped.items():
+        unpacker.metadata.skipped[kind] = unpacker.metadata.skipped.get(kind, 0) + count
+    if progress is not None:
+        progress(*unpacker.count())
+    return unpacker.made, {"tar": unpacker.moved}, unpacker.metadata.skipped
+
+
+def _path(job: Job, below: bytes) -> bytes:
+    """The path of ``below``, which is one from the source's root, as the user knows it."""
+    return os.path.join(job.source, below).rstrip(b"/") or b"/"
+
+
+class _Walk(Walk):
+    """A walk over a source, which must not hold the destination."""
+
+    def __init__(self, root: bytes, job: Job) -> None:
+        super().__init__(root, None, None, cross_mounts=job.cross_mounts)
+        self._destination = job.root
+
+    def _enter(
+        self, above: Pair, name: bytes, status: os.stat_result, before: os.stat_result | None
+    ) -> None:
+        if identity(status) == self._destination:
+            path = os.path.join(self._root_path, above.path(name))
+            raise OperationError(path, "copy", "the destination is inside the source")
+        super()._enter(above, name, status, before)
+
+
+class _Reader:
+    """A tar that is packed as it is read."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fill ``buffer``; less only at the end of the tar.
+
+        Raises:
+            OperationError: as ``Packing`` does.
+        """
+        view = memoryview(buffer)
+        at = 0
+        while at < len(view):
+            if not self._rest:
+                self._rest = memoryview(next(self._pieces, b""))
+                if not self._rest:
+                    break
+            part = self._rest[: len(view) - at]
+            self._rest = self._rest[len(part) :]
+            view[at : at + len(part)] = part
+            at += len(part)
+        return at
+
+
+class _Unpacker:
+    """Makes a tree from its tar, in which each folder comes before what is in it.
+
+    Attributes:
+        made: names made, by type.
+        moved: bytes of content, holes not counted.
+        metadata: has what was left out.
+    """
+
+    def __init__(self, job: Job, birth: Birth, root: int, progress: Progress | None) -> None:
+        """Make what is in the open and empty folder ``root``."""
+        self.made = {"file": 0, "directory": 0}
+        self.moved = 0
+        self.metadata = Metadata(birth, job.ignore_refused)
+        self._job = job
+        self._birth = birth
+        self._to_chmod = birth.withheld | _SPECIAL_BITS
+        self._root = root
+        self._progress = progress
+        self._told = time.monotonic()
+        self._stack: list[_Level] = []
+        self._left_out: set[bytes] = set()
+
+    def count(self) -> tuple[int, int]:
+        """Entries and bytes so far."""
+        return sum(self.made.values()), self.moved
+
+    def close(self) -> None:
+        """Shut all folders."""
+        for level in self._stack:
+            level.shelve()
+
+    def unpack(self, stream: TarStream) -> None:
+        """Make all that the tar holds.
+
+        Raises:
+            CopyError: a call failed.
+            OperationError: of whom packs it.
+        """
+        for entry in read_entries(stream, is_own=True):
+            try:
+                self._make(entry, stream)
+            except (FailedError, OSError) as error:
+                raise self._failure(entry, "unpack", error) from error
+            if self._progress is not None and time.monotonic() - self._told > _TELL:
+                self._told = time.monotonic()
+                self._progress(*self.count())
+        while self._stack:
+            self._leave()
+
+    def _make(self, entry: Entry, stream: TarStream) -> None:
+        path = entry.name.rstrip(b"/")
+        if path == b".":
+            self._stack.append(_Level(b"", entry, os.dup(self._root), 0o700))
+            self.made["directory"] += 1
+            return
+        above, _, name = path.rpartition(b"/")
+        while self._stack[-1].path != above:
+            self._leave()
+        folder = self._stack[-1].fd
+        kind = _KINDS[entry.type]
+        if kind == "directory":
+            self._enter(path, name, folder, entry)
+        elif kind == "hardlink":
+            if not self._link(name, folder, entry.target):
+                return
+        else:
+            mode = self.metadata.creation_mode(entry.mode, list(entry.attributes))
+            if kind == "file":
+                fd = os.open(name, _NEW_FILE, mode, dir_fd=folder)
+                try:
+                    self._fill(fd, entry, stream)
+                finally:
+                    os.close(fd)
+            elif kind == "symlink":
+                os.symlink(entry.target, name, dir_fd=folder)
+            elif not self._make_special(name, folder, kind, mode, entry):
+                self._left_out.add(path)
+                return
+            is_right = kind == "symlink" or not entry.mode & self._to_chmod
+            self._finish(folder, name, entry, is_right)
+        self.made[kind] = self.made.get(kind, 0) + 1
+
+    def _make_special(self, name: bytes, folder: int, kind: str, mode: int, entry: Entry) -> bool:
+        """Make a device or FIFO; False where it is left out."""
+        device = os.makedev(*entry.device)
+        try:
+            os.mknod(name, _SPECIAL[entry.type] | mode, device, dir_fd=folder)
+        except PermissionError as error:
+            if kind == "fifo":
+                raise
+            if not self.metadata.refused("device", error):
+                raise FailedError("mknod", error) from error
+            return False
+        return True
+
+    def _fill(self, fd: int, entry: Entry, stream: TarStream) -> None:
+        parts = [(0, entry.size)] if entry.sparse is None else entry.sparse
+        if entry.sparse is not None:
+            os.ftruncate(fd, entry.sparse.size)
+        for offset, size in parts:
+            end = offset + size
+            self.moved += size
+            while offset < end:
+                piece = stream.data(end - offset)
+                while piece:
+                    written = os.pwrite(fd, piece, offset)
+                    piece = piece[written:]
+                    offset += written
+
+    def _link(self, name: bytes, folder: int, target: bytes) -> bool:
+        """Give an inode a further name; False where it was left out."""
+        if target in self._left_out:
+            self.metadata.skip("device")
+            return False
+        above, _, first = target.rpartition(b"/")
+        at = open_straight(self._root, above)
+        try:
+            os.link(first, name, src_dir_fd=at, dst_dir_fd=folder, follow_symlinks=False)
+        finally:
+            os.close(at)
+        return True
+
+    def _enter(self, path: bytes, name: bytes, parent: int, entry: Entry) -> None:
+        mode = self._job.folder_mode
+        os.mkdir(name, mode, dir_fd=parent)
+        fd = os.open(name, OPEN_FOLDER, dir_fd=parent)
+        self._stack.append(_Level(path, entry, fd, mode))
+        if len(self._stack) > _OPEN_LEVELS:
+            self._stack[-_OPEN_LEVELS].shelve()
+
+    def _leave(self) -> None:
+        """Close the innermost folder, all in which is made, and set its metadata."""
+        level = self._stack.pop()
+        try:
+            folder, name = level.fd, b"."
+            if self._stack:
+                above = self._stack[-1]
+                if above.fd < 0:
+                    above.fd = open_above(level.fd, above.identity)
+                folder, name = above.fd, level.path.rpartition(b"/")[2]
+            self._finish(folder, name, level.entry, level.entry.mode == level.mode)
+        except (FailedError, OSError) as error:
+            raise self._failure(level.entry, "set its times", error) from error
+        finally:
+            level.shelve()
+
+    def _finish(self, folder: int, name: bytes, entry: Entry, has_mode: bool) -> None:
+        """Set all of ``name`` in ``folder`` in the order that keeps it (see ``copy.metadata``).
+
+        ``has_mode``: only an ACL may have changed its mode.
+        """
+        metadata = self.metadata
+        if entry.uid != self._birth.uid or entry.gid != self._birth.gid:
+            try:
+                os.chown(name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
+            except OSError as error:
+                if not metadata.refused("owner", error):
+                    raise FailedError("chown", error) from error
+        for attribute, value in entry.attributes.items():
+            try:
+                setxattr_at(folder, name, attribute, value)
+            except OSError as error:
+                if not metadata.refused_attribute(attribute, error):
+                    raise FailedError(f"setxattr {printable(attribute)}", error) from error
+        if not has_mode or (entry.attributes and entry.type != types.SYMLINK):
+            metadata.chmod_at(folder, name, entry.mode)
+        times = (entry.atime, entry.mtime)
+        os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+
+    def _failure(self, entry: Entry, operation: str, error: FailedError | OSError) -> CopyError:
+        if isinstance(error, FailedError):
+            operation, error = error.operation, error.cause
+        name = entry.name.rstrip(b"/")
+        path = _path(self._job, b"" if name == b"." else name)
+        return CopyError.from_os_error(error, path, operation)
+
+
+class _Level:
+    """A folder that is being filled: its path in the tar, its entry, descriptor and mode."""
+
+    __slots__ = ("entry", "fd", "identity", "mode", "path")
+
+    def __init__(self, path: bytes, entry: Entry, fd: int, mode: int) -> None:
+        self.path = path
+        self.entry = entry
+        self.fd = fd
+        self.identity = identity(os.fstat(fd))
+        self.mode = mode
+
+    def shelve(self) -> None:
+        """Shut the descriptor; the folder is found again from one in it."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
