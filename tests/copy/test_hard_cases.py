@@ -95,13 +95,17 @@ def test_all_hard_cases_by_tar_but_sockets(place: Path) -> None:
     assert sum(report.entries.values()) == len(held)
 
 
-def test_what_a_layer_may_not_have_is_kept_by_tar(place: Path) -> None:
-    """Names and headers of any length, and zeros that are no hole."""
+def test_what_a_layer_may_not_have_is_kept_by_tar(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names, headers and sparse maps of any length, and zeros that are no hole."""
+    for limit in ("sparse._MOST_SPANS", "tar_reader._LONGEST_NAME"):
+        monkeypatch.setattr(f"reflayer.archive.{limit}", 100)
     (place / "src").mkdir()
     folder = os.fsencode(place / "src")
     CASES["folders_nested_thousands_deep"](folder)
+    CASES["a_file_of_many_holes"](folder)
     write(folder + b"/zeros", bytes(1 << 20))
-    write(folder + b"/file")
     if place.parent.name == "xfs":  # the others have no room for them
         for number in range(20):
             os.setxattr(folder + b"/file", f"user.{number}", os.urandom(60_000))

@@ -35,8 +35,10 @@ class SparseMap:
 
     __slots__ = ("_lengths", "_offsets", "size", "stored")
 
-    def __init__(self, spans: Iterator[tuple[int, int]], size: int) -> None:
-        """Take (offset, length) of each span, at most 1,048,576 of them.
+    def __init__(
+        self, spans: Iterator[tuple[int, int]], size: int, *, is_own: bool = False
+    ) -> None:
+        """Take (offset, length) of each span, at most 1,048,576 of them where it is not our own.
 
         Raises:
             ArchiveError: spans are out of order, overlap, or exceed the file.
@@ -51,7 +53,7 @@ class SparseMap:
         for offset, length in spans:
             if offset < end or length < 0 or offset + length > size:
                 raise ArchiveError("its sparse map is out of order or exceeds the file")
-            if len(self._offsets) == _MOST_SPANS:
+            if len(self._offsets) == _MOST_SPANS and not is_own:
                 raise ArchiveError(f"its sparse map has more than {_MOST_SPANS} spans")
             end = offset + length
             self.stored += length
@@ -99,7 +101,9 @@ def pax_map(value: bytes, size: int) -> SparseMap:
     return SparseMap(zip(each, each, strict=True), size)
 
 
-def pax_map_in_data(next_block: Callable[[], bytes], size: int) -> SparseMap:
+def pax_map_in_data(
+    next_block: Callable[[], bytes], size: int, *, is_own: bool = False
+) -> SparseMap:
     """The map of format 1.0: at the start of the data, a number a line, in whole blocks.
 
     Raises:
@@ -108,7 +112,7 @@ def pax_map_in_data(next_block: Callable[[], bytes], size: int) -> SparseMap:
     numbers = _numbers(next_block)
     count = next(numbers)
     spans = ((next(numbers), next(numbers)) for _ in range(count))
-    return SparseMap(spans, size)
+    return SparseMap(spans, size, is_own=is_own)
 
 
 def _numbers(next_block: Callable[[], bytes]) -> Iterator[int]:

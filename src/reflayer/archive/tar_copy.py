@@ -75,7 +75,7 @@ def copy_as_tar(job: Job, root: Folder, birth: Birth, progress: Progress | None)
     unpacker = _Unpacker(job, birth, root.dst, progress)
     try:
         with closing(iter(packing)) as pieces, ReadAhead(_Reader(pieces), None) as ahead:
-            unpacker.unpack(TarStream(iter(ahead)))
+            unpacker.unpack(TarStream(iter(ahead), is_own=True))
     except CopyError:
         raise
     except OperationError as error:
@@ -181,7 +181,7 @@ class _Unpacker:
             CopyError: a call failed.
             OperationError: of whom packs it.
         """
-        for entry in read_entries(stream, is_own=True):
+        for entry in read_entries(stream):
             try:
                 self._make(entry, stream)
             except (FailedError, OSError) as error:

@@ -78,10 +78,8 @@ class _Extensions:
         return bool(self.records or self.long_name or self.long_target)
 
 
-def read_entries(stream: TarStream, *, is_own: bool = False) -> Iterator[Entry]:
+def read_entries(stream: TarStream) -> Iterator[Entry]:
     """Each entry in turn, with ``stream`` at its data.
-
-    Names and extended headers have a largest size, but for an archive that ``is_own``.
 
     Raises:
         ArchiveError: the archive is malformed; its ``entry`` is the name as far as it is known.
@@ -98,7 +96,7 @@ def read_entries(stream: TarStream, *, is_own: bool = False) -> Iterator[Entry]:
                 raise ArchiveError(reason)
             name = fields[0].partition(b"\0")[0]
             if kind in _EXTENSIONS:
-                extensions.add(kind, _small_data(fields, stream, is_own))
+                extensions.add(kind, _small_data(fields, stream))
                 continue
             if kind == _GLOBAL:  # of no meaning to Docker, containerd, Podman and umoci
                 stream.enter_data(_size(fields))
@@ -107,7 +105,7 @@ def read_entries(stream: TarStream, *, is_own: bool = False) -> Iterator[Entry]:
             if extensions.wait_for_entry:
                 extensions = _Extensions()
             name = entry.name
-            if len(name) > _LONGEST_NAME and not is_own:
+            if len(name) > _LONGEST_NAME and not stream.is_own:
                 raise ArchiveError(f"its name has {len(name)} bytes: too many", name[:100])
             yield entry
         if extensions.wait_for_entry:
@@ -118,10 +116,10 @@ def read_entries(stream: TarStream, *, is_own: bool = False) -> Iterator[Entry]:
         raise
 
 
-def _small_data(fields: Fields, stream: TarStream, is_own: bool) -> bytes:
+def _small_data(fields: Fields, stream: TarStream) -> bytes:
     """All data of a header that is about another."""
     size = _size(fields)
-    if size > _LARGEST_HEADER and not is_own:
+    if size > _LARGEST_HEADER and not stream.is_own:
         raise ArchiveError(f"its extended header claims {size} bytes: too many")
     stream.enter_data(size)
     return stream.all_data()
@@ -232,5 +230,5 @@ def _enter_sparse(kind: bytes, records: Records, size: int, stream: TarStream) -
         return None
     real = decimal(real_size, "real size")
     if records.get(b"GNU.sparse.major") == b"1":
-        return pax_map_in_data(stream.data_block, real)
+        return pax_map_in_data(stream.data_block, real, is_own=stream.is_own)
     return pax_map(records.get(b"GNU.sparse.map", b""), real)

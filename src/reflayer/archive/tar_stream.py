@@ -18,15 +18,17 @@ class TarStream:
         view: the chunk at hand.
         position: the place in ``view``.
         left: bytes of data from here to the padding before the next header.
+        is_own: this process has made the tar: names, headers and sparse maps may have any size.
     """
 
-    __slots__ = ("_chunks", "_end", "_padding", "left", "position", "view")
+    __slots__ = ("_chunks", "_end", "_padding", "is_own", "left", "position", "view")
 
-    def __init__(self, chunks: Iterator[memoryview]) -> None:
+    def __init__(self, chunks: Iterator[memoryview], *, is_own: bool = False) -> None:
         """Start at the first header of ``chunks``, each of whole blocks but for the last."""
         self.view = memoryview(b"")
         self.position = 0
         self.left = 0
+        self.is_own = is_own
         self._chunks = chunks
         self._end = 0
         self._padding = 0

@@ -7,6 +7,7 @@ entry alone: no names of users, no time of writing, records in the order of thei
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from reflayer.archive.tar_header import BLOCK, FIELDS, USTAR_MAGIC, byte_sum
@@ -66,13 +67,12 @@ def headers(
         pax[b"linkpath"] = target
     if pax and not all(_is_text(pax.get(key, b"")) for key in _NAMES):
         pax[b"hdrcharset"] = b"BINARY"  # else libarchive refuses them
-    for key, number, most in (
-        (b"uid", uid, _LARGEST_ID),
-        (b"gid", gid, _LARGEST_ID),
-        (b"size", size, _LARGEST_SIZE),
-    ):
-        if number > most:
-            pax[key] = b"%d" % number
+    if uid > _LARGEST_ID:
+        pax[b"uid"] = b"%d" % uid
+    if gid > _LARGEST_ID:
+        pax[b"gid"] = b"%d" % gid
+    if size > _LARGEST_SIZE:
+        pax[b"size"] = b"%d" % size
     seconds, fraction = divmod(mtime, _SECOND)
     if fraction or not 0 <= seconds <= _LARGEST_SIZE:
         pax[b"mtime"] = _decimal(mtime)
@@ -142,8 +142,12 @@ def _decimal(nanoseconds: int) -> bytes:
 
 def _pax_header(pax: Records) -> bytes:
     data = b"".join(_record(key, pax[key]) for key in sorted(pax))
-    block = _block(_PAX_NAME, _PAX, 0o644, 0, 0, len(data), 0, b"", (0, 0), b"")
-    return block + data + padding(len(data))
+    return _pax_block(len(data)) + data + padding(len(data))
+
+
+@lru_cache(maxsize=512)
+def _pax_block(size: int) -> bytes:
+    return _block(_PAX_NAME, _PAX, 0o644, 0, 0, size, 0, b"", (0, 0), b"")
 
 
 def _record(key: bytes, value: bytes) -> bytes:
