@@ -8,13 +8,16 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reflayer import archive
 from reflayer.archive import same, walk
+from reflayer.archive.pair import Pair
 from reflayer.driver import Driver, cloned
 from reflayer.errors import CopyError
+from reflayer.linux.names import native
 from tests.driver.layers import leftovers, make
 
 
@@ -74,6 +77,23 @@ def test_a_clone_is_not_looked_into(driver: Driver, looks: list[bytes]) -> None:
     with driver.diff("clone", "parent") as stream:
         assert stream.read() == bytes(1024)
     assert looks == []
+
+
+def test_names_as_they_were_cloned_are_left_to_the_part_in_c(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met: list[bytes] = []
+    compare = walk.Walk._compare
+
+    def note(self: walk.Walk, pair: Pair, name: bytes, *others: Any) -> tuple[str, bytes]:
+        met.append(name)
+        return compare(self, pair, name, *others)
+
+    monkeypatch.setattr(walk.Walk, "_compare", note)
+    assert changes(driver) == []
+    of_one_inode = {b"file", b"second name"}
+    assert of_one_inode <= {*met}
+    assert (of_one_inode == {*met}) is (native is not None)
 
 
 def test_a_change_that_hides_is_told(driver: Driver) -> None:
