@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.file_systems import kinds, mounted, users_folders
+from tests.file_systems import kinds, mounted, require_root, users_folders
 
 # A busy machine is no failure: no example has to be made or tested in a given time.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,6 +25,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 _numbers = itertools.count()
+_OF_USERS = {"benchmarks", "cli", "images", "registry", "store"}
+"""The folders of tests that an ordinary user passes as well."""
 _ours = pytest.StashKey[Path]()
 
 
@@ -69,11 +71,15 @@ def file_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 
 
 @pytest.fixture
-def place_on(file_system: Callable[[str], Path]) -> Iterator[Callable[[str], Path]]:
+def place_on(
+    request: pytest.FixtureRequest, file_system: Callable[[str], Path]
+) -> Iterator[Callable[[str], Path]]:
     """``place_on("xfs")`` is a new empty folder there, deleted after the test."""
     made: list[Path] = []
 
     def place(kind: str) -> Path:
+        if request.path.parent.name not in _OF_USERS:
+            require_root()  # devices and owners are in all that is done there
         folder = file_system(kind) / f"test-{next(_numbers)}"
         folder.mkdir(mode=0o755)
         made.append(folder)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from reflayer.archive import apply_layer, changes, pack_layer
 from reflayer.copy import copy_tree, remove_tree
+from tests.file_systems import require_root
 from tests.random_trees import IDS, LEAVES, NAMES, TIMES, TREES, Tree, make_one
 from tests.random_trees import make_tree as make
 from tests.trees import Facts, assert_same, facts
@@ -158,6 +159,7 @@ def _said(fact: Facts) -> Facts:
 
 @pytest.mark.parametrize("kind", ["xfs", "btrfs", "tmpfs"])
 def test_random_edits_are_told_and_applied(file_system: Callable[[str], Path], kind: str) -> None:
+    require_root()
     place = file_system(kind)
 
     @settings(

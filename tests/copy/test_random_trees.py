@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from reflayer import copy_tree
 from reflayer.copy import remove_tree
+from tests.file_systems import require_root
 from tests.random_trees import TREES, Tree, make_tree
 from tests.trees import assert_same, facts
 
@@ -22,6 +23,7 @@ _numbers = itertools.count()
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("kind", ["xfs", "btrfs", "ext4", "tmpfs"])
 def test_any_tree_by_any_hands(file_system: Callable[[str], Path], kind: str) -> None:
+    require_root()
     place = file_system(kind)
 
     @settings(

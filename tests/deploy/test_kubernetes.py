@@ -53,8 +53,11 @@ def test_kustomization_names_each_manifest_and_the_image_that_runs() -> None:
     assert [image["name"] for image in told["images"]] == [container()["image"]]
 
 
-def test_the_container_serves_where_containerd_is_told_to_look() -> None:
-    arguments = parser().parse_args(["serve", *container()["args"]])
+def test_the_container_serves_where_containerd_is_told_to_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["reflayer", "serve", *container()["args"]])
+    arguments = parser().parse_args()
     assert arguments.services == ["containerd"]
     assert arguments.containerd_socket == SOCKET
     assert arguments.home == HOME

@@ -39,18 +39,18 @@ def test_wrong_usage_is_told(arguments: list[str], error: str) -> None:
     assert error in done.stderr.splitlines()[-1]
 
 
-def _error(*arguments: str) -> str:
+def _error(*arguments: str, status: int = 1) -> str:
     done = reflayer("serve", *arguments)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (status, "")
     return done.stderr.splitlines()[-1]
 
 
 def test_a_service_that_is_named_twice_is_refused(tmp_path: Path) -> None:
-    assert "named twice" in _error("docker", "docker", *_options(tmp_path))
+    assert "named twice" in _error("docker", "docker", *_options(tmp_path), status=2)
 
 
 def test_a_home_for_docker_is_refused(tmp_path: Path) -> None:
-    assert "--home is containerd's" in _error("docker", "--home=/x", *_options(tmp_path))
+    assert "--home is containerd's" in _error("docker", "--home=/x", *_options(tmp_path), status=2)
 
 
 def test_a_socket_in_use_is_told(tmp_path: Path) -> None:
@@ -73,7 +73,8 @@ def test_a_library_that_is_not_there_is_told(service: str, module: str, library:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == (
-        f"reflayer: the library {library} is not installed: pip install 'reflayer[{service}]'\n"
+        f"reflayer: the library {library} is not installed: in a checkout of reflayer: "
+        f"{sys.executable} -m pip install '.[{service}]'\n"
     )
 
 
