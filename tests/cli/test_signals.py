@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,28 @@ except Interrupted as interrupted:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("swallowed\nended by SIGTERM 143\n", "")
+
+
+def test_a_signal_after_the_copy_comes_too_late(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/file").write_bytes(b"content")
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(1 << 12))
+    os.set_blocking(writing, True)
+    command = [*PROGRAM, "copy", str(tmp_path / "src"), str(tmp_path / "dst")]
+    process = subprocess.Popen(command, stderr=writing)  # which cannot tell how it went
+    os.close(writing)
+    ignored = 0
+    while not ignored & 1 << signal.SIGTERM - 1:
+        assert process.poll() is None
+        time.sleep(0.01)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        ignored = int(status.split("SigIgn:")[1].split()[0], 16)
+    process.send_signal(signal.SIGTERM)
+    with open(reading, "rb") as pipe:
+        assert b"2 entries" in pipe.read()
+    assert process.wait(60) == 0
+    assert (tmp_path / "dst/file").read_bytes() == b"content"

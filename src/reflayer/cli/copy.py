@@ -6,6 +6,7 @@ import sys
 
 from reflayer.archive.methods import METHODS, copy_tree
 from reflayer.cli.arguments import add_json, at_least_one, path
+from reflayer.cli.interrupt import ignore_signals
 from reflayer.cli.output import print_json
 from reflayer.cli.ownership import add_ownership, telling_of_ownership
 from reflayer.cli.progress import bars, size_text
@@ -72,6 +73,7 @@ def run(arguments: Namespace | Plain) -> int:
             cross_mounts=arguments.cross_mounts,
             progress=report_to and (lambda entries, _: report_to("clone", entries, None)),
         )
+        ignore_signals()
     if arguments.json:
         print_json(report.as_dict())
     else:
