@@ -448,3 +448,25 @@ for most in range(start, start + 40):
 assert ended[0] is False and ended[-1] is True
 """
     subprocess.run([sys.executable, "-c", code, f"{place}/src", f"{place}/dst"], check=True)
+
+
+def test_many_workers_at_depth_need_no_more_descriptors_than_few(place: Path) -> None:
+    for number in range(48):
+        (place / f"src/{number}" / "/".join("d" * 40)).mkdir(parents=True)
+    code = """
+import resource, sys, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+from reflayer.copy import copy_tree, emptying, remove_tree, worker
+from reflayer.workers import pool
+pool._ALONE = -1
+def slowly(do):
+    def wait_and_do(*arguments):
+        time.sleep(0.002)  # all workers go down at once
+        return do(*arguments)
+    return wait_and_do
+worker.Worker._copy = slowly(worker.Worker._copy)
+emptying._Level.unlink_files = slowly(emptying._Level.unlink_files)
+copy_tree(sys.argv[1], sys.argv[2], workers=24)
+assert remove_tree(sys.argv[2], workers=24) == 1 + 48 * 41
+"""
+    subprocess.run([sys.executable, "-c", code, f"{place}/src", f"{place}/dst"], check=True)

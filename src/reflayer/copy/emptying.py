@@ -11,6 +11,7 @@ import os
 import stat
 from contextlib import suppress
 
+from reflayer.copy.folder import OPEN_FOLDER, open_levels
 from reflayer.copy.mounts import IS_MOUNTED
 from reflayer.errors import OperationError
 from reflayer.linux.names import native
@@ -28,9 +29,6 @@ _REASONS = {
     errno.EPERM: "it or its folder is immutable (lsattr), or belongs to another user",
     errno.EACCES: "it or its folder belongs to another user",
 }
-
-OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_LEVELS = 64  # folders whose descriptors stay open; those further up are found again by ".."
 
 
 def empty_folder(
@@ -54,6 +52,7 @@ def empty_folder(
         OperationError: a name could not be deleted, as ``remove_tree`` says.
     """
     stack: list[_Level] = []
+    kept = open_levels(workers)
     removed = 0
     try:
         stack.append(_Level(b"", fd))
@@ -71,8 +70,8 @@ def empty_folder(
                 if child < 0:
                     continue
                 stack.append(_Level(name, child))
-                if len(stack) > _OPEN_LEVELS:
-                    stack[-_OPEN_LEVELS].shelve()
+                if len(stack) > kept:
+                    stack[-kept].shelve()
                 removed += stack[-1].unlink_files(pause)
                 stack[-1].share(worker, workers)
             else:

@@ -127,6 +127,15 @@ class Filling:
             return not self._workers
 
 
+def open_levels(workers: int) -> int:
+    """How many folders on its way one of ``workers`` keeps open, each with two descriptors at most.
+
+    Those further up are shelved. So all workers take a quarter of the descriptors that the process
+    may have, as long as that is enough for four folders each.
+    """
+    return max(4, min(64, os.sysconf("SC_OPEN_MAX") // (8 * workers)))
+
+
 def identity(status: os.stat_result) -> tuple[int, int]:
     """What tells one inode from every other: its device and its number."""
     return status.st_dev, status.st_ino

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from reflayer.copy.emptying import OPEN_FOLDER, empty_folder, let_in
+from reflayer.copy.emptying import empty_folder, let_in
+from reflayer.copy.folder import OPEN_FOLDER
 from reflayer.copy.mounts import refuse_mounts
 from reflayer.errors import OperationError
 

@@ -8,7 +8,14 @@ from itertools import islice
 
 from reflayer.copy.content import LADDER, Content
 from reflayer.copy.entries import Entries, failure
-from reflayer.copy.folder import OPEN_FOLDER, Filling, Folder, identity, open_source
+from reflayer.copy.folder import (
+    OPEN_FOLDER,
+    Filling,
+    Folder,
+    identity,
+    open_levels,
+    open_source,
+)
 from reflayer.copy.links import Links
 from reflayer.copy.metadata import FailedError, Metadata
 from reflayer.copy.mounts import is_mount_point
@@ -28,7 +35,6 @@ if TYPE_CHECKING:
 
 _clone_names: Any = getattr(native, "clone_names", None)
 
-_OPEN_LEVELS = 64  # folders whose descriptors stay open; those further up are shelved
 _BATCH = 64  # names read at once in Python
 
 _UNKNOWN, _FOLDER, _FILE, _OTHER = 0, 4, 8, 10  # getdents64(2): d_type; _OTHER is that of links
@@ -54,6 +60,7 @@ class Worker:
         self.metadata = Metadata(birth, job.ignore_refused)
         self.entries = Entries(job, self.content, self.metadata, self.links)
         self._stack: list[Folder] = []
+        self._open_levels = open_levels(workers.most)
         self._workers = workers
         self._job = job
         self._birth = birth
@@ -75,8 +82,8 @@ class Worker:
                 if folder.children:
                     child = self._enter(folder, folder.children.pop())
                     stack.append(child)
-                    if len(stack) > _OPEN_LEVELS:
-                        stack[-_OPEN_LEVELS].shelve()
+                    if len(stack) > self._open_levels:
+                        stack[-self._open_levels].shelve()
                     self._copy(child)
                 else:
                     self._leave()
@@ -89,7 +96,7 @@ class Worker:
 
         It is likely the largest half. The last folder is kept: there would be nothing left to do.
         """
-        open_ones = self._stack[-_OPEN_LEVELS:]  # not all: a stack can have tens of thousands
+        open_ones = self._stack[-self._open_levels :]  # not all: a stack can have tens of thousands
         givable = [f for f in open_ones if f.children and f.src >= 0 and self._stays_open(f)]
         if not givable or (len(givable) == 1 and len(givable[0].children) == 1):
             return

@@ -31,11 +31,15 @@ _TELL = 0.1  # seconds between two calls of a progress callback
 
 
 class Pool:
-    """How many threads may work beside their callers, for all copies that share it."""
+    """How many threads may work beside their callers, for all copies that share it.
+
+    Attributes:
+        most: how many at once.
+    """
 
     def __init__(self, most: int) -> None:
         """Let ``most`` threads work at once."""
-        self._free = most
+        self._free = self.most = most
         self._lock = _thread.allocate_lock()
 
     def __enter__(self) -> Pool:
@@ -94,7 +98,11 @@ class _Sleeper:
 
 
 class Workers:
-    """The workers of one walk."""
+    """The workers of one walk.
+
+    Attributes:
+        most: how many there can be at once, the caller included.
+    """
 
     def __init__(
         self,
@@ -114,6 +122,7 @@ class Workers:
         """
         self._begin = begin
         self._pool = pool or (shared_pool() if most is None else Pool(most - 1))
+        self.most = most or self._pool.most + 1
         self._missing = -1 if most is None else most - 1  # to be started; below 0 without a bound
         self._tell = tell
         self._caller = _thread.get_ident()
