@@ -18,7 +18,7 @@ from reflayer import ConfigChanges, ReflayerError, Store
 from reflayer.errors import ArchiveError, StoreError
 from tests.archive.tars import entry, tar
 from tests.cli.processes import PROGRAM
-from tests.file_systems import require, require_root
+from tests.file_systems import require, require_root, shut_mount
 from tests.images.layouts import CONFIG, LAYER, MANIFEST, Layout, config, on, sha256
 from tests.store.stores import BASE, MORE, MOST, assert_clean, image, layers_in, names_in
 from tests.trees import assert_same, facts
@@ -305,6 +305,18 @@ def test_a_folder_is_taken_in_once_and_anew_when_asked(base: Path, root: Path) -
     three = store.create(f"rootfs:{folder}", pull="always")
     assert three.image_id != one.image_id
     assert {one.names for one in store.images()} == {(), (f"rootfs:{folder}",)}
+    assert_clean(root)
+
+
+@pytest.mark.parametrize("kind", ["dead", "foreign"])
+def test_a_folder_with_a_mount_that_nobody_may_enter_is_taken_in(
+    base: Path, root: Path, kind: str
+) -> None:
+    (base / "rootfs/mnt").mkdir(parents=True)
+    with shut_mount(base / "rootfs/mnt", kind):
+        time.sleep(2)
+        images = {Store(root).create(f"rootfs:{base}/rootfs").image_id for _ in range(2)}
+    assert len(images) == 1
     assert_clean(root)
 
 

@@ -51,9 +51,28 @@ def refuse_mounts(fd: int, path: bytes) -> None:
 
     Raises:
         OperationError: EBUSY, with the mount point as its path.
+        OSError: as ``mounts_below`` says.
     """
     for mount in sorted(mounts_below(fd)):
         raise OperationError(os.path.join(path, mount), "remove", IS_MOUNTED, errno.EBUSY)
+
+
+def refuse_mounts_at(name: bytes, path: bytes, folder: int | None = None) -> None:
+    """The same for the folder ``name`` in the open ``folder``; it is no error if it is not there.
+
+    Raises:
+        OperationError: as ``refuse_mounts`` says.
+        OSError: it cannot be looked at.
+    """
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(name, flags, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    try:
+        refuse_mounts(fd, path)
+    finally:
+        os.close(fd)
 
 
 def is_mount_point(job: Job, folder: Folder, name: bytes) -> bool:
@@ -97,7 +116,8 @@ def status_at_mount(folder: int, name: str | bytes) -> os.stat_result:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:
         above = os.fstat(folder)
-        times = {"st_atime_ns": above.st_atime_ns, "st_mtime_ns": above.st_mtime_ns}
+        names = ("st_atime_ns", "st_mtime_ns", "st_ctime_ns")
+        times = {name: getattr(above, name) for name in names}
         here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
         try:
             with os.scandir(here) as scan:

@@ -216,11 +216,19 @@ class Driver(Layers):
 
         Raises:
             LayerError: it is no id.
-            OperationError: it cannot be moved out of the way; or, after that, not all in it can be
-                deleted, and the next start or ``remove`` tries again.
+            OperationError: something is mounted in it, or it cannot be moved out of the way; or,
+                after that, not all in it can be deleted, and the next start or ``remove`` tries
+                again.
         """
+        from reflayer.copy.mounts import refuse_mounts_at
+
         if not self.exists(id):
             return
+        path = os.fsencode(self._layer(id))
+        try:
+            refuse_mounts_at(path, path)
+        except OSError as error:
+            raise OperationError.from_os_error(error, path, "look for mounts") from error
         forget(self.home, id)
         self._forget_references(id)
         with folding(self.home):

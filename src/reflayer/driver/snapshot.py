@@ -89,7 +89,10 @@ def destroy(path: str) -> bool:
         try:
             if os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino != SUBVOLUME_INODE:
                 return False
-            _refuse_mounts(folder, name, path)
+            from reflayer.copy.mounts import refuse_mounts_at
+
+            # The kernel would detach them without a word.
+            refuse_mounts_at(name, os.fsencode(path), folder)
             destroy_subvolume(folder, name)
         finally:
             os.close(folder)
@@ -98,17 +101,6 @@ def destroy(path: str) -> bool:
             return False
         raise OperationError.from_os_error(error, os.fsencode(path), "destroy") from error
     return True
-
-
-def _refuse_mounts(folder: int, name: bytes, path: str) -> None:
-    # The kernel would detach them without a word.
-    from reflayer.copy.mounts import refuse_mounts
-
-    fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        refuse_mounts(fd, os.fsencode(path))
-    finally:
-        os.close(fd)
 
 
 def _place(path: str) -> tuple[int, bytes]:
