@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import socket
@@ -13,10 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-FILES = 2000
-"""Files of the layer that tests clone: enough for a clone to call for help."""
-
-_numbers = itertools.count()
 _PATIENCE = 60.0  # seconds; a busy machine is no failure
 
 # Becomes the daemon, with the sockets that it was given as numbers 3 and up (sd_listen_fds(3)).
@@ -65,7 +60,7 @@ def daemon(
 
 def lines(folder: Path) -> list[str]:
     """The command that serves ``tests.plugins.lines`` at ``folder``/socket."""
-    return [sys.executable, "-m", "tests.plugins.lines", str(folder / "socket"), str(folder / "h")]
+    return [sys.executable, "-m", "tests.plugins.lines", str(folder / "socket")]
 
 
 class Client:
@@ -113,41 +108,8 @@ def until(happened: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def children(pid: int) -> set[int]:
-    """The processes that ``pid`` has started and that live."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            found.update(map(int, (task / "children").read_text().split()))
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # a thread that has just ended
-    return {child for child in found if not is_dead(child)}
-
-
-def is_dead(pid: int) -> bool:
-    """Whether nothing is left of a process but, maybe, what its parent has to be told."""
-    try:
-        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
 def fill(layer: Path) -> None:
-    """Make a layer of ``FILES`` files."""
+    """Make a layer of 2000 files, which workers share."""
     layer.mkdir(parents=True)
-    for n in range(FILES):
+    for n in range(2000):
         (layer / f"file{n}").write_bytes(b"content")
-
-
-def with_helpers(client: Client, pid: int) -> set[int]:
-    """Let the daemon clone the layer ``source`` until helper processes are up, and return them."""
-    helpers: set[int] = set()
-
-    def helped() -> bool:
-        assert client.ask("clone", "source", f"clone-{next(_numbers)}") == "done"
-        helpers.update(children(pid))
-        return bool(helpers)
-
-    if len(os.sched_getaffinity(0)) > 1:
-        until(helped)
-    return helpers

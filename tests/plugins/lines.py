@@ -1,7 +1,6 @@
 """A tiny service of its own for the tests, and the program that serves it.
 
-It answers lines: ``ping`` with ``pong``; ``clone SOURCE ID`` by a clone in its home, with ``done``;
-``hold FILE`` with ``done`` when that file is gone.
+It answers lines: ``ping`` with ``pong``; ``hold FILE`` with ``done`` when that file is gone.
 """
 
 from __future__ import annotations
@@ -10,9 +9,7 @@ import asyncio
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
 
-from reflayer.driver import Driver
 from reflayer.errors import ReflayerError
 from reflayer.plugins.listening import listen
 from reflayer.plugins.logs import log_to_stderr
@@ -20,20 +17,16 @@ from reflayer.plugins.metrics import Metrics
 from reflayer.plugins.service import run
 from reflayer.plugins.work import Work
 
-if TYPE_CHECKING:
-    from reflayer.plugins.work import Progress
-
 
 class Lines:
     """The service."""
 
     name = "lines"
 
-    def __init__(self, socket: str, home: str, work: Work, metrics: Metrics) -> None:
+    def __init__(self, socket: str, work: Work, metrics: Metrics) -> None:
         self._socket = socket
         self._work = work
         self._metrics = metrics
-        self._driver = Driver(home, method="stream")
         self._running: set[asyncio.Task[None]] = set()
         self._talks: set[asyncio.Task[None]] = set()
 
@@ -82,14 +75,7 @@ class Lines:
         with self._metrics.operation("lines", name, values=values):
             if name == "ping":
                 return await self._work.run(lambda: "pong")
-            if name == "clone":
-                source, id = values
-                return await self._work.copy(lambda progress: self._clone(source, id, progress))
             return await self._work.stream(lambda _: _hold(values[0]))
-
-    def _clone(self, source: str, id: str, progress: Progress) -> str:
-        self._metrics.copied(self._driver.create_read_write(id, source, progress=progress))
-        return "done"
 
 
 def _hold(path: str) -> str:
@@ -100,10 +86,10 @@ def _hold(path: str) -> str:
     return "done"
 
 
-async def _main(socket: str, home: str) -> None:
+async def _main(socket: str) -> None:
     work = Work()
     try:
-        service = Lines(socket, home, work, Metrics())
+        service = Lines(socket, work, Metrics())
         await run([service], at_once=lambda number: os._exit(128 + number))
     finally:
         work.close()
@@ -111,4 +97,4 @@ async def _main(socket: str, home: str) -> None:
 
 if __name__ == "__main__":
     log_to_stderr("text", "debug")
-    asyncio.run(_main(sys.argv[1], sys.argv[2]))
+    asyncio.run(_main(sys.argv[1]))

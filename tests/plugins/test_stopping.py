@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.plugins.daemons import FILES, Client, daemon, fill, is_dead, lines, until, with_helpers
+from tests.plugins.daemons import Client, daemon, lines, until
 
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 
@@ -60,29 +57,3 @@ def test_a_second_signal_does_not_wait(
         process.send_signal(number)
         assert process.wait(timeout=60) == status
         assert client.answer() == ""
-
-
-def test_no_process_stays_after_a_stop(place_on: Callable[[str], Path]) -> None:
-    folder = place_on("tmpfs")
-    with daemon(lines(folder)) as process:
-        client = Client(folder / "socket")
-        fill(folder / "h/dir/source")
-        helpers = with_helpers(client, process.pid)
-        process.terminate()
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
-    assert not [pid for pid in helpers if Path(f"/proc/{pid}").exists()]
-
-
-def test_a_helper_that_was_killed_is_replaced(place_on: Callable[[str], Path]) -> None:
-    folder = place_on("tmpfs")
-    with daemon(lines(folder)) as process:
-        client = Client(folder / "socket")
-        fill(folder / "h/dir/source")
-        killed = with_helpers(client, process.pid)
-        for pid in killed:
-            os.kill(pid, signal.SIGKILL)
-            until(partial(is_dead, pid))
-        assert not with_helpers(client, process.pid) & killed
-        assert client.ask("clone", "source", "last") == "done"
-        assert len(list((folder / "h/dir/last").iterdir())) == FILES

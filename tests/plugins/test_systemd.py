@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.file_systems import require
-from tests.plugins.daemons import Client, daemon, fill, lines, until, with_helpers
+from tests.plugins.daemons import Client, daemon, lines, until
 
 
 @contextmanager
@@ -54,20 +54,6 @@ def test_sockets_for_another_process_are_left_alone(tmp_path: Path) -> None:
             _, errors = process.communicate(timeout=60)
             assert process.returncode == 1
     assert "another process listens there" in errors
-
-
-def test_helper_processes_do_not_inherit_the_socket(place_on: Callable[[str], Path]) -> None:
-    folder = place_on("tmpfs")
-    with (
-        _listening(folder / "socket") as systemd,
-        daemon(lines(folder), sockets=[systemd]) as process,
-    ):
-        client = Client(folder / "socket")
-        fill(folder / "h/dir/source")
-        inode = os.fstat(systemd.fileno()).st_ino
-        for pid in with_helpers(client, process.pid):
-            open_there = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
-            assert f"socket:[{inode}]" not in open_there
 
 
 def test_systemd_itself_starts_it_at_the_first_connection(tmp_path: Path) -> None:
