@@ -98,6 +98,8 @@ def place(request: pytest.FixtureRequest, place_on: Callable[[str], Path]) -> Pa
 
 def _delete(folder: Path) -> None:
     # rm(1) copes with any depth; rmtree of Python 3.11 does not.
+    if os.geteuid() != 0:
+        os.spawnlp(os.P_WAIT, "chmod", "chmod", "-R", "-f", "u+rwX", str(folder))
     if shutil.which("chattr"):
         os.spawnlp(os.P_WAIT, "chattr", "chattr", "-R", "-f", "-i", str(folder))
     os.spawnlp(os.P_WAIT, "rm", "rm", "-rf", str(folder))

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from reflayer.errors import ImageError, OperationError
 from reflayer.images import Content, Image, Platform, open_source
 from tests.archive.tars import Entry, entry, tar, zstd
-from tests.file_systems import mounted, require
+from tests.file_systems import mounted, require, require_root
 from tests.images.layouts import LAYER, Layout, config, layer, sha256
 
 ONE, TWO = layer("one", random.Random(1).randbytes(300_000)), layer("two")
@@ -298,6 +298,7 @@ def test_what_other_programs_write_is_read(
     program: str, kind: str, content: Content, tmp_path: Path, short_path: Path
 ) -> None:
     tool, verb = program.split()
+    require_root()
     require(tool)
     layout = Layout(tmp_path / "layout")
     layout.index(x=layout.image(ONE, TWO))
@@ -343,6 +344,7 @@ def test_compressed_layers_stay_compressed(content: Content, tmp_path: Path) -> 
 
 
 def test_what_skopeo_writes_is_read(content: Content, tmp_path: Path) -> None:
+    require_root()
     require("umoci", "skopeo")
     path, place = tmp_path / "saved.tar", tmp_path / "layout"
     commands: list[list[str | Path]] = [

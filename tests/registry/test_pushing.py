@@ -12,7 +12,7 @@ import pytest
 from reflayer import Store
 from reflayer.errors import ReflayerError
 from reflayer.images.registry import Access, Credentials
-from tests.file_systems import require
+from tests.file_systems import require, require_root
 from tests.registry.registries import PASSWORD, USER, Registry
 from tests.registry.silly import Answer, Silly, serving
 from tests.registry.test_secrets import shut
@@ -21,6 +21,7 @@ from tests.trees import assert_same, facts
 
 
 def test_skopeo_and_umoci_have_the_same_tree(base: Path, root: Path, registry: Registry) -> None:
+    require_root()  # without it umoci has attributes of its own
     require("skopeo", "umoci")
     store = Store(root)
     container = store.create(image(base / "image", BASE, MORE, MOST))
@@ -198,6 +199,7 @@ def test_the_commands_print_what_a_script_wants(base: Path, root: Path, registry
 def test_what_changed_in_a_container_goes_to_another_store_and_to_umoci(
     base: Path, root: Path, registry: Registry
 ) -> None:
+    require_root()  # without it umoci has attributes of its own
     require("skopeo", "umoci")
     store = Store(root)
     container = store.create(image(base / "image", BASE, MORE))
