@@ -8,6 +8,7 @@ import json
 import os
 import tarfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,7 @@ def test_an_archive_names_the_image(
 def test_a_folder_that_was_taken_in_goes_out_the_same_each_time(base: Path, root: Path) -> None:
     (base / "tree").mkdir()
     (base / "tree/file").write_bytes(b"x" * 5000)
+    time.sleep(2.1)  # what has changed just before is taken in anew
     store = Store(root)
     name = f"rootfs:{base}/tree"
     store.create(name)
