@@ -594,3 +594,49 @@ def test_an_open_that_waits_lets_other_threads_run(src: Path, native: Any) -> No
         writer.join()
         with pytest.raises(FileNotFoundError):
             native.openat2(folder, b"nothing", os.O_RDONLY, 0, 0)
+
+
+# --- files out of memory
+
+
+def made(name: bytes, at: int, size: int, mode: int = 0o644) -> tuple[Any, ...]:
+    """A file for ``make_files`` with the owners that it is made with."""
+    return (name, at, size, mode, 2**32 - 1, 2**32 - 1, 1_000_000_001, 2_000_000_002)
+
+
+def test_files_are_made_up_to_the_first_that_cannot_be(dst: Path, native: Any) -> None:
+    data = bytes(range(1, 256)) * 100 + bytes(4096)
+    (dst / "there").write_bytes(b"old")
+    (dst / "link").symlink_to("nothing")
+    with opened(dst) as (folder,):
+        for number, bad in enumerate(
+            (
+                made(b"there", 0, 1),
+                made(b"link", 0, 1),
+                made(b"no/such", 0, 1),
+                made(LONG + b"x", 0, 1),
+                made(b"hole", len(data) - 4096, 4096),
+                (b"time", 0, 1, 0o644, 0, 0, 0, -1),
+            )
+        ):
+            good = made(b"good%d" % number, 5, 10_000, 0o777)
+            files = (good, bad, made(b"after", 0, 1))
+            assert native.make_files(folder, data, 0o022, files) == 1
+            path = dst / f"good{number}"
+            status = path.stat()
+            assert path.read_bytes() == data[5:10_005]
+            assert stat.S_IMODE(status.st_mode) == 0o777
+            assert (status.st_atime_ns, status.st_mtime_ns) == (1_000_000_001, 2_000_000_002)
+    assert sorted(os.listdir(dst)) == [*(f"good{n}" for n in range(6)), "link", "there"]
+    assert (dst / "there").read_bytes() == b"old"
+
+
+def test_files_outside_the_data_are_refused(dst: Path, native: Any) -> None:
+    with opened(dst) as (folder,):
+        for at, size in ((-1, 1), (0, -1), (0, 11), (11, 0), (5, 6), (2**63 - 1, 2**63 - 1)):
+            with pytest.raises(ValueError, match="not in the data"):
+                native.make_files(folder, bytes(10), 0, (made(b"a", 0, 1), made(b"b", at, size)))
+        for wrong in ((b"a",), made(b"a\0b", 0, 1), (b"a", 0, 1, 0, 0, 0, 0, 1 << 64), "file"):
+            with pytest.raises((TypeError, ValueError, OverflowError, SystemError)):
+                native.make_files(folder, bytes(10), 0, (wrong,))
+    assert os.listdir(dst) == []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from reflayer.archive.blob import Blob, digest_of, hash_for
 from reflayer.archive.compression import PlainReader
@@ -15,14 +13,15 @@ from reflayer.archive.tar_reader import read_entries
 from reflayer.archive.tar_stream import TarStream
 from reflayer.errors import ArchiveError, OperationError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from typing import BinaryIO
 
     from reflayer.archive.id_map import IdMap
     from reflayer.copy.paths import AnyPath
 
 
-@dataclass(frozen=True, slots=True)
 class AppliedLayer:
     """One applied layer.
 
@@ -36,12 +35,24 @@ class AppliedLayer:
             and each ``xattr`` that belongs to another host or file system.
     """
 
-    digest: str
-    diff_id: str
-    size: int
-    plain_size: int
-    entries: int
-    skipped: Mapping[str, int]
+    __slots__ = ("diff_id", "digest", "entries", "plain_size", "size", "skipped")
+
+    def __init__(
+        self,
+        *,
+        digest: str,
+        diff_id: str,
+        size: int,
+        plain_size: int,
+        entries: int,
+        skipped: Mapping[str, int],
+    ) -> None:
+        self.digest = digest
+        self.diff_id = diff_id
+        self.size = size
+        self.plain_size = plain_size
+        self.entries = entries
+        self.skipped = skipped
 
 
 def apply_layer(
@@ -84,7 +95,7 @@ def apply_layer(
     # The digest of a plain tar is its diff id, and need not be made twice.
     is_one = known is None and reader.compression == "none" and whole.name == plain.name
     ahead = ReadAhead(reader, None if is_one else plain)
-    applied = _apply(root, compressed, ahead, ownership, progress)
+    entries, _, skipped = _apply(root, compressed, ahead, ownership, progress)
     if size is not None and compressed.count != size:
         raise ArchiveError(f"the blob has {compressed.count} bytes but should have {size}")
     return AppliedLayer(
@@ -92,8 +103,8 @@ def apply_layer(
         diff_id=digest_of(whole if is_one else plain, diff_id, "diff id"),
         size=compressed.count,
         plain_size=ahead.count,
-        entries=applied.entries,
-        skipped=applied.skipped,
+        entries=entries,
+        skipped=skipped,
     )
 
 
@@ -115,13 +126,7 @@ def apply_stream(
     """
     blob = Blob(stream, None, None)
     reading = ReadAhead(PlainReader(blob), None)
-    return _apply(root, blob, reading, ownership, progress, id_map).size
-
-
-class _Applied(NamedTuple):
-    entries: int
-    size: int
-    skipped: Mapping[str, int]
+    return _apply(root, blob, reading, ownership, progress, id_map)[1]
 
 
 def _apply(
@@ -131,7 +136,8 @@ def _apply(
     ownership: str,
     progress: Callable[[int], None] | None,
     id_map: IdMap | None = None,
-) -> _Applied:
+) -> tuple[int, int, Mapping[str, int]]:
+    """Return the number of entries, the sum of their sizes and what was left out."""
     if ownership not in ("keep", "ignore"):
         raise ValueError(f"ownership is keep or ignore, not {ownership!r}")
     path = os.fsencode(root)
@@ -144,14 +150,16 @@ def _apply(
         chunks = _told(ahead, blob, progress)
         stream = TarStream(chunks)
         layer = Layer(folders, stream, id_map)
-        for entry in read_entries(stream):
-            layer.apply(entry)
-            entries += 1
-            size += entry.size if entry.sparse is None else entry.sparse.size
-        layer.finish()
-        for _ in chunks:
-            pass  # what follows the end of the archive counts for the digests
-    return _Applied(entries, size, folders.metadata.skipped)
+        ahead.release, ahead.settle = layer.files.release, layer.files.settle
+        with layer.files:
+            for entry in read_entries(stream):
+                layer.apply(entry)
+                entries += 1
+                size += entry.size if entry.sparse is None else entry.sparse.size
+            layer.finish()
+            for _ in chunks:
+                pass  # what follows the end of the archive counts for the digests
+    return entries, size, folders.metadata.skipped
 
 
 def _told(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from reflayer.copy.metadata import list_attributes, list_attributes_at, read_attribute
 from reflayer.linux.xattrs import getxattr_at, is_of_tree
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import TYPE_CHECKING, BinaryIO
 
 from reflayer.errors import ArchiveError, OperationError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from collections.abc import Callable
+    from typing import BinaryIO, Protocol
 
     from _typeshed import WriteableBuffer
 
@@ -39,6 +40,10 @@ class Blob(io.RawIOBase):
         """
         self.count = 0
         self._raw = raw
+        # It spares a copy; but whatever reads in a way of its own, and may check, does so in read.
+        self._readinto: Callable[[memoryview], int] | None = None
+        if type(raw) in (io.FileIO, io.BufferedReader):
+            self._readinto = raw.readinto  # type: ignore[attr-defined]
         self._hash = hashing
         self._size = size
         self._ahead = b""
@@ -64,22 +69,32 @@ class Blob(io.RawIOBase):
             OperationError: it could not be read.
         """
         view = memoryview(buffer)
-        data = self._ahead[: len(view)] or self._next(len(view))
-        self._ahead = self._ahead[len(data) :]
-        view[: len(data)] = data
-        return len(data)
+        if self._ahead or self._readinto is None:
+            data = self._ahead[: len(view)] or self._next(len(view))
+            self._ahead = self._ahead[len(data) :]
+            view[: len(data)] = data
+            return len(data)
+        try:
+            count = self._readinto(view)
+        except OSError as error:
+            raise OperationError.from_os_error(error, b"the layer's blob", "read") from error
+        self._take(view[:count])
+        return count
 
     def _next(self, size: int) -> bytes:
         try:
             data = self._raw.read(size)
         except OSError as error:
             raise OperationError.from_os_error(error, b"the layer's blob", "read") from error
+        self._take(data)
+        return data
+
+    def _take(self, data: bytes | memoryview) -> None:
         self.count += len(data)
         if self._size is not None and self.count > self._size:
             raise ArchiveError(f"the blob is longer than the {self._size} bytes it should have")
         if self._hash is not None:
             self._hash.update(data)
-        return data
 
 
 def hash_for(digest: str | None) -> Hash:

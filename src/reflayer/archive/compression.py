@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 from functools import partial
-from typing import TYPE_CHECKING, cast
 
 from reflayer.archive.tar_header import BLOCK, is_header
 from reflayer.errors import ArchiveError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         def readinto(self, buffer: WriteableBuffer, /) -> int: ...
 
     class Decompressor(Protocol):
-        """What the modules ``bz2``, ``lzma`` and ``zstd`` have in common."""
+        """What the modules ``bz2``, ``lzma``, ``zstd`` and ``igzip_lib`` have in common."""
 
         @property
         def eof(self) -> bool: ...
@@ -110,10 +110,10 @@ def _open(blob: Blob, compression: str) -> tuple[Source, type[Exception]]:
     """
     match compression:
         case "gzip":
-            from isal import igzip, isal_zlib
+            from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor, IsalError
 
-            gzip_reader = igzip.IGzipFile(fileobj=blob, mode="rb")  # type: ignore[no-untyped-call]
-            return cast("Source", gzip_reader), cast("type[Exception]", isal_zlib.error)
+            new_gzip = partial(IgzipDecompressor, flag=DECOMP_GZIP)
+            return _StreamsReader(blob, new_gzip), IsalError  # type: ignore[return-value]
         case "zstd":
             from reflayer.archive.zstd import DecompressionParameter, ZstdDecompressor, ZstdError
 
@@ -132,7 +132,7 @@ def _open(blob: Blob, compression: str) -> tuple[Source, type[Exception]]:
 
 
 class _StreamsReader:
-    """The plain bytes of bzip2, xz or zstd streams, one after another; zeros may follow.
+    """The plain bytes of streams of any of these compressions, one after another; zeros may follow.
 
     The standard library's file objects drop whatever follows without a word.
     """

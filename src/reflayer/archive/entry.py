@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-from reflayer.archive.sparse import SparseMap
+    from reflayer.archive.sparse import SparseMap
 
 FILE = b"0"
 HARD_LINK = b"1"
@@ -18,8 +19,8 @@ FIFO = b"6"
 NO_ATTRIBUTES: Mapping[str, bytes] = {}
 
 
-class Entry(NamedTuple):
-    """One entry; a named tuple because layers have a hundred thousand of them.
+class Entry:
+    """One entry.
 
     Attributes:
         name: as in the archive, no NUL in it; the root's may be empty.
@@ -34,15 +35,35 @@ class Entry(NamedTuple):
         sparse: where the data goes in a sparse file; else None.
     """
 
-    name: bytes
-    type: bytes
-    size: int
-    mode: int
-    uid: int
-    gid: int
-    atime: int
-    mtime: int
-    target: bytes
-    device: tuple[int, int]
-    attributes: Mapping[str, bytes]
-    sparse: SparseMap | None
+    __slots__ = (
+        "atime", "attributes", "device", "gid", "mode", "mtime", "name", "size", "sparse", "target",
+        "type", "uid",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: bytes,
+        type: bytes,  # noqa: A002
+        size: int,
+        mode: int,
+        uid: int,
+        gid: int,
+        atime: int,
+        mtime: int,
+        target: bytes,
+        device: tuple[int, int],
+        attributes: Mapping[str, bytes],
+        sparse: SparseMap | None,
+    ) -> None:
+        self.name = name
+        self.type = type
+        self.size = size
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.atime = atime
+        self.mtime = mtime
+        self.target = target
+        self.device = device
+        self.attributes = attributes
+        self.sparse = sparse

@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     Key = int | tuple[int, int]  # inode number, with the device where that is not the root's
 
@@ -34,12 +34,13 @@ class Folder:
         atime: access time that it will have, in nanoseconds.
         mtime: modification time that it will have, in nanoseconds.
         acls: POSIX ACLs that it will have, by attribute, beyond those that it has.
+        batch: number of the last batch of files that are made in it.
         made: names in it that this layer's entries made; None where all were, the folder too.
     """
 
     __slots__ = (
-        "acls", "atime", "fd", "gid", "key", "made", "mode", "mode_now", "mtime", "names", "path",
-        "uid",
+        "acls", "atime", "batch", "fd", "gid", "key", "made", "mode", "mode_now", "mtime", "names",
+        "path", "uid",
     )  # fmt: skip
 
     def __init__(self, fd: int, status: os.stat_result, key: Key, path: bytes) -> None:
@@ -55,6 +56,7 @@ class Folder:
         self.atime = status.st_atime_ns
         self.mtime = status.st_mtime_ns
         self.acls: dict[str, bytes] = {}
+        self.batch = 0
         self.made: set[bytes] | None = None
 
     def let_in(self) -> None:

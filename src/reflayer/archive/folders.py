@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
 from reflayer.archive.failure import FailedError, failure
 from reflayer.archive.folder import Folder
@@ -18,7 +17,9 @@ from reflayer.copy.emptying import empty_folder
 from reflayer.errors import ArchiveError
 from reflayer.linux.openat2 import RESOLVE_IN_ROOT, openat2
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -45,6 +46,8 @@ class Folders:
         root_path: its path as the caller named it.
         made: what this layer's entries have made.
         metadata: sets what entries say.
+        other: is told of each folder that is made.
+        settle: has all files made that are still to be, or those of one folder; tells of any.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class Folders:
         self._open: OrderedDict[Key, Folder] = OrderedDict()  # all but the root, latest used last
         self._by_path: dict[bytes, Folder] = {b"": self.root}
         self._implied = 0
+        self.settle: Callable[[Folder | None], bool] = lambda _: False
+        self.other: Callable[[Folder, bytes], None] = lambda *_: None
 
     def __enter__(self) -> Self:
         return self
@@ -149,6 +154,7 @@ class Folders:
         try:
             folder = self._make(parent, name, entry.mode)
         except FileExistsError:
+            self.settle(None)
             try:
                 folder = self.child(parent, name)
             except OSError as error:
@@ -164,6 +170,7 @@ class Folders:
 
     def remove(self, folder: Folder, name: bytes) -> None:
         """Delete ``name`` in ``folder``, and all in it if it is a folder itself."""
+        self.settle(None)
         status = os.stat(name, dir_fd=folder.fd, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             path = os.path.join(self.root_path, join(folder.path, name))
@@ -182,7 +189,8 @@ class Folders:
                 return self._walk(path, make=False)
             fd = openat2(self.root.fd, path, OPEN, RESOLVE_IN_ROOT)
         except FileNotFoundError:
-            return None
+            # A file that is still to be made is no folder, and may be on the way.
+            return self._find(path) if self.settle(None) else None
         except PermissionError:
             if self._is_powerful:
                 raise
@@ -193,6 +201,7 @@ class Folders:
 
     def _walk(self, path: bytes, *, make: bool) -> Folder | None:
         """Find ``path`` name by name, as openat2 would, and make what is missing if asked to."""
+        self.settle(None)
         self._implied = max(self._implied - _IMPLIED_EACH, 0)
         todo = path.split(b"/")[::-1]
         done: list[bytes] = []  # the way to ``here``, with no link in it
@@ -229,6 +238,7 @@ class Folders:
         return here
 
     def _make(self, parent: Folder, name: bytes, mode: int) -> Folder:
+        self.other(parent, name)
         needed = 0 if self._is_powerful else 0o700
         os.mkdir(name, mode & 0o777 | needed, dir_fd=parent.fd)
         self.made.add(parent, name)
@@ -286,6 +296,7 @@ class Folders:
 
     def _finish(self, folder: Folder) -> None:
         try:
+            self.settle(folder)
             self.metadata.finish_folder(folder)
         except FailedError as failed:
             raise failure(failed.cause, self.root_path, folder.path, failed.operation) from failed

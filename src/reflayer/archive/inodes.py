@@ -6,10 +6,9 @@ are written: the first name of an inode with its content, every further one as a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from reflayer.copy.folder import identity
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
 

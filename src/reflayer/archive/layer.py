@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from reflayer.archive import entry as types
 from reflayer.archive.content import write_content
 from reflayer.archive.failure import FailedError, failure
+from reflayer.archive.files import Files
 from reflayer.archive.names import (
     AUFS_INODES,
     OPAQUE,
@@ -17,9 +17,11 @@ from reflayer.archive.names import (
     hidden_name,
     is_aufs_metadata,
 )
+from reflayer.archive.tar_stream import TarStream
 from reflayer.archive.whiteouts import hide, hide_all
 from reflayer.errors import ArchiveError, printable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from reflayer.archive.folder import Folder
     from reflayer.archive.folders import Folders
     from reflayer.archive.id_map import IdMap
-    from reflayer.archive.tar_stream import TarStream
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL = {
@@ -45,7 +46,11 @@ _OPERATIONS = {
 
 
 class Layer:
-    """Applies entries to a root."""
+    """Applies entries to a root.
+
+    Attributes:
+        files: makes ordinary files behind.
+    """
 
     def __init__(self, folders: Folders, stream: TarStream, id_map: IdMap | None = None) -> None:
         """Entries are made in ``folders``; the data of the one at hand comes from ``stream``.
@@ -56,6 +61,9 @@ class Layer:
         self._metadata = folders.metadata
         self._stream = stream
         self._id_map = id_map
+        self.files = Files(folders.metadata, stream, self._make_again)
+        folders.settle = self.files.settle
+        folders.other = self.files.other
         self._left_out: set[bytes] = set()  # devices, by path
         self._has_aufs_inodes = False
 
@@ -66,9 +74,11 @@ class Layer:
             ArchiveError: it asks for what cannot be.
             OperationError: the system could not do it.
         """
-        operation = _OPERATIONS.get(entry.type, "mknod")
+        self._doing(entry, self._apply, entry)
+
+    def _doing(self, entry: Entry, do: Callable[..., None], *arguments: object) -> None:
         try:
-            self._apply(entry)
+            do(*arguments)
         except ArchiveError as error:
             if error.entry is not None:
                 raise
@@ -77,6 +87,7 @@ class Layer:
             root = self._folders.root_path
             raise failure(failed.cause, root, entry.name, failed.operation) from failed
         except OSError as error:
+            operation = _OPERATIONS.get(entry.type, "mknod")
             raise failure(error, self._folders.root_path, entry.name, operation) from error
 
     def _apply(self, entry: Entry) -> None:
@@ -86,9 +97,10 @@ class Layer:
             self._apply_whiteout(path, above, name)
             return
         if entry.attributes:
-            entry = entry._replace(attributes=self._metadata.of_tree(entry.attributes))
+            entry.attributes = self._metadata.of_tree(entry.attributes)
         if self._id_map is not None:
-            entry = _on_host(entry, self._id_map)
+            entry.uid, entry.gid = self._id_map.to_host(entry.uid, entry.gid)
+            entry.attributes = self._id_map.attributes_to_host(entry.attributes)
         if not path:
             self._apply_root(entry)
         elif not is_aufs_metadata(path):
@@ -98,11 +110,12 @@ class Layer:
             self._make(path, above, name, entry)
 
     def finish(self) -> None:
-        """Take away what was there for links to it alone.
+        """Have all made, and take away what was there for links to it alone.
 
         Raises:
-            OperationError: the system could not do it.
+            ArchiveError, OperationError: as ``apply`` does.
         """
+        self.files.settle()
         if self._has_aufs_inodes:
             self._folders.remove(self._folders.root, AUFS_INODES)
 
@@ -111,16 +124,21 @@ class Layer:
             self._make_hard_link(path, above, name, entry)
             return
         folder = self._folders.at(above)
-        if entry.type == types.FILE:
-            self._make_file(folder, name, entry)
-        elif entry.type == types.DIRECTORY:
+        if entry.type == types.DIRECTORY:
             self._folders.enter(folder, name, path, entry)
+        elif entry.type == types.FILE and self.files.add(folder, name, entry):
+            self._folders.made.add(folder, name)
         else:
-            self._make_special(folder, name, entry)
+            self.files.other(folder, name)
+            if entry.type == types.FILE:
+                self._make_file(folder, name, entry, self._stream)
+            else:
+                self._make_special(folder, name, entry)
 
     def _apply_whiteout(self, path: bytes, above: bytes, name: bytes) -> None:
         if is_aufs_metadata(path):
             return
+        self.files.settle()
         hidden = b"" if name == OPAQUE else hidden_name(name)
         folder = self._folders.existing(above)
         if folder is None:
@@ -133,10 +151,17 @@ class Layer:
     def _apply_root(self, entry: Entry) -> None:
         if entry.type != types.DIRECTORY:
             raise ArchiveError("it is the layer's root, and no folder")
+        self.files.settle()
         self._metadata.clear_attributes(self._folders.root, entry.attributes)
         self._metadata.enter_folder(self._folders.root, entry)
 
-    def _make_file(self, folder: Folder, name: bytes, entry: Entry) -> None:
+    def _make_again(self, folder: Folder, name: bytes, entry: Entry, data: memoryview) -> None:
+        """Make a file that the part in C could not."""
+        stream = TarStream(iter((data,)))
+        stream.left = len(data)
+        self._doing(entry, self._make_file, folder, name, entry, stream)
+
+    def _make_file(self, folder: Folder, name: bytes, entry: Entry, stream: TarStream) -> None:
         mode = self._metadata.creation_mode(entry)
         try:
             fd = os.open(name, _CREATE, mode, dir_fd=folder.fd)
@@ -145,7 +170,7 @@ class Layer:
             fd = os.open(name, _CREATE, mode, dir_fd=folder.fd)
         try:
             if entry.size or entry.sparse:
-                write_content(fd, self._stream, entry.sparse)
+                write_content(fd, stream, entry.sparse)
             self._metadata.finish_file(fd, folder, entry)
         finally:
             os.close(fd)
@@ -168,6 +193,7 @@ class Layer:
         target = clean(entry.target)
         if not target:
             raise ArchiveError("it links to the layer's root, which is a folder")
+        self.files.settle()
         target_above, _, target_name = target.rpartition(b"/")
         source = self._folders.existing(target_above)
         if source is None:
@@ -175,6 +201,7 @@ class Layer:
         src = os.dup(source.fd)  # that folder may be shut while the other is found
         try:
             folder = self._folders.at(above)
+            self.files.other(folder, name)
             status = os.stat(target_name, dir_fd=src, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
                 raise ArchiveError(f"it links to {printable(target)}, which is a folder")
@@ -199,12 +226,6 @@ class Layer:
         except FileExistsError:
             self._folders.remove(folder, name)
             make()
-
-
-def _on_host(entry: Entry, id_map: IdMap) -> Entry:
-    uid, gid = id_map.to_host(entry.uid, entry.gid)
-    attributes = id_map.attributes_to_host(entry.attributes)
-    return entry._replace(uid=uid, gid=gid, attributes=attributes)
 
 
 def _make_at(dir_fd: int, name: bytes, entry: Entry) -> None:

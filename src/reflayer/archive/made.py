@@ -7,8 +7,8 @@ layer on an empty root, where whiteouts have nothing to hide.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.archive.folder import Folder, Key
 

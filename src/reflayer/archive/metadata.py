@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from reflayer.archive.entry import SYMLINK
 from reflayer.archive.failure import FailedError
@@ -20,6 +19,7 @@ from reflayer.errors import ArchiveError, printable
 from reflayer.linux.chmod import chmod_at
 from reflayer.linux.xattrs import is_of_tree, setxattr_at
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -35,6 +35,7 @@ class Metadata(Refusals):
 
     Attributes:
         powerful: permission bits do not bind this process.
+        withheld: permission bits that a file is made without.
     """
 
     def __init__(self, root: int, ignore_refused: bool) -> None:
@@ -50,6 +51,7 @@ class Metadata(Refusals):
         self._uid = birth.uid
         # Where files do not have our group from birth, each gets its group set.
         self._gid = birth.gid if birth.gid == os.getegid() else -1
+        self.withheld = birth.withheld
         self._to_chmod = birth.withheld | _SPECIAL_BITS
 
     def of_tree(self, attributes: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -64,6 +66,10 @@ class Metadata(Refusals):
         mode = entry.mode & 0o777
         return mode | 0o600 if entry.attributes and not self.powerful else mode
 
+    def is_owned(self, folder: Folder, entry: Entry) -> bool:
+        """Whether what is made in ``folder`` has the owner and group of ``entry``."""
+        return entry.uid == self._uid and entry.gid == folder.gid == self._gid
+
     def finish_file(self, fd: int, folder: Folder, entry: Entry) -> None:
         """Set all of a new regular file in ``folder``.
 
@@ -71,7 +77,7 @@ class Metadata(Refusals):
             ArchiveError: an attribute cannot be set.
             FailedError: another call failed.
         """
-        if entry.uid != self._uid or entry.gid != self._gid or folder.gid != self._gid:
+        if not self.is_owned(folder, entry):
             self._chown(fd, entry)
         if entry.attributes:
             for name, value in entry.attributes.items():
@@ -97,7 +103,7 @@ class Metadata(Refusals):
             FailedError: another call failed.
         """
         if there is None:
-            is_owned = entry.uid == self._uid and entry.gid == folder.gid == self._gid
+            is_owned = self.is_owned(folder, entry)
             is_symlink = entry.type == SYMLINK
             to_chmod = not is_symlink and (entry.attributes or entry.mode & self._to_chmod)
         else:

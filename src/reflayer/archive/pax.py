@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import binascii
 import os
-import re
-from base64 import b64decode
 from functools import lru_cache
 
 from reflayer.archive.tar_header import LARGEST
@@ -18,7 +15,6 @@ _LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."
 _SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 _SPARSE_MAP = b"GNU.sparse.map"
 _LONGEST_LENGTH = 20  # digits
-_TIME = re.compile(rb"(-?)([0-9]+)(?:\.([0-9]*))?")
 
 
 def parse_records(data: bytes) -> Records:
@@ -78,12 +74,16 @@ def nanoseconds(value: bytes, what: str) -> int:
     Raises:
         ArchiveError: it is none, or beyond 63 bits of seconds.
     """
-    match = _TIME.fullmatch(value)
-    if match is None or len(match[2]) > _LONGEST_LENGTH or int(match[2]) > LARGEST:
+    seconds, _, fraction = value.removeprefix(b"-").partition(b".")
+    if (
+        not seconds.isdigit()
+        or not (fraction or b"0").isdigit()
+        or len(seconds) > _LONGEST_LENGTH
+        or int(seconds) > LARGEST
+    ):
         raise ArchiveError(f"its {what} is not a time in range: {value[:40]!r}")
-    fraction = (match[3] or b"")[:9].ljust(9, b"0")
-    time = int(match[2]) * 1_000_000_000 + int(fraction)
-    return -time if match[1] else time
+    time = int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0"))
+    return -time if value.startswith(b"-") else time
 
 
 common_nanoseconds = lru_cache(maxsize=512)(nanoseconds)  # times repeat
@@ -116,6 +116,9 @@ def extended_attributes(records: Records) -> dict[str, bytes]:
 
 
 def _unpadded_base64(value: bytes) -> bytes:
+    import binascii
+    from base64 import b64decode
+
     digits = value.rstrip(b"=")
     try:
         return b64decode(digits + b"=" * (-len(digits) % 4))

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import struct
 from array import array
-from typing import TYPE_CHECKING
 
 from reflayer.archive.pax import decimal
 from reflayer.archive.tar_header import BLOCK, number
 from reflayer.errors import ArchiveError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

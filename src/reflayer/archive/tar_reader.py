@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from reflayer.archive import entry as types
 from reflayer.archive.entry import NO_ATTRIBUTES, Entry
 from reflayer.archive.pax import (
@@ -25,6 +23,7 @@ from reflayer.archive.tar_header import (
 )
 from reflayer.errors import ArchiveError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

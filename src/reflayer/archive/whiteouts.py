@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from reflayer.archive.names import join
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.archive.folder import Folder
     from reflayer.archive.folders import Folders

@@ -40,6 +40,10 @@
 #define TURN 20000000            /* nanoseconds */
 #define LARGEST (4 << 20)        /* bytes that are moved here: what is larger takes its time */
 #define PIECE (256 << 10)        /* bytes that are read at once */
+#define HOLE 4096                /* bytes: so many zeros become one */
+#define SECOND 1000000000        /* nanoseconds */
+#define NEW_FILE (O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC)
+#define FILES 64                 /* that are made in one call at most */
 #define DONE 255                 /* as d_type: nothing is left to do */
 #define MADE 254                 /* as d_type: a folder that was made, to be gone into */
 
@@ -56,7 +60,7 @@ struct names {
 
 static int64_t nanoseconds(const struct timespec *t)
 {
-    return (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
+    return (int64_t)t->tv_sec * SECOND + t->tv_nsec;
 }
 
 static int64_t now(void)
@@ -191,6 +195,35 @@ static int open_file(int folder, const char *name)
     return fd;
 }
 
+static int write_all(int fd, const char *data, size_t size, off_t at)
+{
+    while (size > 0) {
+        ssize_t written = pwrite(fd, data, size, at);
+        if (written <= 0)
+            return -1;
+        data += written;
+        size -= (size_t)written;
+        at += written;
+    }
+    return 0;
+}
+
+/* Give a new file what its birth did not, and close it; where that or what came before has
+ * failed, undo it. Whether it stays. */
+static int finish_file(int fd, int folder, const char *name, int has_failed, const struct stat *s,
+                       int to_chown, mode_t withheld)
+{
+    if (has_failed || (to_chown && fchown(fd, s->st_uid, s->st_gid) < 0) ||
+        (s->st_mode & withheld && fchmod(fd, s->st_mode & 0777) < 0) ||
+        futimens(fd, (struct timespec[]){s->st_atim, s->st_mtim}) < 0)
+        has_failed = 1;
+    if (close(fd) < 0 || has_failed) {
+        unlinkat(folder, name, 0);
+        return 0;
+    }
+    return 1;
+}
+
 /* --- clone_names -------------------------------------------------------------------------- */
 
 struct clone {
@@ -233,14 +266,8 @@ static int move_extent(const struct clone *c, int src, int dst, off_t at, off_t 
         }
         size_t wanted = end - at < PIECE ? (size_t)(end - at) : PIECE;
         moved = pread(src, c->piece, wanted, at);
-        if (moved <= 0)
+        if (moved <= 0 || write_all(dst, c->piece, (size_t)moved, at) < 0)
             return -1;
-        for (ssize_t done = 0; done < moved;) {
-            ssize_t written = pwrite(dst, c->piece + done, (size_t)(moved - done), at + done);
-            if (written <= 0)
-                return -1;
-            done += written;
-        }
         at += moved;
     }
     return 0;
@@ -286,15 +313,14 @@ static int clone_file(struct clone *c, const char *name)
     struct stat s;
     long long moved = 0;
     char byte;
-    int dst = -1, src = open_file(c->src, name);
+    int dst, is_made = 0, src = open_file(c->src, name);
     if (src < 0)
         return 0;
     if (fstat(src, &s) < 0 || !S_ISREG(s.st_mode) || s.st_nlink != 1 || s.st_mode & 07000 ||
         (c->method != 0 && s.st_size > LARGEST) || has_attributes(flistxattr(src, NULL, 0)) ||
         (s.st_size == 0 && pread(src, &byte, 1, 0) != 0)) /* a file of proc(5) has content */
         goto hand_back;
-    dst = openat(c->dst, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                 s.st_mode & 0777);
+    dst = openat(c->dst, name, NEW_FILE, s.st_mode & 0777);
     if (dst < 0)
         goto hand_back;
     if (s.st_size > 0) {
@@ -303,27 +329,14 @@ static int clone_file(struct clone *c, const char *name)
         else
             moved = move_data(c, src, dst, s.st_size);
         c->refused = moved < 0;
-        if (moved < 0 || lseek(src, 0, SEEK_END) != s.st_size)
-            goto undo;
     }
-    if (((s.st_uid != c->uid || s.st_gid != c->gid) && fchown(dst, s.st_uid, s.st_gid) < 0) ||
-        (s.st_mode & c->withheld && fchmod(dst, s.st_mode & 0777) < 0) ||
-        futimens(dst, (struct timespec[]){s.st_atim, s.st_mtim}) < 0)
-        goto undo;
-    close(src);
-    if (close(dst) < 0) {
-        unlinkat(c->dst, name, 0);
-        return 0;
-    }
-    c->files++;
-    c->bytes += moved;
-    return 1;
-undo:
-    close(dst);
-    unlinkat(c->dst, name, 0);
+    is_made = finish_file(dst, c->dst, name, moved < 0 || lseek(src, 0, SEEK_END) != s.st_size, &s,
+                          s.st_uid != c->uid || s.st_gid != c->gid, c->withheld);
+    c->files += is_made;
+    c->bytes += is_made ? moved : 0;
 hand_back:
     close(src);
-    return 0;
+    return is_made;
 }
 
 static int clone_link(struct clone *c, const char *name)
@@ -562,6 +575,70 @@ static PyObject *measure_names(PyObject *self, PyObject *args)
                                        m.untold, m.shared, m.used * 16));
 }
 
+/* --- make_files --------------------------------------------------------------------------- */
+
+struct made {
+    const char *name;
+    Py_ssize_t at, size;    /* in the data */
+    long long atime, mtime; /* nanoseconds */
+    struct stat s;
+};
+
+/* Whether a block is all zeros: it has to become a hole. */
+static int has_hole(const char *data, Py_ssize_t size)
+{
+    for (Py_ssize_t at = 0; size >= HOLE && at < size; at += HOLE) {
+        Py_ssize_t rest = size - at < HOLE ? size - at : HOLE;
+        if (data[at] == 0 && !memcmp(data + at, data + at + 1, (size_t)rest - 1))
+            return 1;
+    }
+    return 0;
+}
+
+/* make_files(folder, data, withheld, files): make new files in their order, up to the first that
+ * cannot be made; how many. A file is (name, at, size, mode, uid, gid, atime, mtime), with -1 for
+ * both ids where its birth gives the right ones. */
+static PyObject *make_files(PyObject *self, PyObject *args)
+{
+    struct made files[FILES], *f = files;
+    Py_buffer data = {0};
+    PyObject *list;
+    Py_ssize_t count, made = 0;
+    mode_t withheld;
+    int folder;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iy*IO!:make_files", &folder, &data, &withheld, &PyTuple_Type,
+                          &list))
+        return NULL;
+    count = PyTuple_Size(list) < FILES ? PyTuple_Size(list) : FILES;
+    for (Py_ssize_t i = 0; i < count; i++, f++) {
+        if (!PyArg_ParseTuple(PyTuple_GetItem(list, i), "ynnIIILL:make_files", &f->name, &f->at,
+                              &f->size, &f->s.st_mode, &f->s.st_uid, &f->s.st_gid, &f->atime,
+                              &f->mtime))
+            goto end;
+        if (f->at < 0 || f->size < 0 || f->at > data.len || f->size > data.len - f->at) {
+            PyErr_SetString(PyExc_ValueError, "a file is not in the data");
+            goto end;
+        }
+        /* Of times before 1970 futimens(2) makes an error. */
+        f->s.st_atim = (struct timespec){f->atime / SECOND, f->atime % SECOND};
+        f->s.st_mtim = (struct timespec){f->mtime / SECOND, f->mtime % SECOND};
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (f = files; made < count; f++, made++) {
+        const char *content = (char *)data.buf + f->at;
+        int fd = has_hole(content, f->size) ? -1 : openat(folder, f->name, NEW_FILE, f->s.st_mode);
+        if (fd < 0 || !finish_file(fd, folder, f->name,
+                                   write_all(fd, content, (size_t)f->size, 0) < 0, &f->s,
+                                   (f->s.st_uid & f->s.st_gid) != (uid_t)-1, withheld))
+            break;
+    }
+    Py_END_ALLOW_THREADS
+end:
+    PyBuffer_Release(&data);
+    return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(made);
+}
+
 /* --- openat2 ------------------------------------------------------------------------------ */
 
 /* openat2(dir_fd, path, flags, mode, resolve): openat2(2), which the C library lacks. */
@@ -585,6 +662,7 @@ static PyMethodDef functions[] = {
     {"unlink_names", unlink_names, METH_VARARGS, NULL},
     {"changed_names", changed_names, METH_VARARGS, NULL},
     {"measure_names", measure_names, METH_VARARGS, NULL},
+    {"make_files", make_files, METH_VARARGS, NULL},
     {"openat2", open_beneath, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

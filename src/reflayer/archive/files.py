@@ -1,0 +1,230 @@
+"""Ordinary files, made in batches by the part in C while the archive is read on.
+
+The batches of a layer are made in the archive's order by one thread; the first file that cannot be
+made ends them all until the caller has made it, and what was to follow, as ``Layer`` does. So a
+name that comes twice, or is there already, ends as it would one file after the other.
+
+The caller has to ``settle`` before anything that could see or lose such a file.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from _thread import LockType
+from queue import SimpleQueue
+
+from reflayer.linux.names import native
+from reflayer.workers.pool import shared_pool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, Self, TypeAlias
+
+    from reflayer.archive.entry import Entry
+    from reflayer.archive.folder import Folder
+    from reflayer.archive.metadata import Metadata
+    from reflayer.archive.tar_stream import TarStream
+
+    Make: TypeAlias = Callable[[Folder, bytes, Entry, memoryview], None]
+    _Item: TypeAlias = "_Batch | LockType | Callable[[], None]"
+
+_make_files: Any = getattr(native, "make_files", None)
+
+_MOST = 64  # files of a batch, as in C
+_MOST_PENDING = 1 << 14  # names
+_MARKS = 1 << 20  # bytes: one for all names of the same hash
+_AS_MADE = 2**32 - 1  # chown(2): leave the owner as it is
+
+
+class _Batch:
+    """Files of one folder whose data is in one chunk."""
+
+    __slots__ = ("chunk", "entries", "files", "folder", "made", "number")
+
+    def __init__(self, folder: Folder, chunk: memoryview, number: int) -> None:
+        self.folder = folder
+        self.chunk = chunk
+        self.number = number
+        self.made = 0  # files
+        self.entries: list[Entry] = []
+        self.files: list[tuple[bytes, int, int, int, int, int, int, int]] = []
+
+
+class Files:
+    """Makes files behind, until it is left."""
+
+    def __init__(self, metadata: Metadata, stream: TarStream, make: Make) -> None:
+        """Take data from ``stream``; ``make`` makes a file that the part in C cannot."""
+        self._metadata = metadata
+        self._stream = stream
+        self._make = make
+        self._batch: _Batch | None = None
+        self._pending: set[tuple[Folder, bytes]] = set()  # and some that are made by now
+        self._queued = self._made = 0  # the last batch's number
+        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self._others = bytearray(_MARKS)
+        self._undone: list[_Item] = []  # from the first file that could not be made
+        self._ended = False
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """After an error no more is made than the batch at hand."""
+        thread, signalled = self._thread, None
+        self._ended = True
+        self._queue.put(None)
+        while thread is not None and thread.is_alive():
+            try:
+                thread.join()
+            except BaseException as raised:  # a signal's; what is open may not be shut yet
+                signalled = raised
+        if signalled is not None:
+            raise signalled
+
+    def add(self, folder: Folder, name: bytes, entry: Entry) -> bool:
+        """Have the file ``entry``, whose data is at hand, made; False where it is not ordinary."""
+        stream = self._stream
+        at, size = stream.position, entry.size
+        if (
+            _make_files is None
+            or entry.mode > 0o777
+            or entry.attributes
+            or entry.sparse is not None
+            or at + size > len(stream.view)
+            or self._may_replace(folder, name)
+        ):
+            return False
+        uid = gid = _AS_MADE
+        if not self._metadata.is_owned(folder, entry):
+            if not self._metadata.powerful:
+                return False
+            uid, gid = entry.uid, entry.gid
+        batch = self._batch
+        if batch is None or batch.folder is not folder or len(batch.files) == _MOST:
+            self._flush()
+            self._queued = folder.batch = self._queued + 1
+            batch = self._batch = _Batch(folder, stream.view, self._queued)
+        batch.entries.append(entry)
+        batch.files.append((name, at, size, entry.mode, uid, gid, entry.atime, entry.mtime))
+        self._pending.add((folder, name))
+        return True
+
+    def _may_replace(self, folder: Folder, name: bytes) -> bool:
+        """Whether there may be a folder or link of that name: paths may lead through it."""
+        if folder.made is None:
+            return self._others[hash((folder.key, name)) % _MARKS] != 0
+        return os.access(name, os.F_OK, dir_fd=folder.fd, follow_symlinks=False)
+
+    def other(self, folder: Folder, name: bytes) -> None:
+        """Before ``name`` is made in ``folder`` in another way."""
+        self._others[hash((folder.key, name)) % _MARKS] = 1
+        if (folder, name) in self._pending:
+            self.settle()
+
+    def settle(self, folder: Folder | None = None) -> bool:
+        """Have all files made, or those of ``folder`` at least; whether there were any.
+
+        Raises:
+            ArchiveError, OperationError: one could not be made.
+        """
+        if self._made >= (self._queued if folder is None else folder.batch):
+            return False
+        if self._thread is None or (self._batch is not None and self._made == self._queued - 1):
+            self._make_now()
+            return True
+        self._flush()
+        reached = threading.Lock()
+        reached.acquire()
+        self._queue.put(reached)
+        reached.acquire()
+        self._redo()
+        return True
+
+    def release(self, free: Callable[[], None]) -> None:
+        """Call ``free`` when no file needs the chunk at hand any more."""
+        self._flush()
+        if self._thread is None:
+            free()
+            if _make_files is not None and shared_pool().is_free():
+                self._start()
+            return
+        self._queue.put(free)
+        if len(self._pending) > _MOST_PENDING:
+            self.settle()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._make_all, name="reflayer-files")
+        try:
+            self._thread.start()
+        except RuntimeError:  # no more threads for this user
+            self._thread = None
+
+    def _flush(self) -> None:
+        if self._batch is None:
+            return
+        if self._thread is None:
+            self._make_now()
+        else:
+            self._queue.put(self._batch)
+            self._batch = None
+
+    def _make_now(self) -> None:
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            self._make_batch(batch)
+        self._redo()
+
+    def _make_all(self) -> None:
+        pool = shared_pool()
+        is_taken = pool.take()
+        try:
+            self._work()
+        finally:
+            if is_taken:
+                pool.give_back()
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None and not self._ended:
+            if isinstance(item, LockType):
+                item.release()
+            elif self._undone:
+                self._undone.append(item)
+            elif isinstance(item, _Batch):
+                self._make_batch(item)
+            else:
+                item()
+
+    def _make_batch(self, batch: _Batch) -> None:
+        try:
+            batch.made = _make_files(
+                batch.folder.fd, batch.chunk, self._metadata.withheld, tuple(batch.files)
+            )
+        except Exception:  # such as a time beyond 64 bits, of which ``make`` will tell
+            batch.made = 0
+        if batch.made < len(batch.files):
+            self._undone.append(batch)
+        else:
+            self._made = batch.number
+
+    def _redo(self) -> None:
+        """Do what is undone; nothing is in the queue."""
+        undone, self._undone = self._undone, []
+        self._made = self._queued
+        self._pending.clear()
+        for item in undone:
+            if isinstance(item, _Batch):
+                for file, entry in list(zip(item.files, item.entries, strict=True))[item.made :]:
+                    name, at, size, *_ = file
+                    self._make(item.folder, name, entry, item.chunk[at : at + size])
+            elif not isinstance(item, LockType):
+                item()
