@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 import sys
+from contextlib import suppress
 from importlib import import_module
 from itertools import takewhile
 
@@ -116,7 +117,9 @@ class _Parser(argparse.ArgumentParser):
         formatter = _Help(f"{self.prog} [OPTION...]")
         formatter.add_usage(None, self._get_positional_actions(), [])
         usage = formatter.format_help()
-        self.exit(2, f"{usage}{self.prog}: error: {one_line(message)}\n")
+        with suppress(OSError):  # self.exit would let it out before Python 3.11.3
+            sys.stderr.write(f"{usage}{self.prog}: error: {one_line(message)}\n")
+        self.exit(2)
 
     def refuse_unknown(self, options: Iterable[str]) -> None:
         """Complain of an option by its name: argparse takes what follows it for something else."""
