@@ -57,8 +57,9 @@ def test_an_image_of_many_layers_makes_one_folder(base: Path, root: Path) -> Non
 
 @pytest.mark.parametrize("kind", ["tar", "docker-archive", "oci-archive"])
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
+@pytest.mark.parametrize("path", ["-", "/dev/stdin"])  # a pipe, as "<(docker save x)" makes one
 def test_an_image_may_come_from_standard_input(
-    kind: str, compress: Callable[[bytes], bytes], base: Path, root: Path
+    kind: str, compress: Callable[[bytes], bytes], path: str, base: Path, root: Path
 ) -> None:
     made = base / "made.tar"
     if kind == "tar":
@@ -70,14 +71,14 @@ def test_an_image_may_come_from_standard_input(
     else:
         image(base / "image", BASE)
         subprocess.run(["tar", "-C", f"{base}/image", "-cf", made, "."], check=True)
-    command = [*PROGRAM, "--root", f"{root}/other", "create", f"{kind}:-"]
+    command = [*PROGRAM, "--root", f"{root}/other", "create", f"{kind}:{path}"]
     done = subprocess.run(
         command, input=compress(made.read_bytes()), capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert names_in(os.fsdecode(done.stdout.rstrip(b"\n")) + "/bin") == {"sh", "ash"}
     names = [name for one in Store(root / "other").images() for name in one.names]
-    assert names == ["docker.io/library/x:1" if kind == "docker-archive" else f"{kind}:-"]
+    assert names == ["docker.io/library/x:1" if kind == "docker-archive" else f"{kind}:{path}"]
 
 
 def test_what_the_index_says_of_an_image_stays_with_it(base: Path, root: Path) -> None:

@@ -73,13 +73,13 @@ class DockerArchive:
     def name(self) -> str:
         """What a store calls the image: its first name in the archive where it has one.
 
-        Reads the archive where that was not asked for by name, and is not standard input.
+        Reads the archive where that was not asked for by name, and can be read twice.
 
         Raises:
             ImageError: the archive has no such image, or is malformed.
             OperationError: it cannot be read.
         """
-        if isinstance(self.which, Reference) or self.path == "-":
+        if isinstance(self.which, Reference) or layout.is_stream(self.path):
             return self._names(())[0]
         with opened_archive(self.path) as (file, compression):
             data = _find_manifest(file, compression)

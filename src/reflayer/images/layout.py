@@ -77,6 +77,25 @@ def standard_input() -> BinaryIO:
     return io.FileIO(0, closefd=False)
 
 
+def is_stream(path: str) -> bool:
+    """Whether an archive can be read once only: standard input, a FIFO, a pipe of the shell's."""
+    return path == "-" or (os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode))
+
+
+def open_stream(path: str) -> BinaryIO:
+    """Open such an archive; a FIFO that nobody writes to is empty.
+
+    Raises:
+        ImageError: it is a terminal.
+        OSError: it cannot be opened.
+    """
+    if path == "-":
+        return standard_input()
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.set_blocking(fd, True)
+    return io.FileIO(fd)
+
+
 def in_words(path: str) -> str:
     """What an archive is called in messages."""
     return "standard input" if path == "-" else printable(path)

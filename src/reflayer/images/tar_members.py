@@ -21,7 +21,7 @@ from reflayer.errors import ArchiveError, ImageError, brief
 from reflayer.images.digest import Unhashed
 from reflayer.images.fill import write_all
 from reflayer.images.incoming import failing
-from reflayer.images.layout import in_words, open_regular, standard_input
+from reflayer.images.layout import in_words, is_stream, open_regular, open_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ class Member(NamedTuple):
 def archive_members(path: str, content: Content, progress: Progress | None) -> Iterator[TarMembers]:
     """The members of the archive ``path``, or ``-`` for standard input.
 
-    One that is compressed, or no file, takes the space of a plain one in ``content`` meanwhile.
+    One that is compressed, or a stream, takes the space of a plain one in ``content`` meanwhile.
 
     Raises:
         ImageError: it is no archive, or damaged; or what the block raises of that kind.
@@ -79,18 +79,19 @@ def archive_members(path: str, content: Content, progress: Progress | None) -> I
 
 @contextmanager
 def opened_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
-    """The archive, and its compression; ``unknown`` of standard input.
+    """The archive, and its compression; ``unknown`` of a stream.
 
     Raises:
-        ImageError: it is no regular file; also for every ImageError and ArchiveError of the block.
+        ImageError: it is no file; also for every ImageError and ArchiveError of the block.
         OperationError: it cannot be read.
     """
     with failing(path, "open"):
-        file = standard_input() if path == "-" else open_regular(path)
+        once = is_stream(path)
+        file = open_stream(path) if once else open_regular(path)
     try:
         with file, failing(path, "read"):
             compression = "unknown"
-            if path != "-":
+            if not once:
                 compression = compression_of(file.read(BLOCK))
                 file.seek(0)
             yield file, compression
