@@ -354,6 +354,14 @@ def test_rmi_by_force_takes_the_name_of_an_image_that_is_in_use(root: Path, base
     assert_clean(root)
 
 
+def test_inspect_takes_a_command_of_one_word_alone(root: Path, base: Path) -> None:
+    layout = Layout(base / "image")
+    layout.index(x=layout.image(BASE, config={"Entrypoint": "/bin/sh", "Cmd": "-l"}))
+    reflayer(root, "create", "--name", "web", f"oci:{layout.folder}:x")
+    (told,) = json.loads(reflayer(root, "inspect", "web").stdout)
+    assert (told["Path"], told["Args"]) == ("/bin/sh", ["-l"])
+
+
 @pytest.mark.parametrize("change", ["content", "mode", "new", "gone"])
 def test_a_folder_that_changed_is_taken_in_anew(root: Path, base: Path, change: str) -> None:
     tree = base / "tree"

@@ -47,7 +47,7 @@ def _container(store: Store, container: Container) -> dict[str, object]:
     from reflayer.store.find import familiar
 
     settings = _config(store, container.image_id).child("config")
-    words = () if settings is None else (settings.strings("Entrypoint"), settings.strings("Cmd"))
+    words = () if settings is None else (settings.words("Entrypoint"), settings.words("Cmd"))
     command = [word for part in words for word in part]
     return {
         "Id": container.id,

@@ -63,6 +63,10 @@ class ConfigChanges:
             if not isinstance(pairs, Mapping):
                 raise ValueError(f"{name} is {pairs!r}: give a mapping, such as {{'KEY': 'value'}}")
             _check_texts(name, [*pairs, *pairs.values()])
+        for name in ("workdir", "user", "stop_signal"):
+            value = getattr(self, name)
+            if not isinstance(value, str | None):
+                raise ValueError(f"{name} is {value!r}, which is no text")
 
 
 def _check_texts(name: str, words: Iterable[object]) -> None:

@@ -98,6 +98,15 @@ class Document:
             self._refuse(f"has something else than strings in {key!r}")
         return values
 
+    def words(self, key: str) -> list[str]:
+        """The same of a command, which may be one word alone, as Docker reads and early ones were.
+
+        Raises:
+            ImageError: it is something else.
+        """
+        value = self.fields.get(key)
+        return [value] if isinstance(value, str) else self.strings(key)
+
     def descriptor(self) -> Descriptor:
         """The descriptor that this object is.
 
