@@ -47,8 +47,6 @@
 #define DONE 255                 /* as d_type: nothing is left to do */
 #define MADE 254                 /* as d_type: a folder that was made, to be gone into */
 
-/* --- names of a folder -------------------------------------------------------------------- */
-
 struct names {
     char data[BUFFER] __attribute__((aligned(8)));
     Py_ssize_t used; /* bytes of entries in data */
@@ -74,16 +72,12 @@ static int64_t now(void)
 static void read_names(struct names *n, int folder)
 {
     n->stop = now() + TURN;
-    if (n->used > 0)
-        return;
+    if (n->used > 0) return;
     while (BUFFER - n->used >= LONGEST_ENTRY) {
         long got = syscall(SYS_getdents64, folder, n->data + n->used, (size_t)(BUFFER - n->used));
-        if (got < 0) {
-            n->error = errno;
-            return;
-        }
-        if (got == 0) {
-            n->ended = 1;
+        if (got <= 0) {
+            n->error = got < 0 ? errno : 0;
+            n->ended = got == 0;
             return;
         }
         n->used += got;
@@ -93,17 +87,12 @@ static void read_names(struct names *n, int folder)
 /* The next entry; NULL at the end of the buffer, or of the turn. "." and ".." are left out. */
 static struct dirent64 *next_name(struct names *n)
 {
-    while (n->at < n->used) {
+    while (n->at < n->used && (n->at == 0 || now() <= n->stop)) {
         struct dirent64 *entry = (struct dirent64 *)(n->data + n->at);
-        const char *name = entry->d_name;
-        if (n->at > 0 && now() > n->stop)
-            return NULL;
         n->at += entry->d_reclen;
-        if (name[0] == '.' && (name[1] == 0 || (name[1] == '.' && name[2] == 0))) {
-            entry->d_type = DONE;
-            continue;
-        }
-        return entry;
+        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+            return entry;
+        entry->d_type = DONE;
     }
     return NULL;
 }
@@ -130,30 +119,19 @@ static int take_left(struct names *n, Py_buffer *left)
     return 0;
 }
 
-static PyObject *failed(int number)
-{
-    errno = number;
-    return PyErr_SetFromErrno(PyExc_OSError);
-}
-
 /* Sort what is not done of the entries before n->at: names of type MADE, and (type, name). */
 static int hand_back(struct names *n, PyObject *folders, PyObject *rest)
 {
     for (Py_ssize_t at = 0; at < n->at;) {
         struct dirent64 *entry = (struct dirent64 *)(n->data + at);
-        PyObject *list = entry->d_type == MADE ? folders : rest;
-        PyObject *item;
+        PyObject *list = entry->d_type == MADE ? folders : rest, *item;
         at += entry->d_reclen;
-        if (entry->d_type == DONE)
-            continue;
+        if (entry->d_type == DONE) continue;
         item = list == folders ? PyBytes_FromString(entry->d_name)
                                : Py_BuildValue("(iy)", (int)entry->d_type, entry->d_name);
-        if (item == NULL)
-            return -1;
-        int appended = PyList_Append(list, item);
-        Py_DECREF(item);
-        if (appended < 0)
-            return -1;
+        int failed = item == NULL || PyList_Append(list, item) < 0;
+        Py_XDECREF(item);
+        if (failed) return -1;
     }
     return 0;
 }
@@ -162,22 +140,18 @@ static int hand_back(struct names *n, PyObject *folders, PyObject *rest)
 static PyObject *result_of(struct names *n, PyObject *facts)
 {
     PyObject *folders = PyList_New(0), *rest = PyList_New(0), *left, *result = NULL;
-    if (facts == NULL || folders == NULL || rest == NULL)
-        goto end;
+    if (facts == NULL || folders == NULL || rest == NULL) goto end;
     if (n->error && n->used == 0) {
-        failed(n->error);
+        errno = n->error;
+        PyErr_SetFromErrno(PyExc_OSError);
         goto end;
     }
-    if (hand_back(n, folders, rest) < 0)
-        goto end;
-    if (n->at >= n->used && n->ended)
-        left = Py_NewRef(Py_None); /* the folder has no more */
-    else
-        left = PyBytes_FromStringAndSize(n->data + n->at, n->used - n->at);
-    if (left != NULL) {
-        result = PyTuple_Pack(4, facts, folders, rest, left);
-        Py_DECREF(left);
-    }
+    if (hand_back(n, folders, rest) < 0) goto end;
+    left = n->at >= n->used && n->ended /* the folder has no more */
+               ? Py_NewRef(Py_None)
+               : PyBytes_FromStringAndSize(n->data + n->at, n->used - n->at);
+    result = left == NULL ? NULL : PyTuple_Pack(4, facts, folders, rest, left);
+    Py_XDECREF(left);
 end:
     Py_XDECREF(facts);
     Py_XDECREF(folders);
@@ -199,8 +173,7 @@ static int write_all(int fd, const char *data, size_t size, off_t at)
 {
     while (size > 0) {
         ssize_t written = pwrite(fd, data, size, at);
-        if (written <= 0)
-            return -1;
+        if (written <= 0) return -1;
         data += written;
         size -= (size_t)written;
         at += written;
@@ -224,8 +197,6 @@ static int finish_file(int fd, int folder, const char *name, int has_failed, con
     return 1;
 }
 
-/* --- clone_names -------------------------------------------------------------------------- */
-
 struct clone {
     int src, dst;               /* the two folders */
     int method;                 /* 0 FICLONE, 1 copy_file_range, 2 read and write */
@@ -243,30 +214,22 @@ struct clone {
 static int is_to_leave(const struct clone *c, const char *name)
 {
     char key[NAME_MAX + 3];
-    size_t size = strnlen(name, NAME_MAX + 1);
-    if (c->leave_size == 0)
-        return 0;
-    if (size > NAME_MAX)
-        return 1;
-    key[0] = 0;
-    memcpy(key + 1, name, size + 1);
-    return memmem(c->leave, c->leave_size, key, size + 2) != NULL;
+    if (c->leave_size == 0) return 0;
+    int size = snprintf(key, sizeof key, "%c%s", 0, name);
+    return size >= (int)sizeof key || memmem(c->leave, c->leave_size, key, (size_t)size + 1);
 }
 
 static int move_extent(const struct clone *c, int src, int dst, off_t at, off_t end)
 {
     while (at < end) {
-        off_t to = at;
+        size_t wanted = (size_t)(end - at);
+        off_t from = at, to = at;
         ssize_t moved;
-        if (c->method == 1) {
-            moved = copy_file_range(src, &at, dst, &to, (size_t)(end - at), 0);
-            if (moved <= 0)
-                return -1;
-            continue;
-        }
-        size_t wanted = end - at < PIECE ? (size_t)(end - at) : PIECE;
-        moved = pread(src, c->piece, wanted, at);
-        if (moved <= 0 || write_all(dst, c->piece, (size_t)moved, at) < 0)
+        if (c->method == 1)
+            moved = copy_file_range(src, &from, dst, &to, wanted, 0);
+        else
+            moved = pread(src, c->piece, wanted < PIECE ? wanted : PIECE, at);
+        if (moved <= 0 || (c->method == 2 && write_all(dst, c->piece, (size_t)moved, at) < 0))
             return -1;
         at += moved;
     }
@@ -280,27 +243,17 @@ static long long move_data(const struct clone *c, int src, int dst, off_t size)
     off_t start = 0;
     while (start < size) {
         start = lseek(src, start, SEEK_DATA);
-        if (start < 0) {
-            if (errno == ENXIO)
-                break;
-            return -1;
-        }
-        off_t end = lseek(src, start, SEEK_HOLE);
-        if (end <= start)
-            return -1;
-        if (end > size)
-            end = size;
+        if (start < 0 && errno == ENXIO) break;
+        off_t end = start < 0 ? -1 : lseek(src, start, SEEK_HOLE);
+        if (end <= start) return -1;
+        end = end > size ? size : end;
         /* First: a file system that expects a growing file to go on growing fills the holes. */
-        if (moved == 0 && (start != 0 || end != size) && ftruncate(dst, size) < 0)
-            return -1;
-        if (move_extent(c, src, dst, start, end) < 0)
-            return -1;
+        if (moved == 0 && (start != 0 || end != size) && ftruncate(dst, size) < 0) return -1;
+        if (move_extent(c, src, dst, start, end) < 0) return -1;
         moved += end - start;
         start = end;
     }
-    if (moved == 0 && ftruncate(dst, size) < 0)
-        return -1;
-    return moved;
+    return moved == 0 && ftruncate(dst, size) < 0 ? -1 : moved;
 }
 
 static int has_attributes(ssize_t size)
@@ -314,15 +267,13 @@ static int clone_file(struct clone *c, const char *name)
     long long moved = 0;
     char byte;
     int dst, is_made = 0, src = open_file(c->src, name);
-    if (src < 0)
-        return 0;
+    if (src < 0) return 0;
     if (fstat(src, &s) < 0 || !S_ISREG(s.st_mode) || s.st_nlink != 1 || s.st_mode & 07000 ||
         (c->method != 0 && s.st_size > LARGEST) || has_attributes(flistxattr(src, NULL, 0)) ||
         (s.st_size == 0 && pread(src, &byte, 1, 0) != 0)) /* a file of proc(5) has content */
         goto hand_back;
     dst = openat(c->dst, name, NEW_FILE, s.st_mode & 0777);
-    if (dst < 0)
-        goto hand_back;
+    if (dst < 0) goto hand_back;
     if (s.st_size > 0) {
         if (c->method == 0)
             moved = ioctl(dst, FICLONE_IOCTL, src) < 0 ? -1 : s.st_size;
@@ -344,22 +295,18 @@ static int clone_link(struct clone *c, const char *name)
     char target[PATH_MAX], path[NAME_MAX + 64];
     struct stat s;
     ssize_t size;
-    if (fstatat(c->src, name, &s, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISLNK(s.st_mode) ||
-        s.st_nlink != 1)
+    if (fstatat(c->src, name, &s, AT_SYMLINK_NOFOLLOW) || !S_ISLNK(s.st_mode) || s.st_nlink != 1)
         return 0;
     snprintf(path, sizeof path, "/proc/self/fd/%d/%s", c->src, name);
     if (has_attributes(llistxattr(path, NULL, 0))) /* no such call takes a folder and a name */
         return 0;
     size = readlinkat(c->src, name, target, sizeof target);
-    if (size <= 0 || (size_t)size >= sizeof target)
-        return 0;
+    if (size <= 0 || (size_t)size >= sizeof target) return 0;
     target[size] = 0;
-    if (symlinkat(target, c->dst, name) < 0)
-        return 0;
+    if (symlinkat(target, c->dst, name) < 0) return 0;
     if (((s.st_uid != c->uid || s.st_gid != c->gid) &&
          fchownat(c->dst, name, s.st_uid, s.st_gid, AT_SYMLINK_NOFOLLOW) < 0) ||
-        utimensat(c->dst, name, (struct timespec[]){s.st_atim, s.st_mtim},
-                  AT_SYMLINK_NOFOLLOW) < 0) {
+        utimensat(c->dst, name, (struct timespec[]){s.st_atim, s.st_mtim}, AT_SYMLINK_NOFOLLOW)) {
         unlinkat(c->dst, name, 0);
         return 0;
     }
@@ -372,11 +319,9 @@ static void clone_all(struct clone *c, struct names *n)
     struct dirent64 *entry;
     read_names(n, c->src);
     while (!c->refused && (entry = next_name(n)) != NULL) {
-        if (is_to_leave(c, entry->d_name))
-            continue;
-        if (entry->d_type == DT_REG && clone_file(c, entry->d_name))
-            entry->d_type = DONE;
-        else if (entry->d_type == DT_LNK && clone_link(c, entry->d_name))
+        if (is_to_leave(c, entry->d_name)) continue;
+        if ((entry->d_type == DT_REG && clone_file(c, entry->d_name)) ||
+            (entry->d_type == DT_LNK && clone_link(c, entry->d_name)))
             entry->d_type = DONE;
         else if (entry->d_type == DT_DIR && mkdirat(c->dst, entry->d_name, c->folder_mode) == 0)
             entry->d_type = MADE;
@@ -395,8 +340,7 @@ static PyObject *clone_names(PyObject *self, PyObject *args)
         return NULL;
     c.leave = leave.buf;
     c.leave_size = (size_t)leave.len;
-    if (take_left(&n, &left) < 0)
-        goto end;
+    if (take_left(&n, &left) < 0) goto end;
     if (c.method == 2 && (c.piece = malloc(PIECE)) == NULL) {
         PyErr_NoMemory();
         goto end;
@@ -411,8 +355,6 @@ end:
     return result;
 }
 
-/* --- unlink_names ------------------------------------------------------------------------- */
-
 /* unlink_names(folder, left): unlink all that is no folder. The facts are how many went here. */
 static PyObject *unlink_names(PyObject *self, PyObject *args)
 {
@@ -422,28 +364,22 @@ static PyObject *unlink_names(PyObject *self, PyObject *args)
     long long removed = 0;
     int folder;
     (void)self;
-    if (!PyArg_ParseTuple(args, "iy*:unlink_names", &folder, &left))
-        return NULL;
-    if (take_left(&n, &left) < 0)
-        return NULL;
+    if (!PyArg_ParseTuple(args, "iy*:unlink_names", &folder, &left)) return NULL;
+    if (take_left(&n, &left) < 0) return NULL;
     Py_BEGIN_ALLOW_THREADS
     read_names(&n, folder);
     while ((entry = next_name(&n)) != NULL) {
         if (entry->d_type == DT_DIR)
             entry->d_type = MADE;
-        else if (entry->d_type == DT_UNKNOWN)
-            continue;
-        else if (unlinkat(folder, entry->d_name, 0) == 0) {
-            entry->d_type = DONE;
-            removed++;
-        } else if (errno == ENOENT) /* somebody else was first */
-            entry->d_type = DONE;
+        else if (entry->d_type != DT_UNKNOWN) {
+            int is_gone = unlinkat(folder, entry->d_name, 0) == 0;
+            removed += is_gone;
+            entry->d_type = is_gone || errno == ENOENT ? DONE : entry->d_type; /* by another */
+        }
     }
     Py_END_ALLOW_THREADS
     return result_of(&n, PyLong_FromLongLong(removed));
 }
-
-/* --- changed_names ------------------------------------------------------------------------ */
 
 /* changed_names(folder, before, since, until, left): all folders, and the names whose inodes in
  * the two folders are not alike, with one name each, and last changed in [since, until), in
@@ -459,8 +395,7 @@ static PyObject *changed_names(PyObject *self, PyObject *args)
     (void)self;
     if (!PyArg_ParseTuple(args, "iiLLy*:changed_names", &folder, &before, &since, &until, &left))
         return NULL;
-    if (take_left(&n, &left) < 0)
-        return NULL;
+    if (take_left(&n, &left) < 0) return NULL;
     Py_BEGIN_ALLOW_THREADS
     read_names(&n, folder);
     while ((entry = next_name(&n)) != NULL) {
@@ -482,8 +417,6 @@ static PyObject *changed_names(PyObject *self, PyObject *args)
     Py_END_ALLOW_THREADS
     return result_of(&n, PyLong_FromLongLong(others));
 }
-
-/* --- measure_names ------------------------------------------------------------------------ */
 
 #define FIEMAP_IOCTL 0xC020660BUL /* _IOWR('f', 11, struct fiemap): linux/fs.h */
 #define ROOM 16                   /* extents of a file: one with more is not ordinary */
@@ -508,10 +441,8 @@ static void add_inode(struct measure *m, const struct stat *s, long long own, in
     m->inodes++;
     m->allocated += allocated;
     m->own += own;
-    if (S_ISREG(s->st_mode)) {
-        m->size += s->st_size;
-        m->untold += is_told ? 0 : allocated;
-    }
+    m->size += S_ISREG(s->st_mode) ? s->st_size : 0;
+    m->untold += S_ISREG(s->st_mode) && !is_told ? allocated : 0;
 }
 
 static int measure_file(struct measure *m, const char *name)
@@ -520,8 +451,7 @@ static int measure_file(struct measure *m, const char *name)
     struct stat s;
     Py_ssize_t used = m->used;
     int is_told, fd = open_file(m->folder, name);
-    if (fd < 0)
-        return 0;
+    if (fd < 0) return 0;
     /* Only then: what was not written yet may have had more set aside for it. */
     is_told = syscall(SYS_ioctl, fd, FIEMAP_IOCTL, &map) == 0 && fstat(fd, &s) == 0;
     close(fd);
@@ -555,10 +485,8 @@ static PyObject *measure_names(PyObject *self, PyObject *args)
     struct stat s;
     Py_buffer left = {0};
     (void)self;
-    if (!PyArg_ParseTuple(args, "iiy*:measure_names", &m.folder, &m.asks, &left))
-        return NULL;
-    if (take_left(&n, &left) < 0)
-        return NULL;
+    if (!PyArg_ParseTuple(args, "iiy*:measure_names", &m.folder, &m.asks, &left)) return NULL;
+    if (take_left(&n, &left) < 0) return NULL;
     Py_BEGIN_ALLOW_THREADS
     read_names(&n, m.folder);
     while (m.used + ROOM <= PLACES && (entry = next_name(&n)) != NULL) {
@@ -575,8 +503,6 @@ static PyObject *measure_names(PyObject *self, PyObject *args)
                                        m.untold, m.shared, m.used * 16));
 }
 
-/* --- make_files --------------------------------------------------------------------------- */
-
 struct made {
     const char *name;
     Py_ssize_t at, size;    /* in the data */
@@ -589,8 +515,7 @@ static int has_hole(const char *data, Py_ssize_t size)
 {
     for (Py_ssize_t at = 0; size >= HOLE && at < size; at += HOLE) {
         Py_ssize_t rest = size - at < HOLE ? size - at : HOLE;
-        if (data[at] == 0 && !memcmp(data + at, data + at + 1, (size_t)rest - 1))
-            return 1;
+        if (data[at] == 0 && !memcmp(data + at, data + at + 1, (size_t)rest - 1)) return 1;
     }
     return 0;
 }
@@ -638,8 +563,6 @@ end:
     PyBuffer_Release(&data);
     return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(made);
 }
-
-/* --- openat2 ------------------------------------------------------------------------------ */
 
 /* openat2(dir_fd, path, flags, mode, resolve): openat2(2), which the C library lacks. */
 static PyObject *open_beneath(PyObject *self, PyObject *args)
