@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers",
         metavar="N",
         type=at_least_one,
-        help="processes that work on one clone; by default the processors that may be used",
+        help="threads that work on one clone; by default the processors that may be used",
     )
     parser.add_argument(
         "--log-format",
@@ -209,5 +209,5 @@ def _library_for(service: str) -> Iterator[None]:
 
 
 def _end(number: int) -> NoReturn:
-    """End at once, whatever threads are doing; helper processes end with us."""
+    """End at once, whatever threads are doing."""
     os._exit(128 + number)

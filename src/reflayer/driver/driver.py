@@ -65,7 +65,7 @@ class Driver(Layers):
             method: how a layer is cloned: ``snapshot`` (btrfs), one of ``copy_tree``'s, or
                 ``auto``: a snapshot where one loses nothing, else the best that ``copy_tree`` can.
             ownership: ``keep`` or ``ignore``, as for ``copy_tree``.
-            workers: processes that work on a clone, as for ``copy_tree``.
+            workers: threads that work on a clone, as for ``copy_tree``.
             id_map: containers' ids and those of the host, which layers have on disk: ``apply`` and
                 ``diff`` convert them. The group of containers' root may pass through the home.
             size: bytes that a container's layer may take; None or 0 for any number.

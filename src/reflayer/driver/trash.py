@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _IN_MOTION = frozenset({errno.ENOTEMPTY, errno.ENOENT, errno.ESTALE})  # others are at work in it
 _TRIES = 100
-_PAUSE = 0.02  # seconds; a copy's helper processes end a moment after their killed caller
+_PAUSE = 0.02  # seconds
 _NO_FOLDER_LOCKS = frozenset({errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

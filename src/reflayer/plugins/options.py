@@ -12,7 +12,7 @@ class DockerOptions:
     Attributes:
         socket: path of the Unix socket.
         method: how a layer is cloned, one of ``reflayer.driver.clone.METHODS``.
-        workers: processes that work on one clone; None for as many as there are processors.
+        workers: threads that work on one clone; None for as many as there are processors.
     """
 
     socket: str
@@ -28,7 +28,7 @@ class ContainerdOptions:
         socket: path of the Unix socket.
         home: the folder of the snapshots and of what is recorded about them.
         method: how a snapshot is cloned, one of ``reflayer.driver.clone.METHODS``.
-        workers: processes that work on one clone; None for as many as there are processors.
+        workers: threads that work on one clone; None for as many as there are processors.
     """
 
     socket: str

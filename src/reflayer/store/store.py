@@ -48,7 +48,7 @@ class Store:
                 devices, some extended attributes; by default what the last image or container of
                 the store was made with, at first ``keep``.
             method: how content is copied, one of ``reflayer.driver.clone.METHODS``.
-            workers: processes that work on a copy.
+            workers: threads that work on a copy.
 
         Raises:
             ValueError: ``ownership`` is neither, or ``root`` is empty.
