@@ -312,6 +312,7 @@ def test_a_result_that_cannot_be_written_leaves_no_container(root: Path, base: P
 def test_what_a_killed_remover_left_is_told_and_deleted_by_the_next_command(
     root: Path, base: Path
 ) -> None:
+    require_root()
     require("chattr")
     made = image(base / "image", BASE)
     path = Path(reflayer(root, "create", "--name", "web", made).stdout.rstrip("\n"))
