@@ -51,6 +51,7 @@ def test_of_several_that_want_one_folder_one_takes_it_in(base: Path, root: Path)
     folder = base / "rootfs"
     folder.mkdir()
     (folder / "file").write_text("content")
+    time.sleep(2.1)  # what has changed just before is taken in anew by each
     processes = [_start(root, "create", f"rootfs:{folder}") for _ in range(4)]
     assert _ends(processes) == [(0, "")] * 4
     assert len(Store(root).images()) == 1
