@@ -33,7 +33,9 @@ _ours = pytest.StashKey[Path]()
 def pytest_configure(config: pytest.Config) -> None:
     """All temporary files go into one folder, so that none is left, whoever made it."""
     if config.option.basetemp is None:
-        folder = Path(tempfile.mkdtemp(prefix="reflayer-"))
+        # No "_" as mkdtemp has it: buildah takes its path for a part of an image's name.
+        folder = Path(tempfile.gettempdir()) / f"reflayer-{os.urandom(5).hex()}"
+        folder.mkdir(mode=0o700)
         folder.chmod(0o755)  # some tests have files for others in it
         config.stash[_ours] = folder
         config.option.basetemp = str(folder / "pytest")
