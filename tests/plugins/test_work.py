@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +15,7 @@ from reflayer.errors import LayerError
 from reflayer.plugins.work import Cancelled, Work
 from tests.plugins.daemons import fill
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.plugins.work import Progress
 

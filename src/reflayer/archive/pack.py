@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from reflayer.archive import entry as types
 from reflayer.archive.attributes import attributes, attributes_at
@@ -18,6 +17,7 @@ from reflayer.copy.folder import OPEN_FILE, open_source
 from reflayer.copy.metadata import FailedError
 from reflayer.errors import ArchiveError, OperationError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 

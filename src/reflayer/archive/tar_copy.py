@@ -12,7 +12,6 @@ import os
 import stat
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 from reflayer.archive import entry as types
 from reflayer.archive.opening import open_straight
@@ -26,6 +25,7 @@ from reflayer.copy.metadata import FailedError, Metadata
 from reflayer.errors import ArchiveError, CopyError, OperationError, printable
 from reflayer.linux.xattrs import setxattr_at
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from reflayer.archive.inodes import Inodes
 from reflayer.archive.pair import Pair
@@ -20,6 +20,7 @@ from reflayer.copy.mounts import is_mounted, mounts_below, status_at_mount
 from reflayer.errors import OperationError
 from reflayer.linux.names import native
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from reflayer.archive import apply_stream
 from reflayer.driver.builds import building, publish
@@ -12,6 +12,7 @@ from reflayer.driver.home import BUILDS, LAYERS
 from reflayer.driver.write_back import writing_back
 from reflayer.errors import LayerError, OperationError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

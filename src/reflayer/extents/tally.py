@@ -9,7 +9,7 @@ from array import array
 from contextlib import suppress
 from itertools import islice
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reflayer.copy.folder import OPEN_FILE, OPEN_FOLDER, open_source
 from reflayer.copy.mounts import is_mounted
@@ -22,6 +22,7 @@ from reflayer.linux.names import native
 from reflayer.linux.statfs import file_system_name
 from reflayer.linux.xfs_geometry import inode_size
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from reflayer.copy.folder import OPEN_FOLDER
 from reflayer.extents.tally import Tally
@@ -16,6 +15,7 @@ from reflayer.linux.openat2 import (
 )
 from reflayer.workers.pool import Workers
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from reflayer.archive.blob import Blob
 from reflayer.archive.compression import PlainReader, compression_of
@@ -41,6 +40,7 @@ from reflayer.images.saved import choose, parse_repositories, parse_saved
 from reflayer.images.tar_image import add_plain
 from reflayer.images.tar_members import TarMembers, archive_members, opened_archive
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from reflayer.errors import ImageError
 from reflayer.images.document import Document
 from reflayer.images.made import to_json
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

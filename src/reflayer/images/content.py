@@ -8,7 +8,6 @@ import io
 import json
 import os
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from reflayer.errors import ImageError, printable
 from reflayer.images import layout
@@ -25,6 +24,7 @@ from reflayer.images.incoming import Incoming, clear, failing, incoming, locked,
 from reflayer.images.media_types import OCI_INDEX
 from reflayer.linux.mkdir import make_folders
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from reflayer.errors import ImageError, printable
 from reflayer.images.descriptor import Descriptor
@@ -12,6 +12,7 @@ from reflayer.images.digest import check_digest
 from reflayer.images.media_types import media_type
 from reflayer.images.platform import Platform
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TypeVar

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from reflayer.copy.content import LADDER, SizeChangedError
 from reflayer.copy.content import Content as FileContent
 from reflayer.errors import ImageError, OperationError
 from reflayer.images.digest import Unhashed, hash_like
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from hashlib import _Hash as Hash

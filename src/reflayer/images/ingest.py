@@ -12,11 +12,11 @@ import os
 import stat
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from reflayer.images.digest import check_digest
 from reflayer.images.incoming import failing
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

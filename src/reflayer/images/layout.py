@@ -8,13 +8,14 @@ from __future__ import annotations
 import io
 import os
 import stat
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from reflayer.errors import ImageError, OperationError, brief, printable
 from reflayer.images.descriptor import REF_NAME, Descriptor
 from reflayer.images.digest import check_digest
 from reflayer.images.document import Document
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from reflayer.images.media_types import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from reflayer.images.resolve import find_image
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -6,13 +6,14 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from reflayer.images.descriptor import Descriptor
 from reflayer.images.digest import digest_text
 from reflayer.images.fill import write_all
 from reflayer.images.made import LAYER_TYPES
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from hashlib import _Hash as Hash

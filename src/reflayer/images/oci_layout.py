@@ -6,7 +6,6 @@ import os
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from reflayer.errors import ImageError, brief, listed, printable
 from reflayer.images import layout
@@ -15,6 +14,7 @@ from reflayer.images.fetch import fetch_image, nearest
 from reflayer.images.reference import parse_reference
 from reflayer.images.resolve import find_image, find_images, is_image
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images.content import Content
     from reflayer.images.descriptor import Descriptor

@@ -6,7 +6,6 @@ How a layer is compressed its first bytes tell; what its media type says may be 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from reflayer.archive.blob import Blob
 from reflayer.archive.compression import PlainReader, compression_of
@@ -20,6 +19,7 @@ from reflayer.images.media_types import OCI_CONFIG, OCI_MANIFEST
 from reflayer.images.new_layer import add_layer
 from reflayer.images.resolve import read_document
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from reflayer.errors import ImageError, OperationError, listed
 from reflayer.images.digest import (
     check_digest_is,
@@ -32,6 +30,7 @@ from reflayer.images.manifest import (
 from reflayer.images.media_types import CONFIGS, INDEXES, MANIFESTS, SAYS_NOTHING
 from reflayer.images.platform import Platform
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO, TypeVar

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from reflayer.errors import ImageError, printable
 from reflayer.images.archives import DockerArchive
@@ -11,6 +10,7 @@ from reflayer.images.oci_layout import OciLayout
 from reflayer.images.reference import Reference, refuse_digest
 from reflayer.images.sources import open_source
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images.content import Content
     from reflayer.images.fetch import Progress

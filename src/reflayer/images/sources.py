@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from reflayer.errors import ImageError, did_you_mean, printable
 from reflayer.images.reference import Reference, parse_reference, refuse_digest
 from reflayer.xdg import expanded
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images.content import Content
     from reflayer.images.fetch import Progress

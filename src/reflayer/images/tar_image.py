@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 from io import FileIO
-from typing import TYPE_CHECKING
 
 from reflayer.archive.blob import Blob
 from reflayer.archive.compression import PlainReader
@@ -21,6 +20,7 @@ from reflayer.images.made import LAYER_TYPES, add_image, config_of
 from reflayer.images.media_types import OCI_LAYER
 from reflayer.images.platform import Platform
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO

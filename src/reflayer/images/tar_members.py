@@ -7,7 +7,7 @@ import os
 from bisect import bisect_right
 from contextlib import contextmanager
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from reflayer.archive import entry as types
 from reflayer.archive.blob import Blob
@@ -23,6 +23,7 @@ from reflayer.images.fill import write_all
 from reflayer.images.incoming import failing
 from reflayer.images.layout import in_words, is_stream, open_regular, open_stream
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO

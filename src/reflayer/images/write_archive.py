@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from reflayer.archive import entry as types
 from reflayer.archive.tar_writer import END, headers, padding
@@ -30,6 +29,7 @@ from reflayer.images.remade import plain_chunks
 from reflayer.images.replacement import replacement
 from reflayer.images.resolve import read_document
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import BinaryIO
 

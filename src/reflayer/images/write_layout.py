@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from reflayer.errors import ImageError, printable
 from reflayer.images import layout
@@ -11,6 +10,7 @@ from reflayer.images.content import Content
 from reflayer.images.fetch import fetch_image
 from reflayer.images.incoming import failing
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images.fetch import Progress
     from reflayer.images.image import Image

@@ -8,10 +8,10 @@ import os
 import socket
 import stat
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from reflayer.errors import OperationError, ServiceError, printable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

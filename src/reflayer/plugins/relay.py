@@ -8,11 +8,12 @@ just come in; here its clients are sent away before that.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from reflayer.plugins.frames import Frames, goaway
 from reflayer.plugins.listening import BACKLOG
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
 

@@ -6,11 +6,12 @@ import asyncio
 import logging
 import signal
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from reflayer.plugins import listening
 from reflayer.plugins.notice import notify
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import NoReturn

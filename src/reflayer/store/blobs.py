@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from reflayer.store.records import StoredImage, descriptor
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images import Image
     from reflayer.store.parts import Parts

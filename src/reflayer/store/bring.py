@@ -6,7 +6,6 @@ import hashlib
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from reflayer.errors import OperationError, StoreError, printable
 from reflayer.store import records
@@ -18,6 +17,7 @@ from reflayer.store.names import new_id
 from reflayer.store.records import StoredImage, StoredLayer
 from reflayer.store.unpack import cloning, layer_there, refuse_incomplete, unpack
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import ExitStack
 

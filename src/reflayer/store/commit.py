@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from reflayer.archive import pack_layer
 from reflayer.images.child import ConfigChanges, child_config
@@ -27,6 +26,7 @@ from reflayer.store.owners import ids_in_layers, remember_ownership
 from reflayer.store.packed import packed_image
 from reflayer.store.unpack import layer_there, unpack
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

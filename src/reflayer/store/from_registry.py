@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from reflayer.errors import ArchiveError
 from reflayer.images.registry.access import Access
 from reflayer.images.registry.fetching import fetching
 from reflayer.store.unpack import unpack
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images import Image, Platform, Reference
     from reflayer.images.fetch import Progress

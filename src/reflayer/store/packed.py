@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from reflayer.errors import StoreError
 from reflayer.store import records
 from reflayer.store.blobs import blobs_of, manifest_text, read_stored
@@ -11,6 +9,7 @@ from reflayer.store.locks import locked
 from reflayer.store.owners import ids_in_layers
 from reflayer.store.unpack import layer_there, refuse_incomplete
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images import Image
     from reflayer.images.fetch import Progress

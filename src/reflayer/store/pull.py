@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from reflayer.images import Platform
 from reflayer.store import records
 from reflayer.store.bring import bring
 from reflayer.store.making import making
 from reflayer.store.owners import remember_ownership
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images.fetch import Progress
     from reflayer.images.registry import Access

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from reflayer.errors import ReflayerError, StoreError, printable
 from reflayer.images import Reference, open_source
@@ -14,6 +13,7 @@ from reflayer.store.find import find_image
 from reflayer.store.making import making
 from reflayer.store.save import image_content
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images.fetch import Progress
     from reflayer.store.parts import Parts

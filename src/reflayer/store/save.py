@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from reflayer.errors import ImageError
 from reflayer.store.find import find_image
 from reflayer.store.making import making
 from reflayer.store.packed import packed_image
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images import Image, Reference
     from reflayer.images.fetch import Progress

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from reflayer.errors import ArchiveError, ImageError
 from reflayer.store import records
 from reflayer.store.blobs import manifest_text, read_stored
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images import Descriptor, Image
     from reflayer.images.resolve import Open

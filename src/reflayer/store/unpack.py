@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from reflayer.errors import StoreError, counted
 from reflayer.store import records
 from reflayer.store.blobs import layer_id, layer_of
@@ -12,6 +10,7 @@ from reflayer.store.records import StoredLayer
 from reflayer.store.sockets import remove_sockets
 from reflayer.store.unapplied import check_unapplied
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from reflayer.errors import OperationError
 from reflayer.extents import measure_trees
@@ -13,6 +12,7 @@ from reflayer.store.containers import Container, containers
 from reflayer.store.find import find_either
 from reflayer.store.records import StoredImage, images
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from sqlite3 import Connection

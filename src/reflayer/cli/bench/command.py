@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from reflayer.cli.arguments import add_json, at_least_one, folder
 from reflayer.cli.bench.chart import chart
@@ -22,6 +21,7 @@ from reflayer.copy import copy_tree, remove_tree
 from reflayer.driver import Driver
 from reflayer.errors import OperationError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 

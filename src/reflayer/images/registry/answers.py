@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import zlib
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 from reflayer.errors import RegistryError, printable
 from reflayer.images.registry.retry import TemporaryError, seconds_to_wait
 from reflayer.images.registry.transport import address_in, is_of_api, origin_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 

@@ -10,7 +10,6 @@ import threading
 import time
 from base64 import b64encode
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from reflayer.errors import ReflayerError, RegistryError
@@ -19,6 +18,7 @@ from reflayer.images.registry.answers import follow, read_limited, refuse_status
 from reflayer.images.registry.challenge import Challenge, parse_challenges
 from reflayer.images.registry.transport import origin_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

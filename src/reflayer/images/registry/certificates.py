@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import TYPE_CHECKING
 
 from reflayer.errors import OperationError, RegistryError, printable
 from reflayer.xdg import in_home
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

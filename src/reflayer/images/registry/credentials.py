@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import os
 from functools import partial
-from typing import TYPE_CHECKING
 
 from reflayer import xdg
 from reflayer.errors import OperationError, ReflayerError, RegistryError, printable
@@ -16,6 +15,7 @@ from reflayer.images.document import Document
 from reflayer.images.registry.access import Credentials
 from reflayer.images.registry.credential_helper import ask_helper
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TypeVar

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
 
 from reflayer.errors import RegistryError
 from reflayer.images.digest import check_digest_is, check_size, digest_text, hash_like
@@ -12,6 +11,7 @@ from reflayer.images.fill import write_all
 from reflayer.images.ingest import complete, is_complete
 from reflayer.images.registry.retry import Patience, StoppedError, TemporaryError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from hashlib import _Hash as Hash

@@ -6,7 +6,7 @@ import socket
 import ssl
 from contextlib import contextmanager
 from http.client import IncompleteRead, RemoteDisconnected
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from urllib3 import exceptions
 
@@ -14,6 +14,7 @@ from reflayer.errors import RegistryError, printable
 from reflayer.images.registry.handshake import is_no_tls
 from reflayer.images.registry.retry import StoppedError, TemporaryError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator

@@ -8,7 +8,6 @@ import threading
 from collections import deque
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 from reflayer.images.digest import check_size
 from reflayer.images.fetch import nearest
@@ -20,6 +19,7 @@ from reflayer.images.registry.retry import StoppedError
 from reflayer.images.registry.session import Session
 from reflayer.images.resolve import find_image
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import BinaryIO

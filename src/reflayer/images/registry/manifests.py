@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from reflayer.errors import ImageError, RegistryError, brief, printable
 from reflayer.images.descriptor import Descriptor
@@ -22,6 +21,7 @@ from reflayer.images.media_types import (
 from reflayer.images.registry.answers import read_limited
 from reflayer.images.registry.retry import again
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import BinaryIO
 

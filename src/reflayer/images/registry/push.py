@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from reflayer.errors import RegistryError
 from reflayer.images.registry.retry import StoppedError, again
@@ -11,6 +10,7 @@ from reflayer.images.registry.session import Session
 from reflayer.images.registry.upload import upload
 from reflayer.images.side_by_side import side_by_side
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 from reflayer.errors import RegistryError
 from reflayer.images.registry.answers import REDIRECTS, follow, refuse_status
@@ -17,6 +16,7 @@ from reflayer.images.registry.proxies import is_loopback
 from reflayer.images.registry.retry import TemporaryError, again
 from reflayer.images.registry.transport import Origin, Transport, origin_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 

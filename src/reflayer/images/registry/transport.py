@@ -9,7 +9,7 @@ from base64 import b64encode
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from http.client import HTTPResponse as PlainResponse
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import unquote, urljoin
 from weakref import WeakSet
 
@@ -25,6 +25,7 @@ from reflayer.images.registry.failures import failing
 from reflayer.images.registry.proxies import proxy_for
 from reflayer.images.registry.retry import StoppedError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 

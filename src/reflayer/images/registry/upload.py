@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from reflayer.errors import ImageError, RegistryError
 from reflayer.images.registry.retry import Patience, TemporaryError
 from reflayer.images.registry.transport import address_in
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

@@ -5,10 +5,9 @@ The service ``containerd.services.snapshots.v1.Snapshots`` over gRPC on a Unix s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from reflayer.plugins.containerd.server import ContainerdService
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.plugins.metrics import Metrics
     from reflayer.plugins.options import ContainerdOptions

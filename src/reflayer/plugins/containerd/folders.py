@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
 
 from reflayer.driver.home import TRASH
 from reflayer.errors import OperationError
 from reflayer.plugins.containerd.snapshot import Kind
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.driver import Driver
     from reflayer.plugins.containerd.records import Records

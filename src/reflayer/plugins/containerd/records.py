@@ -12,7 +12,6 @@ import json
 import os
 import sqlite3
 import threading
-from typing import TYPE_CHECKING
 
 from reflayer.plugins.containerd.refusals import (
     AlreadyExistsError,
@@ -22,6 +21,7 @@ from reflayer.plugins.containerd.refusals import (
 from reflayer.plugins.containerd.snapshot import Kind, Snapshot
 from reflayer.store import sqlite
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -21,6 +20,7 @@ from reflayer.plugins.listening import listen
 from reflayer.plugins.relay import Relay
 from reflayer.store.locks import locked_at_once
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.plugins.metrics import Metrics
     from reflayer.plugins.options import ContainerdOptions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
@@ -21,6 +20,7 @@ from reflayer.plugins.containerd.refusals import (
     SnapshotError,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
     from typing import TypeAlias

@@ -13,7 +13,6 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from reflayer.driver.trash import empty_trash
 from reflayer.errors import LayerError, StoreError
@@ -29,6 +28,7 @@ from reflayer.plugins.containerd.refusals import (
 from reflayer.plugins.containerd.snapshot import Kind, Snapshot
 from reflayer.plugins.containerd.turns import Turns
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 

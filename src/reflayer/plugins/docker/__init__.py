@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from reflayer.plugins.docker.service import DockerService
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.plugins.metrics import Metrics
     from reflayer.plugins.options import DockerOptions

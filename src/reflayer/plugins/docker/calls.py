@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from reflayer.plugins.docker.request import RequestError
 from reflayer.plugins.docker.size import size_in_bytes
 from reflayer.plugins.docker.unanswered import is_container
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

@@ -14,7 +14,7 @@ import socket
 import struct
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, cast
 from weakref import WeakSet
 
 from aiohttp import web
@@ -26,6 +26,7 @@ from reflayer.plugins.docker.request import InitRequest, LayerRequest, RequestEr
 from reflayer.plugins.docker.streams import PIECE, Body
 from reflayer.plugins.docker.unanswered import Unanswered
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 

@@ -8,7 +8,6 @@ import os
 import stat
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from reflayer.driver import Driver
 from reflayer.driver.home import LAYERS
@@ -18,6 +17,7 @@ from reflayer.plugins.docker.request import InitRequest, RequestError, shown
 from reflayer.plugins.docker.size import size_in_bytes
 from reflayer.plugins.docker.unanswered import forget_unanswered
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.plugins.options import DockerOptions
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import reprlib
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from reflayer.archive import IdMap, IdRange
 from reflayer.errors import ReflayerError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -14,6 +13,7 @@ from reflayer.plugins.docker.home import Home
 from reflayer.plugins.docker.streams import PIECE
 from reflayer.plugins.listening import BACKLOG, listen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

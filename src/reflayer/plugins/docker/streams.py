@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-from typing import TYPE_CHECKING
 
 from reflayer.errors import ArchiveError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from aiohttp import StreamReader
 

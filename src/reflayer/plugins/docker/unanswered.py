@@ -14,7 +14,6 @@ import logging
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from reflayer.driver.builds import taken
 from reflayer.driver.claims import LOCK, Claim, claim_left, claim_new
@@ -24,6 +23,7 @@ from reflayer.driver.names import checked_id, is_id
 from reflayer.driver.trash import unlink
 from reflayer.errors import LayerError, OperationError, ReflayerError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.driver import Driver
 
