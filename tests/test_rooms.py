@@ -26,7 +26,7 @@ ROOMS = (
     "linux",
 )
 """From the top down."""
-OPEN_TO_ALL = ("errors", "lazy", "xdg", "__version__")
+OPEN_TO_ALL = ("errors", "lazy", "progress", "xdg", "__version__")
 
 
 def modules() -> Iterator[tuple[Path, str]]:

@@ -42,12 +42,36 @@ class OperationError(ReflayerError):
         self.errno = errno
 
     @classmethod
-    def from_os_error(cls, error: OSError, path: bytes, operation: str) -> Self:
+    def from_os_error(cls, error: OSError, path: bytes | str, operation: str) -> Self:
         """The same failure with the path that the user knows in place of a descriptor's."""
         return cls(path, operation, error.strerror or str(error), error.errno)
 
     def __str__(self) -> str:
         return f"{printable(self.path)}: {self.operation}: {self.reason}"
+
+
+class failing:  # noqa: N801 - a context manager, read as a word of the sentence
+    """Turn every ``OSError`` of the block into an error of ours that names the path.
+
+    For what is done once. Where it is done for each entry of a tree, ``try`` costs nothing.
+    """
+
+    __slots__ = ("_as", "_operation", "_path")
+
+    def __init__(
+        self, path: bytes | str, operation: str, error: type[OperationError] = OperationError
+    ) -> None:
+        """Name ``path`` and ``operation`` in an ``error``."""
+        self._path = path
+        self._operation = operation
+        self._as = error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            raise self._as.from_os_error(error, self._path, self._operation) from error
 
 
 def printable(name: bytes | str) -> str:

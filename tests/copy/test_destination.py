@@ -28,7 +28,7 @@ def here(place_on: Callable[[str], Path]) -> Path:
     return place
 
 
-def _broken(*_: int) -> None:
+def _broken(*_: object) -> None:
     raise ZeroDivisionError
 
 
@@ -203,7 +203,7 @@ def test_a_failure_leaves_an_empty_folder_as_it_was(here: Path, method: str) -> 
 
 
 def test_an_error_of_the_progress_callback_passes_unchanged(here: Path) -> None:
-    def broken(*_: int) -> None:
+    def broken(*_: object) -> None:
         raise BrokenPipeError("mine")
 
     with pytest.raises(BrokenPipeError, match="mine"):

@@ -54,7 +54,7 @@ copy, Work.copy = Work.copy, note
 def clone(self, id, parent, *, progress, **_):
     with self.build(id, parent):
         while True:
-            progress(0, 0)
+            progress("clone", 0, None)
             time.sleep(0.01)
 
 Driver.create_read_write = clone

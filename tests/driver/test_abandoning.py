@@ -14,6 +14,7 @@ import pytest
 from reflayer.copy.folder import Folder
 from reflayer.copy.worker import Worker
 from reflayer.driver import Driver
+from reflayer.progress import Progress
 from reflayer.workers import pool
 from tests.driver.layers import leftovers, tree
 from tests.trees import assert_same
@@ -40,11 +41,11 @@ def base(driver: Driver, folders: int = 30) -> None:
             os.link(folder / "1", folder / "link")
 
 
-def after(calls: int, error: BaseException) -> Callable[[int, int], None]:
+def after(calls: int, error: BaseException) -> Progress:
     """A callback that raises at one of its calls."""
     left = [calls]
 
-    def tell(*_: int) -> None:
+    def tell(*_: object) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise error
@@ -97,7 +98,7 @@ def test_a_clone_is_abandoned_in_the_middle_of_a_large_file(
         (Path(path) / "large").write_bytes(bytes(64 << 20))
     sizes: list[int] = []
 
-    def tell(*_: int) -> None:
+    def tell(*_: object) -> None:
         sizes.extend(copy.stat().st_size for copy in Path(driver.home).glob("tmp/*/large"))
         if sizes:
             raise error

@@ -75,7 +75,7 @@ def test_what_progress_raises_ends_the_work(place: Path) -> None:
     class EnoughError(Exception):
         pass
 
-    def enough(_: int) -> None:
+    def enough(*_: object) -> None:
         raise EnoughError
 
     with pytest.raises(EnoughError):

@@ -17,7 +17,7 @@ from tests.plugins.daemons import fill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.plugins.work import Progress
+    from reflayer.progress import Progress
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ class Held:
             self._changed.notify_all()
         try:
             while not self._free.wait(0.001):
-                progress(0, 0)
+                progress("clone", 0, None)
         finally:
             with self._changed:
                 self._now -= 1
@@ -186,9 +186,9 @@ def test_a_clone_whose_client_goes_away_leaves_nothing(
     begun = threading.Event()
 
     def clone(progress: Progress) -> None:
-        def telling(entries: int, size: int) -> None:
+        def telling(stage: str, done: int, total: int | None) -> None:
             begun.set()
-            progress(entries, size)
+            progress(stage, done, total)
 
         driver.create_read_write("clone", "source", progress=telling)
 

@@ -8,7 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.copy.paths import AnyPath
     from reflayer.copy.report import CopyReport
-    from reflayer.copy.tree import Move, Progress
+    from reflayer.copy.tree import Move
+    from reflayer.progress import Progress
     from reflayer.workers.pool import Pool
 
 METHODS = (*tree.METHODS, "tar")

@@ -27,7 +27,7 @@ from reflayer.linux.xattrs import setxattr_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from _typeshed import WriteableBuffer
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from reflayer.copy.folder import Folder
     from reflayer.copy.job import Job
     from reflayer.copy.tree import Counts
+    from reflayer.progress import Progress
 
-    Progress = Callable[[int, int], None]
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_LEVELS = 64  # folders whose descriptors stay open
@@ -89,8 +89,7 @@ def copy_as_tar(job: Job, root: Folder, birth: Birth, progress: Progress | None)
         root.close()
     for kind, count in packing.skipped.items():
         unpacker.metadata.skipped[kind] = unpacker.metadata.skipped.get(kind, 0) + count
-    if progress is not None:
-        progress(*unpacker.count())
+    unpacker.tell()
     return unpacker.made, {"tar": unpacker.moved}, unpacker.metadata.skipped
 
 
@@ -165,9 +164,11 @@ class _Unpacker:
         self._stack: list[_Level] = []
         self._left_out: set[bytes] = set()
 
-    def count(self) -> tuple[int, int]:
-        """Entries and bytes so far."""
-        return sum(self.made.values()), self.moved
+    def tell(self) -> None:
+        """Tell how many entries are made."""
+        if self._progress is not None:
+            self._told = time.monotonic()
+            self._progress("clone", sum(self.made.values()), None)
 
     def close(self) -> None:
         """Shut all folders."""
@@ -186,9 +187,8 @@ class _Unpacker:
                 self._make(entry, stream)
             except (FailedError, OSError) as error:
                 raise self._failure(entry, "unpack", error) from error
-            if self._progress is not None and time.monotonic() - self._told > _TELL:
-                self._told = time.monotonic()
-                self._progress(*self.count())
+            if time.monotonic() - self._told > _TELL:
+                self.tell()
         while self._stack:
             self._leave()
 

@@ -71,7 +71,7 @@ def run(arguments: Namespace | Plain) -> int:
             workers=arguments.workers,
             ownership=arguments.ownership,
             cross_mounts=arguments.cross_mounts,
-            progress=report_to and (lambda entries, _: report_to("clone", entries, None)),
+            progress=report_to,
         )
         ignore_signals()
     if arguments.json:

@@ -81,10 +81,6 @@ class Content:
         if size:
             self.moved[method] = self.moved.get(method, 0) + size
 
-    def count(self) -> int:
-        """How many bytes have been copied in all."""
-        return sum(self.moved.values())
-
     def copy(self, src: int, dst: int, size: int, device: int) -> None:
         """Copy all ``size`` bytes of ``src`` to the empty file ``dst``; ``device`` is its st_dev.
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from reflayer.copy.birth import Birth
     from reflayer.copy.paths import AnyPath
+    from reflayer.progress import Progress
     from reflayer.workers.pool import Pool
 
     Counts = tuple[dict[str, int], dict[str, int], dict[str, int]]  # as CopyReport has them
-    Progress = Callable[[int, int], None]
     Move = Callable[[Job, Folder, Birth, Progress | None], Counts]
 
 _FOLDER_MODE = 0o755  # what most folders have; the root lets nobody else in before the end
@@ -68,7 +68,7 @@ def copy_tree(
         workers: threads that work on it, the caller's included; by default the processors that this
             process may use. A small tree never waits for one to start.
         pool: how many threads may work, for all copies that share it; by default all share one.
-        progress: called some times a second with the entries and bytes copied so far.
+        progress: called some times a second with the stage ``clone`` and the entries made so far.
         move: what copies the root and all in it instead, by a method of another name.
 
     Raises:
@@ -187,7 +187,7 @@ def _copy(
 
     def tell() -> None:
         assert progress is not None
-        progress(sum(w.entries.count() for w in team), sum(w.content.count() for w in team))
+        progress("clone", sum(w.entries.count() for w in team), None)
 
     workers = Workers(begin, most, pool, None if progress is None else tell)
     try:

@@ -14,14 +14,11 @@ from reflayer.errors import LayerError, OperationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from reflayer.driver.making import Making
+    from reflayer.progress import Progress
 
 
-def apply_to_layer(
-    how: Making, id: str, stream: BinaryIO, progress: Callable[[int], None] | None
-) -> int:
+def apply_to_layer(how: Making, id: str, stream: BinaryIO, progress: Progress | None) -> int:
     """What ``Driver.apply`` does.
 
     The layer goes back to where layers are built, and comes again when it is whole: so a crash or
@@ -43,7 +40,7 @@ def apply_to_layer(
                 def told(count: int) -> None:
                     come_to(count)
                     if progress is not None:
-                        progress(count)
+                        progress("unpack", count, None)
 
                 size = apply_stream(
                     path, stream, ownership=how.ownership, id_map=how.id_map, progress=told

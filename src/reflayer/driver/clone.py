@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reflayer.copy import CopyReport
+    from reflayer.progress import Progress
 
-    Progress = Callable[[int, int], None]
 
 METHODS = ("auto", "snapshot", "reflink", "range", "stream", "tar")
 """The names of the methods that a driver takes."""
@@ -73,7 +73,7 @@ def clone_layer(
         if method in ("auto", "snapshot"):
             report = _snapshot(held, path, named=method == "snapshot")
             if report is not None and progress is not None:
-                progress(0, 0)  # the last moment to abandon it
+                progress("clone", 0, None)  # the last moment to abandon it
         if report is None:
             _begin(path)
             prepare(path)

@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from reflayer.archive import Change, IdMap, Usage
     from reflayer.copy import CopyReport
     from reflayer.copy.paths import AnyPath
-
-    Progress = Callable[[int, int], None]
+    from reflayer.progress import Progress
 
 
 class Driver(Layers):
@@ -102,7 +101,7 @@ class Driver(Layers):
         Args:
             id: the new layer.
             parent: the layer to clone; None for an empty folder of mode 0755.
-            progress: called some times a second with the entries and bytes cloned so far.
+            progress: called some times a second with ``clone`` and the entries so far.
 
         Returns:
             The clone's report; None without a parent.
@@ -132,7 +131,7 @@ class Driver(Layers):
             size: bytes that it may take, 0 for any number; None for the driver's ``size``. What it
                 has from its parent counts too, and is an error if it is more.
             mount_label: the SELinux label of its root; of no effect where the kernel has none.
-            progress: called some times a second with the entries and bytes cloned so far.
+            progress: called some times a second with ``clone`` and the entries so far.
 
         Raises:
             LayerError, CopyError, OperationError: as ``create`` does.
@@ -299,9 +298,7 @@ class Driver(Layers):
 
         return layer_usage(self, id, parent if self._shares_blocks else None)
 
-    def apply(
-        self, id: str, stream: BinaryIO, *, progress: Callable[[int], None] | None = None
-    ) -> int:
+    def apply(self, id: str, stream: BinaryIO, *, progress: Progress | None = None) -> int:
         """Apply the layer archive ``stream`` to layer ``id``, and write it out to disk.
 
         Until that is done the layer is not there, and after a failure or crash it is no more.
@@ -309,7 +306,8 @@ class Driver(Layers):
         Args:
             id: the layer: a clone of the one below that the archive is made for, or an empty one.
             stream: a tar, plain or compressed as ``apply_layer`` takes it, read to its end.
-            progress: called now and then with the bytes read so far; what it raises ends the work.
+            progress: called now and then with ``unpack`` and the bytes read so far; what it
+                raises ends the work.
 
         Returns:
             The sum of the sizes of all files in the archive, as Docker tells it.

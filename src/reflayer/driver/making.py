@@ -14,12 +14,11 @@ from reflayer.driver.label import set_label
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from reflayer.archive import IdMap
     from reflayer.copy import CopyReport
-
-    Progress = Callable[[int, int], None]
+    from reflayer.progress import Progress
 
 
 class Making:

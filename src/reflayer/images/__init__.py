@@ -9,12 +9,12 @@ from __future__ import annotations
 from reflayer.errors import ImageError
 from reflayer.images.content import Content
 from reflayer.images.descriptor import Descriptor
-from reflayer.images.fetch import Progress
 from reflayer.images.image import Image
 from reflayer.images.platform import Platform
 from reflayer.images.reference import Reference, parse_reference
 from reflayer.images.resolve import read_image
 from reflayer.images.sources import RootFs, Source, open_source
+from reflayer.progress import Progress
 
 __all__ = [
     "Content",

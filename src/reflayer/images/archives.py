@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.images.content import Content
-    from reflayer.images.fetch import Progress
     from reflayer.images.image import Image
     from reflayer.images.platform import Platform
     from reflayer.images.sources import Fetched
+    from reflayer.progress import Progress
 
 _MANIFEST = "manifest.json"
 _REPOSITORIES = "repositories"

@@ -9,7 +9,7 @@ import json
 import os
 from contextlib import contextmanager, suppress
 
-from reflayer.errors import ImageError, printable
+from reflayer.errors import ImageError, failing, printable
 from reflayer.images import layout
 from reflayer.images.descriptor import REF_NAME, Descriptor
 from reflayer.images.digest import (
@@ -20,7 +20,7 @@ from reflayer.images.digest import (
     digest_bytes,
     digest_text,
 )
-from reflayer.images.incoming import Incoming, clear, failing, incoming, locked, sync_folder
+from reflayer.images.incoming import Incoming, clear, incoming, locked, sync_folder
 from reflayer.images.media_types import OCI_INDEX
 from reflayer.linux.mkdir import make_folders
 

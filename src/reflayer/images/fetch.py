@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextlib import contextmanager
 
 from reflayer.images.digest import check_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from reflayer.images.content import Content
     from reflayer.images.descriptor import Descriptor
     from reflayer.images.image import Image
     from reflayer.images.resolve import Open
-
-Progress = Callable[[str, int, int | None], None]
-"""What is told: a stage, how many bytes of it are done and, where it is known, of how many."""
+    from reflayer.progress import Progress
 
 
 def fetch_image(image: Image, open_blob: Open, content: Content, progress: Progress | None) -> None:

@@ -10,7 +10,7 @@ import fcntl
 import os
 from contextlib import contextmanager, suppress
 
-from reflayer.errors import OperationError
+from reflayer.errors import failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,15 +92,6 @@ def locked(path: str, kind: int) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-@contextmanager
-def failing(path: str, operation: str) -> Iterator[None]:
-    """Every ``OSError`` of the block as an ``OperationError`` on ``path``."""
-    try:
-        yield
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), operation) from error
 
 
 def sync_folder(path: str) -> None:

@@ -13,8 +13,8 @@ import stat
 import time
 from contextlib import contextmanager, suppress
 
+from reflayer.errors import failing
 from reflayer.images.digest import check_digest
-from reflayer.images.incoming import failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

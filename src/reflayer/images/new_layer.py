@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.images.content import Content
-    from reflayer.images.fetch import Progress
+    from reflayer.progress import Progress
 
     Chunk = bytes | memoryview
 

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from reflayer.images.content import Content
     from reflayer.images.descriptor import Descriptor
     from reflayer.images.document import Document
-    from reflayer.images.fetch import Progress
     from reflayer.images.image import Image
     from reflayer.images.platform import Platform
     from reflayer.images.resolve import Open
     from reflayer.images.sources import Fetched
+    from reflayer.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from reflayer.images.content import Content
     from reflayer.images.descriptor import Descriptor
-    from reflayer.images.fetch import Progress
     from reflayer.images.image import Image
     from reflayer.images.resolve import Open
+    from reflayer.progress import Progress
 
 
 def with_compressed_layers(

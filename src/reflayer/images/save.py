@@ -13,8 +13,8 @@ from reflayer.images.sources import open_source
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images.content import Content
-    from reflayer.images.fetch import Progress
     from reflayer.images.image import Image
+    from reflayer.progress import Progress
 
     Destination = OciLayout | DockerArchive
 

@@ -14,9 +14,9 @@ from reflayer.xdg import expanded
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images.content import Content
-    from reflayer.images.fetch import Progress
     from reflayer.images.image import Image
     from reflayer.images.platform import Platform
+    from reflayer.progress import Progress
 
     Fetched = tuple[Image, tuple[str, ...]]
 

@@ -10,11 +10,10 @@ from reflayer.archive.blob import Blob
 from reflayer.archive.compression import PlainReader
 from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_header import BLOCK, is_header
-from reflayer.errors import ArchiveError, ImageError
+from reflayer.errors import ArchiveError, ImageError, failing
 from reflayer.images.descriptor import Descriptor
 from reflayer.images.digest import digest_text
 from reflayer.images.fill import keep, write_all
-from reflayer.images.incoming import failing
 from reflayer.images.layout import in_words, standard_input
 from reflayer.images.made import LAYER_TYPES, add_image, config_of
 from reflayer.images.media_types import OCI_LAYER
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.images.content import Content
-    from reflayer.images.fetch import Progress
     from reflayer.images.sources import Fetched
+    from reflayer.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,9 @@ from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_header import BLOCK
 from reflayer.archive.tar_reader import read_entries
 from reflayer.archive.tar_stream import TarStream
-from reflayer.errors import ArchiveError, ImageError, brief
+from reflayer.errors import ArchiveError, ImageError, brief, failing
 from reflayer.images.digest import Unhashed
 from reflayer.images.fill import write_all
-from reflayer.images.incoming import failing
 from reflayer.images.layout import in_words, is_stream, open_regular, open_stream
 
 TYPE_CHECKING = False
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from reflayer.archive.entry import Entry
     from reflayer.archive.sparse import SparseMap
     from reflayer.images.content import Content
-    from reflayer.images.fetch import Progress
+    from reflayer.progress import Progress
 
     Piece = tuple[int, int, int]  # its start and its place in the archive, and its length
 

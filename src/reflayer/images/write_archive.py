@@ -11,7 +11,7 @@ import stat
 
 from reflayer.archive import entry as types
 from reflayer.archive.tar_writer import END, headers, padding
-from reflayer.errors import ArchiveError, ImageError, printable
+from reflayer.errors import ArchiveError, ImageError, failing, printable
 from reflayer.images import layout
 from reflayer.images.descriptor import CONTAINERD_NAME, REF_NAME, Descriptor
 from reflayer.images.digest import (
@@ -22,7 +22,7 @@ from reflayer.images.digest import (
     hash_like,
 )
 from reflayer.images.image import LARGEST_CONFIG
-from reflayer.images.incoming import failing, sync_folder
+from reflayer.images.incoming import sync_folder
 from reflayer.images.made import to_json
 from reflayer.images.media_types import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from reflayer.images.remade import plain_chunks
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.images.content import Content
-    from reflayer.images.fetch import Progress
     from reflayer.images.image import Image
     from reflayer.images.reference import Reference
+    from reflayer.progress import Progress
 
 
 def write_archive(

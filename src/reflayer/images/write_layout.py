@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 
-from reflayer.errors import ImageError, printable
+from reflayer.errors import ImageError, failing, printable
 from reflayer.images import layout
 from reflayer.images.content import Content
 from reflayer.images.fetch import fetch_image
-from reflayer.images.incoming import failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.images.fetch import Progress
     from reflayer.images.image import Image
+    from reflayer.progress import Progress
 
 
 def write_layout(

@@ -15,8 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Progress = Callable[[int, int], None]
-    """What a driver's call tells entries and bytes; it raises ``Cancelled`` to stop the call."""
+    from reflayer.progress import Progress
 
 T = TypeVar("T")
 
@@ -54,8 +53,8 @@ class Work:
 
         Cancelled, a copy that waits for its turn is forgotten. One that runs is stopped by its
         ``progress``, which raises ``Cancelled`` then; this returns when the call has ended, and so
-        has undone its work. A function that records its result calls ``progress(0, 0)`` once more
-        just before, since a snapshot tells no progress.
+        has undone its work. A function that records its result tells ``progress`` once more just
+        before, since a snapshot tells none.
         """
         stop = threading.Event()
         return await _finish(self._copies, partial(function, _progress(stop)), stop)
@@ -75,7 +74,7 @@ class Work:
 
 
 def _progress(stop: threading.Event) -> Progress:
-    def progress(_entries: int, _bytes: int) -> None:
+    def progress(_stage: str, _done: int, _total: int | None) -> None:
         if stop.is_set():
             raise Cancelled
 

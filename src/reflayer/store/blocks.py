@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set
 
     from reflayer.extents import TreeUsage
-    from reflayer.images.fetch import Progress
+    from reflayer.progress import Progress
     from reflayer.store.parts import Parts
 
 _TELL = 1000  # entries between two words of progress

@@ -15,15 +15,15 @@ from reflayer.store.ids import is_full_id
 from reflayer.store.locks import locked
 from reflayer.store.names import new_id
 from reflayer.store.records import StoredImage, StoredLayer
-from reflayer.store.unpack import cloning, layer_there, refuse_incomplete, unpack
+from reflayer.store.unpack import layer_there, refuse_incomplete, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from reflayer.images import Platform, RootFs, Source
-    from reflayer.images.fetch import Progress
     from reflayer.images.registry import Access
+    from reflayer.progress import Progress
     from reflayer.store.parts import Parts
 
 _UNSETTLED = 2.0  # seconds in which a file can change again without its times telling
@@ -158,9 +158,7 @@ def _from_folder(
         return Brought(known, frozenset(), source.name, stamp)
     layer_id = new_id()
     with parts.driver.build(layer_id) as folder:
-        report = copy_tree(
-            source.path, folder, ownership=parts.ownership, progress=cloning(progress)
-        )
+        report = copy_tree(source.path, folder, ownership=parts.ownership, progress=progress)
     with parts.database.writing() as db:
         size = sum(report.bytes.values())
         skipped = report.skipped if parts.ownership == "ignore" else {}

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reflayer.archive import Packing
-    from reflayer.images.fetch import Progress
     from reflayer.images.new_layer import NewLayer
+    from reflayer.progress import Progress
     from reflayer.store.containers import Container
     from reflayer.store.parts import Parts
     from reflayer.store.records import StoredImage

@@ -12,14 +12,13 @@ from reflayer.store.making import making
 from reflayer.store.names import checked_name, free_name, new_id
 from reflayer.store.owners import remember_ownership
 from reflayer.store.records import add_image
-from reflayer.store.unpack import cloning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
-    from reflayer.images.fetch import Progress
     from reflayer.images.registry import Access
+    from reflayer.progress import Progress
     from reflayer.store.bring import Brought
     from reflayer.store.parts import Parts
 
@@ -45,9 +44,7 @@ def create(
                 _refuse_taken(db, name)
         brought = bring(image, wanted, pull, access, parts, until, progress)
         container_id = new_id()
-        parts.driver.create_read_write(
-            container_id, brought.image.layer, progress=cloning(progress)
-        )
+        parts.driver.create_read_write(container_id, brought.image.layer, progress=progress)
         with parts.database.writing() as db:
             return _record(db, parts, container_id, name, brought)
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.archive import Packing
-    from reflayer.images.fetch import Progress
+    from reflayer.progress import Progress
     from reflayer.store.parts import Parts
 
 

@@ -12,7 +12,7 @@ from reflayer.store.unpack import unpack
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images import Image, Platform, Reference
-    from reflayer.images.fetch import Progress
+    from reflayer.progress import Progress
     from reflayer.store.parts import Parts
 
 

@@ -12,7 +12,7 @@ from reflayer.store.unpack import layer_there, refuse_incomplete
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images import Image
-    from reflayer.images.fetch import Progress
+    from reflayer.progress import Progress
     from reflayer.store.parts import Parts
     from reflayer.store.records import StoredImage
 

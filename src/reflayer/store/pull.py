@@ -10,8 +10,8 @@ from reflayer.store.owners import remember_ownership
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.images.fetch import Progress
     from reflayer.images.registry import Access
+    from reflayer.progress import Progress
     from reflayer.store.parts import Parts
     from reflayer.store.records import StoredImage
 

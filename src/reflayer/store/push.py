@@ -15,7 +15,7 @@ from reflayer.store.save import image_content
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.images.fetch import Progress
+    from reflayer.progress import Progress
     from reflayer.store.parts import Parts
 
 

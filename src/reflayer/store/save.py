@@ -10,8 +10,8 @@ from reflayer.store.packed import packed_image
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images import Image, Reference
-    from reflayer.images.fetch import Progress
     from reflayer.images.save import Destination
+    from reflayer.progress import Progress
     from reflayer.store.parts import Parts
     from reflayer.store.records import StoredImage
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from reflayer.copy.paths import AnyPath
     from reflayer.images import Reference
     from reflayer.images.child import ConfigChanges
-    from reflayer.images.fetch import Progress
     from reflayer.images.registry import Access
+    from reflayer.progress import Progress
     from reflayer.store.commit import Committed
     from reflayer.store.records import StoredImage
     from reflayer.store.usage import Usage

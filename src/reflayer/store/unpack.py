@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reflayer.images import Image
-    from reflayer.images.fetch import Progress
     from reflayer.images.resolve import Open
+    from reflayer.progress import Progress
     from reflayer.store.parts import Parts
 
 
@@ -105,7 +105,7 @@ def _apply(
     missing = list(zip(image.layers, image.diff_ids, strict=True))[depth:]
     parent = below.id if below else None
     with (
-        parts.driver.build(top, parent, progress=cloning(progress)) as folder,
+        parts.driver.build(top, parent, progress=progress) as folder,
         parts.driver.writing_back(folder) as written,
     ):
         told = _Told(progress, sum(blob.size for blob, _ in missing), written)
@@ -151,8 +151,3 @@ class _Told:
     def finished(self, size: int) -> None:
         """This blob, of ``size`` bytes, is read; the next follows."""
         self._before += size
-
-
-def cloning(progress: Progress | None) -> Callable[[int, int], None] | None:
-    """The callback for a copy that tells ``progress`` of it as the stage ``clone``."""
-    return progress and (lambda entries, _: progress("clone", entries, None))

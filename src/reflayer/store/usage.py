@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from sqlite3 import Connection
 
-    from reflayer.images.fetch import Progress
+    from reflayer.progress import Progress
     from reflayer.store.blocks import Blocks, Space, Unit
     from reflayer.store.parts import Parts
 

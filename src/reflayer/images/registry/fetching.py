@@ -9,9 +9,9 @@ from collections import deque
 from contextlib import contextmanager
 from functools import partial
 
+from reflayer.errors import failing
 from reflayer.images.digest import check_size
 from reflayer.images.fetch import nearest
-from reflayer.images.incoming import failing
 from reflayer.images.ingest import commit_ingest, ingest_path, open_ingest, writing
 from reflayer.images.registry.download import download
 from reflayer.images.registry.manifests import Documents
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     from reflayer.images.content import Content
     from reflayer.images.descriptor import Descriptor
-    from reflayer.images.fetch import Progress
     from reflayer.images.image import Image
     from reflayer.images.platform import Platform
     from reflayer.images.reference import Reference
     from reflayer.images.registry.access import Access
+    from reflayer.progress import Progress
 
 _HANDS = 4  # layers at once
 _MOMENT = 0.1  # seconds between two looks at what another process writes

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from reflayer.images.content import Content
     from reflayer.images.descriptor import Descriptor
-    from reflayer.images.fetch import Progress
     from reflayer.images.image import Image
     from reflayer.images.reference import Reference
     from reflayer.images.registry.access import Access
+    from reflayer.progress import Progress
 
     Sources = Callable[[str], str | None]
 

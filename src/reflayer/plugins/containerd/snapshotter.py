@@ -30,14 +30,13 @@ from reflayer.plugins.containerd.turns import Turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from reflayer.driver import Driver
     from reflayer.plugins.containerd.records import Records
     from reflayer.plugins.metrics import Metrics
     from reflayer.plugins.work import Work
-
-    Progress = Callable[[int, int], None]
+    from reflayer.progress import Progress
 
 
 _PAUSE = 0.05  # seconds between two looks at what another process deletes
@@ -264,7 +263,7 @@ class Snapshotter:
     def _make(self, snapshot: Snapshot, parent: str | None, progress: Progress) -> None:
         report = self._driver.create_read_write(snapshot.folder, parent, progress=progress)
         try:
-            progress(0, 0)
+            progress("clone", 0, None)
             self._records.add(snapshot)
         except BaseException:
             self._driver.remove(snapshot.folder, wait=False)

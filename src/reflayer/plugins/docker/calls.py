@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reflayer.copy import CopyReport
     from reflayer.driver import Driver
     from reflayer.plugins.docker.request import LayerRequest
-    from reflayer.plugins.work import Progress
+    from reflayer.progress import Progress
 
     Answer = dict[str, object]
     Clone = Callable[[Driver, LayerRequest, Progress], CopyReport | None]

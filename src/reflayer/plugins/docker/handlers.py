@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from reflayer.plugins.docker.calls import Answer, Call, Clone
     from reflayer.plugins.docker.home import Home
     from reflayer.plugins.metrics import Metrics, Operation
-    from reflayer.plugins.work import Progress, Work
+    from reflayer.plugins.work import Work
+    from reflayer.progress import Progress
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -104,7 +105,7 @@ class Handlers:
             def make(progress: Progress) -> CopyReport | None:
                 layer.note()
                 report = clone(driver, request, progress)
-                progress(0, 0)  # for whom is it still?
+                progress("clone", 0, None)  # for whom is it still?
                 layer.answer()
                 return report
 

@@ -1,0 +1,31 @@
+"""What every room says of its errors."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from reflayer.errors import CopyError, OperationError, failing
+
+
+def test_a_failing_operation_is_named_with_its_path() -> None:
+    error = OSError(errno.ENOSPC, "No space left on device", "/proc/self/fd/7")
+    with pytest.raises(OperationError) as caught, failing("/there", "write"):
+        raise error
+    assert str(caught.value) == "/there: write: No space left on device"
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.__cause__ is error
+
+
+def test_a_failing_operation_may_be_an_error_of_its_own_kind() -> None:
+    with (
+        pytest.raises(CopyError, match="/there: open: Permission"),
+        failing(b"/there", "open", CopyError),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_no_other_error_is_one_of_an_operation() -> None:
+    with pytest.raises(KeyError), failing("/there", "write"):
+        raise KeyError
