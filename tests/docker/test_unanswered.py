@@ -15,7 +15,7 @@ from reflayer.driver import Driver
 from reflayer.plugins.docker import unanswered
 from reflayer.plugins.docker.daemon import Daemon
 from reflayer.plugins.docker.unanswered import forget_unanswered
-from reflayer.workers.cpus import usable_cpus
+from reflayer.workers.pool import usable_cpus
 from tests.docker.client import Client, Connection
 from tests.docker.daemons import (
     Dockerd,

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from contextlib import contextmanager
 
-from reflayer.driver.claims import Claim, claim_new, claim_turn
-from reflayer.driver.names import passing_name
+from reflayer.driver.home import PUBLISH_LOCK
 from reflayer.driver.trash import delete
 from reflayer.errors import LayerError, OperationError
+from reflayer.workers.lock import claim_new, locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _AT_FDCWD = -100  # fcntl.h: paths from the current folder
-_PATIENCE = 0.002  # seconds between two looks at a lock that is held for as long as one rename
 
 
 @contextmanager
@@ -30,10 +28,8 @@ def building(builds: str, id: str) -> Iterator[str]:
     Raises:
         OperationError: the claim cannot be made.
     """
-    claim: Claim | None = None
-    while claim is None:  # a sweep may lock the new file before we do
-        path = f"{builds}/{passing_name(id)}"
-        claim = claim_new(path)
+    claim = claim_new(builds, id)
+    path = claim.path
     try:
         yield path
     except BaseException as error:
@@ -77,15 +73,8 @@ def taken(id: str) -> LayerError:
 def _publish_in_turn(path: str, layer: str) -> None:
     # rename(2) replaces an empty folder, and this file system knows no RENAME_NOREPLACE. All
     # reflayer processes meet here then, so looking first is safe under a lock.
-    turn = f"{os.path.dirname(path)}/{os.path.basename(layer)}.publish"
-    claim: Claim | None = None
-    while claim is None:
-        claim = claim_turn(turn)
-        if claim is None:
-            time.sleep(_PATIENCE)
-    try:
+    home = os.path.dirname(os.path.dirname(layer))
+    with locked(f"{home}/{PUBLISH_LOCK}"):
         if os.path.lexists(layer):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         os.rename(path, layer)
-    finally:
-        claim.release()

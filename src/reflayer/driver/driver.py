@@ -7,7 +7,6 @@ import os
 from contextlib import contextmanager
 from functools import cached_property
 
-from reflayer.driver.behind import delete_behind
 from reflayer.driver.builds import taken
 from reflayer.driver.clone import METHODS
 from reflayer.driver.cloned import cloned_at, forget
@@ -25,7 +24,13 @@ from reflayer.driver.layers import Layers
 from reflayer.driver.making import Making, making
 from reflayer.driver.names import checked_id
 from reflayer.driver.sweep import sweep
-from reflayer.driver.trash import delete_trash, discard, empty_trash, holds_trash
+from reflayer.driver.trash import (
+    delete_behind,
+    delete_trash,
+    discard,
+    empty_trash,
+    holds_trash,
+)
 from reflayer.errors import LayerError, OperationError
 
 TYPE_CHECKING = False

@@ -8,9 +8,8 @@ home's ``folded/``, and makes the layer again when somebody asks for it.
 
 from __future__ import annotations
 
-import fcntl
 import os
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from reflayer.driver.builds import building, publish
 from reflayer.driver.cloned import forget, keeping, note, origin
@@ -20,10 +19,11 @@ from reflayer.driver.making import making
 from reflayer.driver.names import is_id
 from reflayer.driver.trash import unlink
 from reflayer.errors import ArchiveError, LayerError, OperationError
+from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from reflayer.driver.making import Making
 
@@ -38,27 +38,13 @@ class LostError(LayerError):
         super().__init__(f"layer {id} was lost when the machine crashed: remove its container")
 
 
-@contextmanager
-def folding(home: str) -> Iterator[None]:
+def folding(home: str) -> AbstractContextManager[bool]:
     """Let nobody else fold or unfold a layer, or remove one that others are folded upon.
 
     Raises:
         OperationError: the lock cannot be had.
     """
-    path = f"{home}/{FOLDED_LOCK}"
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        except OSError:
-            os.close(fd)
-            raise
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "lock") from error
-    try:
-        yield
-    finally:
-        os.close(fd)
+    return locked(f"{home}/{FOLDED_LOCK}")
 
 
 def is_folded(home: str, id: str) -> bool:

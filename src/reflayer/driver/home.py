@@ -29,6 +29,9 @@ FOLDED_LOCK = "folded.lock"
 TRASH_LOCK = "trash.lock"
 """The file that is locked by the process which empties the trash."""
 
+PUBLISH_LOCK = "publish.lock"
+"""The file that is locked to publish a layer where the file system has no RENAME_NOREPLACE."""
+
 QUOTA_LOCK = "quota.lock"
 """The file that is locked while a layer gets a quota."""
 

@@ -1,8 +1,6 @@
-"""What may be a layer's id, and the names under which layers are built and deleted."""
+"""What may be a layer's id."""
 
 from __future__ import annotations
-
-import os
 
 from reflayer.errors import LayerError, printable
 
@@ -28,8 +26,3 @@ def checked_id(id: str) -> str:
 def is_id(name: str) -> bool:
     """Whether a layer may be called ``name``."""
     return 0 < len(name) <= _MOST and name[0] in _FIRST and _ALLOWED.issuperset(name)
-
-
-def passing_name(id: str) -> str:
-    """A name for ``id`` on its way in or out, which nobody else has or will have."""
-    return f"{id}.{os.urandom(12).hex()}"

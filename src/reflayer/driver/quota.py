@@ -6,13 +6,13 @@ its parent too.
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from reflayer.driver.home import QUOTA_LOCK
 from reflayer.errors import OperationError, QuotaError
 from reflayer.linux.project import project_of, set_project
 from reflayer.linux.quota import enforces_project_quotas, next_project, set_project_limit
+from reflayer.workers.lock import locked
 
 _FIRST = 1 << 24  # the projects of others have low ids: those of /etc/projid, Docker's own
 _RANGES, _RANGE = 1 << 12, 1 << 16  # so that two homes on one file system hardly meet
@@ -53,15 +53,10 @@ def set_quota(path: str, size: int, home: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             # Held until the folder has the project, so that nobody else takes it for free.
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            lock = os.open(f"{home}/{QUOTA_LOCK}", flags, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with locked(f"{home}/{QUOTA_LOCK}"):
                 project = _free_project(fd, _FIRST + os.stat(home).st_ino % _RANGES * _RANGE)
                 set_project_limit(fd, project, size)
                 set_project(fd, project)
-            finally:
-                os.close(lock)
         finally:
             os.close(fd)
     except OSError as error:

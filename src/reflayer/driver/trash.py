@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import time
 
 from reflayer.driver.home import TRASH, TRASH_LOCK
-from reflayer.driver.names import passing_name
 from reflayer.errors import NO_ROOM, OperationError
+from reflayer.workers import trash_process
+from reflayer.workers.lock import flock, open_locked, passing_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def delete(path: str) -> None:
     """
     from reflayer.copy.remove import remove_tree
     from reflayer.driver.snapshot import destroy
-    from reflayer.workers.cpus import usable_cpus
+    from reflayer.workers.pool import usable_cpus
 
     for tries_left in reversed(range(_TRIES)):
         try:
@@ -94,7 +94,7 @@ def delete_trash(path: str, *, wait: bool) -> None:
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(path), "open") from error
     try:
-        if _lock(fd, path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB):
+        if _lock(fd, path, wait=wait):
             delete(path)
     finally:
         os.close(fd)
@@ -105,7 +105,7 @@ def empty_trash(home: str, turn: int | None = None, *, wait: bool = False) -> No
 
     Args:
         home: the home.
-        turn: what ``take_turn`` has returned, where it is our turn already; it is closed here.
+        turn: a descriptor that holds the lock of the trash already; it is closed here.
         wait: wait for that other process, and see what it has left.
 
     Raises:
@@ -114,7 +114,7 @@ def empty_trash(home: str, turn: int | None = None, *, wait: bool = False) -> No
     failed: dict[str, OperationError] = {}
     while wait or turn is not None or _left(home, failed):
         # Who discards a layer while this is locked leaves it to us. So look again after unlocking.
-        fd = take_turn(home, wait=wait) if turn is None else turn
+        fd = _take_turn(home, wait=wait) if turn is None else turn
         if fd is None:
             break
         turn, wait = None, False
@@ -131,6 +131,21 @@ def empty_trash(home: str, turn: int | None = None, *, wait: bool = False) -> No
         raise first
 
 
+def delete_behind(home: str) -> None:
+    """Let another process delete all in the trash of ``home``, and return at once.
+
+    Raises:
+        OperationError: the trash cannot be locked.
+    """
+    turn = _take_turn(home)
+    if turn is None:
+        return
+    try:
+        trash_process.start(__name__, home, turn)
+    except OSError:
+        empty_trash(home, turn)  # it takes longer here, but the space has to come back
+
+
 def holds_trash(home: str) -> bool:
     """Whether something waits to be deleted that nobody is deleting.
 
@@ -140,26 +155,12 @@ def holds_trash(home: str) -> bool:
     return bool(_left(home))
 
 
-def take_turn(home: str, *, wait: bool = False) -> int | None:
+def _take_turn(home: str, *, wait: bool = False) -> int | None:
     """Lock the trash; the descriptor that holds the lock, None where another process has it.
 
-    That one will see what has been put there before now. With ``wait`` it is waited for.
-
-    Raises:
-        OperationError: the lock file cannot be opened.
+    That one will see what has been put there before now.
     """
-    path = f"{home}/{TRASH_LOCK}"
-    fd = -1
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if fd >= 0:
-            os.close(fd)
-            if error.errno == errno.EWOULDBLOCK:
-                return None
-        raise OperationError.from_os_error(error, os.fsencode(path), "lock") from error
-    return fd
+    return open_locked(f"{home}/{TRASH_LOCK}", wait=wait)
 
 
 def _left(home: str, failed: Container[str] = ()) -> list[str]:
@@ -181,7 +182,7 @@ def _is_left(path: str) -> bool:
         return error.errno != errno.ENOENT
     try:
         # Shared: who only looks is not taken for one who deletes.
-        return _lock(fd, path, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return _lock(fd, path, shared=True, wait=False)
     finally:
         os.close(fd)
 
@@ -200,13 +201,11 @@ def unlink(path: str) -> None:
         raise OperationError.from_os_error(error, os.fsencode(path), "unlink") from error
 
 
-def _lock(folder: int, path: str, operation: int) -> bool:
+def _lock(folder: int, path: str, *, shared: bool = False, wait: bool) -> bool:
     """Lock the open ``folder`` against those who would do the same work; whether that was had."""
     try:
-        fcntl.flock(folder, operation)
+        return flock(folder, shared=shared, wait=wait)
     except OSError as error:
-        if error.errno == errno.EWOULDBLOCK:
-            return False
         # NFS locks no folders: two may then delete the same tree, which only takes longer.
         if error.errno not in _NO_FOLDER_LOCKS:
             raise OperationError.from_os_error(error, os.fsencode(path), "flock") from error

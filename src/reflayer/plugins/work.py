@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from reflayer.workers.cpus import usable_cpus
+from reflayer.workers.pool import usable_cpus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""Threads that share one piece of work, and how many processors there are for them."""
+"""Threads that share one piece of work; locks between processes; one that deletes behind."""

@@ -7,7 +7,7 @@ import time
 
 from reflayer.errors import OperationError
 from reflayer.linux.statfs import file_system_name
-from reflayer.workers.cpus import usable_cpus
+from reflayer.workers.pool import usable_cpus
 
 
 def machine_facts(folder: str) -> dict[str, str]:

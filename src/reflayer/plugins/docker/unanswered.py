@@ -16,16 +16,17 @@ import time
 from contextlib import suppress
 
 from reflayer.driver.builds import taken
-from reflayer.driver.claims import LOCK, Claim, claim_left, claim_new
 from reflayer.driver.cloned import boot_id
 from reflayer.driver.home import LAYERS
 from reflayer.driver.names import checked_id, is_id
 from reflayer.driver.trash import unlink
 from reflayer.errors import LayerError, OperationError, ReflayerError
+from reflayer.workers.lock import abandoned, claim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.driver import Driver
+    from reflayer.workers.lock import Claim
 
 _NOTES = "unanswered"  # the folder of the notes in the home
 _INIT = "-init"  # what follows a container's id in that of its parent
@@ -60,8 +61,8 @@ class Unanswered:
         """
         self._is_new = False
         note = _path(self._driver, checked_id(self._id))
-        claim = claim_new(note)
-        if claim is None:
+        claimed = claim(note)
+        if claimed is None:
             raise taken(self._id)
         try:
             # In this order: a note that is there says that what is so called was made after it.
@@ -69,9 +70,9 @@ class Unanswered:
                 raise taken(self._id)
             _write(note, is_container(self._id, self._parent))
         except BaseException:
-            claim.release()
+            claimed.release()
             raise
-        self._claim = claim
+        self._claim = claimed
 
     def answer(self) -> None:
         """Docker is about to be told: from now on the layer is its.
@@ -79,9 +80,9 @@ class Unanswered:
         Raises:
             OperationError: the note cannot be dropped.
         """
-        claim, self._claim = self._claim, None
-        if claim is not None:
-            _drop(_path(self._driver, self._id), claim)
+        claimed, self._claim = self._claim, None
+        if claimed is not None:
+            _drop(claimed)
 
     def forget(self) -> None:
         """Docker will not be told: remove what was made, and what it had made for this layer.
@@ -92,12 +93,12 @@ class Unanswered:
         if self._is_new:  # it was still waiting for its turn
             with suppress(LayerError):
                 self.note()
-        claim, self._claim = self._claim, None
-        if claim is not None:
+        claimed, self._claim = self._claim, None
+        if claimed is not None:
             try:
                 _remove(self._driver, self._id, is_container(self._id, self._parent))
             finally:
-                _drop(_path(self._driver, self._id), claim)
+                _drop(claimed)
 
 
 def forget_unanswered(driver: Driver) -> None:
@@ -112,25 +113,19 @@ def forget_unanswered(driver: Driver) -> None:
     folder = f"{driver.home}/{_NOTES}"
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
-        names = os.listdir(folder)
     except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(folder), "read") from error
-    for id in sorted({name.removesuffix(LOCK) for name in names}):
-        if not is_id(id):  # NFS keeps what is unlinked while it is open as .nfs...
+        raise OperationError.from_os_error(error, os.fsencode(folder), "mkdir") from error
+    for note, is_claimed in abandoned(folder):
+        id = os.path.basename(note)
+        if not is_claimed or not is_id(id):  # its process has just dropped it
             continue
-        note = _path(driver, id)
         try:
-            claim = claim_left(note)
-        except FileNotFoundError:  # its process has just dropped it
-            continue
-        if claim is not None:
-            try:
-                boot, _, kind = _read(note).partition(" ")
-                if boot == boot_id():
-                    _log.info("removing layer %s, of which Docker was not told", id)
-                    _remove(driver, id, kind == _CONTAINER)
-            finally:
-                _drop(note, claim)
+            boot, _, kind = _read(note).partition(" ")
+            if boot == boot_id():
+                _log.info("removing layer %s, of which Docker was not told", id)
+                _remove(driver, id, kind == _CONTAINER)
+        finally:
+            unlink(note)
     _forget_alone(driver)
 
 
@@ -176,8 +171,8 @@ def _read(note: str) -> str:
         raise OperationError.from_os_error(error, os.fsencode(note), "read") from error
 
 
-def _drop(note: str, claim: Claim) -> None:
+def _drop(claimed: Claim) -> None:
     try:
-        unlink(note)
+        unlink(claimed.path)
     finally:
-        claim.release()
+        claimed.release()

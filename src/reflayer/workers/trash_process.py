@@ -1,0 +1,87 @@
+"""A process that deletes behind the back of whoever removed something, and outlives it.
+
+It belongs to nobody: its own session, no descriptor of its starter but one that holds a lock, no
+terminal, no folder that it would keep from being unmounted but those that it deletes.
+"""
+
+from __future__ import annotations
+
+import _thread  # threading would cost a small program its import
+import os
+import sys
+from contextlib import suppress
+
+_PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_CODE = (
+    "import sys; sys.path.insert(0, sys.argv[1]);"
+    "from reflayer.workers.trash_process import main; main(*sys.argv[2:])"
+)
+
+_NICE = 10  # each step is some 10 % less of a processor that others want, too
+_LOCK = 3  # the descriptor of the lock, in the process that is started
+
+_started: list[int] = []  # processes of ours that have not ended
+
+
+def start(module: str, folder: str, lock: int) -> None:
+    """Let another process call ``empty_trash(folder, lock)`` of ``module``; return at once.
+
+    Args:
+        module: its full name.
+        folder: the first argument.
+        lock: a descriptor that holds a lock; closed here, and inherited there.
+
+    Raises:
+        OSError: the process cannot be started; ``lock`` is open still.
+    """
+    if os.getpid() == 1:
+        raise ChildProcessError("what is started in a container ends with its first process")
+    python = sys.executable
+    if not python:
+        raise FileNotFoundError("an embedded interpreter may not know its program")
+    pid = os.posix_spawn(
+        python,
+        [python, "-I", "-S", "-X", "utf8=1", "-c", _CODE, _PACKAGES, module, folder],
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, lock, _LOCK),
+            *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)),
+        ],
+        setsid=True,
+        setsigmask=[],
+    )
+    os.close(lock)
+    _started.append(pid)
+    _thread.start_new_thread(_wait_for, (pid,))
+
+
+def main(module: str, folder: str) -> None:
+    """The process's program."""
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd > _LOCK:
+            with suppress(OSError):  # the one that listed them is closed already
+                os.close(fd)
+    os.set_inheritable(_LOCK, False)
+    os.chdir("/")
+    _step_back()
+    from importlib import import_module
+
+    import_module(module).empty_trash(folder, _LOCK)
+
+
+def _step_back() -> None:
+    """Let whoever wants the processors go first: the next clone, for one (sched(7)).
+
+    A tenth of a busy one is left: with the least that there is, disks would fill up.
+    """
+    os.nice(_NICE)
+    # A session is scheduled as one, where the kernel has autogroups.
+    with suppress(OSError), open("/proc/self/autogroup", "w") as group:
+        group.write(str(_NICE))
+
+
+def _wait_for(pid: int) -> None:
+    """Leave no zombie in a process that lives long."""
+    with suppress(ChildProcessError):  # another thread waits for all children
+        os.waitpid(pid, 0)
+    _started.remove(pid)
