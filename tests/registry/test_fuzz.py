@@ -130,7 +130,7 @@ def test_spoiled_answers_are_survived_or_told(
     root: Path, silly: Silly, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.setattr("reflayer.images.registry.retry._LONGEST", 0.1)
-    monkeypatch.setattr("reflayer.images.registry.upload._CHUNK", 4096)
+    monkeypatch.setattr("reflayer.images.registry.destination._CHUNK", 4096)
     rng = random.Random(seed)
     silly.image(BASE, MORE)
     store, other = Store(root), Store(root.parent / "other")

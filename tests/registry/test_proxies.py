@@ -17,7 +17,7 @@ import pytest
 from reflayer import Store
 from reflayer.errors import ReflayerError
 from reflayer.images.registry import Access
-from reflayer.images.registry.proxies import proxy_for
+from reflayer.images.registry.transport import proxy_for
 from tests.registry.silly import Silly
 from tests.store.stores import BASE
 

@@ -14,8 +14,8 @@ import pytest
 from reflayer import Store
 from reflayer.errors import ReflayerError
 from reflayer.images.registry import Access, Credentials
-from reflayer.images.registry.challenge import Challenge, parse_challenges
 from reflayer.images.registry.credentials import find_credentials
+from reflayer.images.registry.token import Challenge, parse_challenges
 from tests.registry.registries import PASSWORD, USER, Registry
 from tests.registry.silly import Answer, Request, Silly, serving
 from tests.store.stores import BASE, assert_clean, image, reflayer

@@ -14,8 +14,8 @@ import trustme
 from reflayer import Store
 from reflayer.errors import ReflayerError
 from reflayer.images.registry import Access
-from reflayer.images.registry.certificates import tls_context
-from reflayer.images.registry.proxies import is_loopback
+from reflayer.images.registry.tls import tls_context
+from reflayer.images.registry.transport import is_loopback
 from tests.file_systems import require_root
 from tests.registry.registries import Registry, running
 from tests.registry.silly import Answer, Silly, serving

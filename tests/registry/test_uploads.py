@@ -23,7 +23,7 @@ from tests.store.stores import BASE, image
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A blob need not be large to be sent in chunks."""
-    monkeypatch.setattr("reflayer.images.registry.upload._CHUNK", 1 << 20)
+    monkeypatch.setattr("reflayer.images.registry.destination._CHUNK", 1 << 20)
 
 
 @pytest.mark.usefixtures("small_chunks")

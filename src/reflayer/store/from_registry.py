@@ -5,8 +5,8 @@ from __future__ import annotations
 from threading import Lock
 
 from reflayer.errors import ArchiveError
-from reflayer.images.registry.access import Access
-from reflayer.images.registry.fetching import fetching
+from reflayer.images.registry.credentials import Access
+from reflayer.images.registry.source import fetching
 from reflayer.store.unpack import unpack
 
 TYPE_CHECKING = False

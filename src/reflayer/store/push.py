@@ -7,8 +7,8 @@ from dataclasses import replace
 from reflayer.errors import ReflayerError, StoreError, printable
 from reflayer.images import Reference, open_source
 from reflayer.images.reference import refuse_digest
-from reflayer.images.registry.access import Access
-from reflayer.images.registry.push import push_image
+from reflayer.images.registry.credentials import Access
+from reflayer.images.registry.destination import push_image
 from reflayer.store.find import find_image
 from reflayer.store.making import making
 from reflayer.store.save import image_content

@@ -1,19 +1,21 @@
-"""Which credentials Docker, Podman and skopeo have for a repository.
+"""Who a user is to a registry: as was said, or as Docker, Podman and skopeo know it.
 
-containers-auth.json(5); the section "Credential stores" of ``docker login``.
+containers-auth.json(5); the section "Credential stores" of ``docker login``; the protocol of
+docker-credential-helpers.
 """
 
 from __future__ import annotations
 
 import base64
 import os
+import re
+import subprocess
+from dataclasses import dataclass, field
 from functools import partial
 
 from reflayer import xdg
 from reflayer.errors import OperationError, ReflayerError, RegistryError, printable
 from reflayer.images.document import Document
-from reflayer.images.registry.access import Credentials
-from reflayer.images.registry.credential_helper import ask_helper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +28,46 @@ _LARGEST = 4 << 20  # bytes
 _HUB = "docker.io"
 _HUB_SERVER = "https://index.docker.io/v1/"  # what Docker Hub is called in files and helpers
 _HUB_HOSTS = frozenset((_HUB, "index.docker.io", "registry-1.docker.io"))
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_NONE = "credentials not found in native keychain"  # the protocol's words; many have others
+_TOKEN_USER = "<token>"  # the user whose password is an identity token
+_PATIENCE = 120  # seconds: some ask the user
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who one is to a registry; never shown.
+
+    Attributes:
+        user: the user's name; empty beside an identity token.
+        password: or empty.
+        identity_token: an OAuth 2 refresh token in place of the two, or empty.
+        origin: where they are from, in words, for messages.
+    """
+
+    user: str = field(repr=False)
+    password: str = field(repr=False)
+    identity_token: str = field(default="", repr=False)
+    origin: str = "that were given"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What may be said of the way to a registry.
+
+    Attributes:
+        tls_verify: True: nothing but TLS with a certificate that is trusted. False: any
+            certificate, and plain HTTP where there is no TLS. None: True, but this machine's own
+            addresses may speak plain HTTP.
+        credentials: in place of those that are looked for.
+        auth_file: where alone credentials are looked for.
+        cert_dir: where certificates are looked for first, as in ``/etc/docker/certs.d/HOST``.
+    """
+
+    tls_verify: bool | None = None
+    credentials: Credentials | None = None
+    auth_file: str | None = None
+    cert_dir: str | None = None
 
 
 def find_credentials(domain: str, path: str, auth_file: str | None = None) -> Credentials | None:
@@ -99,7 +141,7 @@ def _from_helper(document: Document, domain: str) -> Credentials | None:
     server = _HUB_SERVER if domain == _HUB else domain
     named = [key for key in (domain, server) if helpers and key in helpers.fields]
     helper = helpers.string(named[0]) if helpers and named else document.string("credsStore")
-    return ask_helper(helper, server) if helper else None
+    return _ask_helper(helper, server) if helper else None
 
 
 def _from_auths(document: Document, domain: str, path: str) -> Credentials | None:
@@ -148,3 +190,40 @@ def _credentials(entry: Document) -> Credentials | None:
     if not token and not user:
         return None
     return Credentials(user, password, token, f"from {entry.what}")
+
+
+def _ask_helper(name: str, server: str) -> Credentials | None:
+    """What the helper ``name`` has for ``server``; None where it has nothing.
+
+    Raises:
+        RegistryError: it is not installed, or fails. What it printed may be secret, and is not
+            told.
+    """
+    if not _NAME.fullmatch(name):
+        raise RegistryError(f"{printable(name)!r} is not the name of a credential helper")
+    program = f"docker-credential-{name}"
+    try:
+        done = subprocess.run(
+            [program, "get"],
+            input=server.encode(),
+            capture_output=True,
+            check=False,
+            timeout=_PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        raise RegistryError(f"{program} has not answered within {_PATIENCE} seconds") from None
+    except OSError as error:
+        raise RegistryError(f"{program} cannot be run: {error.strerror}") from error
+    if done.returncode:
+        if _NONE in done.stdout.decode(errors="replace"):
+            return None
+        raise RegistryError(f"{program} failed for {server} with the status {done.returncode}")
+    if not done.stdout.strip():
+        return None
+    answer = Document.parse(done.stdout, f"the answer of {program}")
+    user, secret = answer.string("Username"), answer.string("Secret")
+    if not secret:
+        return None
+    if user == _TOKEN_USER:
+        return Credentials("", "", secret, f"from {program}")
+    return Credentials(user, secret, origin=f"from {program}")

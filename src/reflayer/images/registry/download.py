@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import urllib3
 
     from reflayer.images.descriptor import Descriptor
-    from reflayer.images.registry.session import Session
+    from reflayer.images.registry.repository import Repository
 
     Told = Callable[[int], None]
 
@@ -32,7 +32,7 @@ class _NoRangeError(Exception):
     """The rest of a blob is not to be had alone."""
 
 
-def download(session: Session, blob: Descriptor, fd: int, progress: Told, readable: Told) -> None:
+def download(repo: Repository, blob: Descriptor, fd: int, progress: Told, readable: Told) -> None:
     """Bring ``blob`` into the file ``fd``, which may have its beginning, and write it out.
 
     One that is complete is left as it is, whatever this registry says: others rely on it. What an
@@ -40,7 +40,7 @@ def download(session: Session, blob: Descriptor, fd: int, progress: Told, readab
     it. If it turns out wrong the blob is fetched once more as a whole.
 
     Args:
-        session: its repository.
+        repo: its repository.
         blob: what it has to be.
         fd: what ``open_ingest`` opened; nobody else writes to it.
         progress: is called with the number of bytes that are there.
@@ -61,10 +61,10 @@ def download(session: Session, blob: Descriptor, fd: int, progress: Told, readab
     if left > blob.size:
         os.ftruncate(fd, 0)
         left = 0
-    found = _complete(session, blob, fd, left, progress, None if left else readable)
+    found = _complete(repo, blob, fd, left, progress, None if left else readable)
     if found != blob.digest and left:
         os.ftruncate(fd, 0)
-        found = _complete(session, blob, fd, 0, progress, readable)
+        found = _complete(repo, blob, fd, 0, progress, readable)
     if found != blob.digest:
         os.ftruncate(fd, 0)  # nothing to go on with
         check_digest_is(found, blob.digest)
@@ -73,7 +73,7 @@ def download(session: Session, blob: Descriptor, fd: int, progress: Told, readab
 
 
 def _complete(
-    session: Session,
+    repo: Repository,
     blob: Descriptor,
     fd: int,
     count: int,
@@ -82,13 +82,13 @@ def _complete(
 ) -> str:
     """Fetch what follows the first ``count`` bytes; return the digest of all."""
     hashing = hash_like(blob.digest)
-    _hash(fd, count, hashing, session)
-    patience = Patience(session.stop)
+    _hash(fd, count, hashing, repo)
+    patience = Patience(repo.stop)
     os.lseek(fd, count, os.SEEK_SET)
     in_parts = True
     while count < blob.size:
         try:
-            for data in _pieces(session, blob, count, in_parts and count > 0):
+            for data in _pieces(repo, blob, count, in_parts and count > 0):
                 write_all(fd, memoryview(data))
                 hashing.update(data)
                 count += len(data)
@@ -103,7 +103,7 @@ def _complete(
     return digest_text(hashing)
 
 
-def _hash(fd: int, count: int, hashing: Hash, session: Session) -> None:
+def _hash(fd: int, count: int, hashing: Hash, repo: Repository) -> None:
     place = 0
     while place < count:
         data = os.pread(fd, min(_CHUNK, count - place), place)
@@ -111,26 +111,26 @@ def _hash(fd: int, count: int, hashing: Hash, session: Session) -> None:
             raise RegistryError("a blob that came in before is being changed by somebody else")
         hashing.update(data)
         place += len(data)
-        if session.stop.is_set():
+        if repo.stop.is_set():
             raise StoppedError
 
 
-def _pieces(session: Session, blob: Descriptor, start: int, is_part: bool) -> Iterator[bytes]:
+def _pieces(repo: Repository, blob: Descriptor, start: int, is_part: bool) -> Iterator[bytes]:
     """The blob's bytes from ``start`` on, as far as one answer goes.
 
     Raises:
         _NoRangeError: with ``is_part``, by which no more than these are asked for.
     """
-    url = session.url(f"blobs/{blob.digest}")
-    what = f"{session.path}: the blob {blob.digest} cannot be had"
+    url = repo.url(f"blobs/{blob.digest}")
+    what = f"{repo.path}: the blob {blob.digest} cannot be had"
     headers = {"Range": f"bytes={start}-"} if is_part else {}
     accept = _NO_RANGE if is_part else ()
-    with session.request("GET", url, what, headers=headers, accept=accept) as response:
+    with repo.request("GET", url, what, headers=headers, accept=accept) as response:
         problem = _problem(response, blob, start)
         if problem and is_part:
             raise _NoRangeError
         if problem:
-            raise RegistryError(f"{session.name}: {problem}")
+            raise RegistryError(f"{repo.name}: {problem}")
         decode = _is_encoded(response, blob.size)
         skip = 0 if response.status == 206 else start
         left = blob.size - start
@@ -138,7 +138,7 @@ def _pieces(session: Session, blob: Descriptor, start: int, is_part: bool) -> It
             data = response.read(min(_CHUNK, skip or left), decode_content=decode)
             if not data:
                 # A server that ends a body early without saying so.
-                raise TemporaryError(f"{session.name}: {what}: it lacks its last {left} bytes")
+                raise TemporaryError(f"{repo.name}: {what}: it lacks its last {left} bytes")
             if skip:
                 skip -= len(data)
                 continue
@@ -147,7 +147,7 @@ def _pieces(session: Session, blob: Descriptor, start: int, is_part: bool) -> It
         if (decode or response.length_remaining is None) and response.read(
             1, decode_content=decode
         ):
-            raise RegistryError(f"{session.name}: {what}: it has more than {blob.size} bytes")
+            raise RegistryError(f"{repo.name}: {what}: it has more than {blob.size} bytes")
 
 
 def _problem(response: urllib3.HTTPResponse, blob: Descriptor, start: int) -> str:

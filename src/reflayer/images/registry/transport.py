@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import ipaddress
 import socket
 import threading
 from base64 import b64encode
@@ -11,6 +12,8 @@ from http.client import HTTPException
 from http.client import HTTPResponse as PlainResponse
 from typing import Any, NamedTuple, cast
 from urllib.parse import unquote, urljoin
+from urllib.request import getproxies_environment
+from urllib.request import proxy_bypass_environment as bypassed  # type: ignore[attr-defined]
 from weakref import WeakSet
 
 import urllib3
@@ -20,16 +23,14 @@ from urllib3.util import Timeout, Url, parse_url
 
 from reflayer import __version__
 from reflayer.errors import RegistryError
-from reflayer.images.registry.certificates import tls_context
-from reflayer.images.registry.failures import failing
-from reflayer.images.registry.proxies import proxy_for
-from reflayer.images.registry.retry import StoppedError
+from reflayer.images.registry.retry import StoppedError, failing
+from reflayer.images.registry.tls import tls_context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from reflayer.images.registry.access import Access
+    from reflayer.images.registry.credentials import Access
 
 _CONNECTING = 15  # seconds
 _SILENCE = 60  # seconds between two pieces of an answer, or until one of what we send is taken
@@ -240,6 +241,49 @@ class Transport:
 
 _SOCKS = {"socks5": "socks5h", "socks5h": "socks5h", "socks4": "socks4a", "socks4a": "socks4a"}
 """Names are for the proxy to resolve, as in Go, and so in Docker: it may know more of them."""
+
+
+def proxy_for(scheme: str, host: str, port: int) -> str | None:
+    """The URL of the proxy for an address, or None; never one for this machine's own addresses."""
+    proxies = getproxies_environment()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    no = proxies.get("no", "")
+    if not proxy or is_loopback(host) or "*" in map(str.strip, no.split(",")):
+        return None
+    if bypassed(f"{host}:{port}", {"no": no.replace("*.", ".")}):
+        return None
+    if _in_networks(host, no):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine by its name: ``localhost``, 127.0.0.0/8, ::1."""
+    if host.lower() == "localhost" or host.lower().endswith(".localhost"):  # RFC 6761
+        return True
+    address = _address(host)
+    return address is not None and address.is_loopback
+
+
+def _in_networks(host: str, no_proxy: str) -> bool:
+    """Whether ``no_proxy`` has a network, such as 10.0.0.0/8, that ``host`` is in."""
+    address = _address(host)
+    if address is None:
+        return False
+    for entry in no_proxy.split(","):
+        try:
+            if address in ipaddress.ip_network(entry.strip(), strict=False):
+                return True
+        except ValueError:  # a name
+            continue
+    return False
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
 
 
 def _watched(

@@ -6,17 +6,22 @@ import io
 import os
 import threading
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
-from reflayer.errors import failing
-from reflayer.images.digest import check_size
+from reflayer.errors import ImageError, RegistryError, brief, failing, printable
+from reflayer.images.descriptor import Descriptor
+from reflayer.images.digest import check_digest_is, check_size, digest_text, hash_like, is_digest
+from reflayer.images.document import Document
 from reflayer.images.fetch import nearest
+from reflayer.images.image import LARGEST_CONFIG
 from reflayer.images.ingest import commit_ingest, ingest_path, open_ingest, writing
+from reflayer.images.manifest import LARGEST_MANIFEST, Index, parse_manifest
+from reflayer.images.media_types import INDEXES, MANIFESTS, SAYS_NOTHING, SCHEMA_1, media_type
+from reflayer.images.registry.answers import read_limited
 from reflayer.images.registry.download import download
-from reflayer.images.registry.manifests import Documents
-from reflayer.images.registry.retry import StoppedError
-from reflayer.images.registry.session import Session
+from reflayer.images.registry.repository import Repository
+from reflayer.images.registry.retry import StoppedError, retry
 from reflayer.images.resolve import find_image
 
 TYPE_CHECKING = False
@@ -27,14 +32,15 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
     from reflayer.images.content import Content
-    from reflayer.images.descriptor import Descriptor
     from reflayer.images.image import Image
     from reflayer.images.platform import Platform
     from reflayer.images.reference import Reference
-    from reflayer.images.registry.access import Access
+    from reflayer.images.registry.credentials import Access
     from reflayer.progress import Progress
 
 _HANDS = 4  # layers at once
+_ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
+_DIGEST_HEADER = "Docker-Content-Digest"
 _MOMENT = 0.1  # seconds between two looks at what another process writes
 
 
@@ -62,19 +68,19 @@ def fetching(
         ImageError: there is no such image, or it cannot be had, or is not right.
         OperationError: it could not be written.
     """
-    session = Session(reference, access, "pull")
+    repo = Repository(reference, access, "pull")
     try:
-        documents = Documents(session)
+        documents = Documents(repo)
         top = documents.top(reference)
         image = find_image(top, platform, nearest(content, documents.open), str(reference))
-        running = Fetching(image, documents, session, content, progress)
+        running = Fetching(image, documents, repo, content, progress)
         try:
             running.begin()
             yield running
         finally:
             running.end()
     finally:
-        session.close()
+        repo.close()
 
 
 class Fetching:
@@ -88,14 +94,14 @@ class Fetching:
         self,
         image: Image,
         documents: Documents,
-        session: Session,
+        repo: Repository,
         content: Content,
         progress: Progress | None,
     ) -> None:
         """Nothing is fetched yet."""
         self.image = image
         self._documents = documents
-        self._session = session
+        self._repo = repo
         self._content = content
         self._progress = progress
         self._layers: dict[str, _Layer] = {}
@@ -128,7 +134,7 @@ class Fetching:
 
     def end(self) -> None:
         """Give up what has not come, and wait until everybody has."""
-        self._session.interrupt()
+        self._repo.interrupt()
         for thread in self._threads:
             thread.join()
         for layer in self._layers.values():
@@ -189,7 +195,7 @@ class Fetching:
         try:
             while True:
                 with self._changed:
-                    if not self._waiting or self._session.stop.is_set():
+                    if not self._waiting or self._repo.stop.is_set():
                         return
                     layer = self._waiting.popleft()
                 self._fetch(layer)
@@ -199,7 +205,7 @@ class Fetching:
             with self._changed:
                 self._failure = self._failure or error
                 self._changed.notify_all()
-            self._session.interrupt()
+            self._repo.interrupt()
 
     def _fetch(self, layer: _Layer) -> None:
         digest = layer.blob.digest
@@ -221,7 +227,7 @@ class Fetching:
             while True:
                 with writing(layer.fd, path, self._pause) as is_there:
                     if is_there:
-                        download(self._session, layer.blob, layer.fd, told, readable)
+                        download(self._repo, layer.blob, layer.fd, told, readable)
                         break
                 if self._content.has(digest):  # another process was faster
                     layer.become(os.open(self._content.path(digest), os.O_RDONLY | os.O_CLOEXEC))
@@ -234,7 +240,7 @@ class Fetching:
             self._changed.notify_all()
 
     def _pause(self) -> None:
-        if self._session.stop.wait(_MOMENT):
+        if self._repo.stop.wait(_MOMENT):
             raise StoppedError
 
 
@@ -296,3 +302,97 @@ class _Coming(io.RawIOBase):
             count = os.preadv(layer.fd, [view], self._position)
         self._position += count
         return count
+
+
+class Documents:
+    """The small blobs of a repository, each fetched once.
+
+    Attributes:
+        fetched: what has been, by digest.
+    """
+
+    def __init__(self, repo: Repository) -> None:
+        """Nothing is fetched yet."""
+        self.fetched: dict[str, bytes] = {}
+        self._repo = repo
+        self._manifests: set[str] = set()
+
+    def top(self, reference: Reference) -> Descriptor:
+        """Fetch the manifest or index that ``reference`` names.
+
+        Raises:
+            RegistryError: there is none, or it is not what it should be.
+        """
+        name = reference.digest or reference.tag
+        data, claimed, digest = self._get(f"manifests/{name}", LARGEST_MANIFEST, _ACCEPT)
+        what = f"{self._repo.name}: {self._repo.path}:{name}"
+        said = _media_type(data, claimed, what)
+        wanted = reference.digest or digest
+        hashing = hash_like(wanted or None)
+        hashing.update(data)
+        found = digest_text(hashing)
+        if wanted:
+            check_digest_is(found, wanted)
+        top = Descriptor(said, found, len(data))
+        self._keep(top, data, is_manifest=True)
+        return top
+
+    def open(self, digest: str) -> BinaryIO:
+        """A manifest that an index lists, or a config; whoever reads it checks it.
+
+        Raises:
+            RegistryError: it cannot be had.
+        """
+        if digest not in self.fetched:
+            is_manifest = digest in self._manifests
+            if is_manifest:
+                data, claimed, _ = self._get(f"manifests/{digest}", LARGEST_MANIFEST, _ACCEPT)
+            else:
+                data, claimed, _ = self._get(f"blobs/{digest}", LARGEST_CONFIG, "*/*")
+            hashing = hash_like(digest)
+            hashing.update(data)
+            check_digest_is(digest_text(hashing), digest)
+            if is_manifest:
+                claimed = _media_type(data, claimed, digest)
+            self._keep(Descriptor(claimed, digest, len(data)), data, is_manifest)
+        return io.BytesIO(self.fetched[digest])
+
+    def _keep(self, descriptor: Descriptor, data: bytes, is_manifest: bool) -> None:
+        self.fetched[descriptor.digest] = data
+        with suppress(ImageError):  # whoever reads it says what is wrong
+            if is_manifest and isinstance(contents := parse_manifest(data, descriptor), Index):
+                self._manifests.update(one.digest for one in contents.manifests)
+
+    def _get(self, rest: str, most: int, accept: str) -> tuple[bytes, str, str]:
+        """The body, and the media type and the digest that the registry claims it to have."""
+        url = self._repo.url(rest)
+        what = f"{self._repo.path} has no {_in_words(rest)}"
+
+        def get() -> tuple[bytes, str, str]:
+            with self._repo.request("GET", url, what, headers={"Accept": accept}) as response:
+                data = read_limited(response, most, self._repo.name)
+                claimed = media_type(response.headers.get("Content-Type", ""))
+                digest = response.headers.get(_DIGEST_HEADER, "")
+                return data, claimed, digest if is_digest(digest) else ""
+
+        return retry(self._repo.stop, get)
+
+
+def _in_words(rest: str) -> str:
+    kind, _, name = rest.partition("/")
+    if kind == "manifests":
+        kind = "manifest" if ":" in name else "tag"
+    return f"{kind.removesuffix('s')} {printable(name)}"
+
+
+def _media_type(data: bytes, claimed: str, what: str) -> str:
+    """What a manifest is said to be: in the answer's header, or else in itself."""
+    if claimed in MANIFESTS | INDEXES or claimed.startswith(SCHEMA_1):
+        return claimed
+    try:
+        return Document.parse(data, what).media_type() or claimed
+    except ImageError as error:
+        if claimed in SAYS_NOTHING:
+            raise
+        reason = f"{what} is of the media type {brief(claimed)}, which is no image's manifest"
+        raise RegistryError(reason) from error

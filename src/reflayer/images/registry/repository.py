@@ -8,13 +8,11 @@ from functools import partial
 
 from reflayer.errors import RegistryError
 from reflayer.images.registry.answers import REDIRECTS, follow, refuse_status
-from reflayer.images.registry.auth import Authorizer
 from reflayer.images.registry.credentials import find_credentials
-from reflayer.images.registry.failures import NotConnectedError, NoTlsError
-from reflayer.images.registry.handshake import speaks_otherwise
-from reflayer.images.registry.proxies import is_loopback
-from reflayer.images.registry.retry import TemporaryError, again
-from reflayer.images.registry.transport import Origin, Transport, origin_of
+from reflayer.images.registry.retry import NotConnectedError, NoTlsError, TemporaryError, retry
+from reflayer.images.registry.tls import speaks_otherwise
+from reflayer.images.registry.token import Authorizer
+from reflayer.images.registry.transport import Origin, Transport, is_loopback, origin_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,13 +21,13 @@ if TYPE_CHECKING:
     import urllib3
 
     from reflayer.images.reference import Reference
-    from reflayer.images.registry.access import Access, Credentials
     from reflayer.images.registry.answers import Body
+    from reflayer.images.registry.credentials import Access, Credentials
 
 _HOSTS = {"docker.io": "registry-1.docker.io"}
 
 
-class Session:
+class Repository:
     """A repository that is spoken to, by several threads at once.
 
     Attributes:
@@ -148,12 +146,12 @@ class Session:
         try:
             if plain and is_near and speaks_otherwise(origin.host, origin.port):
                 raise NoTlsError(f"{self.name}: does not speak TLS")
-            return again(self.stop, partial(self._ping, f"https://{host}/v2/", plain))
+            return retry(self.stop, partial(self._ping, f"https://{host}/v2/", plain))
         except (_UnreachableError, NoTlsError) as error:
             if not plain:
                 raise
             try:
-                return again(self.stop, partial(self._ping, f"http://{host}/v2/", False))
+                return retry(self.stop, partial(self._ping, f"http://{host}/v2/", False))
             except _UnreachableError:
                 raise error from None
 

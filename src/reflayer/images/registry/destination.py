@@ -1,18 +1,22 @@
-"""One blob into a registry: skipped, mounted, sent at once, or in chunks that can go on.
+"""An image into a registry: what is not there yet, side by side, and its manifest last.
 
-OCI distribution-spec, "Pushing Blobs".
+A blob is skipped, mounted, sent at once, or in chunks that can go on (OCI distribution-spec,
+"Pushing Blobs").
 """
 
 from __future__ import annotations
 
 import os
 import re
+from threading import Lock
 from typing import NamedTuple
 from urllib.parse import urlencode
 
 from reflayer.errors import ImageError, RegistryError
-from reflayer.images.registry.retry import Patience, TemporaryError
+from reflayer.images.registry.repository import Repository
+from reflayer.images.registry.retry import Patience, StoppedError, TemporaryError, retry
 from reflayer.images.registry.transport import address_in
+from reflayer.images.side_by_side import side_by_side
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +24,14 @@ if TYPE_CHECKING:
 
     import urllib3
 
+    from reflayer.images.content import Content
     from reflayer.images.descriptor import Descriptor
-    from reflayer.images.registry.session import Session
+    from reflayer.images.image import Image
+    from reflayer.images.reference import Reference
+    from reflayer.images.registry.credentials import Access
+    from reflayer.progress import Progress
 
+    Sources = Callable[[str], str | None]
     Told = Callable[[int], None]
 
 _CHUNK = 32 << 20  # bytes; a larger blob is sent in such, as far as that is wanted
@@ -31,6 +40,84 @@ _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,19})")
 _LENGTH = re.compile(r"[0-9]{1,19}")
 _BINARY = "application/octet-stream"
 _NO_CHUNKS = (400, 404, 405, 411, 415, 416, 501)  # of a chunk: the blob may be taken whole still
+
+
+def push_image(
+    image: Image,
+    reference: Reference,
+    access: Access,
+    content: Content,
+    sources: Sources,
+    progress: Progress | None,
+) -> None:
+    """Send ``image`` to where ``reference`` says; its blobs go as they are.
+
+    Args:
+        image: what is sent, all of whose blobs are in ``content``.
+        reference: where to; a digest has to be the image's own.
+        access: how the registry is to be spoken to.
+        content: has the blobs.
+        sources: a repository of the same registry that may have the blob with this digest.
+        progress: is told of stage ``push``, in bytes, by one thread at a time.
+
+    Raises:
+        RegistryError: the registry cannot be reached, or does not take it.
+        ImageError: a blob is missing, or has another digest.
+        OperationError: a blob cannot be read.
+    """
+    if reference.digest not in ("", image.manifest.digest):
+        raise RegistryError(f"{reference}: the image has another digest: {image.manifest.digest}")
+    repo = Repository(reference, access, "pull,push")
+    try:
+        blobs = {one.digest: one for one in (*image.layers, image.config)}
+        _send(list(blobs.values()), repo, content, sources, progress)
+        _put_manifest(image.manifest, reference.tag or reference.digest, repo, content)
+    finally:
+        repo.close()
+
+
+def _send(
+    blobs: list[Descriptor],
+    repo: Repository,
+    content: Content,
+    sources: Sources,
+    progress: Progress | None,
+) -> None:
+    done = dict.fromkeys((one.digest for one in blobs), 0)
+    size = sum(one.size for one in blobs)
+    lock = Lock()
+
+    def send(blob: Descriptor) -> None:
+        def told(count: int) -> None:
+            if repo.stop.is_set():
+                raise StoppedError
+            with lock:
+                done[blob.digest] = count
+                if progress is not None:
+                    progress("push", sum(done.values()), size)
+
+        with content.open(blob.digest) as file:
+            _upload(repo, blob, file.fileno(), sources(blob.digest), told)
+
+    side_by_side(send, blobs, repo.interrupt)
+
+
+def _put_manifest(manifest: Descriptor, name: str, repo: Repository, content: Content) -> None:
+    with content.open(manifest.digest) as file:
+        data = file.read()
+    what = f"{repo.path} does not take the manifest"
+    url = repo.url(f"manifests/{name}")
+
+    def put() -> None:
+        headers = {"Content-Type": manifest.media_type}
+        with repo.request("PUT", url, what, headers=headers, body=lambda: data) as response:
+            digest = response.headers.get("Docker-Content-Digest")
+        if digest and digest != manifest.digest:
+            raise RegistryError(
+                f"{repo.name}: has made another manifest of {manifest.digest} than was sent"
+            )
+
+    retry(repo.stop, put)
 
 
 class _NoChunksError(Exception):
@@ -44,13 +131,15 @@ class _Begun(NamedTuple):
     least: int
 
 
-def upload(session: Session, blob: Descriptor, fd: int, source: str | None, progress: Told) -> None:
+def _upload(
+    repo: Repository, blob: Descriptor, fd: int, source: str | None, progress: Told
+) -> None:
     """Have ``blob`` in the repository.
 
-    A registry that refuses chunks gets it whole, and whatever else goes there in this session, too.
+    A registry that refuses chunks gets it whole, and whatever else goes there in this run, too.
 
     Args:
-        session: the repository.
+        repo: the repository.
         blob: what is sent.
         fd: its bytes, a regular file.
         source: a repository of the same registry that may have it.
@@ -60,27 +149,27 @@ def upload(session: Session, blob: Descriptor, fd: int, source: str | None, prog
         RegistryError: the registry does not take it.
         StoppedError: somebody asked to stop.
     """
-    what = f"{session.path} does not take the blob {blob.digest}"
-    patience = Patience(session.stop)
+    what = f"{repo.path} does not take the blob {blob.digest}"
+    patience = Patience(repo.stop)
     while True:
         try:
             begun = None
-            if not _is_there(session, blob, what):
-                begun = _begin(session, blob, source, what)
+            if not _is_there(repo, blob, what):
+                begun = _begin(repo, blob, source, what)
             if begun is not None:
-                _Upload(session, blob, fd, begun, what, patience, progress).run()
+                _Upload(repo, blob, fd, begun, what, patience, progress).run()
             progress(blob.size)
             return
         except _NoChunksError:
-            session.takes_chunks = False
+            repo.takes_chunks = False
         except TemporaryError as error:
             patience.wait(error)
             source = None  # it may be that which it is not up to
 
 
-def _is_there(session: Session, blob: Descriptor, what: str) -> bool:
+def _is_there(repo: Repository, blob: Descriptor, what: str) -> bool:
     try:
-        with session.request("HEAD", session.url(f"blobs/{blob.digest}"), what):
+        with repo.request("HEAD", repo.url(f"blobs/{blob.digest}"), what):
             return True
     except TemporaryError:
         raise
@@ -88,22 +177,22 @@ def _is_there(session: Session, blob: Descriptor, what: str) -> bool:
         return False  # who answers no HEAD, or only to who may read, may take it all the same
 
 
-def _begin(session: Session, blob: Descriptor, source: str | None, what: str) -> _Begun | None:
+def _begin(repo: Repository, blob: Descriptor, source: str | None, what: str) -> _Begun | None:
     """An upload; None where the blob was mounted from ``source``."""
-    url = session.url("blobs/uploads/")
+    url = repo.url("blobs/uploads/")
     headers = {"Content-Length": "0"}
     if source is not None:
         mount = f"{url}?{urlencode({'mount': blob.digest, 'from': source})}"
         also = (f"repository:{source}:pull",)
         try:
-            with session.request("POST", mount, what, headers=headers, also=also) as response:
-                return None if response.status == 201 else _begun(response, session, mount, what)
+            with repo.request("POST", mount, what, headers=headers, also=also) as response:
+                return None if response.status == 201 else _begun(response, repo, mount, what)
         except TemporaryError:
             raise
         except RegistryError:
             pass  # who may not read there, or who knows no mounts, may send it all the same
-    with session.request("POST", url, what, headers=headers) as response:
-        return _begun(response, session, url, what)
+    with repo.request("POST", url, what, headers=headers) as response:
+        return _begun(response, repo, url, what)
 
 
 class _Upload:
@@ -111,7 +200,7 @@ class _Upload:
 
     def __init__(
         self,
-        session: Session,
+        repo: Repository,
         blob: Descriptor,
         fd: int,
         begun: _Begun,
@@ -119,7 +208,7 @@ class _Upload:
         patience: Patience,
         progress: Told,
     ) -> None:
-        self._session = session
+        self._repo = repo
         self._blob = blob
         self._fd = fd
         self._place = begun.place
@@ -137,7 +226,7 @@ class _Upload:
             _NoChunksError: it has to, and not in chunks.
         """
         size = self._blob.size
-        in_chunks = size > self._chunk and self._session.takes_chunks
+        in_chunks = size > self._chunk and self._repo.takes_chunks
         while True:
             try:
                 if in_chunks and size - self._there > self._chunk:
@@ -153,7 +242,7 @@ class _Upload:
 
     def _patch(self, count: int) -> None:
         start = self._there
-        with self._session.request(
+        with self._repo.request(
             "PATCH",
             self._place,
             self._what,
@@ -163,7 +252,7 @@ class _Upload:
         ) as response:
             if response.status in _NO_CHUNKS:
                 raise _NoChunksError
-            self._place = _place(response, self._session, self._place, self._what)
+            self._place = _place(response, self._repo, self._place, self._what)
             kept = _kept(response)
         self._there = start + count
         # Amazon's ECR takes all of them, but tells of none after the first. Who really has nothing
@@ -174,17 +263,15 @@ class _Upload:
 
     def _ask(self, error: TemporaryError) -> None:
         """Find out how much is there; begin anew where the registry does not know."""
-        with self._session.request(
+        with self._repo.request(
             "GET", self._place, self._what, accept=(400, 404, 405, 416)
         ) as response:
             there = _kept(response)
             if response.status != 204 or there is None:
                 raise error
             if there > self._blob.size:
-                raise RegistryError(
-                    f"{self._session.name}: {self._what}: it has more than was sent"
-                )
-            self._place = _place(response, self._session, self._place, self._what)
+                raise RegistryError(f"{self._repo.name}: {self._what}: it has more than was sent")
+            self._place = _place(response, self._repo, self._place, self._what)
             self._there = there
 
     def _put(self, count: int) -> None:
@@ -193,7 +280,7 @@ class _Upload:
         url = self._place + mark + urlencode({"digest": self._blob.digest})
         body = (lambda: self._pieces(count)) if count else None
         accept = _NO_CHUNKS if self._there else ()
-        with self._session.request(
+        with self._repo.request(
             "PUT", url, self._what, headers=self._headers(count), body=body, accept=accept
         ) as response:
             if response.status in accept:
@@ -219,11 +306,9 @@ class _Upload:
             self._progress(place)
 
 
-def _begun(response: urllib3.HTTPResponse, session: Session, url: str, what: str) -> _Begun:
+def _begun(response: urllib3.HTTPResponse, repo: Repository, url: str, what: str) -> _Begun:
     least = response.headers.get("OCI-Chunk-Min-Length", "")
-    return _Begun(
-        _place(response, session, url, what), int(least) if _LENGTH.fullmatch(least) else 0
-    )
+    return _Begun(_place(response, repo, url, what), int(least) if _LENGTH.fullmatch(least) else 0)
 
 
 def _kept(response: urllib3.HTTPResponse) -> int | None:
@@ -235,8 +320,8 @@ def _kept(response: urllib3.HTTPResponse) -> int | None:
     return int(match[1]) + 1 if match[1] != "0" else 0
 
 
-def _place(response: urllib3.HTTPResponse, session: Session, url: str, what: str) -> str:
+def _place(response: urllib3.HTTPResponse, repo: Repository, url: str, what: str) -> str:
     location = response.headers.get("Location")
     if not location:
-        raise RegistryError(f"{session.name}: {what}: it does not say where to")
+        raise RegistryError(f"{repo.name}: {what}: it does not say where to")
     return address_in(location, url)

@@ -1,6 +1,7 @@
-"""The ``Authorization`` for a registry: anonymous, basic, or a token for what is to be done.
+"""The ``Authorization`` for a registry: none, basic, or a token for what is to be done.
 
-Distribution's "Token Authentication" and "OAuth2 Token Authentication" specifications.
+Distribution's "Token Authentication" and "OAuth2 Token Authentication" specifications; RFC 9110,
+11.6.1 for ``WWW-Authenticate``.
 """
 
 from __future__ import annotations
@@ -15,16 +16,15 @@ from urllib.parse import urlencode
 from reflayer.errors import ReflayerError, RegistryError
 from reflayer.images.document import Document
 from reflayer.images.registry.answers import follow, read_limited, refuse_status
-from reflayer.images.registry.challenge import Challenge, parse_challenges
 from reflayer.images.registry.transport import origin_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import urllib3
 
-    from reflayer.images.registry.access import Credentials
+    from reflayer.images.registry.credentials import Credentials
     from reflayer.images.registry.transport import Transport
 
 _CLIENT = "reflayer"
@@ -33,6 +33,23 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
 _LIFETIME = 60  # seconds, where the server does not say (the specification's "expires_in")
 _LONGEST = 24 * 3600  # seconds that a token is believed to last
 _MARGIN = 5  # seconds before its end at which a token is replaced
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_SCHEME = re.compile(rf"[\s,]*({_WORD})(?=[\s,]|$)(?!\s*=)")
+_PARAMETER = re.compile(rf'[\s,]*({_WORD})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_WORD}))')
+_LONGEST_HEADER = 16 << 10  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One of the ways that a registry takes.
+
+    Attributes:
+        scheme: in lower case, ``basic`` or ``bearer``.
+        parameters: by their names in lower case.
+    """
+
+    scheme: str
+    parameters: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,3 +228,22 @@ def _token(data: bytes, host: str) -> _Token:
     seconds = answer.fields.get("expires_in")
     lifetime = seconds if isinstance(seconds, int) and seconds > _MARGIN else _LIFETIME
     return _Token(f"Bearer {text}", time.monotonic() + min(lifetime, _LONGEST) - _MARGIN)
+
+
+def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
+    """The challenges of the headers, in order; what is malformed ends a header."""
+    return [one for header in headers for one in _parse_header(header[:_LONGEST_HEADER])]
+
+
+def _parse_header(header: str) -> list[Challenge]:
+    found: list[Challenge] = []
+    place = 0
+    while match := _SCHEME.match(header, place):
+        place = match.end()
+        parameters: dict[str, str] = {}
+        while inner := _PARAMETER.match(header, place):
+            place = inner.end()
+            quoted = re.sub(r"\\(.)", r"\1", inner[2] or "")
+            parameters.setdefault(inner[1].lower(), inner[3] or quoted)
+        found.append(Challenge(match[1].lower(), parameters))
+    return found

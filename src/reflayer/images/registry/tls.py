@@ -1,4 +1,4 @@
-"""Which certificates are trusted for a registry, and which one is shown to it.
+"""TLS with a registry: whom it trusts, what it shows of us, and whether TLS is spoken at all.
 
 Docker's "Verify repository client with certificates"; containers-certs.d(5).
 """
@@ -6,6 +6,7 @@ Docker's "Verify repository client with certificates"; containers-certs.d(5).
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 
 from reflayer.errors import OperationError, RegistryError, printable
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 _FOLDERS = ("/etc/containers/certs.d", "/etc/docker/certs.d")
 _ABSENT = (FileNotFoundError, NotADirectoryError, PermissionError)
+_CONNECTING = 15  # seconds
+_NO_TLS = frozenset(  # what OpenSSL calls an answer that is none of TLS
+    ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
+)
 
 
 def tls_context(host: str, *, verify: bool, cert_dir: str | None = None) -> ssl.SSLContext:
@@ -73,3 +78,27 @@ def _names(folder: str, needed: bool) -> Iterator[str]:
     except OSError as error:
         if needed or not isinstance(error, _ABSENT):
             raise OperationError.from_os_error(error, os.fsencode(folder), "open") from error
+
+
+def is_no_tls(error: ssl.SSLError) -> bool:
+    """Whether a handshake failed since the other side does not speak TLS."""
+    return error.reason in _NO_TLS
+
+
+def speaks_otherwise(host: str, port: int) -> bool:
+    """Whether a server is there that answers a handshake, but not by TLS.
+
+    Nobody is trusted and nothing is sent to it. This is sooner done than reading all certificates
+    of the system's authorities, which whoever asks in earnest has to.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with socket.create_connection((host.strip("[]"), port), _CONNECTING) as connection:
+            context.wrap_socket(connection).close()
+    except ssl.SSLError as error:
+        return is_no_tls(error)
+    except OSError:  # whoever asks in earnest tells it
+        return False
+    return False
