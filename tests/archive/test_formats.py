@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.archive.entry import Entry
-from reflayer.archive.tar_reader import read_entries
-from reflayer.archive.tar_stream import TarStream
+from reflayer.archive.tar_entry import Entry
+from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.errors import ArchiveError
 from tests.archive.tars import apply, blocks, entry, header, tar, xattr
 from tests.trees import facts

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from reflayer.archive import apply_layer, changes, pack_layer, pack_tree
-from reflayer.archive.packed_file import PackedFile
+from reflayer.archive.pack import PackedFile
 from reflayer.copy import copy_tree
 from reflayer.errors import ArchiveError, OperationError
 from tests.archive.tars import as_nobody

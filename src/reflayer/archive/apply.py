@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 
-from reflayer.archive.blob import Blob, digest_of, hash_for
-from reflayer.archive.compression import PlainReader
+from reflayer.archive.compression import Blob, PlainReader, digest_of, hash_for
 from reflayer.archive.folders import Folders
 from reflayer.archive.layer import Layer
 from reflayer.archive.read_ahead import ReadAhead
-from reflayer.archive.tar_reader import read_entries
-from reflayer.archive.tar_stream import TarStream
+from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.errors import ArchiveError, OperationError
 
 TYPE_CHECKING = False

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, TypeAlias
 
-    from reflayer.archive.entry import Entry
     from reflayer.archive.folder import Folder
     from reflayer.archive.metadata import Metadata
-    from reflayer.archive.tar_stream import TarStream
+    from reflayer.archive.tar_entry import Entry
+    from reflayer.archive.tar_reader import TarStream
 
     Make: TypeAlias = Callable[[Folder, bytes, Entry, memoryview], None]
     _Item: TypeAlias = "_Batch | LockType | Callable[[], None]"

@@ -7,14 +7,13 @@ import os
 import stat
 from collections import OrderedDict
 
-from reflayer.archive.failure import FailedError, failure
 from reflayer.archive.folder import Folder
 from reflayer.archive.made import Made
 from reflayer.archive.metadata import Metadata
-from reflayer.archive.names import join
 from reflayer.archive.opening import LONGEST_PATH, OPEN, link_target, open_shut, open_straight
 from reflayer.copy.emptying import empty_folder
-from reflayer.errors import ArchiveError
+from reflayer.copy.metadata import FailedError
+from reflayer.errors import ArchiveError, OperationError
 from reflayer.linux.openat2 import RESOLVE_IN_ROOT, openat2
 
 TYPE_CHECKING = False
@@ -23,12 +22,13 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from reflayer.archive.entry import Entry
     from reflayer.archive.folder import Key
+    from reflayer.archive.tar_entry import Entry
 
 _OPEN_ITSELF = OPEN | os.O_NOFOLLOW
 _MOST_OPEN = 64
 _MOST_LINKS = 40  # that one path may go through: path_resolution(7)
+_ARCHIVE_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EFBIG})
 _NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})  # open(2) of what is another type
 _IMPLIED_MODE = 0o755  # of a folder without an entry, as Docker and umoci have it
 _MOST_IMPLIED = 1 << 16  # folders: two bytes of a name are enough to ask for one
@@ -308,3 +308,17 @@ class Folders:
     def _call(self, path: bytes, folder: Folder) -> None:
         self._by_path[path] = folder
         folder.names.add(path)
+
+
+def failure(
+    error: OSError, root: bytes, path: bytes, operation: str
+) -> ArchiveError | OperationError:
+    """The error of a failed call: the archive's, if it asks for what cannot be, or the system's."""
+    if error.errno in _ARCHIVE_FAULTS:
+        return ArchiveError(f"{operation}: {error.strerror}", path)
+    return OperationError.from_os_error(error, os.path.join(root, path), operation)
+
+
+def join(path: bytes, name: bytes) -> bytes:
+    """The path of ``name`` in the folder ``path``, which is ``.`` for the root."""
+    return name if path == b"." else path + b"/" + name

@@ -5,31 +5,34 @@ from __future__ import annotations
 import os
 import stat
 
-from reflayer.archive import entry as types
-from reflayer.archive.content import write_content
-from reflayer.archive.failure import FailedError, failure
+from reflayer.archive import tar_entry as types
 from reflayer.archive.files import Files
-from reflayer.archive.names import (
+from reflayer.archive.folders import failure
+from reflayer.archive.tar_entry import clean_path
+from reflayer.archive.tar_reader import TarStream
+from reflayer.archive.whiteouts import (
     AUFS_INODES,
     OPAQUE,
     WHITEOUT_PREFIX,
-    clean,
     hidden_name,
+    hide,
+    hide_all,
     is_aufs_metadata,
 )
-from reflayer.archive.tar_stream import TarStream
-from reflayer.archive.whiteouts import hide, hide_all
+from reflayer.copy.metadata import FailedError
 from reflayer.errors import ArchiveError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from reflayer.archive.entry import Entry
     from reflayer.archive.folder import Folder
     from reflayer.archive.folders import Folders
     from reflayer.archive.id_map import IdMap
+    from reflayer.archive.tar_entry import Entry, SparseMap
 
+_BLOCK = 4096  # bytes; of most file systems, and a hole is whole blocks
+_ZEROS = bytes(_BLOCK)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL = {
     types.CHAR: stat.S_IFCHR,
@@ -91,7 +94,7 @@ class Layer:
             raise failure(error, self._folders.root_path, entry.name, operation) from error
 
     def _apply(self, entry: Entry) -> None:
-        path = clean(entry.name)
+        path = clean_path(entry.name)
         above, _, name = path.rpartition(b"/")
         if name.startswith(WHITEOUT_PREFIX):
             self._apply_whiteout(path, above, name)
@@ -170,7 +173,7 @@ class Layer:
             fd = os.open(name, _CREATE, mode, dir_fd=folder.fd)
         try:
             if entry.size or entry.sparse:
-                write_content(fd, stream, entry.sparse)
+                write_data(fd, stream, entry.sparse)
             self._metadata.finish_file(fd, folder, entry)
         finally:
             os.close(fd)
@@ -183,14 +186,14 @@ class Layer:
         except PermissionError as error:
             if not is_device or not self._metadata.refused("device", error):
                 raise
-            self._left_out.add(clean(entry.name))
+            self._left_out.add(clean_path(entry.name))
             return
         self._metadata.finish_at(name, folder, entry)
         self._folders.made.add(folder, name)
 
     def _make_hard_link(self, path: bytes, above: bytes, name: bytes, entry: Entry) -> None:
         """Give an inode another name, and all that the entry says, as Docker and containerd do."""
-        target = clean(entry.target)
+        target = clean_path(entry.target)
         if not target:
             raise ArchiveError("it links to the layer's root, which is a folder")
         self.files.settle()
@@ -253,3 +256,76 @@ def _is_inode(status: os.stat_result, dst: int, name: bytes) -> bool:
     except FileNotFoundError:
         return False
     return os.path.samestat(there, status)
+
+
+def write_data(fd: int, stream: TarStream, sparse: SparseMap | None) -> None:
+    """Write all data of the entry at hand to the new, empty file ``fd``.
+
+    What its map says are holes come out as holes, and so do blocks of zeros, since not every
+    program that makes layers knows of maps.
+
+    Raises:
+        ArchiveError: the archive ends too early.
+        OSError: as write(2) or ftruncate(2) says.
+    """
+    if sparse is None:
+        _write_unmapped(fd, stream, stream.left)
+        return
+    # First: a file system that expects a growing file to go on growing would fill the holes.
+    os.ftruncate(fd, sparse.size)
+    for offset, length in sparse:
+        _write_span(fd, stream, offset, length)
+
+
+def _write_unmapped(fd: int, stream: TarStream, size: int) -> None:
+    piece = stream.data(size)
+    if size < _BLOCK and len(piece) == size:
+        _pwrite_all(fd, piece, 0)
+        return
+    islands = list(_islands(piece, 0))
+    if len(piece) < size or islands != [(0, size)]:
+        os.ftruncate(fd, size)
+    for start, end in islands:
+        _pwrite_all(fd, piece[start:end], start)
+    _write_span(fd, stream, len(piece), size - len(piece))
+
+
+def _write_span(fd: int, stream: TarStream, offset: int, size: int) -> None:
+    while size:
+        piece = stream.data(size)
+        for start, end in _islands(piece, offset):
+            _pwrite_all(fd, piece[start:end], offset + start)
+        offset += len(piece)
+        size -= len(piece)
+
+
+def _islands(piece: memoryview, offset: int) -> Iterator[tuple[int, int]]:
+    """Where ``piece``, which belongs at ``offset``, is more than zeros.
+
+    It is looked at by the file's blocks, and by what the piece has of a block at its ends. That the
+    first byte is none of zeros tells of most, and of all of them in one call.
+    """
+    head = min(-offset % _BLOCK, len(piece))
+    start = head if head and _is_zeros(piece[:head]) else 0
+    firsts = piece[head::_BLOCK].tobytes()
+    number = firsts.find(0)
+    while number >= 0:
+        at = head + number * _BLOCK
+        block = piece[at : at + _BLOCK]
+        if _is_zeros(block):
+            if start < at:
+                yield start, at
+            start = at + len(block)
+        number = firsts.find(0, number + 1)
+    if start < len(piece):
+        yield start, len(piece)
+
+
+def _is_zeros(block: memoryview) -> bool:
+    return block[-1] == 0 and _ZEROS.startswith(block)
+
+
+def _pwrite_all(fd: int, data: memoryview, offset: int) -> None:
+    while (written := os.pwrite(fd, data, offset)) < len(data):
+        data = data[written:]
+        offset += written

@@ -10,10 +10,10 @@ import errno
 import os
 import stat
 
-from reflayer.archive.entry import SYMLINK
-from reflayer.archive.failure import FailedError
 from reflayer.archive.folder import ACCESS_ACL, DEFAULT_ACL, attribute_names
+from reflayer.archive.tar_entry import SYMLINK
 from reflayer.copy.birth import birth_in
+from reflayer.copy.metadata import FailedError
 from reflayer.copy.refusals import REFUSED, Refusals
 from reflayer.errors import ArchiveError, printable
 from reflayer.linux.chmod import chmod_at
@@ -23,8 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from reflayer.archive.entry import Entry
     from reflayer.archive.folder import Folder
+    from reflayer.archive.tar_entry import Entry
 
 _IMPOSSIBLE = REFUSED | {errno.ERANGE, errno.E2BIG}  # setxattr(2): here, or anywhere
 _SPECIAL_BITS = 0o7000

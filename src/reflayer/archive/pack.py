@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
-from reflayer.archive import entry as types
+from reflayer.archive import tar_entry as types
 from reflayer.archive.attributes import attributes, attributes_at
-from reflayer.archive.names import OPAQUE, WHITEOUT_PREFIX
 from reflayer.archive.opening import open_straight
-from reflayer.archive.packed_file import PackedFile
-from reflayer.archive.tar_writer import END, attribute_records, headers
+from reflayer.archive.pax import attribute_records, format_sparse
+from reflayer.archive.tar_header import padding
+from reflayer.archive.tar_writer import END, headers
 from reflayer.archive.walk import DELETED, RELINKED, Walk
-from reflayer.copy.content import SizeChangedError
+from reflayer.archive.whiteouts import OPAQUE, WHITEOUT_PREFIX
+from reflayer.copy.content import SizeChangedError, data_extents
 from reflayer.copy.folder import OPEN_FILE, open_source
 from reflayer.copy.metadata import FailedError
 from reflayer.errors import ArchiveError, OperationError
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from reflayer.archive.walk import Difference
     from reflayer.copy.paths import AnyPath
 
-_CHUNK = 1 << 18  # bytes that headers are gathered to
+_CHUNK = 1 << 18  # bytes that headers are gathered to, and that are read of a file at once
 _TYPES = {
     stat.S_IFREG: types.FILE,
     stat.S_IFDIR: types.DIRECTORY,
@@ -261,3 +263,70 @@ class Packing:
 
     def _failure(self, difference: Difference, error: OSError, operation: str) -> OperationError:
         return OperationError.from_os_error(error, self._path(difference), operation)
+
+
+class PackedFile:
+    """One open file on its way into a tar.
+
+    Attributes:
+        status: of the file.
+        size: bytes of data in the tar.
+        records: what its PAX header says of its holes (GNU tar manual, Sparse Formats: PAX 1.0).
+    """
+
+    def __init__(self, fd: int, path: bytes, *, sparse: bool) -> None:
+        """Look at the open file ``fd``, which is to be called ``path``.
+
+        Its holes are told where ``sparse``; otherwise they are zeros.
+
+        Raises:
+            OSError: ESTALE when it is no regular file any more; as lseek(2) says.
+        """
+        self.status = status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.ESTALE, "it changed meanwhile")
+        self._fd = fd
+        self._size = status.st_size
+        if not self._size and os.pread(fd, 1, 0):  # proc(5): what there is shows when it is read
+            from shutil import copyfileobj
+            from tempfile import TemporaryFile
+
+            self._spool = TemporaryFile()  # noqa: SIM115  # closed with this object
+            with open(fd, "rb", closefd=False) as file:
+                copyfileobj(file, self._spool)
+            self._spool.flush()
+            self._fd, self._size = self._spool.fileno(), self._spool.tell()
+        self._table = b""
+        self._extents = [(0, self._size)] if self._size else []
+        self.records: dict[bytes, bytes] = {}
+        if sparse and status.st_size:
+            self._find_holes(path)
+        self.size = len(self._table) + sum(end - start for start, end in self._extents)
+
+    def data(self) -> Iterator[bytes]:
+        """The data and what follows it up to the next header.
+
+        Raises:
+            OSError: it cannot be read.
+            SizeChangedError: it has become shorter or longer.
+        """
+        if self._table:
+            yield self._table
+        for start, end in self._extents:
+            while start < end:
+                block = os.pread(self._fd, min(end - start, _CHUNK), start)
+                if not block:
+                    raise SizeChangedError
+                start += len(block)
+                yield block
+        if os.fstat(self._fd).st_size != self._size:
+            raise SizeChangedError
+        yield padding(self.size)
+
+    def _find_holes(self, path: bytes) -> None:
+        size = self.status.st_size
+        extents = list(data_extents(self._fd, size))
+        if extents == [(0, size)]:
+            return
+        self._extents = extents
+        self._table, self.records = format_sparse(extents, size, path)

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from reflayer.archive.blob import Hash
-    from reflayer.archive.compression import Source
+    from reflayer.archive.compression import Hash, Source
 
 CHUNK = 2048 * BLOCK  # 1 MiB: fewer turns of the interpreter lock than smaller ones take
 _CHUNKS = 8  # enough to get ahead while small files are made, for the large ones

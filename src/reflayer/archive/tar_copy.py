@@ -13,12 +13,11 @@ import stat
 import time
 from contextlib import closing
 
-from reflayer.archive import entry as types
+from reflayer.archive import tar_entry as types
 from reflayer.archive.opening import open_straight
 from reflayer.archive.pack import Packing
 from reflayer.archive.read_ahead import ReadAhead
-from reflayer.archive.tar_reader import read_entries
-from reflayer.archive.tar_stream import TarStream
+from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.archive.walk import Walk
 from reflayer.copy.folder import OPEN_FOLDER, identity, open_above
 from reflayer.copy.metadata import FailedError, Metadata
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-    from reflayer.archive.entry import Entry
     from reflayer.archive.pair import Pair
+    from reflayer.archive.tar_entry import Entry
     from reflayer.copy.birth import Birth
     from reflayer.copy.folder import Folder
     from reflayer.copy.job import Job

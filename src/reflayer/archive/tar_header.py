@@ -54,6 +54,11 @@ def byte_sum(data: bytes | memoryview) -> int:
     return (adler32(data) & 0xFFFF) - 1
 
 
+def padding(size: int) -> bytes:
+    """What follows ``size`` bytes of data, up to the next header."""
+    return bytes(-size % BLOCK)
+
+
 def text(field: bytes) -> bytes:
     """A field up to its first NUL."""
     return field.partition(b"\0")[0]

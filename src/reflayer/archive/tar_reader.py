@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from reflayer.archive import entry as types
-from reflayer.archive.entry import NO_ATTRIBUTES, Entry
+import struct
+
+from reflayer.archive import tar_entry as types
 from reflayer.archive.pax import (
+    SECOND,
     common_nanoseconds,
     decimal,
     extended_attributes,
     parse_records,
     signed_decimal,
+    sparse_map,
 )
-from reflayer.archive.sparse import old_gnu_map, pax_map, pax_map_in_data
+from reflayer.archive.tar_entry import NO_ATTRIBUTES, Entry, SparseMap
 from reflayer.archive.tar_header import (
+    BLOCK,
     FIELDS,
     GNU_MAGIC,
     USTAR_MAGIC,
+    ZERO_BLOCK,
     common_number,
     has_checksum,
     number,
@@ -25,18 +30,15 @@ from reflayer.errors import ArchiveError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from reflayer.archive.pax import Records
-    from reflayer.archive.sparse import SparseMap
-    from reflayer.archive.tar_stream import TarStream
 
     Fields = tuple[bytes, ...]
 
 _LARGEST_HEADER = 1 << 20  # of an extended header or a long name, in bytes
 _LONGEST_NAME = 1 << 16  # bytes; one name can be as many folders, half of that deep
 _NO_ID = 2**32 - 1  # chown(2): leave as it is
-_SECOND = 1_000_000_000
 _V7_FILE = b"\0"
 _SPARSE_FILE = b"S"
 _CONTIGUOUS_FILE = b"7"
@@ -49,6 +51,142 @@ _EXTENSIONS = frozenset({b"x", b"L", b"K"})
 _GLOBAL = b"g"
 _NO_DEVICE = (0, 0)
 _NO_RECORDS: Records = {}
+
+# Where an old GNU header, and each block that extends it, keep the map of a sparse file.
+_SPAN = struct.Struct("12s12s")
+_IN_HEADER = slice(386, 482)
+_HEADER_IS_EXTENDED = 482
+_REAL_SIZE = slice(483, 495)
+_IN_EXTENSION = slice(0, 504)
+_EXTENSION_IS_EXTENDED = 504
+
+
+class TarStream:
+    """A place in a tar: at a header block, or in the data after one.
+
+    Attributes:
+        view: the chunk at hand.
+        position: the place in ``view``.
+        left: bytes of data from here to the padding before the next header.
+        is_own: this process has made the tar: names, headers and sparse maps may have any size.
+    """
+
+    __slots__ = ("_chunks", "_end", "_padding", "is_own", "left", "position", "view")
+
+    def __init__(self, chunks: Iterator[memoryview], *, is_own: bool = False) -> None:
+        """Start at the first header of ``chunks``, each of whole blocks but for the last."""
+        self.view = memoryview(b"")
+        self.position = 0
+        self.left = 0
+        self.is_own = is_own
+        self._chunks = chunks
+        self._end = 0
+        self._padding = 0
+
+    def next_header(self) -> bool:
+        """Go past what is left of the data to the next header; False when the archive ends.
+
+        An archive may end without the blocks of zeros that should end it: GNU tar, Docker and umoci
+        take it too. It may even lack what fills the last block of the last file's data, as that of
+        ``umoci insert`` does, and as Go's reader takes it.
+
+        Raises:
+            ArchiveError: it ends where it must not.
+        """
+        if self.left or self._padding:
+            self._skip_data()
+        if self.position == self._end and not self._next_chunk():
+            return False
+        if self._end - self.position < BLOCK:
+            raise ArchiveError("the archive ends in the middle of a header")
+        if self.view[self.position] == 0 and self.block() == ZERO_BLOCK:
+            self._check_end()
+            return False
+        return True
+
+    def enter_data(self, size: int) -> None:
+        """Go past the header at hand, which ``size`` bytes of data follow."""
+        self.position += BLOCK
+        self.left = size
+        self._padding = -size % BLOCK
+
+    def data(self, most: int) -> memoryview:
+        """The next of the data: at least a byte where any is left, ``most`` bytes at most.
+
+        It is gone with the next call.
+
+        Raises:
+            ArchiveError: the archive ends too early.
+        """
+        start = self.position
+        if start == self._end and self.left:
+            self._require_chunk()
+            start = 0
+        piece = self.view[start : start + min(most, self.left)]
+        self.position = start + len(piece)
+        self.left -= len(piece)
+        return piece
+
+    def all_data(self) -> bytes:
+        """All that is left of the data."""
+        data = bytes(self.data(self.left))
+        while self.left:
+            data += self.data(self.left)
+        return data
+
+    def block(self) -> memoryview:
+        """The block at hand."""
+        return self.view[self.position : self.position + BLOCK]
+
+    def header_block(self) -> bytes:
+        """The block at hand as a part of the headers that is not counted as data; go past it.
+
+        Raises:
+            ArchiveError: the archive ends too early.
+        """
+        if self.position == self._end:
+            self._require_chunk()
+        block = bytes(self.block())
+        if len(block) < BLOCK:
+            raise ArchiveError("the archive ends in the middle of a header")
+        self.position += BLOCK
+        return block
+
+    def data_block(self) -> bytes:
+        """The block at hand as a part of the data; go past it.
+
+        Raises:
+            ArchiveError: the archive or the data ends too early.
+        """
+        if self.left < BLOCK:
+            raise ArchiveError("its data ends too early")
+        block = self.header_block()
+        self.left -= BLOCK
+        return block
+
+    def _skip_data(self) -> None:
+        while self.left:
+            self.data(self.left)
+        # Chunks are of whole blocks, so padding is in the chunk that the data ends in; only the
+        # last one may be cut short.
+        self.position = min(self.position + self._padding, self._end)
+        self._padding = 0
+
+    def _check_end(self) -> None:
+        """One block of zeros is at hand; another has to follow, or nothing, as in Go's reader."""
+        self.position += BLOCK
+        if (self.position < self._end or self._next_chunk()) and self.block() != ZERO_BLOCK:
+            raise ArchiveError("the archive goes on after a single block of zeros")
+
+    def _next_chunk(self) -> bool:
+        self.view = next(self._chunks, memoryview(b""))
+        self.position = 0
+        self._end = len(self.view)
+        return self._end > 0
+
+    def _require_chunk(self) -> None:
+        if not self._next_chunk():
+            raise ArchiveError("the archive ends in the middle of an entry")
 
 
 class _Extensions:
@@ -139,7 +277,7 @@ def _entry(fields: Fields, extensions: _Extensions, stream: TarStream) -> Entry:
     size = number(size_field, "size")
     uid = common_number(uid_field, "uid")
     gid = common_number(gid_field, "gid")
-    atime = mtime = common_number(mtime_field, "mtime") * _SECOND
+    atime = mtime = common_number(mtime_field, "mtime") * SECOND
     if fields[13][0]:
         prefix, gnu_atime = _tail(fields, stream)
         if prefix:
@@ -213,21 +351,30 @@ def _tail(fields: Fields, stream: TarStream) -> tuple[bytes, int | None]:
             return text(tail[:131]), None
         return text(tail), None
     if magic == GNU_MAGIC and fields[7] != _SPARSE_FILE and tail[:11].isdigit():
-        return b"", number(tail[:12], "atime") * _SECOND
+        return b"", number(tail[:12], "atime") * SECOND
     return b"", None
 
 
 def _enter_sparse(kind: bytes, records: Records, size: int, stream: TarStream) -> SparseMap | None:
     """Go to the data of a file that may be sparse; return its map if it is."""
-    if kind == _SPARSE_FILE:
-        header = bytes(stream.block())
+    if kind != _SPARSE_FILE:
         stream.enter_data(size)
-        return old_gnu_map(header, stream.header_block)
+        return sparse_map(records, stream.data_block, is_own=stream.is_own)
+    header = bytes(stream.block())
     stream.enter_data(size)
-    real_size = records.get(b"GNU.sparse.realsize") or records.get(b"GNU.sparse.size")
-    if real_size is None:
-        return None
-    real = decimal(real_size, "real size")
-    if records.get(b"GNU.sparse.major") == b"1":
-        return pax_map_in_data(stream.data_block, real, is_own=stream.is_own)
-    return pax_map(records.get(b"GNU.sparse.map", b""), real)
+    real_size = number(header[_REAL_SIZE], "real size")
+    return SparseMap(_old_gnu_spans(header, stream.header_block), real_size)
+
+
+def _old_gnu_spans(header: bytes, next_block: Callable[[], bytes]) -> Iterator[tuple[int, int]]:
+    """Offset and length of each span, from the header and the blocks after it."""
+    fields, is_extended = header[_IN_HEADER], header[_HEADER_IS_EXTENDED]
+    while True:
+        for offset, length in _SPAN.iter_unpack(fields):
+            if not offset[0] and not length[0]:
+                break
+            yield number(offset, "sparse map"), number(length, "sparse map")
+        if not is_extended:
+            return
+        block = next_block()
+        fields, is_extended = block[_IN_EXTENSION], block[_EXTENSION_IS_EXTENDED]

@@ -6,10 +6,10 @@ entry alone: no names of users, no time of writing, records in the order of thei
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 
-from reflayer.archive.tar_header import BLOCK, FIELDS, USTAR_MAGIC, byte_sum
+from reflayer.archive.pax import SECOND, format_nanoseconds, format_records
+from reflayer.archive.tar_header import BLOCK, FIELDS, USTAR_MAGIC, byte_sum, padding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,13 +22,11 @@ END = bytes(2 * BLOCK)
 
 _LARGEST_ID = 0o7777777
 _LARGEST_SIZE = 0o77777777777  # and the latest time, in seconds
-_SECOND = 1_000_000_000
 _NAME, _PREFIX = 100, 155  # bytes
 _PAX_NAME = b"././@PaxHeader"
 _PAX = b"x"
 _SPACES = b" " * 8
 _CHECKSUM = slice(148, 156)
-_XATTR = b"SCHILY.xattr."
 _NAMES = (b"path", b"linkpath", b"GNU.sparse.name")
 
 
@@ -50,7 +48,7 @@ def headers(
 
     Args:
         name: its path; a folder's ends with a slash.
-        kind: one of the types in ``reflayer.archive.entry``.
+        kind: one of the types in ``reflayer.archive.tar_entry``.
         mode: permission bits with setuid, setgid and sticky.
         uid, gid: owner and group.
         size: bytes of data that follow.
@@ -73,12 +71,12 @@ def headers(
         pax[b"gid"] = b"%d" % gid
     if size > _LARGEST_SIZE:
         pax[b"size"] = b"%d" % size
-    seconds, fraction = divmod(mtime, _SECOND)
+    seconds, fraction = divmod(mtime, SECOND)
     if fraction or not 0 <= seconds <= _LARGEST_SIZE:
-        pax[b"mtime"] = _decimal(mtime)
+        pax[b"mtime"] = format_nanoseconds(mtime)
         seconds = min(max(seconds, 0), _LARGEST_SIZE)
     if atime is not None and atime != mtime:
-        pax[b"atime"] = _decimal(atime)
+        pax[b"atime"] = format_nanoseconds(atime)
     block = _block(
         short,
         kind,
@@ -92,20 +90,6 @@ def headers(
         prefix or b"",
     )
     return _pax_header(pax) + block if pax else block
-
-
-def attribute_records(attributes: Mapping[str, bytes]) -> Records:
-    """The PAX records of extended attributes, as GNU tar writes them: ``=`` would end the key."""
-    return {_XATTR + _escaped(name): value for name, value in attributes.items()}
-
-
-def _escaped(name: str) -> bytes:
-    return os.fsencode(name).replace(b"%", b"%25").replace(b"=", b"%3D")
-
-
-def padding(size: int) -> bytes:
-    """What follows ``size`` bytes of data, up to the next header."""
-    return bytes(-size % BLOCK)
 
 
 def _split(name: bytes) -> tuple[bytes | None, bytes]:
@@ -134,27 +118,14 @@ def _is_text(name: bytes) -> bool:
     return True
 
 
-def _decimal(nanoseconds: int) -> bytes:
-    seconds, fraction = divmod(abs(nanoseconds), _SECOND)
-    sign = b"-" if nanoseconds < 0 else b""
-    return sign + (b"%d.%09d" % (seconds, fraction)).rstrip(b"0").rstrip(b".")
-
-
 def _pax_header(pax: Records) -> bytes:
-    data = b"".join(_record(key, pax[key]) for key in sorted(pax))
+    data = format_records(pax)
     return _pax_block(len(data)) + data + padding(len(data))
 
 
 @lru_cache(maxsize=512)
 def _pax_block(size: int) -> bytes:
     return _block(_PAX_NAME, _PAX, 0o644, 0, 0, size, 0, b"", (0, 0), b"")
-
-
-def _record(key: bytes, value: bytes) -> bytes:
-    rest = b" " + key + b"=" + value + b"\n"
-    length = len(rest) + len(b"%d" % len(rest))
-    length = len(rest) + len(b"%d" % length)  # its own digits may have become one more
-    return b"%d" % length + rest
 
 
 def _block(

@@ -8,12 +8,37 @@ from __future__ import annotations
 import os
 import stat
 
-from reflayer.archive.names import join
+from reflayer.archive.folders import join
+from reflayer.errors import ArchiveError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.archive.folder import Folder
     from reflayer.archive.folders import Folders
+
+WHITEOUT_PREFIX = b".wh."
+OPAQUE = b".wh..wh..opq"
+AUFS_INODES = b".wh..wh.plnk"
+"""Where AUFS kept files of several names: what links to one of them is taken, by Docker too."""
+
+_AUFS_PREFIX = b".wh..wh."
+
+
+def is_aufs_metadata(path: bytes) -> bool:
+    """Whether ``path`` is what AUFS kept for itself, which Docker leaves out too."""
+    return path.startswith(_AUFS_PREFIX) and path != OPAQUE
+
+
+def hidden_name(whiteout: bytes) -> bytes:
+    """The name that the whiteout's name hides.
+
+    Raises:
+        ArchiveError: it would hide the folder itself, or the one above.
+    """
+    name = whiteout[len(WHITEOUT_PREFIX) :]
+    if name in (b"", b".", b".."):
+        raise ArchiveError("a whiteout of a folder by way of itself")
+    return name
 
 
 def hide(folders: Folders, folder: Folder, name: bytes) -> None:

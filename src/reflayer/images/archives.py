@@ -12,13 +12,11 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from reflayer.archive.blob import Blob
-from reflayer.archive.compression import PlainReader, compression_of
-from reflayer.archive.names import clean
+from reflayer.archive.compression import Blob, PlainReader, compression_of
 from reflayer.archive.read_ahead import ReadAhead
+from reflayer.archive.tar_entry import clean_path
 from reflayer.archive.tar_header import BLOCK
-from reflayer.archive.tar_reader import read_entries
-from reflayer.archive.tar_stream import TarStream
+from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.errors import ImageError, brief
 from reflayer.images import layout
 from reflayer.images.descriptor import Descriptor
@@ -230,7 +228,7 @@ def _describe(content: Content, members: TarMembers, name: str, diff_id: str) ->
                 return add_plain(content, chunks)[0]
         if compression == "none":
             return Descriptor(media_type, diff_id, size)
-        path = clean(name.encode()).decode()
+        path = clean_path(name.encode()).decode()
         if path.startswith(_BLOBS):
             return Descriptor(media_type, f"sha256:{path.removeprefix(_BLOBS)}", size)
         return content.add(file, media_type=media_type)
@@ -244,7 +242,7 @@ def _find_manifest(file: BinaryIO, compression: str) -> bytes:
     with _plain(file) as chunks:
         stream = TarStream(chunks)
         for entry in read_entries(stream):
-            if clean(entry.name) == _MANIFEST.encode():
+            if clean_path(entry.name) == _MANIFEST.encode():
                 if entry.size > LARGEST_MANIFEST:
                     raise ImageError(f"{_MANIFEST} has more than {LARGEST_MANIFEST} bytes")
                 return stream.all_data()

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reflayer.archive.blob import Blob
-from reflayer.archive.compression import PlainReader, compression_of
+from reflayer.archive.compression import Blob, PlainReader, compression_of
 from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_header import BLOCK
 from reflayer.images.digest import Unhashed, check_digest_is

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from io import FileIO
 
-from reflayer.archive.blob import Blob
-from reflayer.archive.compression import PlainReader
+from reflayer.archive.compression import Blob, PlainReader
 from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_header import BLOCK, is_header
 from reflayer.errors import ArchiveError, ImageError, failing

@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from operator import itemgetter
 from typing import NamedTuple
 
-from reflayer.archive import entry as types
-from reflayer.archive.blob import Blob
-from reflayer.archive.compression import PlainReader, compression_of
-from reflayer.archive.names import clean
+from reflayer.archive import tar_entry as types
+from reflayer.archive.compression import Blob, PlainReader, compression_of
 from reflayer.archive.read_ahead import ReadAhead
+from reflayer.archive.tar_entry import clean_path
 from reflayer.archive.tar_header import BLOCK
-from reflayer.archive.tar_reader import read_entries
-from reflayer.archive.tar_stream import TarStream
+from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.errors import ArchiveError, ImageError, brief, failing
 from reflayer.images.digest import Unhashed
 from reflayer.images.fill import write_all
@@ -29,8 +27,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-    from reflayer.archive.entry import Entry
-    from reflayer.archive.sparse import SparseMap
+    from reflayer.archive.tar_entry import Entry, SparseMap
     from reflayer.images.content import Content
     from reflayer.progress import Progress
 
@@ -116,7 +113,7 @@ class TarMembers:
 
     def __contains__(self, name: str) -> bool:
         """Whether there is such a file, or link."""
-        return clean(name.encode()) in self._members
+        return clean_path(name.encode()) in self._members
 
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading, through links within the tar.
@@ -124,7 +121,7 @@ class TarMembers:
         Raises:
             ImageError: it is not there, or no file, or nearly all of it are holes.
         """
-        path = clean(name.encode())
+        path = clean_path(name.encode())
         for _ in range(_MOST_LINKS):
             member = self._members.get(path)
             if member is None:
@@ -224,7 +221,7 @@ def _members(fd: int, size: int) -> dict[bytes, Member]:
                 raise ArchiveError("the archive ends in the middle of an entry", entry.name)
             member = _member(entry, offset)
             if member is not None:
-                members.setdefault(clean(entry.name), member)
+                members.setdefault(clean_path(entry.name), member)
             if stream.left > _CHUNK:  # go on behind it without reading it
                 start = end + -end % BLOCK
                 break
@@ -236,10 +233,10 @@ def _member(entry: Entry, offset: int) -> Member | None:
         size = entry.size if entry.sparse is None else entry.sparse.size
         return Member(offset, size, b"", entry.sparse)
     if entry.type == types.SYMLINK:
-        target = clean(os.path.join(os.path.dirname(entry.name), entry.target))
+        target = clean_path(os.path.join(os.path.dirname(entry.name), entry.target))
         return Member(0, 0, target, None)
     if entry.type == types.HARD_LINK:
-        return Member(0, 0, clean(entry.target), None)
+        return Member(0, 0, clean_path(entry.target), None)
     return None
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import stat
 
-from reflayer.archive import entry as types
-from reflayer.archive.tar_writer import END, headers, padding
+from reflayer.archive import tar_entry as types
+from reflayer.archive.tar_header import padding
+from reflayer.archive.tar_writer import END, headers
 from reflayer.errors import ArchiveError, ImageError, failing, printable
 from reflayer.images import layout
 from reflayer.images.descriptor import CONTAINERD_NAME, REF_NAME, Descriptor
