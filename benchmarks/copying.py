@@ -10,11 +10,11 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from benchmarks.pairs import Command, Rival
-from benchmarks.places import delete
 from benchmarks.processes import run
 from benchmarks.question import REFLAYER, Setting, question
 from reflayer import copy_tree
+from reflayer.bench.runs import Command, Rival
+from reflayer.copy import remove_tree
 
 _C = Path(__file__).with_name("copy.c")
 _GO_PATH = Path("/usr/share/gocode")  # where Debian has the sources of Go packages
@@ -67,7 +67,7 @@ def rivals(setting: Setting, _: ExitStack) -> list[Rival]:
     threads = min(len(os.sched_getaffinity(0)), 64)  # it takes no more
     return [
         *(
-            Rival(name, command, after=partial(delete, dst), missing=_missing(command))
+            Rival(name, command, after=partial(remove_tree, dst), missing=_missing(command))
             for name, command in commands.items()
         ),
         _in_c(f"copy.c, {threads} threads", setting, dst, threads),
@@ -88,7 +88,7 @@ def _in_c(name: str, setting: Setting, dst: Path, threads: int) -> Rival:
         name,
         [program, setting.tree, dst, str(threads)],
         before=partial(_build, program, ["gcc", "-O2", "-pthread", "-o", program, _C]),
-        after=partial(delete, dst),
+        after=partial(remove_tree, dst),
         missing=_missing(["gcc"]),
     )
 
@@ -103,7 +103,7 @@ def _in_go(name: str, setting: Setting, dst: Path, package: str, flag: str) -> R
         name,
         [program, setting.tree, dst],
         before=partial(_build, program, [*go, "build", "-o", program, source]),
-        after=partial(delete, dst),
+        after=partial(remove_tree, dst),
         missing=_missing(["go"]) if there else f"no Go package {package} here",
     )
 

@@ -9,9 +9,9 @@ from functools import partial
 from benchmarks.containerd.engine import containerd_native
 from benchmarks.docker.engine import docker_vfs
 from benchmarks.images import Store, oci_image
-from benchmarks.pairs import Rival
-from benchmarks.places import delete
 from benchmarks.question import Setting, question
+from reflayer.bench.runs import Rival
+from reflayer.copy import remove_tree
 
 
 def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:
@@ -33,7 +33,7 @@ def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:
         Rival(
             "umoci unpack",
             ["umoci", "unpack", "--image", f"{image}:tree", bundle],
-            after=partial(delete, bundle),
+            after=partial(remove_tree, bundle),
         ),
     ]
 

@@ -6,9 +6,9 @@ import shutil
 from contextlib import ExitStack
 
 from benchmarks.images import Store, oci_image
-from benchmarks.pairs import Rival
 from benchmarks.processes import output
 from benchmarks.question import Setting, question
+from reflayer.bench.runs import Rival
 
 # To diff(1) two devices differ, whatever they are.
 _DIFF = """

@@ -7,8 +7,8 @@ import shutil
 from contextlib import ExitStack
 
 from benchmarks.images import Store, oci_image
-from benchmarks.pairs import Rival
 from benchmarks.question import Setting, question
+from reflayer.bench.runs import Rival
 
 _CONTAINERS = ("one", "two", "three")  # four trees with the image's
 

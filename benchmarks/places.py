@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.processes import run
-from reflayer.cli.bench.sample import make_tree
+from reflayer.bench.sample_tree import make_tree
 from reflayer.copy import remove_tree
 
 MKFS = {
@@ -47,16 +47,6 @@ def mounted(kind: str) -> Iterator[Path]:
             subprocess.run(["umount", place], check=True)
 
 
-@contextmanager
-def scratch(place: Path) -> Iterator[Path]:
-    """A new folder in ``place``, gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="reflayer-benchmarks-", dir=place))
-    try:
-        yield folder
-    finally:
-        delete(folder)
-
-
 def tree(name: str) -> Path:
     """The tree of that name: ``debian``, a number of entries to make, or a folder that is there.
 
@@ -69,7 +59,7 @@ def tree(name: str) -> Path:
         return folder
     KEPT.mkdir(parents=True, exist_ok=True)
     new = KEPT / f"{name}.new"
-    delete(new)
+    remove_tree(new)
     if name == "debian":
         if shutil.which("debootstrap") is None:
             raise SystemExit("debootstrap makes the tree: apt-get install debootstrap")
@@ -82,17 +72,3 @@ def tree(name: str) -> Path:
         raise SystemExit(f"{name}: neither debian, nor a number, nor a folder with a / in its name")
     new.rename(folder)
     return folder
-
-
-def count(folder: Path) -> tuple[int, int]:
-    """How many entries are in ``folder`` and how many bytes its files hold."""
-    entries = size = 0
-    for path, folders, files in os.walk(folder):
-        entries += len(folders) + len(files)
-        size += sum(os.lstat(os.path.join(path, name)).st_size for name in files)
-    return entries, size
-
-
-def delete(path: Path) -> None:
-    """Delete the folder ``path``, subvolumes too, if it is there; refused where one is mounted."""
-    remove_tree(path)

@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from functools import partial
 
 from benchmarks.images import oci_image
-from benchmarks.pairs import Rival
-from benchmarks.places import delete
 from benchmarks.processes import run, start
 from benchmarks.question import REFLAYER, Setting, question
+from reflayer.bench.runs import Rival
+from reflayer.copy import remove_tree
 
 _PROBE = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])))"
 
@@ -30,14 +30,14 @@ def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:
     unpack = ["umoci", "unpack", "--image", f"{image}:1", str(bundle)]
 
     def put_away() -> None:
-        delete(image)
-        delete(bundle)
+        remove_tree(image)
+        remove_tree(bundle)
 
     return [
         Rival(
             "reflayer create",
             [REFLAYER, "--root", store, "create", "--name", "bench", name],
-            after=partial(delete, store),
+            after=partial(remove_tree, store),
         ),
         Rival(
             "skopeo copy; umoci unpack",

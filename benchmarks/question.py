@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import reflayer
-from benchmarks.pairs import Rival, Times, alternate
-from benchmarks.places import MKFS, count, mounted, scratch, tree
+from benchmarks.places import MKFS, mounted, tree
+from reflayer.bench.methods import count, file_system, machine_facts, scratch
+from reflayer.bench.runs import Rival, Times, alternate
 from reflayer.cli.arguments import at_least_one, folder
-from reflayer.cli.bench.machine import file_system, machine_facts
 from reflayer.cli.interrupt import Interrupted, catch_signals
+from reflayer.errors import ReflayerError
 
 REFLAYER = Path(sys.executable).with_name("reflayer")
 """The program as it is installed beside this interpreter."""
@@ -46,6 +47,8 @@ def question(title: str, rivals: Rivals) -> None:
         _answer(title, rivals, arguments)
     except Interrupted as interrupted:
         sys.exit(interrupted.status)
+    except ReflayerError as error:
+        sys.exit(str(error))
 
 
 def _answer(title: str, rivals: Rivals, arguments: argparse.Namespace) -> None:
@@ -58,8 +61,7 @@ def _answer(title: str, rivals: Rivals, arguments: argparse.Namespace) -> None:
         with where as place:
             found = _measure(place, source, rivals, arguments)
             columns[_heading(place, columns)] = found
-    facts = machine_facts(".")
-    del facts["file system"]  # each column has its own
+    facts = machine_facts()
     entries, size = count(source)
     if arguments.json:
         seconds = {
@@ -155,9 +157,9 @@ def _heading(place: Path, taken: dict[str, list[Times]]) -> str:
     return kind if kind not in taken else f"{kind} ({place})"
 
 
-def _watch(what: str) -> None:
+def _watch(name: str, number: int, rounds: int | None) -> None:
     if sys.stderr.isatty():
-        print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{name}, {number} of {rounds}", end="", file=sys.stderr, flush=True)
 
 
 def markdown(columns: dict[str, list[Times]]) -> str:

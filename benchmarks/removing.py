@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.images import Store, oci_image
-from benchmarks.pairs import Rival
 from benchmarks.question import Setting, question
+from reflayer.bench.runs import Rival
 
 _RMTREE = "import shutil, sys; shutil.rmtree(sys.argv[1])"
 

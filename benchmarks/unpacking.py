@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.images import oci_image
-from benchmarks.pairs import Rival
-from benchmarks.places import delete
 from benchmarks.question import Setting, question
+from reflayer.bench.runs import Rival
+from reflayer.copy import remove_tree
 
 _APPLY = """
 import sys
@@ -39,13 +39,13 @@ def rivals(setting: Setting, _: ExitStack) -> list[Rival]:
     }
     return [
         *(
-            Rival(name, command, before=dst.mkdir, after=partial(delete, dst))
+            Rival(name, command, before=dst.mkdir, after=partial(remove_tree, dst))
             for name, command in commands.items()
         ),
         Rival(
             "umoci unpack",
             ["umoci", "unpack", "--image", f"{image}:tree", dst],
-            after=partial(delete, dst),
+            after=partial(remove_tree, dst),
             missing=None if umoci else "no umoci here",
         ),
     ]

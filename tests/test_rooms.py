@@ -16,6 +16,8 @@ PACKAGE = Path(reflayer.__file__).parent
 ROOMS = (
     "cli",
     "plugins",
+    "doctor",
+    "bench",
     "store",
     "images",
     "driver",

@@ -11,9 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.images import oci_image
-from benchmarks.pairs import Rival
 from benchmarks.processes import output, run, start
 from benchmarks.question import REFLAYER, Setting
+from reflayer.bench.runs import Rival
 
 _CONFIG = """\
 version = 2

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from benchmarks.containerd.engine import Engine
 from benchmarks.images import oci_image
-from benchmarks.pairs import Rival
 from benchmarks.processes import run
 from benchmarks.question import Setting, question
-from reflayer.cli.bench.sample import make_tree
+from reflayer.bench.runs import Rival
+from reflayer.bench.sample_tree import make_tree
 
 _SMALL = 1000  # entries of each layer on top of the tree
 

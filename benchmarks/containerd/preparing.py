@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from benchmarks.containerd.engine import Engine, preparation
-from benchmarks.pairs import Rival
 from benchmarks.question import Setting, question
+from reflayer.bench.runs import Rival
 
 
 def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:

@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 
 import grpc
 
-from benchmarks.places import scratch
 from benchmarks.question import REFLAYER
+from reflayer.bench.methods import scratch
 from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
 from reflayer.plugins.containerd.protocol.snapshots_pb2_grpc import SnapshotsStub
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from benchmarks.docker.engine import Engine, creation, docker_vfs
-from benchmarks.pairs import Rival
 from benchmarks.question import Setting, question
-from reflayer.cli.bench.machine import file_system
+from reflayer.bench.methods import file_system
+from reflayer.bench.runs import Rival
 
 
 def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.pairs import Rival
 from benchmarks.processes import run, start
 from benchmarks.question import REFLAYER, Setting
+from reflayer.bench.runs import Rival
 
 _PEER = struct.Struct("3i")  # struct ucred: process, user, group
 _IN_OWN_RUN = 'mount --bind "$1" /run && shift && exec "$@"'

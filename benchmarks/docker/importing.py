@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from functools import partial
 
 from benchmarks.docker.engine import Engine
-from benchmarks.pairs import Rival
 from benchmarks.processes import run
 from benchmarks.question import Setting, question
+from reflayer.bench.runs import Rival
 
 
 def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:

@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.docker.engine import Engine
-from benchmarks.places import scratch, tree
+from benchmarks.places import tree
 from benchmarks.processes import run
 from benchmarks.question import Setting
+from reflayer.bench.methods import scratch
 from reflayer.cli.interrupt import catch_signals
 
 _FIRST, _ALL = 20, 200

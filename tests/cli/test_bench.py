@@ -15,9 +15,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from reflayer.cli.bench.chart import chart
-from reflayer.cli.bench.runs import Outcome
-from reflayer.cli.bench.sample import make_tree
+from reflayer.bench.runs import Times
+from reflayer.bench.sample_tree import make_tree
+from reflayer.cli.bench_chart import chart
 from tests.trees import facts
 
 BENCH = (sys.executable, "-m", "reflayer", "bench")
@@ -101,12 +101,12 @@ def test_a_folder_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
 
 
 def test_the_chart_has_a_bar_for_each_method_that_works_as_long_as_its_time() -> None:
-    outcomes = [
-        Outcome("reflink", "shared", reason="Operation not <supported>"),
-        Outcome("range", "copied", (0.25, 0.2, 0.3)),
-        Outcome("cp -a", "of coreutils", (0.5, 0.5, 0.5)),
+    measured = [
+        Times("reflink", (), "Operation not <supported>", "shared"),
+        Times("range", (0.25, 0.2, 0.3), about="copied"),
+        Times("cp -a", (0.5, 0.5, 0.5), about="of coreutils"),
     ]
-    drawing = ElementTree.fromstring(chart(outcomes, "A title", "A & caption"))
+    drawing = ElementTree.fromstring(chart(measured, "A title", "A & caption"))
     name = "{http://www.w3.org/2000/svg}"
     bars = [bar for bar in drawing.iter(f"{name}rect") if "class" in bar.attrib]
     assert [float(bar.attrib["width"]) for bar in bars] == [195, 390]

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from reflayer.cli.examination import Findings
+    from reflayer.doctor.examination import Findings
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -36,13 +36,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Examine it, and tell."""
-    from reflayer.cli.examination import examine
+    from dataclasses import asdict
+
+    from reflayer.doctor.examination import examine
     from reflayer.store import default_root
 
     where = arguments.folder or _nearest(os.path.abspath(arguments.root or default_root()))
     findings = examine(where)
     if arguments.json:
-        print_json(findings.as_dict())
+        print_json(asdict(findings))
     else:
         _print(findings)
     return 0

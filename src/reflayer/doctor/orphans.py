@@ -1,4 +1,4 @@
-"""Layers in a Docker daemon's data root that its own records do not name.
+"""Layers in a Docker daemon's data root that its own records (moby's layerdb) do not name.
 
 A layer stays behind where the daemon dies between a creation and the record of it. Nothing removes
 it automatically, since records may also be missing because somebody has moved them.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 
 from reflayer.driver.home import FOLDED, LAYERS, TRASH_LOCK
-from reflayer.errors import OperationError
+from reflayer.errors import failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ _ID = re.compile(r"[0-9a-f]{64}(-init)?")
 _RECORDS = {"sha256": ("cache-id",), "mounts": ("mount-id", "init-id")}  # moby's layer/filestore.go
 
 
-def forgotten_layers(data_root: str) -> list[str]:
+def orphans(data_root: str) -> list[str]:
     """The paths of the layers in homes of ours below ``data_root`` that no record there names.
 
     Those that a running daemon is just making are among them. Where there are no records, it is no
-    data root, and nothing is told.
+    data root, and there are none.
 
     Raises:
         OperationError: a folder or record is there and cannot be read.
@@ -35,7 +36,7 @@ def forgotten_layers(data_root: str) -> list[str]:
         records = f"{data_root}/image/{driver}/layerdb"
         home = f"{data_root}/{driver}"
         if os.path.isdir(records) and os.path.lexists(f"{home}/{TRASH_LOCK}"):
-            # In this order: a layer that is recorded meanwhile is not taken for one that is not.
+            # In this order: a layer that is recorded meanwhile is not taken for an orphan.
             layers = [
                 (name, f"{home}/{folder}/{name}")
                 for folder in (LAYERS, FOLDED)
@@ -51,25 +52,17 @@ def _recorded(records: str) -> Iterator[str]:
     for folder, files in _RECORDS.items():
         for name in _names(f"{records}/{folder}"):
             for file in files:
-                yield _read(f"{records}/{folder}/{name}/{file}")
+                record = f"{records}/{folder}/{name}/{file}"
+                with (
+                    failing(record, "read"),
+                    suppress(FileNotFoundError, NotADirectoryError),
+                    open(record, errors="replace") as opened,
+                ):
+                    yield opened.read().strip()
 
 
 def _names(folder: str) -> list[str]:
     """What is in ``folder``, sorted; nothing where it is not there."""
-    try:
+    with failing(folder, "list"), suppress(FileNotFoundError, NotADirectoryError):
         return sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(folder), "list") from error
-
-
-def _read(record: str) -> str:
-    """What the file says; nothing where it is not there."""
-    try:
-        with open(record, errors="replace") as file:
-            return file.read().strip()
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(record), "read") from error
+    return []

@@ -1,12 +1,16 @@
-"""The outcomes as a chart: an SVG file with a bar for each, to look at or to put in a document."""
+"""The chart of ``reflayer bench``: an SVG file with a bar for each method."""
 
 from __future__ import annotations
 
 from html import escape
 
-from reflayer.cli.bench.runs import Outcome, compared_with, fastest
-from reflayer.cli.bench.table import time_text
-from reflayer.cli.bench.ways import BASELINE
+from reflayer.bench.methods import BASELINE, compared_with, fastest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from reflayer.bench.runs import Times
 
 _WIDTH, _MARGIN = 860, 28
 _LEFT, _RIGHT = 250, 640  # where bars begin, and where the longest ends
@@ -26,12 +30,12 @@ _STYLE = """
 """
 
 
-def chart(outcomes: list[Outcome], title: str, caption: str) -> str:
+def chart(measured: Sequence[Times], title: str, caption: str) -> str:
     """The text of an SVG file: medians as horizontal bars, in the order given."""
-    baseline = compared_with(outcomes)
-    best = fastest(outcomes)
-    longest = max((outcome.median for outcome in outcomes if outcome.reason is None), default=1.0)
-    bottom = _TOP + _ROW * len(outcomes)
+    baseline = compared_with(measured)
+    best = fastest(measured)
+    longest = max((times.median for times in measured if times.missing is None), default=1.0)
+    bottom = _TOP + _ROW * len(measured)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{bottom + 62}" '
         f'viewBox="0 0 {_WIDTH} {bottom + 62}" role="img">',
@@ -41,29 +45,27 @@ def chart(outcomes: list[Outcome], title: str, caption: str) -> str:
         _text(_MARGIN, 66, "small", "median time, shorter is better"),
         *_grid(longest, bottom),
     ]
-    for number, outcome in enumerate(outcomes):
-        kind = "other" if outcome.way == BASELINE else "best" if outcome is best else "ours"
-        parts += _row(outcome, baseline, kind, _TOP + _ROW * number, longest)
+    for number, times in enumerate(measured):
+        kind = "other" if times.name == BASELINE else "best" if times is best else "ours"
+        parts += _row(times, baseline, kind, _TOP + _ROW * number, longest)
     axis = f'<line class="axis" x1="{_LEFT}" y1="{_TOP - 6}" x2="{_LEFT}" y2="{bottom}"/>'
     parts += [axis, _text(_MARGIN, bottom + 46, "small", caption), "</svg>\n"]
     return "\n".join(parts)
 
 
-def _row(
-    outcome: Outcome, baseline: Outcome | None, kind: str, top: int, longest: float
-) -> list[str]:
+def _row(times: Times, baseline: Times | None, kind: str, top: int, longest: float) -> list[str]:
     middle = top + _ROW // 2
     parts = [
-        _text(_MARGIN, middle - 3, "name", outcome.way),
-        _text(_MARGIN, middle + 13, "small", outcome.about),
+        _text(_MARGIN, middle - 3, "name", times.name),
+        _text(_MARGIN, middle + 13, "small", times.about),
     ]
-    if outcome.reason is not None or baseline is None:
-        reason = f"does not work here: {outcome.reason}"
+    if times.missing is not None or baseline is None:
+        reason = f"does not work here: {times.missing}"
         return [*parts, _text(_LEFT + 10, middle + 4, "small", reason)]
-    width = max(2.0, (_RIGHT - _LEFT) * outcome.median / longest)
-    value = time_text(outcome.median)
-    if outcome is not baseline:
-        value += f", {outcome.ratio(baseline):.2f} x {baseline.way}"
+    width = max(2.0, (_RIGHT - _LEFT) * times.median / longest)
+    value = time_text(times.median)
+    if times is not baseline:
+        value += f", {baseline.ratio_of(times)[0]:.2f} x {baseline.name}"
     return [
         *parts,
         f'<rect class="{kind}" x="{_LEFT}" y="{middle - _BAR // 2}" width="{width:.1f}" '
@@ -93,3 +95,8 @@ def _round_step(longest: float) -> float:
 
 def _text(x: float, y: float, kind: str, text: str, anchor: str = "start") -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def time_text(seconds: float) -> str:
+    """A time for people: milliseconds below a second."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"

@@ -7,12 +7,12 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from reflayer.cli.forgotten import forgotten_layers
 from reflayer.copy import remove_tree
+from reflayer.doctor.orphans import orphans
 from reflayer.driver import Driver
-from reflayer.errors import OperationError, printable
+from reflayer.errors import OperationError, failing, printable
 from reflayer.linux.names import native
 
 _METHODS = ("snapshot", "reflink", "range", "stream")  # best first
@@ -31,7 +31,7 @@ _USUAL_ADVICE = (
     f"Each clone copies all data here. Put the store on {_BETTER}: clones share their blocks "
     "there, and cost their metadata only."
 )
-_FORGOTTEN = (
+_ORPHANS = (
     "The Docker daemon here has no record of these layers. Stop it, run this again, and delete "
     "those that are still told; but none, if docker images and docker ps --all lacked something:"
 )
@@ -71,10 +71,6 @@ class Findings:
     forgotten: tuple[str, ...]
     advice: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, object]:
-        """The same for JSON."""
-        return asdict(self)
-
 
 def examine(folder: str) -> Findings:
     """Try in a new folder in ``folder``, which is gone afterwards.
@@ -83,7 +79,7 @@ def examine(folder: str) -> Findings:
         OperationError: nothing can be made in there, or a record of Docker's not be read.
     """
     folder = os.path.abspath(folder)
-    forgotten = tuple(forgotten_layers(folder))
+    forgotten = tuple(orphans(folder))
     with _scratch(folder) as scratch:
         driver = Driver(f"{scratch}/home")
         status = driver.status()
@@ -101,7 +97,10 @@ def examine(folder: str) -> Findings:
         method=status["Method"],
         shares_blocks=shares,
         methods=methods,
-        metadata={what: _reason(error) for what, error in refusals.items()},
+        metadata={
+            what: (error.strerror or str(error)) if error else ""
+            for what, error in refusals.items()
+        },
         pure=_pure(),
         forgotten=forgotten,
         advice=tuple(_advice(file_system, shares, refusals, forgotten)),
@@ -110,10 +109,8 @@ def examine(folder: str) -> Findings:
 
 @contextmanager
 def _scratch(folder: str) -> Iterator[str]:
-    try:
+    with failing(folder, "try it"):
         scratch = tempfile.mkdtemp(prefix=".reflayer-doctor-", dir=folder)
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(folder), "try it") from error
     try:
         yield scratch
     finally:
@@ -151,10 +148,6 @@ def _pure() -> str:
     return "it was not compiled; install gcc and python3-dev, and then reflayer once more"
 
 
-def _reason(error: OSError | None) -> str:
-    return "" if error is None else error.strerror or str(error)
-
-
 def _refusal(trial: Callable[[], None]) -> OSError | None:
     try:
         trial()
@@ -176,7 +169,7 @@ def _advice(
         if lost:
             yield f"{_and(lost).capitalize()} cannot be kept {consequence}"
     if forgotten:
-        yield "\n  ".join((_FORGOTTEN, *map(printable, forgotten)))
+        yield "\n  ".join((_ORPHANS, *map(printable, forgotten)))
 
 
 def _and(words: list[str]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.cli.forgotten import forgotten_layers
+from reflayer.doctor.orphans import orphans
 from reflayer.errors import OperationError
 
 _IMAGE, _MOUNT, _GOING, _LOST = (digit * 64 for digit in "abcd")
@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_only_a_layer_that_is_named_nowhere_is_told(root: Path) -> None:
-    assert forgotten_layers(str(root)) == [
+    assert orphans(str(root)) == [
         f"{root}/reflayer/dir/{_LOST}",
         f"{root}/reflayer/folded/{_LOST}-init",
     ]
@@ -43,12 +43,12 @@ def test_only_a_layer_that_is_named_nowhere_is_told(root: Path) -> None:
 
 def test_nothing_is_told_without_records(root: Path) -> None:
     (root / "image/reflayer").rename(root / "image/moved")
-    assert forgotten_layers(str(root)) == []
+    assert orphans(str(root)) == []
 
 
 def test_another_driver_s_layers_are_not_ours_to_tell(root: Path) -> None:
     (root / "reflayer/trash.lock").unlink()
-    assert forgotten_layers(str(root)) == []
+    assert orphans(str(root)) == []
 
 
 def test_a_record_that_cannot_be_read_is_an_error(root: Path) -> None:
@@ -56,4 +56,4 @@ def test_a_record_that_cannot_be_read_is_an_error(root: Path) -> None:
     record.unlink()
     record.mkdir()
     with pytest.raises(OperationError, match="mount-id: read: Is a directory"):
-        forgotten_layers(str(root))
+        orphans(str(root))

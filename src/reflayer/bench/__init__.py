@@ -1,0 +1,1 @@
+"""How fast containers are made: methods and other programs, measured side by side."""

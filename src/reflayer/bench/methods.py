@@ -1,0 +1,129 @@
+"""What ``reflayer bench`` compares, and what it is measured on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from reflayer.bench.runs import Rival, Times
+from reflayer.copy import remove_tree
+from reflayer.driver import Driver
+from reflayer.errors import failing
+from reflayer.linux.statfs import file_system_name
+from reflayer.workers.pool import usable_cpus
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+BASELINE = "cp -a"
+"""What the methods are compared with, where it is there."""
+
+METHODS = {
+    "snapshot": "of a btrfs subvolume",
+    "reflink": "blocks are shared",
+    "range": "copied in the kernel",
+    "stream": "read and written",
+    "tar": "packed and unpacked",
+}
+"""The methods of the driver, best first, with what becomes of the content."""
+
+
+def rivals(home: Path, layer: str) -> list[Rival]:
+    """Each method of the driver, and ``cp -a`` where that is installed.
+
+    Args:
+        home: the home of a driver.
+        layer: the layer in it that containers are made from.
+    """
+    found = [_by_driver(Driver(home, method=method), method, layer) for method in METHODS]
+    if shutil.which("cp"):
+        copy = home / "copy"
+        command = ("cp", "-a", "--", Driver(home).path(layer), copy)
+        put_away = partial(remove_tree, copy)
+        found.append(Rival(BASELINE, command, after=put_away, about="of coreutils"))
+    return found
+
+
+def _by_driver(driver: Driver, method: str, layer: str) -> Rival:
+    return Rival(
+        method,
+        partial(driver.create_read_write, "container", layer),
+        after=partial(driver.remove, "container"),
+        about=METHODS[method],
+    )
+
+
+def fastest(measured: Sequence[Times]) -> Times | None:
+    """The one with the smallest median; None if none works."""
+    working = [times for times in measured if times.missing is None]
+    return min(working, key=lambda times: times.median, default=None)
+
+
+def compared_with(measured: Sequence[Times]) -> Times | None:
+    """What the others are compared with: ``cp -a``, else the fastest; None if none works."""
+    for times in measured:
+        if times.name == BASELINE and times.missing is None:
+            return times
+    return fastest(measured)
+
+
+@contextmanager
+def scratch(place: str | Path) -> Iterator[Path]:
+    """A new folder in ``place``, gone at the end, however that comes.
+
+    Raises:
+        OperationError: it cannot be made, or not be deleted.
+    """
+    with failing(os.fspath(place), "make a folder"):
+        made = Path(tempfile.mkdtemp(prefix=".reflayer-bench-", dir=place))
+    try:
+        yield made
+    finally:
+        remove_tree(made)
+
+
+def count(tree: str | Path) -> tuple[int, int]:
+    """How many entries are below ``tree``, and how many bytes its files hold."""
+    entries = size = 0
+    for here, folders, files in os.walk(tree):
+        entries += len(folders) + len(files)
+        size += sum(os.lstat(os.path.join(here, name)).st_size for name in files)
+    return entries, size
+
+
+def machine_facts() -> dict[str, str]:
+    """The date, the processor and the kernel, in words for a caption."""
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": f"{_processor()}, {usable_cpus()} cores",
+        "kernel": f"{os.uname().sysname} {os.uname().release}",
+    }
+
+
+def file_system(folder: str | Path) -> str:
+    """The type of the file system that ``folder`` is on.
+
+    Raises:
+        OperationError: it cannot be looked at.
+    """
+    with failing(os.fspath(folder), "look at"):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return file_system_name(fd)
+        finally:
+            os.close(fd)
+
+
+def _processor() -> str:
+    with open("/proc/cpuinfo") as table:
+        for line in table:
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return os.uname().machine
