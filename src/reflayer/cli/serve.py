@@ -10,10 +10,10 @@ import sys
 from contextlib import contextmanager
 
 from reflayer.cli.arguments import at_least_one, path
-from reflayer.cli.containerd_config import HOME as CONTAINERD_HOME
-from reflayer.cli.containerd_config import SOCKET as CONTAINERD_SOCKET
 from reflayer.driver.clone import METHODS
 from reflayer.errors import ServiceError, UsageError
+from reflayer.plugins.containerd.config import HOME as CONTAINERD_HOME
+from reflayer.plugins.containerd.config import SOCKET as CONTAINERD_SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -188,8 +188,7 @@ def _service(
     from importlib import import_module
 
     with _library_for(name):
-        plugin = import_module(f"reflayer.plugins.{name}")
-    service: Service = plugin.service(options, work, metrics)
+        service: Service = import_module(f"reflayer.plugins.{name}").service(options, work, metrics)
     return service
 
 

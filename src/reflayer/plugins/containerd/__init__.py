@@ -5,8 +5,6 @@ The service ``containerd.services.snapshots.v1.Snapshots`` over gRPC on a Unix s
 
 from __future__ import annotations
 
-from reflayer.plugins.containerd.server import ContainerdService
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.plugins.metrics import Metrics
@@ -17,4 +15,6 @@ if TYPE_CHECKING:
 
 def service(options: ContainerdOptions, work: Work, metrics: Metrics) -> Service:
     """The snapshotter of the home that ``options`` name."""
+    from reflayer.plugins.containerd.server import ContainerdService  # and gRPC
+
     return ContainerdService(options, work, metrics)
