@@ -297,5 +297,5 @@ class Snapshotter:
         return Mount(self._driver.path(snapshot.folder), snapshot.kind is Kind.VIEW)
 
 
-def _unheard(_entries: int, _bytes: int) -> None:
+def _unheard(_stage: str, _done: int, _total: int | None) -> None:
     pass
