@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from reflayer.archive.compression import Blob, PlainReader, digest_of, hash_for
 from reflayer.archive.folders import Folders
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from reflayer.copy.paths import AnyPath
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedLayer:
     """One applied layer.
 
@@ -33,24 +35,12 @@ class AppliedLayer:
             and each ``xattr`` that belongs to another host or file system.
     """
 
-    __slots__ = ("diff_id", "digest", "entries", "plain_size", "size", "skipped")
-
-    def __init__(
-        self,
-        *,
-        digest: str,
-        diff_id: str,
-        size: int,
-        plain_size: int,
-        entries: int,
-        skipped: Mapping[str, int],
-    ) -> None:
-        self.digest = digest
-        self.diff_id = diff_id
-        self.size = size
-        self.plain_size = plain_size
-        self.entries = entries
-        self.skipped = skipped
+    digest: str
+    diff_id: str
+    size: int
+    plain_size: int
+    entries: int
+    skipped: Mapping[str, int]
 
 
 def apply_layer(

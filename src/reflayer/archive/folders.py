@@ -8,9 +8,10 @@ import stat
 from collections import OrderedDict
 
 from reflayer.archive.folder import Folder
-from reflayer.archive.made import Made
 from reflayer.archive.metadata import Metadata
 from reflayer.archive.opening import LONGEST_PATH, OPEN, link_target, open_shut, open_straight
+from reflayer.archive.tar_entry import join_path
+from reflayer.archive.upper_paths import UpperPaths
 from reflayer.copy.emptying import empty_folder
 from reflayer.copy.metadata import FailedError
 from reflayer.errors import ArchiveError, OperationError
@@ -44,7 +45,7 @@ class Folders:
     Attributes:
         root: the layer's root.
         root_path: its path as the caller named it.
-        made: what this layer's entries have made.
+        upper_paths: what this layer's entries have made.
         metadata: sets what entries say.
         other: is told of each folder that is made.
         settle: has all files made that are still to be, or those of one folder; tells of any.
@@ -71,8 +72,8 @@ class Folders:
                 self.root.let_in()
             self.root.withhold_default_acl()
             with os.scandir(fd) as scan:
-                self.made = Made(status, everything=next(scan, None) is None)
-            self.root.made = self.made.names_in(self.root.key)
+                self.upper_paths = UpperPaths(status, everything=next(scan, None) is None)
+            self.root.made = self.upper_paths.names_in(self.root.key)
             self.metadata = Metadata(fd, ignore_refused)
         except BaseException:
             os.close(fd)
@@ -137,14 +138,14 @@ class Folders:
         Raises:
             OSError: ENOTDIR or ELOOP where it is something else, a link to a folder included.
         """
-        return self._adopt(self._open_child(parent, name), join(parent.path, name))
+        return self._adopt(self._open_child(parent, name), join_path(parent.path, name))
 
     def beneath(self, top: int, above: bytes, path: bytes) -> Folder:
         """The folder at ``path`` from the open folder ``top``, with no link on the way.
 
         ``above`` is the path of ``top``, for messages.
         """
-        return self._adopt(open_straight(top, path), join(above, path))
+        return self._adopt(open_straight(top, path), join_path(above, path))
 
     def enter(self, parent: Folder, name: bytes, path: bytes, entry: Entry) -> None:
         """Make the folder ``name`` in ``parent`` for its ``entry`` at ``path``, or change it.
@@ -163,7 +164,7 @@ class Folders:
                 self.remove(parent, name)
                 folder = self._make(parent, name, entry.mode)
             else:
-                self.made.touch(folder)
+                self.upper_paths.touch(folder)
                 self.metadata.clear_attributes(folder, entry.attributes)
         self._call(path, folder)
         self.metadata.enter_folder(folder, entry)
@@ -173,7 +174,7 @@ class Folders:
         self.settle(None)
         status = os.stat(name, dir_fd=folder.fd, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
-            path = os.path.join(self.root_path, join(folder.path, name))
+            path = os.path.join(self.root_path, join_path(folder.path, name))
             empty_folder(self._open_child(folder, name), path)
             os.rmdir(name, dir_fd=folder.fd)
         else:
@@ -241,12 +242,12 @@ class Folders:
         self.other(parent, name)
         needed = 0 if self._is_powerful else 0o700
         os.mkdir(name, mode & 0o777 | needed, dir_fd=parent.fd)
-        self.made.add(parent, name)
+        self.upper_paths.add(parent, name)
         fd = self._open_child(parent, name)
         status = os.fstat(fd)
-        key = self.made.key(status)
-        self.made.add_folder(key)
-        folder = Folder(fd, status, key, join(parent.path, name))
+        key = self.upper_paths.key(status)
+        self.upper_paths.add_folder(key)
+        folder = Folder(fd, status, key, join_path(parent.path, name))
         folder.mode = mode
         self._keep(folder)
         return folder
@@ -270,7 +271,7 @@ class Folders:
     def _adopt(self, fd: int, path: bytes) -> Folder:
         """The folder that ``fd`` is open on: at work already, or from now on."""
         status = os.fstat(fd)
-        key = self.made.key(status)
+        key = self.upper_paths.key(status)
         folder = self.root if key == self.root.key else self._open.get(key)
         if folder is not None:
             os.close(fd)
@@ -278,7 +279,7 @@ class Folders:
                 self._open.move_to_end(key)
             return folder
         folder = Folder(fd, status, key, path)
-        folder.made = self.made.names_in(key)
+        folder.made = self.upper_paths.names_in(key)
         self._keep(folder)
         if not self._is_powerful:
             folder.let_in()
@@ -317,8 +318,3 @@ def failure(
     if error.errno in _ARCHIVE_FAULTS:
         return ArchiveError(f"{operation}: {error.strerror}", path)
     return OperationError.from_os_error(error, os.path.join(root, path), operation)
-
-
-def join(path: bytes, name: bytes) -> bytes:
-    """The path of ``name`` in the folder ``path``, which is ``.`` for the root."""
-    return name if path == b"." else path + b"/" + name

@@ -12,11 +12,8 @@ from reflayer.archive.tar_entry import clean_path
 from reflayer.archive.tar_reader import TarStream
 from reflayer.archive.whiteouts import (
     AUFS_INODES,
-    OPAQUE,
     WHITEOUT_PREFIX,
-    hidden_name,
-    hide,
-    hide_all,
+    apply_whiteout,
     is_aufs_metadata,
 )
 from reflayer.copy.metadata import FailedError
@@ -34,11 +31,6 @@ if TYPE_CHECKING:
 _BLOCK = 4096  # bytes; of most file systems, and a hole is whole blocks
 _ZEROS = bytes(_BLOCK)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_SPECIAL = {
-    types.CHAR: stat.S_IFCHR,
-    types.BLOCK_DEVICE: stat.S_IFBLK,
-    types.FIFO: stat.S_IFIFO,
-}
 _MOST_MAJOR, _MOST_MINOR = (1 << 12) - 1, (1 << 20) - 1  # linux/kdev_t.h
 _OPERATIONS = {
     types.FILE: "write the file",
@@ -97,7 +89,9 @@ class Layer:
         path = clean_path(entry.name)
         above, _, name = path.rpartition(b"/")
         if name.startswith(WHITEOUT_PREFIX):
-            self._apply_whiteout(path, above, name)
+            if not is_aufs_metadata(path):
+                self.files.settle()
+                apply_whiteout(self._folders, above, name)
             return
         if entry.attributes:
             entry.attributes = self._metadata.of_tree(entry.attributes)
@@ -130,26 +124,13 @@ class Layer:
         if entry.type == types.DIRECTORY:
             self._folders.enter(folder, name, path, entry)
         elif entry.type == types.FILE and self.files.add(folder, name, entry):
-            self._folders.made.add(folder, name)
+            self._folders.upper_paths.add(folder, name)
         else:
             self.files.other(folder, name)
             if entry.type == types.FILE:
                 self._make_file(folder, name, entry, self._stream)
             else:
                 self._make_special(folder, name, entry)
-
-    def _apply_whiteout(self, path: bytes, above: bytes, name: bytes) -> None:
-        if is_aufs_metadata(path):
-            return
-        self.files.settle()
-        hidden = b"" if name == OPAQUE else hidden_name(name)
-        folder = self._folders.existing(above)
-        if folder is None:
-            return
-        if hidden:
-            hide(self._folders, folder, hidden)
-        else:
-            hide_all(self._folders, folder)
 
     def _apply_root(self, entry: Entry) -> None:
         if entry.type != types.DIRECTORY:
@@ -177,7 +158,7 @@ class Layer:
             self._metadata.finish_file(fd, folder, entry)
         finally:
             os.close(fd)
-        self._folders.made.add(folder, name)
+        self._folders.upper_paths.add(folder, name)
 
     def _make_special(self, folder: Folder, name: bytes, entry: Entry) -> None:
         is_device = entry.type in (types.CHAR, types.BLOCK_DEVICE)
@@ -189,7 +170,7 @@ class Layer:
             self._left_out.add(clean_path(entry.name))
             return
         self._metadata.finish_at(name, folder, entry)
-        self._folders.made.add(folder, name)
+        self._folders.upper_paths.add(folder, name)
 
     def _make_hard_link(self, path: bytes, above: bytes, name: bytes, entry: Entry) -> None:
         """Give an inode another name, and all that the entry says, as Docker and containerd do."""
@@ -210,7 +191,7 @@ class Layer:
                 raise ArchiveError(f"it links to {printable(target)}, which is a folder")
             if not _is_inode(status, folder.fd, name):
                 self._replace(folder, name, lambda: _link(src, target_name, folder.fd, name))
-            self._folders.made.add(folder, name)
+            self._folders.upper_paths.add(folder, name)
             if target_above != AUFS_INODES:  # what is there has a header of its own
                 self._metadata.finish_at(name, folder, entry, status)
         except FileNotFoundError as error:
@@ -241,7 +222,7 @@ def _make_at(dir_fd: int, name: bytes, entry: Entry) -> None:
     major, minor = entry.device
     if not (0 <= major <= _MOST_MAJOR and 0 <= minor <= _MOST_MINOR):
         raise ArchiveError(f"its device number {major}:{minor} is out of range")
-    mode = _SPECIAL[entry.type] | entry.mode & 0o777
+    mode = types.MODES[entry.type] | entry.mode & 0o777
     os.mknod(name, mode, os.makedev(major, minor), dir_fd=dir_fd)
 
 

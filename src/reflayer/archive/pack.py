@@ -29,14 +29,7 @@ if TYPE_CHECKING:
     from reflayer.copy.paths import AnyPath
 
 _CHUNK = 1 << 18  # bytes that headers are gathered to, and that are read of a file at once
-_TYPES = {
-    stat.S_IFREG: types.FILE,
-    stat.S_IFDIR: types.DIRECTORY,
-    stat.S_IFLNK: types.SYMLINK,
-    stat.S_IFIFO: types.FIFO,
-    stat.S_IFCHR: types.CHAR,
-    stat.S_IFBLK: types.BLOCK_DEVICE,
-}
+_TYPES = {mode: kind for kind, mode in types.MODES.items()}
 
 
 def pack_layer(

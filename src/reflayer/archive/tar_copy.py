@@ -9,7 +9,6 @@ unpacked by descriptors alone: no name is looked up but in the folder that has j
 from __future__ import annotations
 
 import os
-import stat
 import time
 from contextlib import closing
 
@@ -51,11 +50,6 @@ _KINDS = {
     types.FIFO: "fifo",
     types.CHAR: "char",
     types.BLOCK_DEVICE: "block",
-}
-_SPECIAL = {
-    types.FIFO: stat.S_IFIFO,
-    types.CHAR: stat.S_IFCHR,
-    types.BLOCK_DEVICE: stat.S_IFBLK,
 }
 
 
@@ -228,7 +222,7 @@ class _Unpacker:
         """Make a device or FIFO; False where it is left out."""
         device = os.makedev(*entry.device)
         try:
-            os.mknod(name, _SPECIAL[entry.type] | mode, device, dir_fd=folder)
+            os.mknod(name, types.MODES[entry.type] | mode, device, dir_fd=folder)
         except PermissionError as error:
             if kind == "fifo":
                 raise

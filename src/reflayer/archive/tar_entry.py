@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from array import array
 from dataclasses import dataclass
 
@@ -18,6 +19,16 @@ CHAR = b"3"
 BLOCK_DEVICE = b"4"
 DIRECTORY = b"5"
 FIFO = b"6"
+
+MODES = {
+    FILE: stat.S_IFREG,
+    SYMLINK: stat.S_IFLNK,
+    CHAR: stat.S_IFCHR,
+    BLOCK_DEVICE: stat.S_IFBLK,
+    DIRECTORY: stat.S_IFDIR,
+    FIFO: stat.S_IFIFO,
+}
+"""The file type in ``st_mode`` of each but a hard link (inode(7))."""
 
 NO_ATTRIBUTES: Mapping[str, bytes] = {}
 _MOST_SPANS = 1 << 20  # 16 MiB of map
@@ -114,3 +125,8 @@ def clean_path(name: bytes) -> bytes:
         elif part not in (b"", b"."):
             parts.append(part)
     return b"/".join(parts)
+
+
+def join_path(path: bytes, name: bytes) -> bytes:
+    """The path of ``name`` in the folder ``path``, which is ``.`` for the root."""
+    return name if path == b"." else path + b"/" + name

@@ -11,7 +11,7 @@ import os
 import stat
 from typing import Any, NamedTuple
 
-from reflayer.archive.inodes import Inodes
+from reflayer.archive.hardlinks import HardLinks
 from reflayer.archive.pair import Pair
 from reflayer.archive.same import is_same_entry, is_same_folder, is_same_inode, is_same_status
 from reflayer.copy.folder import OPEN_FOLDER, open_source
@@ -80,7 +80,7 @@ class Walk:
         """
         self._root_path = root
         self._parent_path = parent
-        self._inodes = Inodes()
+        self._hard_links = HardLinks()
         self._stack: list[Pair] = []
         self._cloned = cloned
         self._since = self._until = 0
@@ -190,7 +190,7 @@ class Walk:
         kind = ADDED if before is None else MODIFIED
         if status.st_nlink == 1 and (before is None or before.st_nlink == 1):
             return ("" if is_same else kind), b""
-        is_written, target = self._inodes.place(pair.path(name), status, before, is_same)
+        is_written, target = self._hard_links.place(pair.path(name), status, before, is_same)
         if is_same:
             kind = RELINKED if is_written else ""
         return kind, target

@@ -1,6 +1,9 @@
-"""What whiteouts and opaque folders hide is deleted; what this layer made stays, in any order.
+"""Whiteouts when a layer is applied: what they hide is deleted (OCI image-spec, layer.md).
 
-OCI image-spec, layer.md: "Whiteouts" and "Opaque Whiteout".
+``.wh.NAME`` hides NAME, and ``.wh..wh..opq`` all that is in its folder, but of the lower layers
+alone. To delete when the whiteout is met would also delete what this layer made before it; to wait
+for the end of the archive would delete what came after it. So the paths that this layer makes are
+kept (``upper_paths``), and a whiteout deletes all but those, wherever in the archive it stands.
 """
 
 from __future__ import annotations
@@ -8,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 
-from reflayer.archive.folders import join
+from reflayer.archive.tar_entry import join_path
 from reflayer.errors import ArchiveError
 
 TYPE_CHECKING = False
@@ -29,29 +32,29 @@ def is_aufs_metadata(path: bytes) -> bool:
     return path.startswith(_AUFS_PREFIX) and path != OPAQUE
 
 
-def hidden_name(whiteout: bytes) -> bytes:
-    """The name that the whiteout's name hides.
+def apply_whiteout(folders: Folders, above: bytes, whiteout: bytes) -> None:
+    """Delete of lower layers what the name ``whiteout`` in the folder at ``above`` hides.
 
     Raises:
-        ArchiveError: it would hide the folder itself, or the one above.
+        ArchiveError: it would hide its folder, or the one above.
     """
-    name = whiteout[len(WHITEOUT_PREFIX) :]
-    if name in (b"", b".", b".."):
+    name = b"" if whiteout == OPAQUE else whiteout[len(WHITEOUT_PREFIX) :]
+    if whiteout != OPAQUE and name in (b"", b".", b".."):
         raise ArchiveError("a whiteout of a folder by way of itself")
-    return name
-
-
-def hide(folders: Folders, folder: Folder, name: bytes) -> None:
-    """Delete ``name`` in ``folder``, if lower layers have it."""
-    if _hide(folders, folder, name):
-        hide_all(folders, folders.child(folder, name))
-
-
-def hide_all(folders: Folders, folder: Folder) -> None:
-    """Delete everything in ``folder`` that lower layers have."""
-    if folder.made is None or folder.key in folders.made.opaque:
+    folder = folders.existing(above)
+    if folder is None:
         return
-    folders.made.opaque.add(folder.key)
+    if not name:
+        _hide_all(folders, folder)
+    elif _hide(folders, folder, name):
+        _hide_all(folders, folders.child(folder, name))
+
+
+def _hide_all(folders: Folders, folder: Folder) -> None:
+    """Delete everything in ``folder`` that lower layers have."""
+    if folder.made is None or folder.key in folders.upper_paths.opaque:
+        return
+    folders.upper_paths.opaque.add(folder.key)
     top, above = os.dup(folder.fd), folder.path
     todo = [b"."]
     try:
@@ -64,7 +67,7 @@ def hide_all(folders: Folders, folder: Folder) -> None:
                 names = [os.fsencode(name) for name in os.listdir(fd)]
             finally:
                 os.close(fd)
-            todo += [join(path, name) for name in names if _hide(folders, here, name)]
+            todo += [join_path(path, name) for name in names if _hide(folders, here, name)]
     finally:
         os.close(top)
 
@@ -77,7 +80,8 @@ def _hide(folders: Folders, folder: Folder, name: bytes) -> bool:
         status = os.stat(name, dir_fd=folder.fd, follow_symlinks=False)
     except FileNotFoundError:
         return False
-    if stat.S_ISDIR(status.st_mode) and folders.made.has_lower_folder(folders.made.key(status)):
+    upper = folders.upper_paths
+    if stat.S_ISDIR(status.st_mode) and upper.has_lower_folder(upper.key(status)):
         return True
     folders.remove(folder, name)
     return False

@@ -1,7 +1,7 @@
-"""What this layer's entries have made so far, which its whiteouts must leave alone.
+"""The paths that a layer's own entries have made so far, which its whiteouts must leave alone.
 
-Nothing is kept of what is inside folders that the layer made itself, and nothing at all for a
-layer on an empty root, where whiteouts have nothing to hide.
+Only those in folders of lower layers are kept, by folder: a folder that the layer itself has made
+holds nothing else. For a layer on an empty root nothing is kept, since there is nothing to hide.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _UP = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-class Made:
-    """Folders by ``Key``: the new ones, and those of lower layers with something new beneath.
+class UpperPaths:
+    """New folders, and those of lower layers that have something new beneath.
 
     Attributes:
         everything: the root was empty, so that all there is came from this layer.

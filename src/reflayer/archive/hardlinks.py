@@ -1,7 +1,10 @@
-"""Inodes with several names: which of them a layer has to have, and of which inode.
+"""Hard links in a diff: which names of an inode a layer has to have, and as links to what.
 
-Names that shared an inode in the tree before and share one now may stay as they are. All others
-are written: the first name of an inode with its content, every further one as a link to that.
+A layer lists names, not inodes. If /a and /b were links and only /a were listed as changed, to
+apply the layer would replace /a and split the two. To list every name of every such inode would be
+right, but would put all of them into each layer. So a name stays out only where its inode is as
+before, has no more names than before, and all of them were names of one inode then, too. Every
+other name is listed: the first of its inode with the content, further ones as links to that.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     Key = tuple[int, int]
 
 
-class Inodes:
+class HardLinks:
     """What is known of the inodes with several names; it grows with their number."""
 
     def __init__(self) -> None:
@@ -25,7 +28,7 @@ class Inodes:
     def place(
         self, path: bytes, status: os.stat_result, before: os.stat_result | None, is_same: bool
     ) -> tuple[bool, bytes]:
-        """Whether the name ``path`` has to be written, and the path that it is a link to, or "".
+        """Whether the name ``path`` has to be listed, and the path that it is a link to, or "".
 
         Args:
             path: where the name is.
