@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from reflayer.errors import ImageError, OperationError
 from reflayer.images import Content, Descriptor, Image, Platform, open_source
-from reflayer.images.document import Document
-from reflayer.images.resolve import find_image
+from reflayer.images.content.resolve import find_image
+from reflayer.images.model.document import Document
 from tests.images.layouts import (
     CONFIG,
     DOCKER_MANIFEST,

@@ -13,8 +13,9 @@ from typing import BinaryIO
 import pytest
 
 from reflayer.errors import ImageError, OperationError
-from reflayer.images import Content, Descriptor, Image, Platform, open_source, read_image
-from reflayer.images.fetch import add_blobs
+from reflayer.images import Content, Descriptor, Image, Platform, open_source
+from reflayer.images.content.fetch import add_blobs
+from reflayer.images.content.resolve import find_image
 from tests.file_systems import mounted, require
 from tests.images.layouts import LAYER, MANIFEST, Layout, config, layer, sha256, tagged
 
@@ -67,7 +68,7 @@ def test_an_image_made_by_umoci_is_read(made_by_umoci: Path, content: Content) -
     assert image.platform == Platform(told["Os"], told["Architecture"])
     assert image.created == "2020-01-02T03:04:05Z"
     assert len(image.diff_ids) == 2
-    assert read_image(content, image.manifest) == image
+    assert find_image(image.manifest, None, content.open) == image
 
 
 def test_an_image_copied_by_skopeo_is_read(

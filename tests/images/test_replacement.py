@@ -10,11 +10,11 @@ from typing import BinaryIO
 
 import pytest
 
-from reflayer.images.replacement import replacement
+from reflayer.images.content.temp_file import replacement
 
 WRITING = """
 import sys, time
-from reflayer.images.replacement import replacement
+from reflayer.images.content.temp_file import replacement
 with replacement(sys.argv[1]) as out:
     out.write(bytes(4 << 20))
     out.flush()
@@ -27,7 +27,7 @@ with replacement(sys.argv[1]) as out:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How the file is made: also as where the file system knows none without a name."""
     if request.param == "named":
-        monkeypatch.setattr("reflayer.images.replacement._OPEN_FILES", "/proc/none")
+        monkeypatch.setattr("reflayer.images.content.temp_file._OPEN_FILES", "/proc/none")
     return str(request.param)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from reflayer.errors import ImageError
 from reflayer.images import Reference, RootFs, open_source
-from reflayer.images.sources import new_name
+from reflayer.images.transports import new_name
 
 
 @pytest.mark.parametrize(

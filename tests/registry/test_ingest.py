@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from reflayer.images.content import Content
-from reflayer.images.digest import digest_bytes
-from reflayer.images.ingest import commit_ingest, complete, ingest_path, open_ingest
+from reflayer.images.content.blob_store import Content
+from reflayer.images.content.partial_download import (
+    commit_ingest,
+    complete,
+    ingest_path,
+    open_ingest,
+)
+from reflayer.images.model.descriptor import digest_bytes
 
 DATA = b"all of it"
 DIGEST = digest_bytes(DATA)

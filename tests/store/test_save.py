@@ -180,7 +180,7 @@ def test_the_same_image_is_the_same_archive(base: Path, store: Store) -> None:
 
 def test_a_layer_of_any_size_keeps_its_place_in_an_archive() -> None:
     """Its header is written before its size is known."""
-    from reflayer.images.write_archive import _header
+    from reflayer.images.docker_archive import _header
 
     sizes = (0, 1, 10**6, 8 << 30, 1 << 50)
     assert len({len(_header("blobs/sha256/" + "0" * 64, size)) for size in sizes}) == 1

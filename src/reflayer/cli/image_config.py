@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from reflayer.images.child import ConfigChanges
+    from reflayer.images.build.commit_config import ConfigChanges
 
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?")
 _SIGNAL = re.compile(r"[0-9]{1,2}|(?:SIG)?[A-Z][A-Z0-9]*(?:[+-][0-9]{1,2})?")
@@ -68,7 +68,7 @@ def add_image_config(parser: ArgumentParser) -> None:
 
 def image_config(arguments: Namespace) -> ConfigChanges:
     """What they said."""
-    from reflayer.images.child import ConfigChanges
+    from reflayer.images.build.commit_config import ConfigChanges
 
     return ConfigChanges(
         cmd=arguments.cmd,

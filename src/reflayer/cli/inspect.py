@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from reflayer.images.document import Document
+    from reflayer.images.model.document import Document
     from reflayer.store import Container, Store
     from reflayer.store.records import StoredImage
 
@@ -86,6 +86,6 @@ def _image(store: Store, image: StoredImage) -> dict[str, object]:
 
 
 def _config(store: Store, image: str) -> Document:
-    from reflayer.images.document import Document
+    from reflayer.images.model.document import Document
 
     return Document(store.image_config(image), f"the config of image {image[:19]}")

@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 
 from reflayer.errors import OperationError
-from reflayer.images.replacement import replacement
+from reflayer.images.content.temp_file import replacement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

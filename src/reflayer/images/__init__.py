@@ -1,4 +1,4 @@
-"""References, manifests, the content store, and the transports that bring images in.
+"""References, manifests, the blob store, and the transports that bring images in and out.
 
 ``open_source(text)`` says what an image is called and where it is; its ``fetch`` brings it into a
 ``Content``, an OCI image layout, and returns the ``Image``: digests of all that is in it.
@@ -7,18 +7,18 @@
 from __future__ import annotations
 
 from reflayer.errors import ImageError
-from reflayer.images.content import Content
-from reflayer.images.descriptor import Descriptor
-from reflayer.images.image import Image
-from reflayer.images.platform import Platform
-from reflayer.images.reference import Reference, parse_reference
-from reflayer.images.resolve import read_image
-from reflayer.images.sources import RootFs, Source, open_source
+from reflayer.images.content.blob_store import Content
+from reflayer.images.model.descriptor import Descriptor
+from reflayer.images.model.image import Image
+from reflayer.images.model.platform import Platform
+from reflayer.images.model.reference import Reference, parse_reference
+from reflayer.images.transports import Destination, RootFs, Source, open_source
 from reflayer.progress import Progress
 
 __all__ = [
     "Content",
     "Descriptor",
+    "Destination",
     "Image",
     "ImageError",
     "Platform",
@@ -28,5 +28,4 @@ __all__ = [
     "Source",
     "open_source",
     "parse_reference",
-    "read_image",
 ]

@@ -1,9 +1,10 @@
-"""The members of a tar file, by name, to be read in any order and by several threads."""
+"""An archive of images, and its members by name: read in any order and by several threads."""
 
 from __future__ import annotations
 
 import io
 import os
+import stat
 from bisect import bisect_right
 from contextlib import contextmanager
 from operator import itemgetter
@@ -15,10 +16,9 @@ from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_entry import clean_path
 from reflayer.archive.tar_header import BLOCK
 from reflayer.archive.tar_reader import TarStream, read_entries
-from reflayer.errors import ArchiveError, ImageError, brief, failing
-from reflayer.images.digest import Unhashed
-from reflayer.images.fill import write_all
-from reflayer.images.layout import in_words, is_stream, open_regular, open_stream
+from reflayer.errors import ArchiveError, ImageError, brief, failing, printable
+from reflayer.images.content.blob_store import open_regular
+from reflayer.images.content.temp_file import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
     from reflayer.archive.tar_entry import Entry, SparseMap
-    from reflayer.images.content import Content
+    from reflayer.images.content.blob_store import Content
     from reflayer.progress import Progress
 
     Piece = tuple[int, int, int]  # its start and its place in the archive, and its length
@@ -63,8 +63,8 @@ def archive_members(path: str, content: Content, progress: Progress | None) -> I
         if compression == "none":
             yield TarMembers(file.fileno())
             return
-        with content.incoming() as spool:
-            blob = Blob(file, Unhashed(), None)
+        with content.temp_file() as spool:
+            blob = Blob(file, None, None)
             size = os.fstat(file.fileno()).st_size or None
             with ReadAhead(PlainReader(blob), None) as ahead:
                 for chunk in ahead:
@@ -84,7 +84,7 @@ def opened_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
     """
     with failing(path, "open"):
         once = is_stream(path)
-        file = open_stream(path) if once else open_regular(path)
+        file = _open_stream(path) if once else open_regular(path)
     try:
         with file, failing(path, "read"):
             compression = "unknown"
@@ -94,6 +94,37 @@ def opened_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
             yield file, compression
     except (ArchiveError, ImageError) as error:
         raise ImageError(f"{in_words(path)}: {error}") from error
+
+
+def standard_input() -> BinaryIO:
+    """Standard input, which stays open.
+
+    Raises:
+        ImageError: it is a terminal.
+        OSError: it is closed.
+    """
+    if os.isatty(0):
+        raise ImageError("standard input is a terminal: let an archive come from it")
+    return io.FileIO(0, closefd=False)
+
+
+def is_stream(path: str) -> bool:
+    """Whether an archive can be read once only: standard input, a FIFO, a pipe of the shell's."""
+    return path == "-" or (os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode))
+
+
+def in_words(path: str) -> str:
+    """What an archive is called in messages."""
+    return "standard input" if path == "-" else printable(path)
+
+
+def _open_stream(path: str) -> BinaryIO:
+    if path == "-":
+        return standard_input()
+    # Without O_NONBLOCK a FIFO that nobody writes to would block; so it is empty.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.set_blocking(fd, True)
+    return io.FileIO(fd)
 
 
 class TarMembers:

@@ -22,13 +22,15 @@ def read_stored(known: StoredImage, parts: Parts) -> Image:
         ImageError: a blob is missing or damaged.
         OperationError: one cannot be read.
     """
-    from reflayer.images import Platform, read_image
+    from reflayer.images import Platform
+    from reflayer.images.content.resolve import find_image
 
     assert known.manifest is not None
     # The config may say nothing of that; the index that led to the image did.
     system, architecture, variant = (*known.platform.split("/", 2), "")[:3]
     platform = Platform(system, architecture, variant)
-    return read_image(parts.content, replace(descriptor(known.manifest), platform=platform))
+    top = replace(descriptor(known.manifest), platform=platform)
+    return find_image(top, None, parts.content.open)
 
 
 def config_of(known: StoredImage, parts: Parts) -> dict[str, object]:
@@ -38,13 +40,14 @@ def config_of(known: StoredImage, parts: Parts) -> dict[str, object]:
         ImageError: a blob is missing or damaged.
         OperationError: one cannot be read.
     """
-    from reflayer.images import Platform, made
-    from reflayer.images.document import Document
-    from reflayer.images.image import LARGEST_CONFIG
-    from reflayer.images.resolve import read_document
+    from reflayer.images import Platform
+    from reflayer.images.build.manifest import config_of as minimal_config
+    from reflayer.images.content.resolve import read_document
+    from reflayer.images.model.document import Document
+    from reflayer.images.model.image import LARGEST_CONFIG
 
     if known.manifest is None:
-        config = made.config_of(Platform.parse(known.platform))
+        config = minimal_config(Platform.parse(known.platform))
     else:
         config = read_document(read_stored(known, parts).config, parts.content.open, LARGEST_CONFIG)
     return Document.parse(config, f"the config of image {known.id[:19]}").fields

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from reflayer.extents import measure_files, measure_trees, share_out
-from reflayer.images.layout import blob_path
+from reflayer.images.content.blob_store import blob_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -122,7 +122,7 @@ def _needed_folders(db: Connection) -> frozenset[str]:
 
 
 def _remove_blobs(parts: Parts) -> None:
-    from reflayer.images.ingest import expire
+    from reflayer.images.content.partial_download import expire
 
     with parts.database.reading() as db:
         needed = _column(db, f"SELECT digest FROM blobs WHERE image IN ({_USED})")

@@ -9,13 +9,12 @@ import time
 from dataclasses import dataclass
 
 from reflayer.archive import pack_layer
-from reflayer.images.child import ConfigChanges, child_config
-from reflayer.images.image import LARGEST_CONFIG
-from reflayer.images.made import add_image
-from reflayer.images.new_layer import add_layer
-from reflayer.images.remade import oci_layers
-from reflayer.images.resolve import read_document
-from reflayer.images.sources import new_name
+from reflayer.images.build.commit_config import ConfigChanges, child_config
+from reflayer.images.build.layer import add_layer
+from reflayer.images.build.manifest import add_image, oci_layers
+from reflayer.images.content.resolve import read_document
+from reflayer.images.model.image import LARGEST_CONFIG
+from reflayer.images.transports import new_name
 from reflayer.store import records
 from reflayer.store.blobs import blobs_of, record_of
 from reflayer.store.collect import collect
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reflayer.archive import Packing
-    from reflayer.images.new_layer import NewLayer
+    from reflayer.images.build.layer import NewLayer
     from reflayer.progress import Progress
     from reflayer.store.containers import Container
     from reflayer.store.parts import Parts

@@ -52,8 +52,8 @@ def packed_image(
 def _pack(parts: Parts, known: StoredImage, compression: str, progress: Progress | None) -> Image:
     from reflayer.archive import pack_layer
     from reflayer.images import Platform
-    from reflayer.images.made import add_image, config_of
-    from reflayer.images.new_layer import add_layer
+    from reflayer.images.build.layer import add_layer
+    from reflayer.images.build.manifest import add_image, config_of
 
     layer = layer_there(known.layer, parts)
     if layer is None:

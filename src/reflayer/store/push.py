@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from reflayer.errors import ReflayerError, StoreError, printable
 from reflayer.images import Reference, open_source
-from reflayer.images.reference import refuse_digest
+from reflayer.images.model.reference import refuse_digest
 from reflayer.images.registry.credentials import Access
 from reflayer.images.registry.destination import push_image
 from reflayer.store.find import find_image

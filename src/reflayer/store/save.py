@@ -10,7 +10,7 @@ from reflayer.store.packed import packed_image
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images import Image, Reference
-    from reflayer.images.save import Destination
+    from reflayer.images.transports import Destination
     from reflayer.progress import Progress
     from reflayer.store.parts import Parts
     from reflayer.store.records import StoredImage
@@ -27,7 +27,7 @@ def save(
     progress: Progress | None,
 ) -> None:
     """What ``Store.save`` does."""
-    from reflayer.images.save import open_destination
+    from reflayer.images.transports import open_destination
 
     there = open_destination(destination)
     with parts.database.reading() as db:
@@ -43,19 +43,16 @@ def _save(
     compression: str | None,
     progress: Progress | None,
 ) -> None:
-    from reflayer.images.oci_layout import OciLayout
-    from reflayer.images.save import save_image
-
     with parts.database.reading() as db:
         known, found = find_image(db, name)
-    if isinstance(destination, OciLayout):
+    if not destination.is_plain:
         kind = compression or DEFAULT_COMPRESSION
         image = image_content(parts, known, compression=kind, progress=progress)
     elif compression is None:
         image = packed_image(parts, known, DEFAULT_COMPRESSION, progress)
     else:
         raise ImageError("layers are always plain in a docker-archive: give no compression")
-    save_image(parts.content, image, destination, name=_reference(found), progress=progress)
+    destination.write(parts.content, image, _reference(found), progress)
 
 
 def image_content(
@@ -81,7 +78,7 @@ def image_content(
         ImageError, OperationError: something cannot be read or written.
         StoreError: the folder's layer is gone, or lacks what was left out.
     """
-    from reflayer.images.remade import with_compressed_layers
+    from reflayer.images.build.manifest import with_compressed_layers
 
     packed = packed_image(parts, image, compression, progress)
     return with_compressed_layers(parts.content, packed, compression, progress)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reflayer.archive import Change, Packing
     from reflayer.copy.paths import AnyPath
     from reflayer.images import Reference
-    from reflayer.images.child import ConfigChanges
+    from reflayer.images.build.commit_config import ConfigChanges
     from reflayer.images.registry import Access
     from reflayer.progress import Progress
     from reflayer.store.commit import Committed

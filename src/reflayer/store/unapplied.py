@@ -9,7 +9,7 @@ from reflayer.store.blobs import manifest_text, read_stored
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images import Descriptor, Image
-    from reflayer.images.resolve import Open
+    from reflayer.images.content.resolve import Open
     from reflayer.store.parts import Parts
     from reflayer.store.records import StoredImage
 
@@ -53,13 +53,14 @@ def _layers_of(known: StoredImage, parts: Parts) -> frozenset[tuple[str, str]]:
 
 
 def _check(layer: Descriptor, diff_id: str, open_blob: Open) -> None:
-    from reflayer.images.digest import digest_text, hash_like
-    from reflayer.images.remade import plain_chunks
+    from reflayer.images.build.layer import plain_tar
+    from reflayer.images.model.descriptor import digest_text, hash_like
 
     hashing = hash_like(diff_id)
     try:
-        for chunk in plain_chunks(open_blob, layer):
-            hashing.update(chunk)
+        with open_blob(layer.digest) as blob, plain_tar(blob, layer.size) as chunks:
+            for chunk in chunks:
+                hashing.update(chunk)
     except ArchiveError as error:
         raise ArchiveError(f"layer {layer.digest}: {error}") from error
     if digest_text(hashing) != diff_id:

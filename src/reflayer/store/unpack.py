@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reflayer.images import Image
-    from reflayer.images.resolve import Open
+    from reflayer.images.content.resolve import Open
     from reflayer.progress import Progress
     from reflayer.store.parts import Parts
 

@@ -15,7 +15,7 @@ from functools import partial
 
 from reflayer import xdg
 from reflayer.errors import OperationError, ReflayerError, RegistryError, printable
-from reflayer.images.document import Document
+from reflayer.images.model.document import Document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

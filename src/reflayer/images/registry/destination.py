@@ -13,10 +13,10 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from reflayer.errors import ImageError, RegistryError
+from reflayer.images.content.fetch import side_by_side
 from reflayer.images.registry.repository import Repository
 from reflayer.images.registry.retry import Patience, StoppedError, TemporaryError, retry
 from reflayer.images.registry.transport import address_in
-from reflayer.images.side_by_side import side_by_side
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     import urllib3
 
-    from reflayer.images.content import Content
-    from reflayer.images.descriptor import Descriptor
-    from reflayer.images.image import Image
-    from reflayer.images.reference import Reference
+    from reflayer.images.content.blob_store import Content
+    from reflayer.images.model.descriptor import Descriptor
+    from reflayer.images.model.image import Image
+    from reflayer.images.model.reference import Reference
     from reflayer.images.registry.credentials import Access
     from reflayer.progress import Progress
 

@@ -6,9 +6,9 @@ import os
 import re
 
 from reflayer.errors import RegistryError
-from reflayer.images.digest import check_digest_is, check_size, digest_text, hash_like
-from reflayer.images.fill import write_all
-from reflayer.images.ingest import complete, is_complete
+from reflayer.images.content.partial_download import complete, is_complete
+from reflayer.images.content.temp_file import write_all
+from reflayer.images.model.descriptor import check_digest_is, check_size, digest_text, hash_like
 from reflayer.images.registry.retry import Patience, StoppedError, TemporaryError
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import urllib3
 
-    from reflayer.images.descriptor import Descriptor
+    from reflayer.images.model.descriptor import Descriptor
     from reflayer.images.registry.repository import Repository
 
     Told = Callable[[int], None]

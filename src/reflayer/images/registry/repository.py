@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import urllib3
 
-    from reflayer.images.reference import Reference
+    from reflayer.images.model.reference import Reference
     from reflayer.images.registry.answers import Body
     from reflayer.images.registry.credentials import Access, Credentials
 

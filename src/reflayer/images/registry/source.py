@@ -10,19 +10,34 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from reflayer.errors import ImageError, RegistryError, brief, failing, printable
-from reflayer.images.descriptor import Descriptor
-from reflayer.images.digest import check_digest_is, check_size, digest_text, hash_like, is_digest
-from reflayer.images.document import Document
-from reflayer.images.fetch import nearest
-from reflayer.images.image import LARGEST_CONFIG
-from reflayer.images.ingest import commit_ingest, ingest_path, open_ingest, writing
-from reflayer.images.manifest import LARGEST_MANIFEST, Index, parse_manifest
-from reflayer.images.media_types import INDEXES, MANIFESTS, SAYS_NOTHING, SCHEMA_1, media_type
+from reflayer.images.content.fetch import nearest
+from reflayer.images.content.partial_download import (
+    commit_ingest,
+    ingest_path,
+    open_ingest,
+    writing,
+)
+from reflayer.images.content.resolve import find_image
+from reflayer.images.model.descriptor import (
+    INDEXES,
+    MANIFESTS,
+    SAYS_NOTHING,
+    SCHEMA_1,
+    Descriptor,
+    check_digest_is,
+    check_size,
+    digest_text,
+    hash_like,
+    is_digest,
+    media_type,
+)
+from reflayer.images.model.document import Document
+from reflayer.images.model.image import LARGEST_CONFIG
+from reflayer.images.model.manifest import LARGEST_MANIFEST, Index, parse_manifest
 from reflayer.images.registry.answers import read_limited
 from reflayer.images.registry.download import download
 from reflayer.images.registry.repository import Repository
 from reflayer.images.registry.retry import StoppedError, retry
-from reflayer.images.resolve import find_image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,10 +46,10 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-    from reflayer.images.content import Content
-    from reflayer.images.image import Image
-    from reflayer.images.platform import Platform
-    from reflayer.images.reference import Reference
+    from reflayer.images.content.blob_store import Content
+    from reflayer.images.model.image import Image
+    from reflayer.images.model.platform import Platform
+    from reflayer.images.model.reference import Reference
     from reflayer.images.registry.credentials import Access
     from reflayer.progress import Progress
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from reflayer.errors import ReflayerError, RegistryError
-from reflayer.images.document import Document
+from reflayer.images.model.document import Document
 from reflayer.images.registry.answers import follow, read_limited, refuse_status
 from reflayer.images.registry.transport import origin_of
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 
-from reflayer.images.digest import check_size
+from reflayer.images.content.resolve import choose_image
+from reflayer.images.model.descriptor import check_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from reflayer.images.content import Content
-    from reflayer.images.descriptor import Descriptor
-    from reflayer.images.image import Image
-    from reflayer.images.resolve import Open
+    from reflayer.images.content.blob_store import Content
+    from reflayer.images.content.resolve import Open
+    from reflayer.images.model.descriptor import Descriptor
+    from reflayer.images.model.document import Document
+    from reflayer.images.model.image import Image
+    from reflayer.images.model.platform import Platform
     from reflayer.progress import Progress
 
 
@@ -34,6 +37,25 @@ def fetch_image(image: Image, open_blob: Open, content: Content, progress: Progr
     add_blobs(content, open_blob, (image.config, *image.layers), progress)
     add_blobs(content, open_blob, (image.manifest,), None)
     content.sync()
+
+
+def fetch_listed(
+    index: Document,
+    which: str,
+    open_blob: Open,
+    content: Content,
+    platform: Platform | None,
+    progress: Progress | None,
+    where: str,
+) -> tuple[Image, Descriptor]:
+    """Bring in the image of a layout that ``which`` names; return what is listed for it, too.
+
+    The arguments are those of ``choose_image`` and ``fetch_image``, which tell what is raised.
+    """
+    near = nearest(content, open_blob)
+    image, top = choose_image(index, which, platform, near, where)
+    fetch_image(image, open_blob, content, progress)
+    return image, top
 
 
 def nearest(content: Content, open_blob: Open) -> Open:
@@ -69,8 +91,6 @@ def add_blobs(
         for one in missing:
             add(one)
         return
-    from reflayer.images.side_by_side import side_by_side
-
     side_by_side(add, missing, total.stop)
 
 
@@ -127,3 +147,30 @@ class _Total:
         with self._lock:
             self._stopped = True
             self._lock.wait_for(lambda: not self._working)
+
+
+_WORKERS = 4
+
+
+def side_by_side(
+    work: Callable[[Descriptor], None], blobs: Iterable[Descriptor], stop: Callable[[], None]
+) -> None:
+    """Call ``work`` for each blob, four at once.
+
+    Where one fails, or this thread is interrupted, ``stop`` is to end the others, and those that
+    wait for their turn are not begun.
+
+    Raises:
+        BaseException: what ``work`` raised.
+    """
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+    with ThreadPoolExecutor(_WORKERS, "reflayer-blob") as pool:
+        try:
+            futures = [pool.submit(work, one) for one in blobs]
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                future.result()
+        except BaseException:
+            stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

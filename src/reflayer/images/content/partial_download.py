@@ -14,13 +14,14 @@ import time
 from contextlib import contextmanager, suppress
 
 from reflayer.errors import failing
-from reflayer.images.digest import check_digest
+from reflayer.images.model.descriptor import check_digest
+from reflayer.workers.lock import flock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from reflayer.images.content import Content
+    from reflayer.images.content.blob_store import Content
 
 _FOLDER = "ingest"
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -59,12 +60,8 @@ def writing(fd: int, path: str, wait: Callable[[], None]) -> Iterator[bool]:
     Yields:
         Whether the file is still at its path: otherwise it has become a blob, or was removed.
     """
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            wait()
+    while not flock(fd, wait=False):
+        wait()
     try:
         yield _is_at(fd, path)
     finally:
@@ -126,10 +123,8 @@ def _expire(path: str) -> None:
             return
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(path)
-        except BlockingIOError:
-            pass  # somebody is at it
+            if flock(fd, wait=False):  # else somebody is at it
+                os.unlink(path)
         finally:
             os.close(fd)
 

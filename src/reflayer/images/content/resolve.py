@@ -1,16 +1,24 @@
-"""From the manifest or index that a name points to down to one image."""
+"""From a name, or the manifest or index that it points to, down to one image."""
 
 from __future__ import annotations
 
-from reflayer.errors import ImageError, OperationError, listed
-from reflayer.images.digest import (
+import re
+
+from reflayer.errors import ImageError, OperationError, brief, listed
+from reflayer.images.model.descriptor import (
+    CONFIGS,
+    CONTAINERD_NAME,
+    INDEXES,
+    MANIFESTS,
+    REF_NAME,
+    SAYS_NOTHING,
     check_digest_is,
     check_size,
     digest_bytes,
     digest_text,
     hash_like,
 )
-from reflayer.images.image import (
+from reflayer.images.model.image import (
     LARGEST_CONFIG,
     Config,
     Image,
@@ -19,7 +27,7 @@ from reflayer.images.image import (
     image_of,
     parse_config,
 )
-from reflayer.images.manifest import (
+from reflayer.images.model.manifest import (
     LARGEST_MANIFEST,
     Index,
     Manifest,
@@ -27,16 +35,16 @@ from reflayer.images.manifest import (
     artefact,
     parse_manifest,
 )
-from reflayer.images.media_types import CONFIGS, INDEXES, MANIFESTS, SAYS_NOTHING
-from reflayer.images.platform import Platform
+from reflayer.images.model.platform import Platform
+from reflayer.images.model.reference import parse_reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO, TypeVar
 
-    from reflayer.images.content import Content
-    from reflayer.images.descriptor import Descriptor
+    from reflayer.images.model.descriptor import Descriptor
+    from reflayer.images.model.document import Document
 
     Open = Callable[[str], BinaryIO]
     Type = TypeVar("Type")
@@ -103,14 +111,50 @@ def is_image(top: Descriptor, open_blob: Open) -> bool:
     return any(search.look(one) for one, _ in search.candidates((top,)))
 
 
-def read_image(content: Content, manifest: Descriptor) -> Image:
-    """The image of a manifest that is in ``content``.
+def choose_image(
+    index: Document, which: str, platform: Platform | None, open_blob: Open, where: str
+) -> tuple[Image, Descriptor]:
+    """The image of a layout that ``which`` names, and what is listed there for it.
+
+    Args:
+        index: the layout's.
+        which: a tag, a whole name, or ``@N`` for the place in the index; empty for the only image.
+        platform: what it has to run on; None for this machine, or for whatever the only one is.
+        open_blob: opens a blob by its digest.
+        where: the layout in words.
 
     Raises:
-        ImageError: its manifest or config is missing or damaged.
-        OperationError: they could not be read.
+        ImageError: there is none, more than one, or it is not what it should be.
+        OperationError: a blob could not be read.
     """
-    return find_image(manifest, None, content.open)
+    entries = [entry.descriptor() for entry in index.children("manifests")]
+    if re.fullmatch(r"@[0-9]{1,6}", which):
+        found = entries[int(which[1:]) :][:1]
+    else:
+        found = [one for one in entries if not which or _is_called(one, which)]
+    found = list({one.digest: one for one in found}.values())
+    if not which and len(set(map(names_of, found))) > 1:
+        found = [one for one in found if is_image(one, open_blob)]
+        if len(set(map(names_of, found))) > 1:
+            raise ImageError(f"{where} has several images, say which: {_there(entries)}")
+    if not found:
+        what = f"no image {brief(which)}" if which else "no image"
+        raise ImageError(f"{where} has {what}; there are: {_there(entries)}")
+    if len(found) == 1:
+        return find_image(found[0], platform, open_blob, where), found[0]
+    images = find_images(found, platform, open_blob, where)
+    if len(images) > 1:
+        raise ImageError(
+            f"{where} has several images {brief(which)}".rstrip()
+            + f" for {images[0].platform}, say which by its place, @0 to @{len(entries) - 1}"
+        )
+    return images[0], found[0]
+
+
+def names_of(one: Descriptor) -> tuple[str, ...]:
+    """What a layout calls what it lists: whole names, if there are such, before tags."""
+    said = (one.annotations.get(key, "") for key in (CONTAINERD_NAME, REF_NAME))
+    return tuple(dict.fromkeys(filter(None, said)))
 
 
 def read_document(descriptor: Descriptor, open_blob: Open, largest: int) -> bytes:
@@ -254,3 +298,17 @@ class _Search:
         only = f"only for {listed(sorted(names))}" if names else "nor for any other platform"
         beside = f"; beside that is: {listed(self._others)}" if self._others else ""
         return ImageError(f"{self._name} has no image for {self._wanted}, {only}{beside}")
+
+
+def _is_called(one: Descriptor, which: str) -> bool:
+    names = names_of(one)
+    if which in names:
+        return True
+    try:
+        return str(parse_reference(which)) in names
+    except ImageError:
+        return False
+
+
+def _there(entries: list[Descriptor]) -> str:
+    return listed(sorted(name for one in entries for name in names_of(one)[-1:])) or "no tags"

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-
 from reflayer.errors import ImageError
-from reflayer.images.document import Document
-from reflayer.images.made import to_json
+from reflayer.images.model.document import Document
+from reflayer.images.build.manifest import to_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from reflayer.images.platform import Platform
+    from reflayer.images.model.platform import Platform
 
 _OF_THE_PARENT = ("author", "container", "container_config", "created", "docker_version", "id")
 """What a config says of how its own image was made."""

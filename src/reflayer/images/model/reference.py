@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from reflayer.errors import ImageError, printable
-from reflayer.images.digest import ALGORITHMS, check_digest
+from reflayer.images.model.descriptor import ALGORITHMS, check_digest
 
 _DEFAULT_DOMAIN = "docker.io"
 _LEGACY_DOMAIN = "index.docker.io"

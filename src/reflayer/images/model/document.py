@@ -7,10 +7,8 @@ import re
 from typing import NoReturn
 
 from reflayer.errors import ImageError, printable
-from reflayer.images.descriptor import Descriptor
-from reflayer.images.digest import check_digest
-from reflayer.images.media_types import media_type
-from reflayer.images.platform import Platform
+from reflayer.images.model.descriptor import Descriptor, check_digest, media_type
+from reflayer.images.model.platform import Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,9 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reflayer.errors import ImageError, brief
-from reflayer.images.descriptor import Descriptor
-from reflayer.images.document import Document
-from reflayer.images.media_types import INDEXES, MANIFESTS, OCI_MANIFEST, SAYS_NOTHING, SCHEMA_1
+from reflayer.images.model.descriptor import (
+    INDEXES,
+    MANIFESTS,
+    OCI_MANIFEST,
+    SAYS_NOTHING,
+    SCHEMA_1,
+    Descriptor,
+)
+from reflayer.images.model.document import Document
 
 LARGEST_MANIFEST = 4 << 20
 """Bytes; registries take no larger ones (OCI distribution-spec, "Pushing Manifests")."""

@@ -1,4 +1,4 @@
-"""Where images come from: one text says the transport and the place."""
+"""Where images come from and go to: one text says the transport and the place."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from reflayer.errors import ImageError, did_you_mean, printable
-from reflayer.images.reference import Reference, parse_reference, refuse_digest
+from reflayer.images.model.reference import Reference, parse_reference, refuse_digest
 from reflayer.xdg import expanded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.images.content import Content
-    from reflayer.images.image import Image
-    from reflayer.images.platform import Platform
+    from reflayer.images.content.blob_store import Content
+    from reflayer.images.model.image import Image
+    from reflayer.images.model.platform import Platform
     from reflayer.progress import Progress
-
-    Fetched = tuple[Image, tuple[str, ...]]
 
 
 class Source(Protocol):
@@ -30,7 +28,7 @@ class Source(Protocol):
 
     def fetch(
         self, content: Content, platform: Platform | None, progress: Progress | None
-    ) -> Fetched:
+    ) -> tuple[Image, tuple[str, ...]]:
         """Bring it into ``content``; all of its blobs are there, checked, when this returns.
 
         With it comes what a store calls it, the first of which is ``name``.
@@ -44,6 +42,30 @@ class Source(Protocol):
         Raises:
             ImageError: there is no such image, or it is not right.
             OperationError: it could not be read or written.
+        """
+
+
+class Destination(Protocol):
+    """A place that an image can be written to."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether layers are written plain there, whatever they are in the content store."""
+
+    def write(
+        self, content: Content, image: Image, name: Reference | None, progress: Progress | None
+    ) -> None:
+        """Write ``image`` there.
+
+        Args:
+            content: where its blobs are; a manifest of OCI's may be added to it for that.
+            image: it.
+            name: what it is called there, where the place says nothing else.
+            progress: is told of stage ``write``, in bytes.
+
+        Raises:
+            ImageError: a blob is missing or damaged, or something else is there.
+            OperationError: something could not be read or written.
         """
 
 
@@ -105,6 +127,30 @@ def open_source(text: str) -> Source | RootFs | Reference:
     return parse_reference(text)
 
 
+def open_destination(text: str) -> Destination:
+    """What ``text`` names; nothing is touched yet.
+
+    Raises:
+        ImageError: it is neither a layout nor an archive, or a name in it is none.
+    """
+    from reflayer.images.docker_archive import DockerArchive
+    from reflayer.images.oci import OciLayout
+
+    there = open_source(text)
+    if isinstance(there, DockerArchive):
+        if isinstance(there.which, int):
+            raise ImageError(f"{printable(text)}: an image is saved by a name, not by its place")
+        if there.which is not None and there.which.digest:
+            raise ImageError(f"{printable(text)}: an archive names images without a digest")
+        if there.which is not None:
+            refuse_digest(there.which)
+    if isinstance(there, DockerArchive) or (isinstance(there, OciLayout) and not there.is_archive):
+        return there
+    raise ImageError(
+        f"{printable(text)}: an image is saved to oci:DIR[:TAG] or docker-archive:FILE[:REF]"
+    )
+
+
 def new_name(text: str) -> Reference:
     """The name in a registry that an image is to get.
 
@@ -126,7 +172,7 @@ def _open_place(transport: str, place: str) -> Source | RootFs:
     place = expanded(place)
     # Each is imported only where it is meant: they need more than most calls do.
     if transport == "tar":
-        from reflayer.images.tar_image import TarImage
+        from reflayer.images.tar import TarImage
 
         return TarImage(_absolute(place))
     if transport == "rootfs":
@@ -134,18 +180,15 @@ def _open_place(transport: str, place: str) -> Source | RootFs:
     path, colon, name = place.partition(":")
     if not path or (colon and not name):
         raise ImageError(f"{printable(f'{transport}:{place}')}: a path or a name is empty")
-    if transport == "oci":
-        from reflayer.images.oci_layout import OciLayout
+    if transport == "docker-archive":
+        from reflayer.images.docker_archive import DockerArchive, parse_which
 
-        return OciLayout(os.path.abspath(path), name)
-    path = _absolute(path)
-    from reflayer.images.archives import DockerArchive, OciArchive
+        return DockerArchive(_absolute(path), parse_which(name))
+    from reflayer.images.oci import OciLayout
 
     if transport == "oci-archive":
-        return OciArchive(path, name)
-    if re.fullmatch(r"@[0-9]{1,6}", name):
-        return DockerArchive(path, int(name[1:]))
-    return DockerArchive(path, parse_reference(name) if name else None)
+        return OciLayout(_absolute(path), name, is_archive=True)
+    return OciLayout(os.path.abspath(path), name)
 
 
 def _absolute(path: str) -> str:

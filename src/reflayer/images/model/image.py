@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from reflayer.errors import ImageError, brief
-from reflayer.images.descriptor import Descriptor
-from reflayer.images.digest import check_digest, digest_bytes
-from reflayer.images.document import Document
-from reflayer.images.manifest import Manifest, NoImageError
-from reflayer.images.platform import Platform
+from reflayer.images.model.descriptor import Descriptor, check_digest, digest_bytes
+from reflayer.images.model.document import Document
+from reflayer.images.model.manifest import Manifest, NoImageError
+from reflayer.images.model.platform import Platform
 
 LARGEST_CONFIG = 8 << 20
 """Bytes."""

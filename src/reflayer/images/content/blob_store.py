@@ -1,37 +1,55 @@
-"""The content store: an OCI image layout that skopeo and umoci read in place."""
+"""The blob store: an OCI image layout that skopeo and umoci read in place.
+
+OCI image-spec, image-layout.md. Any layout's files are read here, also those of others.
+"""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import json
 import os
+import stat
 from contextlib import contextmanager, suppress
 
-from reflayer.errors import ImageError, failing, printable
-from reflayer.images import layout
-from reflayer.images.descriptor import REF_NAME, Descriptor
-from reflayer.images.digest import (
+from reflayer.errors import ImageError, OperationError, brief, failing, printable
+from reflayer.images.content.temp_file import (
+    TempFile,
+    clear,
+    fill,
+    sync_folder,
+    temp_file,
+    write_all,
+)
+from reflayer.images.model.descriptor import (
     ALGORITHMS,
+    OCI_INDEX,
+    REF_NAME,
+    Descriptor,
     check_digest,
     check_digest_is,
     check_size,
     digest_bytes,
     digest_text,
+    hash_like,
 )
-from reflayer.images.incoming import Incoming, clear, incoming, locked, sync_folder
-from reflayer.images.media_types import OCI_INDEX
+from reflayer.images.model.document import Document
 from reflayer.linux.mkdir import make_folders
+from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
     from typing import BinaryIO
 
     from reflayer.copy.paths import AnyPath
 
+LAYOUT_FILE = "oci-layout"
+INDEX_FILE = "index.json"
+BLOBS = "blobs"
+VERSION = "1.0.0"
+_KNOWN = "1."  # others of these can be read by whoever reads the first (semver.org)
+_LARGEST = 64 << 20  # bytes of an index: some 200,000 names
 _ANY = "application/octet-stream"
 
 
@@ -53,16 +71,17 @@ class Content:
             OperationError: it cannot be made or read.
         """
         self.folder = os.path.abspath(os.fsdecode(folder))
-        self._incoming = os.path.join(self.folder, "tmp")
-        self._index = os.path.join(self.folder, layout.INDEX_FILE)
+        self._blobs = os.path.join(self.folder, BLOBS)
+        self._names = os.path.join(self.folder, "tmp")  # of temporary files
+        self._index = os.path.join(self.folder, INDEX_FILE)
         self._lock = os.path.join(self.folder, "index.lock")
         with failing(self.folder, "create"):
-            make_folders(self._incoming)
-            make_folders(os.path.join(self.folder, layout.BLOBS, ALGORITHMS[0]))
-        clear(self._incoming)
+            make_folders(self._names)
+            make_folders(os.path.join(self._blobs, ALGORITHMS[0]))
+        clear(self._names)
         if not os.path.exists(self._index):
             self._make()
-        layout.check_layout(self.folder)
+        check_layout(self.folder)
 
     def has(self, digest: str) -> bool:
         """Whether a blob is there.
@@ -78,7 +97,7 @@ class Content:
         Raises:
             ImageError: ``digest`` is not one.
         """
-        return layout.blob_path(self.folder, digest)
+        return blob_path(self.folder, digest)
 
     def open(self, digest: str) -> BinaryIO:
         """Open a blob for reading.
@@ -87,7 +106,7 @@ class Content:
             ImageError: it is not there.
             OperationError: it cannot be opened.
         """
-        return layout.open_blob(self.folder, digest)
+        return open_blob(self.folder, digest)
 
     def size(self, digest: str) -> int:
         """The size of a blob, in bytes.
@@ -103,7 +122,7 @@ class Content:
         """The digest of every blob, in no order."""
         for algorithm in ALGORITHMS:
             with suppress(FileNotFoundError):
-                for name in os.listdir(os.path.join(self.folder, layout.BLOBS, algorithm)):
+                for name in os.listdir(os.path.join(self._blobs, algorithm)):
                     digest = f"{algorithm}:{name}"
                     with suppress(ImageError):  # another's file
                         check_digest(digest)
@@ -138,10 +157,9 @@ class Content:
             if size is not None:
                 check_size(there, size, digest)
             return Descriptor(media_type, digest, there)
-        from reflayer.images.fill import fill  # where nothing comes in it is not needed
-
-        with self.incoming(digest) as file:
-            hashing, count = fill(file.fd, source, digest, size, progress)
+        with self.temp_file(digest) as file:
+            hashing = hash_like(digest)
+            count = fill(file.fd, source, hashing, size, progress)
             found = digest_text(hashing)
             if size is not None:
                 check_size(count, size, digest or "that is to be added")
@@ -159,12 +177,18 @@ class Content:
         digest = digest_bytes(data)
         return self.add(io.BytesIO(data), digest=digest, size=len(data), media_type=media_type)
 
-    def incoming(self, digest: str | None = None) -> AbstractContextManager[Incoming]:
-        """A file for a blob to be; gone at the end unless ``commit`` has been called for it."""
-        path = self.path(digest) if digest else os.path.join(self.folder, layout.BLOBS)
-        return incoming(self._incoming, path, make_folder=True)
+    @contextmanager
+    def temp_file(self, digest: str | None = None) -> Iterator[TempFile]:
+        """A file for a blob to be; gone at the end unless ``commit`` has been called for it.
 
-    def commit(self, file: Incoming, digest: str) -> None:
+        Raises:
+            OperationError: it cannot be made; and for every ``OSError`` of the block.
+        """
+        path = self.path(digest) if digest else self._blobs
+        with failing(path, "write"), temp_file(self.folder, self._names) as file:
+            yield file
+
+    def commit(self, file: TempFile, digest: str) -> None:
         """Make ``file``, which was found to have this digest, a blob.
 
         Raises:
@@ -175,7 +199,7 @@ class Content:
             return
         with failing(path, "write"):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-        file.commit(path)
+            file.commit(path)
 
     def sync(self) -> None:
         """Write out the names of blobs, whose content has been already.
@@ -184,7 +208,7 @@ class Content:
             OperationError: they could not be written.
         """
         for name in (*ALGORITHMS, ""):
-            path = os.path.join(self.folder, layout.BLOBS, name)
+            path = os.path.join(self._blobs, name)
             if os.path.exists(path):
                 sync_folder(path)
 
@@ -247,7 +271,8 @@ class Content:
             ImageError: the index is malformed.
             OperationError: it cannot be read.
         """
-        return {name: one for name, one in layout.named(layout.read_index(self.folder)) if name}
+        listed = [entry.descriptor() for entry in read_index(self.folder).children("manifests")]
+        return {name: one for one in listed if (name := one.annotations.get(REF_NAME))}
 
     def tidy(self) -> None:
         """Remove what only writers need, and what they make again where they need it.
@@ -255,9 +280,9 @@ class Content:
         Raises:
             OperationError: it cannot be removed.
         """
-        with locked(self._lock, fcntl.LOCK_EX), failing(self.folder, "tidy"):
+        with locked(self._lock), failing(self.folder, "tidy"):
             try:
-                os.rmdir(self._incoming)
+                os.rmdir(self._names)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
                     raise
@@ -265,28 +290,114 @@ class Content:
 
     @contextmanager
     def _changing_index(self) -> Iterator[list[dict[str, object]]]:
-        with locked(self._lock, fcntl.LOCK_EX):
-            index = layout.read_index(self.folder)
+        with locked(self._lock):
+            index = read_index(self.folder)
             entries = [entry.fields for entry in index.children("manifests")]
             before = list(entries)
             yield entries
             if entries != before:
-                self._write(layout.INDEX_FILE, {**index.fields, "manifests": entries})
+                self._write(INDEX_FILE, {**index.fields, "manifests": entries})
 
     def _make(self) -> None:
-        with locked(self._lock, fcntl.LOCK_EX):
+        with locked(self._lock):
             if not os.path.exists(self._index):
-                self._write(layout.LAYOUT_FILE, {"imageLayoutVersion": layout.VERSION})
+                self._write(LAYOUT_FILE, {"imageLayoutVersion": VERSION})
                 index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
-                self._write(layout.INDEX_FILE, index)
+                self._write(INDEX_FILE, index)
 
     def _write(self, name: str, value: dict[str, object]) -> None:
         path = os.path.join(self.folder, name)
-        with incoming(self._incoming, path, make_folder=True) as file:
-            with open(file.fd, "wb", closefd=False) as stream:
-                stream.write(json.dumps(value).encode())
+        with failing(path, "write"), temp_file(self.folder, self._names) as file:
+            write_all(file.fd, memoryview(json.dumps(value).encode()))
             file.commit(path)
         sync_folder(self.folder)
+
+
+def blob_path(folder: str, digest: str) -> str:
+    """Where a blob of the layout ``folder`` is or would be.
+
+    Raises:
+        ImageError: ``digest`` is not one.
+    """
+    return os.path.join(folder, BLOBS, *check_digest(digest))
+
+
+def open_blob(folder: str, digest: str) -> BinaryIO:
+    """Open a blob of the layout ``folder`` for reading.
+
+    Raises:
+        ImageError: it is not there.
+        OperationError: it cannot be opened.
+    """
+    path = blob_path(folder, digest)
+    try:
+        return open_regular(path)
+    except FileNotFoundError:
+        raise ImageError(f"the blob {digest} is missing from {printable(folder)}") from None
+    except OSError as error:
+        raise OperationError.from_os_error(error, path, "open") from error
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open a regular file for reading, and never wait for a FIFO.
+
+    Raises:
+        ImageError: it is something else.
+        OSError: as open(2) says.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ImageError(f"{printable(path)} is not a regular file")
+    return io.FileIO(fd)
+
+
+def check_layout(folder: str) -> None:
+    """Make sure that ``folder`` is an image layout of the version that we know.
+
+    Raises:
+        ImageError: it is not.
+        OperationError: it cannot be read.
+    """
+    check_version(_read(folder, LAYOUT_FILE), folder)
+
+
+def check_version(data: bytes, where: str) -> None:
+    """Raise an ImageError where the file ``oci-layout`` of ``where`` names an unknown version."""
+    document = Document.parse(data, f"{printable(where)}/{LAYOUT_FILE}")
+    version = document.string("imageLayoutVersion")
+    if not version.startswith(_KNOWN):
+        raise ImageError(
+            f"{printable(where)} is an image layout of version {brief(version)!r}, not {VERSION}"
+        )
+
+
+def read_index(folder: str) -> Document:
+    """The index of the layout ``folder``.
+
+    Raises:
+        ImageError: it is not there or malformed.
+        OperationError: it cannot be read.
+    """
+    return Document.parse(_read(folder, INDEX_FILE), f"{printable(folder)}/{INDEX_FILE}")
+
+
+def _read(folder: str, name: str) -> bytes:
+    path = os.path.join(folder, name)
+    try:
+        with open_regular(path) as file:
+            data = file.read(_LARGEST + 1)
+    except FileNotFoundError:
+        reason = f"{printable(folder)} is not an OCI image layout: it has no {name}"
+        raise ImageError(reason) from None
+    except NotADirectoryError:
+        reason = f"{printable(folder)} is no folder: oci-archive: is for layouts in a tar"
+        raise ImageError(reason) from None
+    except OSError as error:
+        raise OperationError.from_os_error(error, path, "read") from error
+    if len(data) > _LARGEST:
+        raise ImageError(f"{printable(path)} has more than {_LARGEST} bytes")
+    return data
 
 
 def _tagged(name: str, descriptor: Descriptor) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""A plain tar, as it is made, becomes a layer's blob: compressed and hashed on the way."""
+"""A plain tar becomes a layer's blob, compressed and hashed on the way; and a blob a plain tar."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import cast
 
-from reflayer.images.descriptor import Descriptor
-from reflayer.images.digest import digest_text
-from reflayer.images.fill import write_all
-from reflayer.images.made import LAYER_TYPES
+from reflayer.archive.compression import Blob, PlainReader
+from reflayer.archive.read_ahead import ReadAhead
+from reflayer.images.content.temp_file import write_all
+from reflayer.images.model.descriptor import LAYER_TYPES, Descriptor, digest_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash as Hash
     from typing import BinaryIO
 
-    from reflayer.images.content import Content
+    from reflayer.images.content.blob_store import Content
     from reflayer.progress import Progress
 
     Chunk = bytes | memoryview
@@ -67,13 +67,14 @@ def add_layer(
     """
     if compression not in LAYER_TYPES:
         raise ValueError(f"compression {compression!r} is not one of {', '.join(COMPRESSIONS)}")
-    plain = sha256()
     plain_size = 0
-    with content.incoming() as file:
+    with content.temp_file() as file:
         blob = _Hashed(file.fd)
+        plain = blob.hash if compression == "none" else sha256()
         with _compressing(compression, blob) as out:
             for block in _blocks(chunks):
-                plain.update(block)
+                if plain is not blob.hash:
+                    plain.update(block)
                 plain_size += len(block)
                 out.write(block)
                 if progress is not None:
@@ -82,6 +83,16 @@ def add_layer(
         content.commit(file, digest)
     layer = Descriptor(LAYER_TYPES[compression], digest, blob.size)
     return NewLayer(layer, digest_text(plain), plain_size)
+
+
+def plain_tar(blob: BinaryIO, size: int | None = None) -> ReadAhead:
+    """The plain bytes of a layer in any usual compression, in chunks, as long as it is entered.
+
+    Args:
+        blob: nothing was read of it.
+        size: bytes that it has at most.
+    """
+    return ReadAhead(PlainReader(Blob(blob, None, size)), None)
 
 
 def _blocks(chunks: Iterable[Chunk]) -> Iterator[bytes]:

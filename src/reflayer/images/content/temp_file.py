@@ -1,0 +1,264 @@
+"""A file that is being written: nobody sees it before it is complete, no crash leaves a part of it.
+
+It has no name until then (open(2), ``O_TMPFILE``), so it goes with its writer. Where there are no
+such files (NFS, or no /proc), and for the moment in which it replaces another one, it has a name:
+claimed in a folder for such, which is swept, or beside its place.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import contextmanager, suppress
+
+from reflayer.errors import ImageError, OperationError, failing
+from reflayer.workers.lock import abandoned, claim_new
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from hashlib import _Hash as Hash
+    from typing import BinaryIO
+
+    from reflayer.workers.lock import Claim
+
+_OPEN_FILES = "/proc/self/fd"
+_BUFFER = 1 << 20  # bytes
+_MODE = 0o666  # less the umask
+
+
+class TempFile:
+    """A file that is being written.
+
+    Attributes:
+        fd: it, open for reading and writing.
+    """
+
+    def __init__(self, folder: str, names: str | None) -> None:
+        """Nothing is made yet."""
+        self.fd = -1
+        self._folder = folder
+        self._names = names
+        self._path = ""  # where it has a name meanwhile
+        self._claim: Claim | None = None
+
+    def make(self) -> None:
+        """Make and open it."""
+        try:
+            if os.path.exists(_OPEN_FILES):  # else it could get no name later
+                flags = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
+                self.fd = os.open(self._folder, flags, _MODE)
+                return
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self.fd = os.open(self._new_name(), flags, _MODE)
+
+    def commit(self, path: str) -> None:
+        """Write it out (fsync(2)), then make it ``path``, absolute, in place of what is there.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        os.fsync(self.fd)
+        if not self._path:
+            try:
+                self._link(path)
+            except FileExistsError:  # a link never takes another's place, a rename does
+                self._link(self._new_name())
+        if self._path:
+            os.rename(self._path, path)
+
+    def close(self) -> None:
+        """Close it; without ``commit`` it is gone."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
+        if self.fd >= 0:
+            os.close(self.fd)
+        if self._claim is not None:
+            self._claim.release()
+
+    def _link(self, path: str) -> None:
+        # Only with a descriptor of a folder does os.link() call linkat(2), which follows the link
+        # in /proc; for an absolute path it is of no other import.
+        os.link(f"{_OPEN_FILES}/{self.fd}", path, dst_dir_fd=self.fd)
+
+    def _new_name(self) -> str:
+        if self._names is None:
+            self._path = os.path.join(self._folder, f".reflayer-{os.urandom(8).hex()}")
+            return self._path
+        while self._claim is None:
+            with suppress(FileExistsError):
+                os.mkdir(self._names)
+            try:
+                self._claim = claim_new(self._names, "file")
+            except OperationError as error:
+                if error.errno != errno.ENOENT:  # else its last user has removed it
+                    raise
+        self._path = self._claim.path
+        return self._path
+
+
+@contextmanager
+def temp_file(folder: str, names: str | None = None) -> Iterator[TempFile]:
+    """A new file that is gone at the end of the block unless it was committed.
+
+    Args:
+        folder: on the file system of its place.
+        names: where it gets a name if it needs one: a folder that ``clear`` sweeps, made where it
+            is absent. None for ``folder``, which nobody sweeps.
+
+    Raises:
+        OSError: it cannot be made.
+        OperationError: no name can be claimed.
+    """
+    file = TempFile(folder, names)
+    try:
+        file.make()
+        yield file
+    finally:
+        file.close()
+
+
+def clear(names: str) -> None:
+    """Remove the files in such a folder whose writers are dead; the folder may be gone with them.
+
+    Raises:
+        OperationError: one cannot be removed.
+    """
+    try:
+        for path, _ in abandoned(names):
+            with failing(path, "clear"), suppress(FileNotFoundError):
+                os.unlink(path)
+    except OperationError as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
+@contextmanager
+def replacement(path: str) -> Iterator[BinaryIO]:
+    """A new file, open for writing, that becomes ``path`` when the block is through.
+
+    It is written out (fsync(2)) before that. What was called so, if it was a regular file, is there
+    until then, and for good where the block fails. Of a link, the file that it leads to is
+    replaced. A process that is killed leaves nothing but where the file system knows no files
+    without a name (NFS): there, and for the moment in which one replaces another,
+    ``.reflayer-DIGITS`` is beside the path.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    place = os.path.realpath(path)
+    with temp_file(os.path.dirname(place)) as file:
+        with open(file.fd, "wb", buffering=_BUFFER, closefd=False) as out:
+            yield out
+        file.commit(place)
+
+
+def sync_folder(path: str) -> None:
+    """Write out the names in a folder (fsync(2)).
+
+    Raises:
+        OperationError: they cannot be written.
+    """
+    with failing(path, "fsync"):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def fill(
+    fd: int,
+    source: BinaryIO,
+    hashing: Hash | None,
+    most: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Write all of ``source`` to the empty file ``fd``; return its size in bytes.
+
+    A regular file that nothing was read of is shared, where the file system can.
+
+    Args:
+        fd: open for reading and writing.
+        source: read to its end, but no more than a buffer beyond ``most`` bytes.
+        hashing: gets every byte that was written.
+        most: bytes that it should have; where the size is another, not all of it is written.
+        progress: is called with the number of bytes that are done.
+
+    Raises:
+        OSError: as read(2), write(2) and copy_file_range(2) say.
+        ImageError: the source changed meanwhile.
+    """
+    size = _regular_size(source)
+    if size is None:
+        count = 0
+        while data := _read(source):
+            count += len(data)
+            if most is not None and count > most:
+                break
+            if hashing is not None:
+                hashing.update(data)
+            write_all(fd, memoryview(data))
+            if progress is not None:
+                progress(count)
+        return count
+    if most is not None and size != most:
+        return size
+    _share(source, fd, size)
+    if hashing is not None:
+        # What is hashed is what is kept, whatever happens to the source.
+        _hash(fd, hashing, progress)
+    return size
+
+
+def write_all(fd: int, data: memoryview) -> None:
+    """Write ``data`` at the file's position.
+
+    Raises:
+        OSError: as write(2) says.
+    """
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _regular_size(source: BinaryIO) -> int | None:
+    """The size of a regular file that nothing has been read of; None for anything else."""
+    try:
+        status = os.fstat(source.fileno())
+    except (AttributeError, OSError):  # io.UnsupportedOperation is an OSError
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) and source.tell() == 0 else None
+
+
+def _share(source: BinaryIO, fd: int, size: int) -> None:
+    # Not needed by a program that writes no blobs.
+    from reflayer.copy.content import LADDER, SizeChangedError
+    from reflayer.copy.content import Content as FileContent
+
+    try:
+        FileContent(LADDER[0], fall_back=True).copy(source.fileno(), fd, size, 0)
+    except SizeChangedError as error:
+        raise ImageError(f"a blob was being written while it was read: {error}") from error
+
+
+def _read(source: BinaryIO) -> bytes:
+    try:
+        return source.read(_BUFFER)
+    except OSError as error:
+        raise OperationError.from_os_error(error, "the blob", "read") from error
+
+
+def _hash(fd: int, hashing: Hash, progress: Callable[[int], None] | None) -> None:
+    buffer = bytearray(_BUFFER)
+    view = memoryview(buffer)
+    count = 0
+    os.lseek(fd, 0, os.SEEK_SET)
+    while length := os.readv(fd, [buffer]):
+        hashing.update(view[:length])
+        count += length
+        if progress is not None:
+            progress(count)

@@ -1,0 +1,1 @@
+"""What an image is, by OCI and Docker: reference, descriptor, manifest, config, platform."""

@@ -1,0 +1,116 @@
+"""``oci:DIR[:TAG]`` and ``oci-archive:FILE[:TAG]``: an image in an OCI image layout.
+
+OCI image-spec, image-layout.md.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+
+from reflayer.errors import ImageError, failing, printable
+from reflayer.images.content.blob_store import (
+    BLOBS,
+    INDEX_FILE,
+    LAYOUT_FILE,
+    Content,
+    check_layout,
+    open_blob,
+    read_index,
+)
+from reflayer.images.content.fetch import fetch_image, fetch_listed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from reflayer.images.model.image import Image
+    from reflayer.images.model.platform import Platform
+    from reflayer.images.model.reference import Reference
+    from reflayer.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class OciLayout:
+    """An image in a layout.
+
+    Attributes:
+        path: of the layout's folder, or of its tar, absolute; ``-`` for a tar on standard input.
+        tag: the image's tag or whole name, or ``@N`` for its place; empty for the only one.
+        is_archive: whether the layout is in a tar.
+    """
+
+    path: str
+    tag: str = ""
+    is_archive: bool = False
+    is_plain = False
+
+    @property
+    def name(self) -> str:
+        """What a store calls the image."""
+        transport = "oci-archive" if self.is_archive else "oci"
+        return f"{transport}:{self.path}" + (f":{self.tag}" if self.tag else "")
+
+    def fetch(
+        self, content: Content, platform: Platform | None, progress: Progress | None
+    ) -> tuple[Image, tuple[str, ...]]:
+        """Bring it into ``content``: see ``Source``."""
+        if self.is_archive:
+            return self._fetch_archived(content, platform, progress), (self.name,)
+        index = read_index(self.path)
+        if os.path.lexists(os.path.join(self.path, LAYOUT_FILE)):  # BuildKit's caches lack it
+            check_layout(self.path)
+        there = partial(open_blob, self.path)
+        where = printable(self.path)
+        image, _ = fetch_listed(index, self.tag, there, content, platform, progress, where)
+        return image, (self.name,)
+
+    def _fetch_archived(
+        self, content: Content, platform: Platform | None, progress: Progress | None
+    ) -> Image:
+        from reflayer.images import docker_archive as docker
+        from reflayer.images.tar_members import archive_members
+
+        with archive_members(self.path, content, progress) as members:
+            if INDEX_FILE in members or docker.MANIFEST_JSON not in members:
+                image, _ = docker.fetch_layout(members, self.tag, content, platform, progress)
+            else:
+                which = docker.parse_which(self.tag)
+                image, _ = docker.fetch_saved(members, which, content, platform, progress)
+        return image
+
+    def write(
+        self,
+        content: Content,
+        image: Image,
+        name: Reference | None,  # noqa: ARG002 - a layout has tags of its own
+        progress: Progress | None,
+    ) -> None:
+        """Add ``image`` to the layout, made where it is absent: see ``Destination``.
+
+        It is listed when all of it is there and on disk. Blobs share their blocks where the file
+        system can, and each is checked once more on its way.
+        """
+        from reflayer.images.build.manifest import with_oci_types
+
+        made = with_oci_types(content, image)
+        _refuse_others(self.path)
+        there = Content(self.path)
+        try:
+            told = progress and (lambda _, done, total: progress("write", done, total))
+            fetch_image(made, content.open, there, told)
+            if self.tag:
+                there.tag(self.tag, made.manifest)
+            else:
+                there.list_untagged(made.manifest)
+        finally:
+            there.tidy()
+
+
+def _refuse_others(path: str) -> None:
+    """A folder with other things in it is meant to become no layout."""
+    with failing(path, "read"):
+        names = set(os.listdir(path)) if os.path.lexists(path) else set()
+    others = names - {BLOBS, "tmp", "index.lock"}  # of one whose making was cut off
+    # In this order: another writer may be making one meanwhile, and begins with this file.
+    if others and not os.path.lexists(os.path.join(path, LAYOUT_FILE)):
+        raise ImageError(f"{printable(path)} is no OCI image layout, and not empty: take another")
