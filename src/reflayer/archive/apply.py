@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from dataclasses import dataclass
 
-from reflayer.archive.compression import Blob, PlainReader, digest_of, hash_for
+from reflayer.archive.compression import Blob, PlainReader
 from reflayer.archive.folders import Folders
 from reflayer.archive.layer import Layer
 from reflayer.archive.read_ahead import ReadAhead
@@ -15,10 +17,13 @@ from reflayer.errors import ArchiveError, OperationError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from hashlib import _Hash as Hash
     from typing import BinaryIO
 
     from reflayer.archive.id_map import IdMap
     from reflayer.copy.paths import AnyPath
+
+_DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")  # OCI image-spec, descriptor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +81,8 @@ def apply_layer(
         ValueError: ``ownership`` is neither.
     """
     known = digest if checked else None
-    whole = hash_for(digest)
-    plain = hash_for(diff_id)
+    whole = _new_hash(digest)
+    plain = _new_hash(diff_id)
     compressed = Blob(blob, whole if known is None else None, size)
     reader = PlainReader(compressed)
     # The digest of a plain tar is its diff id, and need not be made twice.
@@ -87,13 +92,28 @@ def apply_layer(
     if size is not None and compressed.count != size:
         raise ArchiveError(f"the blob has {compressed.count} bytes but should have {size}")
     return AppliedLayer(
-        digest=digest_of(whole, digest, "blob's digest") if known is None else known,
-        diff_id=digest_of(whole if is_one else plain, diff_id, "diff id"),
+        digest=_checked(whole, digest, "blob's digest") if known is None else known,
+        diff_id=_checked(whole if is_one else plain, diff_id, "diff id"),
         size=compressed.count,
         plain_size=ahead.count,
         entries=entries,
         skipped=skipped,
     )
+
+
+def _new_hash(digest: str | None) -> Hash:
+    """A hash of the algorithm of ``digest``."""
+    if digest is not None and not _DIGEST.fullmatch(digest):
+        raise ArchiveError(f"{digest!r} is not a sha256 or sha512 digest")
+    return hashlib.new((digest or "sha256").partition(":")[0])
+
+
+def _checked(hashing: Hash, wanted: str | None, what: str) -> str:
+    """The digest that ``hashing`` came to, which has to be ``wanted`` if that is given."""
+    digest = f"{hashing.name}:{hashing.hexdigest()}"
+    if wanted is not None and digest != wanted:
+        raise ArchiveError(f"the {what} is {digest} but should be {wanted}")
+    return digest
 
 
 def apply_stream(

@@ -5,27 +5,19 @@ Compressed by gzip, zstd, bzip2 or xz, or not at all: the first bytes tell.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from functools import partial
 
 from reflayer.archive.tar_header import BLOCK, is_header
-from reflayer.errors import ArchiveError, OperationError
+from reflayer.errors import ArchiveError, failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from hashlib import _Hash as Hash
     from typing import BinaryIO, Protocol
 
     from _typeshed import WriteableBuffer
-
-    class Hash(Protocol):
-        """What ``hashlib.new`` returns, as far as it is used here."""
-
-        @property
-        def name(self) -> str: ...
-        def update(self, data: WriteableBuffer, /) -> None: ...
-        def hexdigest(self) -> str: ...
 
     class Source(Protocol):
         """Something to read into a buffer from."""
@@ -44,16 +36,13 @@ if TYPE_CHECKING:
         def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
-_ALGORITHMS = {"sha256": 64, "sha512": 128}
 _READ_SIZE = 1 << 18
-_MOST_WINDOW_LOG = (
-    29  # 512 MiB, as in the decoder of the engines: what content can make us allocate
-)
+_MOST_WINDOW_LOG = 29  # 512 MiB, as in the engines' decoder: what content can make us allocate
 _MOST_XZ_MEMORY = (1 << _MOST_WINDOW_LOG) + (1 << 20)
 _ZSTD_MAGIC, _ZSTD_SKIPPABLE = 0xFD2FB528, 0x184D2A50  # RFC 8878, section 3.1
 
 
-class Blob(io.RawIOBase):
+class Blob:
     """The compressed bytes, passed on as they come.
 
     Attributes:
@@ -68,16 +57,12 @@ class Blob(io.RawIOBase):
         self.count = 0
         self._raw = raw
         # It spares a copy; but whatever reads in a way of its own, and may check, does so in read.
-        self._readinto: Callable[[memoryview], int] | None = None
+        self._readinto: Callable[[WriteableBuffer], int] | None = None
         if type(raw) in (io.FileIO, io.BufferedReader):
             self._readinto = raw.readinto  # type: ignore[attr-defined]
         self._hash = hashing
         self._size = size
         self._ahead = b""
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
 
     def peek(self, size: int) -> bytes:
         """The first ``size`` bytes (fewer where the blob ends), which will be read again.
@@ -88,31 +73,32 @@ class Blob(io.RawIOBase):
             self._ahead += piece
         return self._ahead
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill ``buffer`` as far as one read goes; 0 at the end.
+    def read(self, size: int) -> bytes:
+        """At most ``size`` bytes, as one read has them; none at the end.
 
         Raises:
             ArchiveError: the blob is longer than promised.
             OperationError: it could not be read.
         """
+        data = self._ahead[:size] or self._next(size)
+        self._ahead = self._ahead[len(data) :]
+        return data
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fill ``buffer`` as far as one ``read`` goes."""
         view = memoryview(buffer)
         if self._ahead or self._readinto is None:
-            data = self._ahead[: len(view)] or self._next(len(view))
-            self._ahead = self._ahead[len(data) :]
+            data = self.read(len(view))
             view[: len(data)] = data
             return len(data)
-        try:
+        with failing("the layer's blob", "read"):
             count = self._readinto(view)
-        except OSError as error:
-            raise OperationError.from_os_error(error, b"the layer's blob", "read") from error
         self._take(view[:count])
         return count
 
     def _next(self, size: int) -> bytes:
-        try:
+        with failing("the layer's blob", "read"):
             data = self._raw.read(size)
-        except OSError as error:
-            raise OperationError.from_os_error(error, b"the layer's blob", "read") from error
         self._take(data)
         return data
 
@@ -122,33 +108,6 @@ class Blob(io.RawIOBase):
             raise ArchiveError(f"the blob is longer than the {self._size} bytes it should have")
         if self._hash is not None:
             self._hash.update(data)
-
-
-def hash_for(digest: str | None) -> Hash:
-    """A hash of the algorithm that ``digest`` names (OCI image-spec, descriptor: digests).
-
-    Raises:
-        ArchiveError: the digest is not of the form ``sha256:...`` or ``sha512:...``.
-    """
-    if digest is None:
-        return hashlib.sha256()
-    algorithm, _, encoded = digest.partition(":")
-    if len(encoded) != _ALGORITHMS.get(algorithm) or set(encoded) - set("0123456789abcdef"):
-        raise ArchiveError(f"{digest!r} is not a sha256 or sha512 digest")
-    return hashlib.new(algorithm)
-
-
-def digest_of(hashing: Hash, wanted: str | None, what: str) -> str:
-    """The digest that ``hashing`` came to, which has to be ``wanted`` if that is given.
-
-    Raises:
-        ArchiveError: it is another.
-    """
-    algorithm = wanted.partition(":")[0] if wanted else "sha256"
-    digest = f"{algorithm}:{hashing.hexdigest()}"
-    if wanted is not None and digest != wanted:
-        raise ArchiveError(f"the {what} is {digest} but should be {wanted}")
-    return digest
 
 
 def compression_of(head: bytes) -> str:
@@ -173,7 +132,7 @@ def compression_of(head: bytes) -> str:
     return "none"
 
 
-class PlainReader(io.RawIOBase):
+class PlainReader:
     """The uncompressed bytes of a blob, in any of the usual compressions.
 
     Attributes:
@@ -184,10 +143,6 @@ class PlainReader(io.RawIOBase):
         """Look at the first bytes of ``blob``, of which nothing has been read."""
         self.compression = compression_of(blob.peek(BLOCK))
         self._source, self._damaged = _open(blob, self.compression)
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill ``buffer``, and less than all of it only at the end.
@@ -260,7 +215,7 @@ class _StreamsReader:
                 self._input = self._current.unused_data
                 self._current, self._started = self._new(), False
             if self._current.needs_input and not self._input:
-                self._input = self._blob.read(_READ_SIZE) or b""
+                self._input = self._blob.read(_READ_SIZE)
                 if not self._input:
                     if self._started:
                         raise EOFError

@@ -87,7 +87,7 @@ class IdMap:
             ArchiveError: one has an id that the host has none for, or is malformed.
         """
         user, group = partial(_to_host, ranges=self.uids), partial(_to_host, ranges=self.gids)
-        return _converted(attributes, user, group, _owned_capability)
+        return _converted(attributes, user, group, is_for_host=True)
 
     def attributes_to_container(self, attributes: Mapping[str, bytes]) -> dict[str, bytes]:
         """The extended attributes of a file on the host as the container has them.
@@ -97,7 +97,7 @@ class IdMap:
         """
         user = partial(_to_container, ranges=self.uids)
         group = partial(_to_container, ranges=self.gids)
-        return _converted(attributes, user, group, _plain_capability)
+        return _converted(attributes, user, group, is_for_host=False)
 
 
 def _to_host(id: int, ranges: tuple[IdRange, ...]) -> int:
@@ -122,14 +122,15 @@ def _converted(
     attributes: Mapping[str, bytes],
     user: Convert,
     group: Convert,
-    capability: Callable[[bytes, Convert], bytes],
+    *,
+    is_for_host: bool,
 ) -> dict[str, bytes]:
     converted = dict(attributes)
     for name, value in attributes.items():
         if name in (ACCESS_ACL, DEFAULT_ACL):
             converted[name] = _acl(name, value, user, group)
         elif name == _CAPABILITY:
-            converted[name] = capability(value, user)
+            converted[name] = _capability(value, user, is_for_host)
     return converted
 
 
@@ -144,31 +145,20 @@ def _acl(name: str, value: bytes, user: Convert, group: Convert) -> bytes:
     return bytes(converted)
 
 
-def _owned_capability(value: bytes, user: Convert) -> bytes:
+def _capability(value: bytes, user: Convert, is_for_host: bool) -> bytes:
     """File capabilities that hold in the namespace whose root is the container's.
 
-    Without the id of a root they hold for programs of the host's root alone.
+    Without the id of a root they hold for programs of the host's root alone; the container sees its
+    own capabilities without the id of its root.
     """
     revision, flags = _revision(value)
-    if revision not in (_CAP_2, _CAP_3):
+    if not revision or (revision == _CAP_2 and not is_for_host):
         return value
     root = user(_CAP_MAGIC.unpack_from(value, _CAP_2_SIZE)[0] if revision == _CAP_3 else 0)
-    if not root:
-        return value
     sets = value[_CAP_MAGIC.size : _CAP_2_SIZE]
-    return _CAP_MAGIC.pack(_CAP_3 | flags) + sets + _CAP_MAGIC.pack(root)
-
-
-def _plain_capability(value: bytes, user: Convert) -> bytes:
-    """The same as the container sees them: without the id of its own root."""
-    revision, flags = _revision(value)
-    if revision != _CAP_3:
-        return value
-    root = user(_CAP_MAGIC.unpack_from(value, _CAP_2_SIZE)[0])
-    sets = value[_CAP_MAGIC.size : _CAP_2_SIZE]
-    if not root:
-        return _CAP_MAGIC.pack(_CAP_2 | flags) + sets
-    return _CAP_MAGIC.pack(_CAP_3 | flags) + sets + _CAP_MAGIC.pack(root)
+    if root:
+        return _CAP_MAGIC.pack(_CAP_3 | flags) + sets + _CAP_MAGIC.pack(root)
+    return value if is_for_host else _CAP_MAGIC.pack(_CAP_2 | flags) + sets
 
 
 def _revision(value: bytes) -> tuple[int, int]:

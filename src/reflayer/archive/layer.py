@@ -107,11 +107,7 @@ class Layer:
             self._make(path, above, name, entry)
 
     def finish(self) -> None:
-        """Have all made, and take away what was there for links to it alone.
-
-        Raises:
-            ArchiveError, OperationError: as ``apply`` does.
-        """
+        """Have all made, and take away what was there for links to it alone."""
         self.files.settle()
         if self._has_aufs_inodes:
             self._folders.remove(self._folders.root, AUFS_INODES)
@@ -244,10 +240,6 @@ def write_data(fd: int, stream: TarStream, sparse: SparseMap | None) -> None:
 
     What its map says are holes come out as holes, and so do blocks of zeros, since not every
     program that makes layers knows of maps.
-
-    Raises:
-        ArchiveError: the archive ends too early.
-        OSError: as write(2) or ftruncate(2) says.
     """
     if sparse is None:
         _write_unmapped(fd, stream, stream.left)

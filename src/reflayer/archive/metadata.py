@@ -71,12 +71,7 @@ class Metadata(Refusals):
         return entry.uid == self._uid and entry.gid == folder.gid == self._gid
 
     def finish_file(self, fd: int, folder: Folder, entry: Entry) -> None:
-        """Set all of a new regular file in ``folder``.
-
-        Raises:
-            ArchiveError: an attribute cannot be set.
-            FailedError: another call failed.
-        """
+        """Set all of a new regular file in ``folder``."""
         if not self.is_owned(folder, entry):
             self._chown(fd, entry)
         if entry.attributes:
@@ -135,12 +130,7 @@ class Metadata(Refusals):
             raise FailedError(operation, error) from error
 
     def enter_folder(self, folder: Folder, entry: Entry) -> None:
-        """Give ``folder`` its entry's owner and attributes, and note the rest for its end.
-
-        Raises:
-            ArchiveError: an attribute cannot be set.
-            FailedError: another call failed.
-        """
+        """Give ``folder`` its entry's owner and attributes, and note the rest for its end."""
         if entry.uid != folder.uid or entry.gid != folder.gid:
             self._chown(folder.fd, entry)
             status = os.fstat(folder.fd)
@@ -155,12 +145,7 @@ class Metadata(Refusals):
         folder.atime, folder.mtime = entry.atime, entry.mtime
 
     def finish_folder(self, folder: Folder) -> None:
-        """Give ``folder`` the rest of its metadata: nothing will be made in it for now.
-
-        Raises:
-            ArchiveError: an ACL cannot be set.
-            FailedError: another call failed.
-        """
+        """Give ``folder`` the rest of its metadata: nothing will be made in it for now."""
         for attribute, value in folder.acls.items():
             self._set_attribute(folder.fd, attribute, value)
         operation = "chmod"
@@ -176,9 +161,6 @@ class Metadata(Refusals):
         """Take away the attributes of a folder of lower layers that its entry lacks.
 
         As umoci does, and as an overlay of the layers would show it.
-
-        Raises:
-            FailedError: a call failed.
         """
         for name in attribute_names(folder.fd):
             if not is_of_tree(name) or name in kept:

@@ -33,9 +33,6 @@ def parse_records(data: bytes) -> Records:
 
     GNU's sparse format 0.0 repeats two keys for each span: they come joined under the one key that
     format 0.1 uses.
-
-    Raises:
-        ArchiveError: a record is malformed.
     """
     records: Records = {}
     spans: list[bytes] = []
@@ -75,11 +72,7 @@ def _format_record(key: bytes, value: bytes) -> bytes:
 
 
 def decimal(value: bytes, what: str) -> int:
-    """A whole number of zero or more.
-
-    Raises:
-        ArchiveError: it is none, or beyond 63 bits.
-    """
+    """A whole number of zero or more."""
     if not value.isdigit() or len(value) > _LONGEST_LENGTH or int(value) > LARGEST:
         raise ArchiveError(f"its {what} is not a number in range: {value[:40]!r}")
     return int(value)
@@ -92,11 +85,7 @@ def signed_decimal(value: bytes, what: str) -> int:
 
 
 def nanoseconds(value: bytes, what: str) -> int:
-    """A time in decimal seconds as nanoseconds since the epoch; further digits are dropped.
-
-    Raises:
-        ArchiveError: it is none, or beyond 63 bits of seconds.
-    """
+    """A time in decimal seconds as nanoseconds since the epoch; further digits are dropped."""
     seconds, _, fraction = value.removeprefix(b"-").partition(b".")
     if (
         not seconds.isdigit()
@@ -124,9 +113,6 @@ def extended_attributes(records: Records) -> dict[str, bytes]:
 
     GNU tar writes "=" and "%" in a name as %3D and %25; libarchive encodes name and value. ACLs as
     texts (SCHILY.acl) are not read, as by no tool for layers.
-
-    Raises:
-        ArchiveError: a name or value is malformed.
     """
     attributes: dict[str, bytes] = {}
     for key, value in records.items():
@@ -173,9 +159,6 @@ def sparse_map(
         records: of its header.
         next_block: reads the next block of its data, where format 1.0 has the map.
         is_own: the archive is our own.
-
-    Raises:
-        ArchiveError: the map is malformed, or longer than the data.
     """
     real_size = records.get(b"GNU.sparse.realsize") or records.get(b"GNU.sparse.size")
     if real_size is None:

@@ -11,10 +11,11 @@ from reflayer.archive.tar_header import BLOCK
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from hashlib import _Hash as Hash
     from types import TracebackType
     from typing import Self
 
-    from reflayer.archive.compression import Hash, Source
+    from reflayer.archive.compression import Source
 
 CHUNK = 2048 * BLOCK  # 1 MiB: fewer turns of the interpreter lock than smaller ones take
 _CHUNKS = 8  # enough to get ahead while small files are made, for the large ones

@@ -115,11 +115,7 @@ class _Reader:
         self._rest = memoryview(b"")
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Fill ``buffer``; less only at the end of the tar.
-
-        Raises:
-            OperationError: as ``Packing`` does.
-        """
+        """Fill ``buffer``; less only at the end of the tar."""
         view = memoryview(buffer)
         at = 0
         while at < len(view):

@@ -78,11 +78,7 @@ class SparseMap:
     def __init__(
         self, spans: Iterator[tuple[int, int]], size: int, *, is_own: bool = False
     ) -> None:
-        """Take (offset, length) of each span, at most 1,048,576 of them where it is not our own.
-
-        Raises:
-            ArchiveError: spans are out of order, overlap, or exceed the file.
-        """
+        """Take (offset, length) of each span, at most 1,048,576 of them where it is not our own."""
         if size < 0:
             raise ArchiveError(f"its real size ({size}) is out of range")
         self.size = size

@@ -81,11 +81,7 @@ def octal(field: bytes) -> int:
 
 
 def number(field: bytes, what: str) -> int:
-    """A field of octal digits, or GNU's base-256 where its first byte is 0x80 or more.
-
-    Raises:
-        ArchiveError: it is neither, or beyond 63 bits and sign.
-    """
+    """A field of octal digits, or GNU's base-256 where its first byte is 0x80 or more."""
     if field[0] < _SIGN_BIT:
         try:
             return octal(field)

@@ -89,9 +89,6 @@ class TarStream:
         An archive may end without the blocks of zeros that should end it: GNU tar, Docker and umoci
         take it too. It may even lack what fills the last block of the last file's data, as that of
         ``umoci insert`` does, and as Go's reader takes it.
-
-        Raises:
-            ArchiveError: it ends where it must not.
         """
         if self.left or self._padding:
             self._skip_data()
@@ -114,9 +111,6 @@ class TarStream:
         """The next of the data: at least a byte where any is left, ``most`` bytes at most.
 
         It is gone with the next call.
-
-        Raises:
-            ArchiveError: the archive ends too early.
         """
         start = self.position
         if start == self._end and self.left:
@@ -139,11 +133,7 @@ class TarStream:
         return self.view[self.position : self.position + BLOCK]
 
     def header_block(self) -> bytes:
-        """The block at hand as a part of the headers that is not counted as data; go past it.
-
-        Raises:
-            ArchiveError: the archive ends too early.
-        """
+        """The block at hand as a part of the headers that is not counted as data; go past it."""
         if self.position == self._end:
             self._require_chunk()
         block = bytes(self.block())
@@ -153,11 +143,7 @@ class TarStream:
         return block
 
     def data_block(self) -> bytes:
-        """The block at hand as a part of the data; go past it.
-
-        Raises:
-            ArchiveError: the archive or the data ends too early.
-        """
+        """The block at hand as a part of the data; go past it."""
         if self.left < BLOCK:
             raise ArchiveError("its data ends too early")
         block = self.header_block()

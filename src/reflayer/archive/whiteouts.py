@@ -33,11 +33,7 @@ def is_aufs_metadata(path: bytes) -> bool:
 
 
 def apply_whiteout(folders: Folders, above: bytes, whiteout: bytes) -> None:
-    """Delete of lower layers what the name ``whiteout`` in the folder at ``above`` hides.
-
-    Raises:
-        ArchiveError: it would hide its folder, or the one above.
-    """
+    """Delete of lower layers what the name ``whiteout`` in the folder at ``above`` hides."""
     name = b"" if whiteout == OPAQUE else whiteout[len(WHITEOUT_PREFIX) :]
     if whiteout != OPAQUE and name in (b"", b".", b".."):
         raise ArchiveError("a whiteout of a folder by way of itself")
