@@ -11,15 +11,17 @@ import subprocess
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from reflayer import Store
 from reflayer.errors import ImageError, ReflayerError, StoreError
-from reflayer.images import Content, parse_reference
-from reflayer.images.registry import Access, fetching
+from reflayer.images import Content, Image, parse_reference
+from reflayer.images.registry import Access, RegistrySource
 from reflayer.images.registry.retry import seconds_to_wait
 from tests.archive.tars import entry, tar
 from tests.cli.processes import PROGRAM
@@ -478,13 +480,18 @@ def test_two_processes_pull_the_same_at_once(root: Path, silly: Silly) -> None:
 def test_a_layer_that_is_another_ends_with_that(root: Path, silly: Silly) -> None:
     (layer,) = silly.image(tar(entry("a", noise(2 << 20))))
     silly.always("GET", layer, Answer(body=silly.blobs[layer][:-1] + b"?"))
-    image = parse_reference(f"{silly.host}/x")
-    with (
-        fetching(image, Access(), Content(root), None, None) as coming,
-        coming.open(layer) as file,
-        pytest.raises(ImageError, match="another content"),
-    ):
-        file.readlines()
+    readers: list[str] = []
+
+    def read(_: Image, open_blob: Callable[[str], BinaryIO]) -> None:
+        with open_blob(layer) as file, pytest.raises(ImageError, match="another content"):
+            file.readlines()
+        readers.append(layer)
+
+    source = RegistrySource(parse_reference(f"{silly.host}/x"), Access())
+    with pytest.raises(ImageError, match="another content"):
+        source.fetch(Content(root), None, None, read)
+    assert readers == [layer]
+    assert not Content(root).has(layer)
 
 
 @pytest.mark.parametrize("size", [10, 5 << 20])

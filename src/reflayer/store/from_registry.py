@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from threading import Lock
 
-from reflayer.errors import ArchiveError
 from reflayer.images.registry.credentials import Access
-from reflayer.images.registry.source import fetching
+from reflayer.images.registry.source import RegistrySource
 from reflayer.store.unpack import unpack
 
 TYPE_CHECKING = False
@@ -36,14 +35,12 @@ def pull_image(
         ReflayerError: it cannot be had. What has come stays for the next try, for a day.
     """
     told = progress and _one_at_a_time(progress)
-    with fetching(reference, access or Access(), parts.content, platform, told) as coming:
-        try:
-            unpack(coming.image, parts, told, open_blob=coming.open)
-        except ArchiveError:
-            coming.check()
-            raise
-        coming.finish()
-        return coming.image
+    return RegistrySource(reference, access or Access()).fetch(
+        parts.content,
+        platform,
+        told,
+        lambda image, open_blob: unpack(image, parts, told, open_blob=open_blob),
+    )
 
 
 def _one_at_a_time(progress: Progress) -> Progress:

@@ -8,7 +8,7 @@ from reflayer.errors import ReflayerError, StoreError, printable
 from reflayer.images import Reference, open_source
 from reflayer.images.model.reference import refuse_digest
 from reflayer.images.registry.credentials import Access
-from reflayer.images.registry.destination import push_image
+from reflayer.images.registry.destination import RegistryDestination
 from reflayer.store.find import find_image
 from reflayer.store.making import making
 from reflayer.store.save import image_content
@@ -39,7 +39,8 @@ def push(
         with parts.database.reading() as db:
             known, _ = find_image(db, text)
         image = image_content(parts, known, progress=progress)
-        push_image(image, reference, access or Access(), parts.content, source, progress)
+        there = RegistryDestination(reference, access or Access(), source)
+        there.write(parts.content, image, progress)
     return replace(reference, digest=image.manifest.digest)
 
 

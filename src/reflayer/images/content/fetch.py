@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
-
 from reflayer.images.content.resolve import choose_image
+from reflayer.images.content.transfer import Transfer
 from reflayer.images.model.descriptor import check_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable
 
     from reflayer.images.content.blob_store import Content
     from reflayer.images.content.resolve import Open
+    from reflayer.images.content.transfer import Told
     from reflayer.images.model.descriptor import Descriptor
     from reflayer.images.model.document import Document
     from reflayer.images.model.image import Image
@@ -64,10 +63,7 @@ def nearest(content: Content, open_blob: Open) -> Open:
 
 
 def add_blobs(
-    content: Content,
-    open_blob: Open,
-    descriptors: tuple[Descriptor, ...],
-    progress: Progress | None,
+    content: Content, open_blob: Open, blobs: Iterable[Descriptor], progress: Progress | None
 ) -> None:
     """Add the blobs that ``content`` lacks, the largest first, several at once.
 
@@ -75,102 +71,26 @@ def add_blobs(
         ImageError: one is missing or not what it should be.
         OperationError: one could not be read or written.
     """
-    blobs = {one.digest: one for one in descriptors}
-    for one in blobs.values():
-        if content.has(one.digest):
-            check_size(content.size(one.digest), one.size, one.digest)
-    missing = [one for one in blobs.values() if not content.has(one.digest)]
-    missing.sort(key=lambda one: one.size, reverse=True)
-    total = _Total(sum(one.size for one in missing), progress)
 
-    def add(one: Descriptor) -> None:
-        with total.working(), open_blob(one.digest) as blob:
-            content.add(blob, digest=one.digest, size=one.size, progress=total.part())
+    def add(one: Descriptor, told: Told) -> None:
+        with open_blob(one.digest) as blob:
+            content.add(blob, digest=one.digest, size=one.size, progress=told)
 
-    if len(missing) < 2:
-        for one in missing:
-            add(one)
-        return
-    side_by_side(add, missing, total.stop)
+    largest_first = sorted(missing_blobs(content, blobs), key=lambda one: -one.size)
+    with Transfer("fetch", largest_first, add, progress).running():
+        pass
 
 
-class _StoppedError(Exception):
-    """Another blob failed: no need to go on with this one."""
-
-
-class _Total:
-    """What is done of several blobs together."""
-
-    def __init__(self, size: int, progress: Progress | None) -> None:
-        self._size = size
-        self._progress = progress
-        self._done = 0
-        self._working = 0
-        self._lock = threading.Condition()
-        self._stopped = False
-
-    def part(self) -> Callable[[int], None]:
-        """What one blob is to call with the bytes that are done of it."""
-        before = 0
-
-        def told(done: int) -> None:
-            nonlocal before
-            with self._lock:
-                if self._stopped:
-                    raise _StoppedError
-                self._done += done - before
-                before = done
-                if self._progress is not None:
-                    self._progress("fetch", self._done, self._size)
-
-        return told
-
-    @contextmanager
-    def working(self) -> Iterator[None]:
-        """Work on one blob; none is begun after ``stop``."""
-        with self._lock:
-            if self._stopped:
-                raise _StoppedError
-            self._working += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._working -= 1
-                self._lock.notify_all()
-
-    def stop(self) -> None:
-        """Let every blob end at its next step, and wait until all have.
-
-        Those of a thread, too, that a signal kept its pool from knowing of.
-        """
-        with self._lock:
-            self._stopped = True
-            self._lock.wait_for(lambda: not self._working)
-
-
-_WORKERS = 4
-
-
-def side_by_side(
-    work: Callable[[Descriptor], None], blobs: Iterable[Descriptor], stop: Callable[[], None]
-) -> None:
-    """Call ``work`` for each blob, four at once.
-
-    Where one fails, or this thread is interrupted, ``stop`` is to end the others, and those that
-    wait for their turn are not begun.
+def missing_blobs(content: Content, blobs: Iterable[Descriptor]) -> list[Descriptor]:
+    """Those of ``blobs`` that ``content`` lacks, each once.
 
     Raises:
-        BaseException: what ``work`` raised.
+        ImageError: one that is there has another size.
     """
-    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-
-    with ThreadPoolExecutor(_WORKERS, "reflayer-blob") as pool:
-        try:
-            futures = [pool.submit(work, one) for one in blobs]
-            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                future.result()
-        except BaseException:
-            stop()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    missing = []
+    for one in {one.digest: one for one in blobs}.values():
+        if content.has(one.digest):
+            check_size(content.size(one.digest), one.size, one.digest)
+        else:
+            missing.append(one)
+    return missing

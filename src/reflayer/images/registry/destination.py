@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from threading import Lock
+from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlencode
 
 from reflayer.errors import ImageError, RegistryError
-from reflayer.images.content.fetch import side_by_side
+from reflayer.images.content.transfer import Transfer
 from reflayer.images.registry.repository import Repository
-from reflayer.images.registry.retry import Patience, StoppedError, TemporaryError, retry
+from reflayer.images.registry.retry import Patience, TemporaryError, retry
 from reflayer.images.registry.transport import address_in
 
 TYPE_CHECKING = False
@@ -25,14 +25,12 @@ if TYPE_CHECKING:
     import urllib3
 
     from reflayer.images.content.blob_store import Content
+    from reflayer.images.content.transfer import Told
     from reflayer.images.model.descriptor import Descriptor
     from reflayer.images.model.image import Image
     from reflayer.images.model.reference import Reference
     from reflayer.images.registry.credentials import Access
     from reflayer.progress import Progress
-
-    Sources = Callable[[str], str | None]
-    Told = Callable[[int], None]
 
 _CHUNK = 32 << 20  # bytes; a larger blob is sent in such, as far as that is wanted
 _PIECE = 256 << 10  # bytes read at a time, and sent within the time that the transport gives
@@ -42,64 +40,49 @@ _BINARY = "application/octet-stream"
 _NO_CHUNKS = (400, 404, 405, 411, 415, 416, 501)  # of a chunk: the blob may be taken whole still
 
 
-def push_image(
-    image: Image,
-    reference: Reference,
-    access: Access,
-    content: Content,
-    sources: Sources,
-    progress: Progress | None,
-) -> None:
-    """Send ``image`` to where ``reference`` says; its blobs go as they are.
+@dataclass(frozen=True, slots=True)
+class RegistryDestination:
+    """A name in a registry, for an image to go to.
 
-    Args:
-        image: what is sent, all of whose blobs are in ``content``.
-        reference: where to; a digest has to be the image's own.
+    Attributes:
+        reference: the name; a digest has to be the image's own.
         access: how the registry is to be spoken to.
-        content: has the blobs.
-        sources: a repository of the same registry that may have the blob with this digest.
-        progress: is told of stage ``push``, in bytes, by one thread at a time.
-
-    Raises:
-        RegistryError: the registry cannot be reached, or does not take it.
-        ImageError: a blob is missing, or has another digest.
-        OperationError: a blob cannot be read.
+        mount_from: another repository there that may have the blob of a digest, or None.
     """
-    if reference.digest not in ("", image.manifest.digest):
-        raise RegistryError(f"{reference}: the image has another digest: {image.manifest.digest}")
-    repo = Repository(reference, access, "pull,push")
-    try:
-        blobs = {one.digest: one for one in (*image.layers, image.config)}
-        _send(list(blobs.values()), repo, content, sources, progress)
-        _put_manifest(image.manifest, reference.tag or reference.digest, repo, content)
-    finally:
-        repo.close()
 
+    reference: Reference
+    access: Access
+    mount_from: Callable[[str], str | None]
 
-def _send(
-    blobs: list[Descriptor],
-    repo: Repository,
-    content: Content,
-    sources: Sources,
-    progress: Progress | None,
-) -> None:
-    done = dict.fromkeys((one.digest for one in blobs), 0)
-    size = sum(one.size for one in blobs)
-    lock = Lock()
+    def write(self, content: Content, image: Image, progress: Progress | None) -> None:
+        """Send ``image``, all of whose blobs are in ``content`` and go as they are.
 
-    def send(blob: Descriptor) -> None:
-        def told(count: int) -> None:
-            if repo.stop.is_set():
-                raise StoppedError
-            with lock:
-                done[blob.digest] = count
-                if progress is not None:
-                    progress("push", sum(done.values()), size)
+        Args:
+            content: has the blobs.
+            image: what is sent.
+            progress: is told of stage ``push``, in bytes, by one thread at a time.
 
-        with content.open(blob.digest) as file:
-            _upload(repo, blob, file.fileno(), sources(blob.digest), told)
+        Raises:
+            RegistryError: the registry cannot be reached, or does not take it.
+            ImageError: a blob is missing, or has another digest.
+            OperationError: a blob cannot be read.
+        """
+        name = self.reference
+        if name.digest not in ("", image.manifest.digest):
+            raise RegistryError(f"{name}: the image has another digest: {image.manifest.digest}")
+        repo = Repository(name, self.access, "pull,push")
 
-    side_by_side(send, blobs, repo.interrupt)
+        def send(blob: Descriptor, told: Told) -> None:
+            with content.open(blob.digest) as file:
+                _upload(repo, blob, file.fileno(), self.mount_from(blob.digest), told)
+
+        try:
+            blobs = {one.digest: one for one in (*image.layers, image.config)}
+            with Transfer("push", blobs.values(), send, progress, repo.interrupt).running():
+                pass
+            _put_manifest(image.manifest, name.tag or name.digest, repo, content)
+        finally:
+            repo.close()
 
 
 def _put_manifest(manifest: Descriptor, name: str, repo: Repository, content: Content) -> None:

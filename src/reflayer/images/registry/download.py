@@ -8,20 +8,21 @@ import re
 from reflayer.errors import RegistryError
 from reflayer.images.content.partial_download import complete, is_complete
 from reflayer.images.content.temp_file import write_all
+from reflayer.images.content.transfer import StoppedError
 from reflayer.images.model.descriptor import check_digest_is, check_size, digest_text, hash_like
-from reflayer.images.registry.retry import Patience, StoppedError, TemporaryError
+from reflayer.images.registry.retry import Patience, TemporaryError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from hashlib import _Hash as Hash
 
     import urllib3
 
+    from reflayer.images.content.transfer import Told
     from reflayer.images.model.descriptor import Descriptor
     from reflayer.images.registry.repository import Repository
 
-    Told = Callable[[int], None]
 
 _CHUNK = 1 << 20  # bytes
 _NO_RANGE = (400, 403, 405, 406, 412, 416, 417, 501)  # the blob may be had as a whole still

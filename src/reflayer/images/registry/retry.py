@@ -13,6 +13,7 @@ from http.client import IncompleteRead, RemoteDisconnected
 from urllib3 import exceptions
 
 from reflayer.errors import RegistryError, printable
+from reflayer.images.content.transfer import StoppedError
 from reflayer.images.registry.tls import is_no_tls
 
 TYPE_CHECKING = False
@@ -48,10 +49,6 @@ class NotConnectedError(TemporaryError):
 
 class NoTlsError(RegistryError):
     """Somebody answers, but does not speak TLS."""
-
-
-class StoppedError(Exception):
-    """Something else failed or was given up: there is no need to go on."""
 
 
 class Patience:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-import threading
-from collections import deque
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import suppress
+from dataclasses import dataclass
 
-from reflayer.errors import ImageError, RegistryError, brief, failing, printable
-from reflayer.images.content.fetch import nearest
+from reflayer.errors import ArchiveError, ImageError, RegistryError, brief, failing, printable
+from reflayer.images.content.fetch import missing_blobs, nearest
 from reflayer.images.content.partial_download import (
     commit_ingest,
     ingest_path,
@@ -18,6 +16,7 @@ from reflayer.images.content.partial_download import (
     writing,
 )
 from reflayer.images.content.resolve import find_image
+from reflayer.images.content.transfer import StoppedError, Transfer
 from reflayer.images.model.descriptor import (
     INDEXES,
     MANIFESTS,
@@ -25,7 +24,6 @@ from reflayer.images.model.descriptor import (
     SCHEMA_1,
     Descriptor,
     check_digest_is,
-    check_size,
     digest_text,
     hash_like,
     is_digest,
@@ -37,226 +35,117 @@ from reflayer.images.model.manifest import LARGEST_MANIFEST, Index, parse_manife
 from reflayer.images.registry.answers import read_limited
 from reflayer.images.registry.download import download
 from reflayer.images.registry.repository import Repository
-from reflayer.images.registry.retry import StoppedError, retry
+from reflayer.images.registry.retry import retry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import BinaryIO
 
     from _typeshed import WriteableBuffer
 
     from reflayer.images.content.blob_store import Content
+    from reflayer.images.content.resolve import Open
+    from reflayer.images.content.transfer import Told
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
     from reflayer.images.model.reference import Reference
     from reflayer.images.registry.credentials import Access
     from reflayer.progress import Progress
 
-_HANDS = 4  # layers at once
 _ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
 _DIGEST_HEADER = "Docker-Content-Digest"
 _MOMENT = 0.1  # seconds between two looks at what another process writes
 
 
-@contextmanager
-def fetching(
-    reference: Reference,
-    access: Access,
-    content: Content,
-    platform: Platform | None,
-    progress: Progress | None,
-) -> Iterator[Fetching]:
-    """Find the image, and fetch what ``content`` lacks of it while the block runs.
-
-    Whatever way the block ends, nothing goes on behind. What has come then stays for the next try,
-    and only ``Fetching.finish`` makes blobs of it.
-
-    Args:
-        reference: the image.
-        access: how its registry is to be spoken to.
-        content: where it goes.
-        platform: what it has to run on; None for this machine, or for whatever the only one is.
-        progress: is told of stage ``fetch``, in bytes, by one thread at a time.
-
-    Raises:
-        ImageError: there is no such image, or it cannot be had, or is not right.
-        OperationError: it could not be written.
-    """
-    repo = Repository(reference, access, "pull")
-    try:
-        documents = Documents(repo)
-        top = documents.top(reference)
-        image = find_image(top, platform, nearest(content, documents.open), str(reference))
-        running = Fetching(image, documents, repo, content, progress)
-        try:
-            running.begin()
-            yield running
-        finally:
-            running.end()
-    finally:
-        repo.close()
-
-
-class Fetching:
-    """An image whose layers are on their way.
+@dataclass(frozen=True, slots=True)
+class RegistrySource:
+    """An image in a registry.
 
     Attributes:
-        image: it.
+        reference: its name.
+        access: how the registry is to be spoken to.
     """
 
-    def __init__(
+    reference: Reference
+    access: Access
+
+    def fetch(
         self,
-        image: Image,
-        documents: Documents,
-        repo: Repository,
         content: Content,
+        platform: Platform | None,
         progress: Progress | None,
-    ) -> None:
-        """Nothing is fetched yet."""
-        self.image = image
-        self._documents = documents
-        self._repo = repo
-        self._content = content
-        self._progress = progress
-        self._layers: dict[str, _Layer] = {}
-        self._waiting: deque[_Layer] = deque()
-        self._threads: list[threading.Thread] = []
-        self._changed = threading.Condition()
-        self._telling = threading.Lock()
-        self._failure: BaseException | None = None
-        self._size = 0
+        unpack: Callable[[Image, Open], None] | None = None,
+    ) -> Image:
+        """Fetch what ``content`` lacks of the image, its manifest last.
 
-    def begin(self) -> None:
-        """Start to fetch.
+        What has come when it fails stays for the next try.
+
+        Args:
+            content: where it goes.
+            platform: what it has to run on; None for this machine, or for whatever the only one is.
+            progress: is told of stage ``fetch``, in bytes, by one thread at a time.
+            unpack: called meanwhile, with what opens a layer. A read waits for bytes that have not
+                come yet; at the end of a layer that is not what it should be it raises.
 
         Raises:
-            ImageError: a blob that is there has another size than it should have.
-            OperationError: one cannot be written.
-        """
-        for blob in self.image.layers:
-            if self._content.has(blob.digest):
-                check_size(self._content.size(blob.digest), blob.size, blob.digest)
-            elif blob.digest not in self._layers:
-                layer = _Layer(blob, open_ingest(self._content, blob.digest))
-                self._layers[blob.digest] = layer
-                self._waiting.append(layer)
-        self._size = sum(layer.blob.size for layer in self._layers.values())
-        for number in range(min(_HANDS, len(self._waiting))):
-            thread = threading.Thread(target=self._work, name=f"reflayer-fetch-{number}")
-            thread.start()
-            self._threads.append(thread)
-
-    def end(self) -> None:
-        """Give up what has not come, and wait until everybody has."""
-        self._repo.interrupt()
-        for thread in self._threads:
-            thread.join()
-        for layer in self._layers.values():
-            os.close(layer.fd)
-
-    def open(self, digest: str) -> BinaryIO:
-        """A layer to be read; where its bytes have not come yet a read waits.
-
-        Reading the end of one that comes raises if it is not what it should be, which is known only
-        then; one that was there was checked when it came.
-        """
-        layer = self._layers.get(digest)
-        if layer is None:
-            return self._content.open(digest)
-        layer.opened = True
-        return _Coming(layer, self._wait)  # type: ignore[return-value]
-
-    def check(self) -> None:
-        """Wait until the layers that were opened are complete, and so checked.
-
-        For whoever finds one damaged: a registry that sent something else is the better reason.
-
-        Raises:
-            ImageError, OperationError: one is not what it should be, or cannot be had.
-        """
-        for layer in self._layers.values():
-            if layer.opened:
-                self._wait(partial(getattr, layer, "done"))
-
-    def finish(self) -> None:
-        """Wait until all has come, and make blobs of it: the manifest last.
-
-        Raises:
-            ImageError: something cannot be had, or is not right.
+            ImageError: there is no such image, or it cannot be had, or is not right.
             OperationError: it could not be written.
         """
-        for layer in self._layers.values():
-            self._wait(partial(getattr, layer, "done"))
-        for digest in self._layers:
-            commit_ingest(self._content, digest)
-        self._content.sync()
-        for one in (self.image.config, self.image.manifest):
-            if not self._content.has(one.digest):
-                with self._documents.open(one.digest) as document:
-                    self._content.add(
-                        document, digest=one.digest, size=one.size, media_type=one.media_type
-                    )
-        self._content.sync()
-
-    def _wait(self, ready: Callable[[], bool]) -> None:
-        """Wait until ``ready``; raise what made a thread fail instead."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._failure is not None or ready())
-            if self._failure is not None:
-                raise self._failure
-
-    def _work(self) -> None:
+        repo = Repository(self.reference, self.access, "pull")
         try:
-            while True:
-                with self._changed:
-                    if not self._waiting or self._repo.stop.is_set():
-                        return
-                    layer = self._waiting.popleft()
-                self._fetch(layer)
-        except StoppedError:
-            pass  # whoever asked for that knows why
-        except BaseException as error:
-            with self._changed:
-                self._failure = self._failure or error
-                self._changed.notify_all()
-            self._repo.interrupt()
+            documents = _Documents(repo)
+            top = documents.top(self.reference)
+            open_blob = nearest(content, documents.open)
+            image = find_image(top, platform, open_blob, str(self.reference))
+            _fetch_layers(image, repo, content, progress, unpack)
+            for one in (image.config, image.manifest):
+                if not content.has(one.digest):
+                    with documents.open(one.digest) as document:
+                        content.add(document, digest=one.digest, size=one.size)
+            content.sync()
+            return image
+        finally:
+            repo.close()
 
-    def _fetch(self, layer: _Layer) -> None:
-        digest = layer.blob.digest
-        path = ingest_path(self._content, digest)
 
-        def readable(count: int) -> None:
-            with self._changed:
-                layer.readable = count
-                self._changed.notify_all()
+def _fetch_layers(
+    image: Image,
+    repo: Repository,
+    content: Content,
+    progress: Progress | None,
+    unpack: Callable[[Image, Open], None] | None,
+) -> None:
+    layers: dict[str, _Layer] = {}
+    try:
+        for blob in missing_blobs(content, image.layers):
+            layers[blob.digest] = _Layer(blob, content)
 
-        def told(count: int) -> None:
-            with self._telling:
-                layer.there = count
-                if self._progress is not None:
-                    done = sum(one.there for one in self._layers.values())
-                    self._progress("fetch", done, self._size)
+        def fetch(blob: Descriptor, told: Told) -> None:
+            layers[blob.digest].fetch(repo, content, transfer, told)
 
-        with failing(self._content.path(digest), "write"):
-            while True:
-                with writing(layer.fd, path, self._pause) as is_there:
-                    if is_there:
-                        download(self._repo, layer.blob, layer.fd, told, readable)
-                        break
-                if self._content.has(digest):  # another process was faster
-                    layer.become(os.open(self._content.path(digest), os.O_RDONLY | os.O_CLOEXEC))
-                    readable(layer.blob.size)
-                    told(layer.blob.size)
-                    break
-                layer.become(open_ingest(self._content, digest))
-        with self._changed:
-            layer.done = True
-            self._changed.notify_all()
+        def open_layer(digest: str) -> BinaryIO:
+            if digest not in layers:
+                return content.open(digest)
+            layers[digest].opened = True
+            return _Reader(layers[digest], transfer)  # type: ignore[return-value]
 
-    def _pause(self) -> None:
-        if self._repo.stop.wait(_MOMENT):
-            raise StoppedError
+        missing = [layer.blob for layer in layers.values()]
+        transfer = Transfer("fetch", missing, fetch, progress, repo.interrupt)
+        with transfer.running():
+            try:
+                if unpack is not None:
+                    unpack(image, open_layer)
+            except ArchiveError:
+                # That the registry sent something else is the better reason.
+                transfer.wait(lambda: all(one.done for one in layers.values() if one.opened))
+                raise
+        for digest in layers:
+            commit_ingest(content, digest)
+        content.sync()
+    finally:
+        for layer in layers.values():
+            os.close(layer.fd)
 
 
 class _Layer:
@@ -265,38 +154,64 @@ class _Layer:
     Attributes:
         blob: what it is to be.
         fd: the file that it comes into.
-        there: bytes that have come.
         readable: bytes that may be read.
-        opened: whether somebody reads it.
+        opened: whether it is being read.
         done: whether it is complete and checked.
     """
 
-    def __init__(self, blob: Descriptor, fd: int) -> None:
+    def __init__(self, blob: Descriptor, content: Content) -> None:
         self.blob = blob
-        self.fd = fd
-        self.there = 0
+        self.fd = open_ingest(content, blob.digest)
         self.readable = 0
         self.opened = False
         self.done = False
 
-    def become(self, fd: int) -> None:
-        """Be another file, which ``fd`` is; whoever has the descriptor reads that one then."""
+    def fetch(self, repo: Repository, content: Content, transfer: Transfer, told: Told) -> None:
+        """Have it complete in its file, by this process or by another one that is at it."""
+        digest = self.blob.digest
+
+        def readable(count: int) -> None:
+            with transfer.changed:
+                self.readable = count
+                transfer.changed.notify_all()
+
+        def pause() -> None:
+            if repo.stop.wait(_MOMENT):
+                raise StoppedError
+
+        with failing(content.path(digest), "write"):
+            while True:
+                with writing(self.fd, ingest_path(content, digest), pause) as is_there:
+                    if is_there:
+                        download(repo, self.blob, self.fd, told, readable)
+                        break
+                if content.has(digest):  # another process was faster
+                    self._become(os.open(content.path(digest), os.O_RDONLY | os.O_CLOEXEC))
+                    readable(self.blob.size)
+                    told(self.blob.size)
+                    break
+                self._become(open_ingest(content, digest))
+        with transfer.changed:
+            self.done = True
+            transfer.changed.notify_all()
+
+    def _become(self, fd: int) -> None:
+        """Be another file; whoever has the descriptor reads that one then."""
         try:
             os.dup2(fd, self.fd, inheritable=False)
         finally:
             os.close(fd)
 
 
-class _Coming(io.RawIOBase):
+class _Reader(io.RawIOBase):
     """A layer's bytes, as they come."""
 
-    def __init__(self, layer: _Layer, wait: Callable[[Callable[[], bool]], None]) -> None:
+    def __init__(self, layer: _Layer, transfer: Transfer) -> None:
         self._layer = layer
-        self._wait = wait
+        self._transfer = transfer
         self._position = 0
 
     def readable(self) -> bool:
-        """Always."""
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
@@ -307,29 +222,24 @@ class _Coming(io.RawIOBase):
         """
         layer = self._layer
         if self._position == layer.blob.size:
-            self._wait(partial(getattr, layer, "done"))
+            self._transfer.wait(lambda: layer.done)
             return 0
-        self._wait(lambda: layer.readable > self._position)
+        self._transfer.wait(lambda: layer.readable > self._position)
         view = memoryview(buffer)[: layer.readable - self._position]
         count = os.preadv(layer.fd, [view], self._position)
         if view and not count:  # emptied meanwhile, as it turned out to be something else
-            self._wait(partial(getattr, layer, "done"))
+            self._transfer.wait(lambda: layer.done)
             count = os.preadv(layer.fd, [view], self._position)
         self._position += count
         return count
 
 
-class Documents:
-    """The small blobs of a repository, each fetched once.
-
-    Attributes:
-        fetched: what has been, by digest.
-    """
+class _Documents:
+    """Manifests, indexes and configs of a repository, each fetched once."""
 
     def __init__(self, repo: Repository) -> None:
-        """Nothing is fetched yet."""
-        self.fetched: dict[str, bytes] = {}
         self._repo = repo
+        self._fetched: dict[str, bytes] = {}
         self._manifests: set[str] = set()
 
     def top(self, reference: Reference) -> Descriptor:
@@ -340,42 +250,31 @@ class Documents:
         """
         name = reference.digest or reference.tag
         data, claimed, digest = self._get(f"manifests/{name}", LARGEST_MANIFEST, _ACCEPT)
-        what = f"{self._repo.name}: {self._repo.path}:{name}"
-        said = _media_type(data, claimed, what)
-        wanted = reference.digest or digest
-        hashing = hash_like(wanted or None)
-        hashing.update(data)
-        found = digest_text(hashing)
-        if wanted:
-            check_digest_is(found, wanted)
-        top = Descriptor(said, found, len(data))
-        self._keep(top, data, is_manifest=True)
+        said = _media_type(data, claimed, f"{self._repo.name}: {self._repo.path}:{name}")
+        top = Descriptor(said, _checked(data, reference.digest or digest), len(data))
+        self._keep(top, data)
         return top
 
     def open(self, digest: str) -> BinaryIO:
-        """A manifest that an index lists, or a config; whoever reads it checks it.
+        """A manifest that an index lists, or a config.
 
         Raises:
             RegistryError: it cannot be had.
         """
-        if digest not in self.fetched:
-            is_manifest = digest in self._manifests
-            if is_manifest:
-                data, claimed, _ = self._get(f"manifests/{digest}", LARGEST_MANIFEST, _ACCEPT)
-            else:
-                data, claimed, _ = self._get(f"blobs/{digest}", LARGEST_CONFIG, "*/*")
-            hashing = hash_like(digest)
-            hashing.update(data)
-            check_digest_is(digest_text(hashing), digest)
-            if is_manifest:
-                claimed = _media_type(data, claimed, digest)
-            self._keep(Descriptor(claimed, digest, len(data)), data, is_manifest)
-        return io.BytesIO(self.fetched[digest])
+        if digest in self._manifests and digest not in self._fetched:
+            data, claimed, _ = self._get(f"manifests/{digest}", LARGEST_MANIFEST, _ACCEPT)
+            _checked(data, digest)
+            self._keep(Descriptor(_media_type(data, claimed, digest), digest, len(data)), data)
+        elif digest not in self._fetched:
+            data, _, _ = self._get(f"blobs/{digest}", LARGEST_CONFIG, "*/*")
+            _checked(data, digest)
+            self._fetched[digest] = data
+        return io.BytesIO(self._fetched[digest])
 
-    def _keep(self, descriptor: Descriptor, data: bytes, is_manifest: bool) -> None:
-        self.fetched[descriptor.digest] = data
+    def _keep(self, manifest: Descriptor, data: bytes) -> None:
+        self._fetched[manifest.digest] = data
         with suppress(ImageError):  # whoever reads it says what is wrong
-            if is_manifest and isinstance(contents := parse_manifest(data, descriptor), Index):
+            if isinstance(contents := parse_manifest(data, manifest), Index):
                 self._manifests.update(one.digest for one in contents.manifests)
 
     def _get(self, rest: str, most: int, accept: str) -> tuple[bytes, str, str]:
@@ -391,6 +290,15 @@ class Documents:
                 return data, claimed, digest if is_digest(digest) else ""
 
         return retry(self._repo.stop, get)
+
+
+def _checked(data: bytes, wanted: str) -> str:
+    """The digest, which has to be ``wanted`` unless that is empty."""
+    hashing = hash_like(wanted or None)
+    hashing.update(data)
+    found = digest_text(hashing)
+    check_digest_is(found, wanted or found)
+    return found
 
 
 def _in_words(rest: str) -> str:

@@ -23,7 +23,8 @@ from urllib3.util import Timeout, Url, parse_url
 
 from reflayer import __version__
 from reflayer.errors import RegistryError
-from reflayer.images.registry.retry import StoppedError, failing
+from reflayer.images.content.transfer import StoppedError
+from reflayer.images.registry.retry import failing
 from reflayer.images.registry.tls import tls_context
 
 TYPE_CHECKING = False
