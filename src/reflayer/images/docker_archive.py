@@ -50,12 +50,12 @@ from reflayer.images.model.descriptor import (
 from reflayer.images.model.document import Document, parse_json
 from reflayer.images.model.image import (
     LARGEST_CONFIG,
+    LARGEST_MANIFEST,
     check_count,
     check_layers,
     check_platform,
     parse_config,
 )
-from reflayer.images.model.manifest import LARGEST_MANIFEST
 from reflayer.images.model.reference import Reference, parse_reference
 from reflayer.images.tar_members import TarMembers, archive_members, is_stream, opened_archive
 

@@ -22,7 +22,7 @@ from reflayer.images.model.descriptor import (
     layer_type,
 )
 from reflayer.images.model.document import Document
-from reflayer.images.model.manifest import LARGEST_MANIFEST
+from reflayer.images.model.image import LARGEST_MANIFEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -20,19 +20,16 @@ from reflayer.images.model.descriptor import (
 )
 from reflayer.images.model.image import (
     LARGEST_CONFIG,
+    LARGEST_MANIFEST,
     Config,
     Image,
-    check_layers,
-    check_platform,
-    image_of,
-    parse_config,
-)
-from reflayer.images.model.manifest import (
-    LARGEST_MANIFEST,
     Index,
     Manifest,
     NoImageError,
     artefact,
+    check_layers,
+    check_platform,
+    parse_config,
     parse_manifest,
 )
 from reflayer.images.model.platform import Platform
@@ -78,7 +75,7 @@ def find_image(
         return next(search.images(contents.manifests))
     config = search.config(top, contents)
     check_platform(config.platform or top.platform, platform, name or top.digest)
-    return image_of(top, contents, config, top.platform or platform)
+    return _image_of(top, contents, config, top.platform or platform)
 
 
 def find_images(
@@ -272,7 +269,7 @@ class _Search:
     def _those(self, candidates: list[Candidate], known: Platform | None) -> Iterator[Image]:
         for one, platform in candidates:
             if platform == known and (looked := self.look(one)):
-                yield image_of(one, *looked, known or self._wanted)
+                yield _image_of(one, *looked, known or self._wanted)
 
     def _past_others(self, read: Callable[[Descriptor], Type], one: Descriptor) -> Type | None:
         try:
@@ -312,3 +309,17 @@ def _is_called(one: Descriptor, which: str) -> bool:
 
 def _there(entries: list[Descriptor]) -> str:
     return listed(sorted(name for one in entries for name in names_of(one)[-1:])) or "no tags"
+
+
+def _image_of(
+    manifest: Descriptor, contents: Manifest, config: Config, said: Platform | None
+) -> Image:
+    # Bare: the same image is equal wherever it comes from.
+    return Image(
+        manifest=Descriptor(contents.media_type, manifest.digest, manifest.size),
+        config=contents.config,
+        layers=contents.layers,
+        diff_ids=config.diff_ids,
+        platform=config.platform or said or Platform.of_machine(),
+        created=config.created,
+    )

@@ -27,6 +27,8 @@ _WORDS = {str: "a string", int: "a whole number", list: "a list", dict: "an obje
 class Document:
     """An object of a JSON document.
 
+    A member that is absent or null is empty; one of another type than asked for is an ImageError.
+
     Attributes:
         what: the document in words, for messages.
         fields: its members, of whatever types they are.
@@ -40,10 +42,10 @@ class Document:
 
     @classmethod
     def parse(cls, data: bytes, what: str) -> Document:
-        """The document ``data``, which has to be one object.
+        """The document ``data``.
 
         Raises:
-            ImageError: it is not.
+            ImageError: it is no JSON object.
         """
         value = parse_json(data, what)
         if not isinstance(value, dict):
@@ -51,58 +53,34 @@ class Document:
         return cls(value, what)
 
     def string(self, key: str) -> str:
-        """A member that is a string; empty where it is absent.
-
-        Raises:
-            ImageError: it is something else.
-        """
+        """A member that is a string."""
         return self._member(key, str) or ""
 
     def required_string(self, key: str) -> str:
-        """A member that is a string and not empty.
-
-        Raises:
-            ImageError: it is something else, or absent.
-        """
+        """A member that is a string, and there, and not empty."""
         return self.string(key) or self._refuse(f"has no {key!r}")
 
     def child(self, key: str) -> Document | None:
-        """A member that is an object.
-
-        Raises:
-            ImageError: it is something else.
-        """
+        """A member that is an object."""
         value = self._member(key, dict)
         return None if value is None else Document(value, self.what)
 
     def children(self, key: str) -> Iterator[Document]:
-        """The members of a list of objects.
-
-        Raises:
-            ImageError: it is something else.
-        """
+        """The members of a list of objects."""
         for value in self._member(key, list) or ():
             if not isinstance(value, dict):
                 self._refuse(f"has something else than objects in {key!r}")
             yield Document(value, self.what)
 
     def strings(self, key: str) -> list[str]:
-        """The members of a list of strings.
-
-        Raises:
-            ImageError: it is something else.
-        """
+        """The members of a list of strings."""
         values = self._member(key, list) or []
         if not all(isinstance(value, str) for value in values):
             self._refuse(f"has something else than strings in {key!r}")
         return values
 
     def words(self, key: str) -> list[str]:
-        """The same of a command, which may be one word alone, as Docker reads and early ones were.
-
-        Raises:
-            ImageError: it is something else.
-        """
+        """A command's words; it may be one word alone, as Docker reads and early ones were."""
         value = self.fields.get(key)
         return [value] if isinstance(value, str) else self.strings(key)
 
@@ -127,11 +105,7 @@ class Document:
         )
 
     def platform(self) -> Platform | None:
-        """The platform that this object speaks of; None where it names no architecture.
-
-        Raises:
-            ImageError: it is malformed.
-        """
+        """The platform that this object speaks of; None where it names no architecture."""
         architecture = self.string("architecture")
         if not architecture:
             return None
@@ -143,11 +117,7 @@ class Document:
         )
 
     def media_type(self) -> str:
-        """The member ``mediaType``, normalised; empty where it is absent.
-
-        Raises:
-            ImageError: it is something else than a string.
-        """
+        """The member ``mediaType``, without its parameters and in lower case (RFC 9110)."""
         return media_type(self.string("mediaType"))
 
     def _member(self, key: str, kind: type[Type]) -> Type | None:
@@ -171,15 +141,12 @@ def parse_json(data: bytes, what: str) -> object:
         ImageError: it is none, or nested too deeply.
     """
     try:
-        text = _ESCAPE.sub(_whole, data.decode(errors="replace"))
+        text = data.decode(errors="replace")
+        text = _ESCAPE.sub(lambda found: r"\ufffd" if found[1] else found[0], text)
         value: object = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ImageError(f"{what} is not JSON: {printable(str(error))}") from error
     return value
-
-
-def _whole(escape: re.Match[str]) -> str:
-    return r"\ufffd" if escape[1] else escape[0]
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -30,8 +30,7 @@ from reflayer.images.model.descriptor import (
     media_type,
 )
 from reflayer.images.model.document import Document
-from reflayer.images.model.image import LARGEST_CONFIG
-from reflayer.images.model.manifest import LARGEST_MANIFEST, Index, parse_manifest
+from reflayer.images.model.image import LARGEST_CONFIG, LARGEST_MANIFEST, Index, parse_manifest
 from reflayer.images.registry.answers import read_limited
 from reflayer.images.registry.download import download
 from reflayer.images.registry.repository import Repository
