@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -23,6 +24,8 @@ UNKNOWN, FIFO, DEVICE, FOLDER, BLOCK, FILE, LINK, SOCKET = 0, 1, 2, 4, 6, 8, 10,
 """``d_type`` of getdents64(2)."""
 
 REFLINK, RANGE, STREAM = 0, 1, 2
+LINKED = 253
+"""As the type of a name: nothing is left to do, but its inode has several names."""
 LONG = b"\xff" * 255
 LARGEST = 4 << 20  # what is moved in C at once
 
@@ -291,7 +294,7 @@ def test_types_that_the_file_system_does_not_tell_are_handed_back(
         with opened(place / "src") as (folder,):
             for call in (
                 lambda left: native.unlink_names(folder, left),
-                lambda left: native.changed_names(folder, folder, 0, 1 << 62, left),
+                lambda left: native.changed_names(folder, folder, b"", 0, 1 << 62, left),
             ):
                 os.lseek(folder, 0, os.SEEK_SET)
                 assert in_turns(call)[1:] == ([], told)
@@ -320,12 +323,13 @@ def test_another_type_than_told_is_handed_back(
 def test_a_name_that_vanished_is_handed_back_or_needs_no_unlinking(
     src: Path, dst: Path, native: Any
 ) -> None:
+    changed = native.changed_names
     for kind in (FILE, LINK):
         left = entry(kind, b"gone")
         handed = [(kind, b"gone")]
         with opened(src, dst) as (source, clone):
             assert cloner(native, source, clone)(left) == ((0, 0, 0), [], handed, b"")
-            assert native.changed_names(source, source, 0, 1 << 62, left) == (0, [], handed, b"")
+            assert changed(source, source, b"", 0, 1 << 62, left) == (None, [], handed, b"")
             assert native.measure_names(source, 1, left) == (NOTHING, [], handed, b"")
             assert native.measure_names(source, 0, left) == (NOTHING, [], handed, b"")
             assert native.unlink_names(source, left) == (0, [], [], b"")
@@ -416,7 +420,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(src: Path, dst: Path, native: 
         calls: list[Callable[[int], Result]] = [
             lambda fd: cloner(native, fd, source)(b""),
             lambda fd: native.unlink_names(fd, b""),
-            lambda fd: native.changed_names(fd, fd, 0, 1, b""),
+            lambda fd: native.changed_names(fd, fd, b"", 0, 1, b""),
             lambda fd: native.measure_names(fd, 1, b""),
         ]
         for call in calls:
@@ -448,7 +452,7 @@ def test_left_that_no_call_returned_is_refused(src: Path, native: Any, left: byt
     with opened(src) as (folder,):
         for call in (
             lambda: native.unlink_names(folder, left),
-            lambda: native.changed_names(folder, folder, 0, 1, left),
+            lambda: native.changed_names(folder, folder, b"", 0, 1, left),
             lambda: native.measure_names(folder, 1, left),
             lambda: cloner(native, folder, folder)(left),
         ):
@@ -493,8 +497,11 @@ def test_names_that_are_not_as_they_were_cloned_are_told(src: Path, dst: Path, n
         (src / name).write_bytes(b"content")
         os.utime(src / name, (1, 1))
     (src / "after").rename(dst / "after")
+    (src / "sub/deep").mkdir(parents=True)
+    (src / "sub/other").write_bytes(b"content")
     _wait_for_the_clock(src)
     since = _ctime(src / "since")
+    subprocess.run(["cp", "-a", src / "sub", dst / "sub"], check=True)
     for name in names[:4] + names[6:]:
         subprocess.run(["cp", "-p", src / name, dst / name], check=True)
     (dst / "after").rename(src / "after")  # last changed since then
@@ -510,18 +517,33 @@ def test_names_that_are_not_as_they_were_cloned_are_told(src: Path, dst: Path, n
     (dst / "type").unlink()
     (dst / "type").symlink_to("content")
     subprocess.run(["cp", "-p", src / "after", dst / "after"], check=True)
+    os.chmod(dst / "sub/other", 0o600)
+    (dst / "sub/deep/new").touch()
+    shutil.copystat(src / "sub/deep", dst / "sub/deep")
     _wait_for_the_clock(src)
     until = _ctime(src / "since")
+    open_before = len(os.listdir("/proc/self/fd"))
 
-    def changed(since: int, until: int) -> tuple[int, list[bytes], set[bytes]]:
+    def changed(path: bytes, since: int, until: int) -> tuple[set[bytes], set[bytes], set[bytes]]:
+        """Folders as before, names that are not, and names as before of which there are more."""
         with opened(dst, src) as fds:
-            told = in_turns(lambda left: native.changed_names(*fds, since, until, left))
-        return sum(told[0]), told[1], {*told[2]}
+            told = in_turns(lambda left: native.changed_names(*fds, path, since, until, left))
+        assert set(told[0]) == {None}
+        linked = {name for name, kind in told[2].items() if kind == LINKED}
+        return {*told[1]}, {*told[2]} - linked, linked
 
-    all_names = {os.fsencode(name) for name in names}
-    assert changed(since, until) == (1, [b"folder"], all_names - {b"as before"})
-    assert changed(since, since) == (0, [b"folder"], all_names)
-    assert changed(until, until + 1) == (0, [b"folder"], all_names)
+    others = {os.fsencode(name) for name in names} - {b"as before", b"links"} | {b"folder"}
+    assert changed(b"", since, until) == ({b"sub"}, others, {b"links"})
+    nothing_same = set[bytes](), others | {b"as before", b"links", b"sub"}, set[bytes]()
+    assert changed(b"", since, since) == nothing_same
+    assert changed(b"", until, until + 1) == nothing_same
+    assert changed(b"sub", since, until) == ({b"deep"}, {b"other"}, set())
+    assert changed(b"sub/deep", since, until) == (set(), {b"new"}, set())
+    with opened(dst, src) as fds:
+        for path in (b"gone", b"..", b"sub/../..", b"type", b"new"):
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                native.changed_names(*fds, path, since, until, b"")
+    assert len(os.listdir("/proc/self/fd")) == open_before
 
 
 def _wait_for_the_clock(folder: Path) -> None:

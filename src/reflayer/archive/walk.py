@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from reflayer.archive.hardlinks import HardLinks
 from reflayer.archive.pair import Pair
@@ -18,11 +18,12 @@ from reflayer.copy.folder import OPEN_FOLDER, open_source
 from reflayer.copy.metadata import FailedError
 from reflayer.copy.mounts import is_mounted, mounts_below, status_at_mount
 from reflayer.errors import OperationError
-from reflayer.linux.names import native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from reflayer.archive.untouched import Touched
 
 ADDED, MODIFIED, DELETED = "A", "C", "D"
 """The kinds of changes, as Docker's diff prints them."""
@@ -30,10 +31,8 @@ ADDED, MODIFIED, DELETED = "A", "C", "D"
 RELINKED = "="
 """The same as before, but a layer has to have it: for another name of its inode, or inside it."""
 
-_changed_names: Any = getattr(native, "changed_names", None)
-
 _OPEN_LEVELS = 64  # folders whose descriptors stay open
-_TICK = 20_000_000  # nanoseconds that the kernel's own clock may be behind: 2 ticks of 100 Hz
+_BEHIND = 20_000_000  # nanoseconds that the clock that stamps inodes may be behind (driver.cloned)
 
 
 class Difference(NamedTuple):
@@ -84,6 +83,7 @@ class Walk:
         self._stack: list[Pair] = []
         self._cloned = cloned
         self._since = self._until = 0
+        self._touched: Touched | None = None
         self._cross_mounts = cross_mounts
         self._mounts: frozenset[bytes] = frozenset()
 
@@ -117,7 +117,11 @@ class Walk:
                 from reflayer.linux.statx import birth_time  # it brings ctypes
 
                 self._since = birth_time(new) or 0
-                self._until = int(self._cloned * 1e9) - _TICK if self._since else 0
+                self._until = int(self._cloned * 1e9) - _BEHIND if self._since else 0
+            if old >= 0 < self._until:
+                from reflayer.archive.untouched import touched_names
+
+                self._touched = touched_names(new, old, self._since, self._until)
         except OSError as error:
             os.close(new)
             if old >= 0:
@@ -246,24 +250,15 @@ class Walk:
         self._read(pair)
 
     def _read(self, pair: Pair) -> None:
+        """Note what is to be looked at in ``pair``: all, or what is known to be touched."""
+        names = self._touched.pop(pair.path(), None) if self._touched else None
         try:
-            is_known = pair.is_settled and pair.old >= 0 < self._until and _changed_names
-            if not is_known or not pair.is_untouched:  # a new or lost name is a touch
+            if names is None or not pair.is_untouched:  # a new or lost name is a touch
                 pair.read(has_same_names=pair.is_untouched)
-            if is_known:
-                pair.todo = sorted(pair.gone.union(self._changed(pair)), reverse=True)
         except OSError as error:
             raise self._failure(error, pair, b"", "read the folder") from error
-
-    def _changed(self, pair: Pair) -> Iterator[bytes]:
-        """The names of a settled folder that the part in C cannot tell to be as before."""
-        left: bytes | None = b""
-        while left is not None:
-            _, folders, rest, left = _changed_names(
-                pair.new, pair.old, self._since, self._until, left
-            )
-            yield from folders
-            yield from (name for _, name in rest)
+        if names is not None:
+            pair.todo = sorted(pair.gone | names, reverse=True)
 
     def _leave(self) -> None:
         pair = self._stack.pop()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 from reflayer.copy.folder import OPEN_FOLDER
 
@@ -50,6 +51,13 @@ class Links:
                 raise
             # The waiting name takes the last place that there is, and this is the last name.
             os.rename(waiting, name, src_dir_fd=self.folder(), dst_dir_fd=dst)
+            return
+        # Not only at the end: what changes an inode last is the copy of its last name, so that
+        # times tell it from what is changed when the copy is complete.
+        with suppress(FileNotFoundError):  # another worker was first
+            status = os.stat(waiting, dir_fd=self.folder(), follow_symlinks=False)
+            if status.st_nlink > names:
+                os.unlink(waiting, dir_fd=self.folder())
 
     def close(self) -> None:
         """Shut the descriptor; the folder stays for the other workers."""

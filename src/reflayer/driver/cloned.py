@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random(4)
 _OWN_CLOCK = frozenset({"xfs", "btrfs", "ext4", "tmpfs", "bcachefs", "f2fs", "zfs"})  # no server's
-_STILL = 5_000_000  # nanoseconds: setting the clock by less deceives nobody (archive.walk: _TICK)
+_STILL = 500_000  # nanoseconds: setting the clock by less deceives nobody
+# What compares trees takes a time by another clock, and allows for one that is so much behind.
+_BEHIND = 20_000_000 - _STILL  # nanoseconds (archive.walk)
+_CLOCK_REALTIME_COARSE = 5  # time.h; clock_gettime(2)
+_MUCH = 50  # ticks
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -36,11 +40,11 @@ def note(home: str, path: str, parent: str) -> str | None:
     Raises:
         OperationError: it cannot be written.
     """
-    cloned = time.time_ns()
     boot = boot_id()
     root = _root(path)
     if boot is None or root is None:
         return None
+    cloned = _complete_at(root[1])
     folder = f"{home}/{CLONED}/{boot}"
     record = f"{folder}/{os.path.basename(path)}"
     text = f"{root[0]} {root[1]} {cloned} {_clock_offset()} {parent}"
@@ -60,6 +64,22 @@ def note(home: str, path: str, parent: str) -> str | None:
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(record), "write") from error
     return record
+
+
+def _complete_at(begun: int) -> int:
+    """When a clone is complete, by the clock that stamps inodes: if it is large, after all stamps.
+
+    That clock stands still for a tick, some milliseconds. What the clone did in the last one has
+    the stamp that a change right after it would have, too, and is always looked at closely. Where
+    the clone took much longer than a tick, waiting for the next one is cheaper.
+    """
+    now = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+    tick = time.clock_getres(_CLOCK_REALTIME_COARSE)
+    if now - begun < _MUCH * tick * 1e9:
+        return now
+    while (later := time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)) == now:
+        time.sleep(tick / 8)
+    return later
 
 
 @contextmanager
@@ -122,7 +142,7 @@ def origin(home: str, id: str, path: str) -> tuple[str, float] | None:
         raise OperationError.from_os_error(error, os.fsencode(record), "read") from error
     if abs(offset - _clock_offset()) > _STILL or _root(path) != (inode, birth):
         return None
-    return noted, cloned / 1e9
+    return noted, (cloned + _BEHIND) / 1e9
 
 
 def _keep(record: str, id: str) -> None:

@@ -46,6 +46,7 @@
 #define FILES 64                 /* that are made in one call at most */
 #define DONE 255                 /* as d_type: nothing is left to do */
 #define MADE 254                 /* as d_type: a folder that was made, to be gone into */
+#define LINKED 253               /* as d_type: the same, but its inode has several names */
 
 struct names {
     char data[BUFFER] __attribute__((aligned(8)));
@@ -159,6 +160,13 @@ end:
     return result;
 }
 
+/* Open a folder beneath another, with no link or mount on the way; with no path it is that one. */
+static int enter(int folder, const char *path)
+{
+    uint64_t how[3] = {O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC, 0, 0x0D};
+    return *path ? (int)syscall(SYS_openat2, folder, path, how, sizeof how) : folder;
+}
+
 /* Open a file to read it, so that this leaves no trace where we may. */
 static int open_file(int folder, const char *name)
 {
@@ -224,11 +232,9 @@ static int move_extent(const struct clone *c, int src, int dst, off_t at, off_t 
     while (at < end) {
         size_t wanted = (size_t)(end - at);
         off_t from = at, to = at;
-        ssize_t moved;
-        if (c->method == 1)
-            moved = copy_file_range(src, &from, dst, &to, wanted, 0);
-        else
-            moved = pread(src, c->piece, wanted < PIECE ? wanted : PIECE, at);
+        ssize_t moved = c->method == 1
+                            ? copy_file_range(src, &from, dst, &to, wanted, 0)
+                            : pread(src, c->piece, wanted < PIECE ? wanted : PIECE, at);
         if (moved <= 0 || (c->method == 2 && write_all(dst, c->piece, (size_t)moved, at) < 0))
             return -1;
         at += moved;
@@ -328,13 +334,12 @@ static void clone_all(struct clone *c, struct names *n)
     }
 }
 
-static PyObject *clone_names(PyObject *self, PyObject *args)
+static PyObject *clone_names(PyObject *Py_UNUSED(self), PyObject *args)
 {
     struct clone c = {0};
     struct names n;
     Py_buffer leave = {0}, left = {0};
     PyObject *result = NULL;
-    (void)self;
     if (!PyArg_ParseTuple(args, "iiiIIIIy*y*:clone_names", &c.src, &c.dst, &c.method, &c.uid,
                           &c.gid, &c.withheld, &c.folder_mode, &leave, &left))
         return NULL;
@@ -356,14 +361,13 @@ end:
 }
 
 /* unlink_names(folder, left): unlink all that is no folder. The facts are how many went here. */
-static PyObject *unlink_names(PyObject *self, PyObject *args)
+static PyObject *unlink_names(PyObject *Py_UNUSED(self), PyObject *args)
 {
     struct names n;
     struct dirent64 *entry;
     Py_buffer left = {0};
     long long removed = 0;
     int folder;
-    (void)self;
     if (!PyArg_ParseTuple(args, "iy*:unlink_names", &folder, &left)) return NULL;
     if (take_left(&n, &left) < 0) return NULL;
     Py_BEGIN_ALLOW_THREADS
@@ -381,41 +385,40 @@ static PyObject *unlink_names(PyObject *self, PyObject *args)
     return result_of(&n, PyLong_FromLongLong(removed));
 }
 
-/* changed_names(folder, before, since, until, left): all folders, and the names whose inodes in
- * the two folders are not alike, with one name each, and last changed in [since, until), in
- * nanoseconds, and before that. The facts are how many others there are. */
-static PyObject *changed_names(PyObject *self, PyObject *args)
+/* changed_names(folder, before, path, since, until, left): the names whose inodes in the two at path
+ * are not alike, and last changed in [since, until), in nanoseconds, and before that; of the others
+ * the folders, and those that are LINKED. There are no facts. */
+static PyObject *changed_names(PyObject *Py_UNUSED(self), PyObject *args)
 {
     struct names n;
     struct dirent64 *entry;
     struct stat s, b;
     Py_buffer left = {0};
-    long long since, until, others = 0;
+    const char *path;
+    long long since, until;
     int folder, before;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "iiLLy*:changed_names", &folder, &before, &since, &until, &left))
+    if (!PyArg_ParseTuple(args, "iiyLLy*:changed_names", &folder, &before, &path, &since, &until,
+                          &left) || take_left(&n, &left) < 0)
         return NULL;
-    if (take_left(&n, &left) < 0) return NULL;
     Py_BEGIN_ALLOW_THREADS
+    folder = enter(folder, path);
+    before = enter(before, path);
     read_names(&n, folder);
     while ((entry = next_name(&n)) != NULL) {
-        if (entry->d_type == DT_DIR) {
-            entry->d_type = MADE;
-            continue;
-        }
-        if (entry->d_type == DT_UNKNOWN ||
-            fstatat(folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) < 0 || s.st_nlink != 1 ||
+        int is_folder = entry->d_type == DT_DIR;
+        if (fstatat(folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) < 0 ||
             nanoseconds(&s.st_ctim) < since || nanoseconds(&s.st_ctim) >= until ||
-            fstatat(before, entry->d_name, &b, AT_SYMLINK_NOFOLLOW) < 0 || b.st_nlink != 1 ||
-            nanoseconds(&b.st_ctim) >= since || s.st_mode != b.st_mode || S_ISDIR(s.st_mode) ||
-            s.st_size != b.st_size || s.st_uid != b.st_uid || s.st_gid != b.st_gid ||
-            s.st_rdev != b.st_rdev || nanoseconds(&s.st_mtim) != nanoseconds(&b.st_mtim))
+            fstatat(before, entry->d_name, &b, AT_SYMLINK_NOFOLLOW) < 0 ||
+            nanoseconds(&b.st_ctim) >= since || s.st_mode != b.st_mode ||
+            S_ISDIR(s.st_mode) != is_folder || s.st_uid != b.st_uid || s.st_gid != b.st_gid ||
+            s.st_rdev != b.st_rdev || nanoseconds(&s.st_mtim) != nanoseconds(&b.st_mtim) ||
+            (!is_folder && s.st_size != b.st_size))
             continue;
-        entry->d_type = DONE;
-        others++;
+        entry->d_type = is_folder ? MADE : s.st_nlink == 1 && b.st_nlink == 1 ? DONE : LINKED;
     }
+    if (*path) close(folder), close(before);
     Py_END_ALLOW_THREADS
-    return result_of(&n, PyLong_FromLongLong(others));
+    return result_of(&n, Py_NewRef(Py_None));
 }
 
 #define FIEMAP_IOCTL 0xC020660BUL /* _IOWR('f', 11, struct fiemap): linux/fs.h */
@@ -477,14 +480,13 @@ static int measure_file(struct measure *m, const char *name)
 
 /* measure_names(folder, asks, left): what all of one name takes, and the folders themselves. The
  * facts are inodes, size, allocated, own, untold, and (place, length) of what is shared. */
-static PyObject *measure_names(PyObject *self, PyObject *args)
+static PyObject *measure_names(PyObject *Py_UNUSED(self), PyObject *args)
 {
     struct measure m = {0};
     struct names n;
     struct dirent64 *entry;
     struct stat s;
     Py_buffer left = {0};
-    (void)self;
     if (!PyArg_ParseTuple(args, "iiy*:measure_names", &m.folder, &m.asks, &left)) return NULL;
     if (take_left(&n, &left) < 0) return NULL;
     Py_BEGIN_ALLOW_THREADS
@@ -523,7 +525,7 @@ static int has_hole(const char *data, Py_ssize_t size)
 /* make_files(folder, data, withheld, files): make new files in their order, up to the first that
  * cannot be made; how many. A file is (name, at, size, mode, uid, gid, atime, mtime), with -1 for
  * both ids where its birth gives the right ones. */
-static PyObject *make_files(PyObject *self, PyObject *args)
+static PyObject *make_files(PyObject *Py_UNUSED(self), PyObject *args)
 {
     struct made files[FILES], *f = files;
     Py_buffer data = {0};
@@ -531,7 +533,6 @@ static PyObject *make_files(PyObject *self, PyObject *args)
     Py_ssize_t count, made = 0;
     mode_t withheld;
     int folder;
-    (void)self;
     if (!PyArg_ParseTuple(args, "iy*IO!:make_files", &folder, &data, &withheld, &PyTuple_Type,
                           &list))
         return NULL;
@@ -565,13 +566,12 @@ end:
 }
 
 /* openat2(dir_fd, path, flags, mode, resolve): openat2(2), which the C library lacks. */
-static PyObject *open_beneath(PyObject *self, PyObject *args)
+static PyObject *open_beneath(PyObject *Py_UNUSED(self), PyObject *args)
 {
     unsigned long long how[3]; /* linux/openat2.h: struct open_how */
     const char *path;
     int dir_fd;
     long fd;
-    (void)self;
     if (!PyArg_ParseTuple(args, "iyKKK:openat2", &dir_fd, &path, &how[0], &how[1], &how[2]))
         return NULL;
     Py_BEGIN_ALLOW_THREADS

@@ -1,0 +1,145 @@
+"""Which folders of a clone hold what was touched since: found by threads, ahead of the walk.
+
+The walk tells differences in order, so one thread does it. But of a clone that is as it was, there
+is nothing to tell: here each folder is one call into C, by all workers at once, and the walk then
+goes into those alone that have something for it.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+from reflayer.copy.folder import OPEN_FOLDER
+from reflayer.linux.names import native
+from reflayer.linux.openat2 import (
+    RESOLVE_BENEATH,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    openat2,
+)
+from reflayer.workers.pool import Workers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_changed_names: Any = getattr(native, "changed_names", None)
+_LINKED = 253  # as type of a name: it is as before, and its inode has several
+_OPEN = OPEN_FOLDER | os.O_NOATIME  # for the owner and for CAP_FOWNER: open(2)
+_BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
+_STEPS = 4  # folders that a path leads through before the one it leads to is kept open
+
+Touched = dict[bytes, set[bytes]]
+"""By the path of a folder that was looked at, the names in it that the walk has to look at."""
+
+
+def touched_names(new: int, old: int, since: int, until: int) -> Touched | None:
+    """Look at the names that two open folders, a clone and its source, have on every level.
+
+    A folder has no entry where nothing in it was touched, on any level; nor where it was touched
+    itself or could not be read, or where something is mounted: the walk is to find that out.
+
+    Args:
+        new: the clone.
+        old: what it was cloned from.
+        since: nanoseconds since the epoch, when the cloning began.
+        until: the same, when it was complete.
+
+    Returns:
+        None where the part in C is absent.
+    """
+    if _changed_names is None:
+        return None
+    scan = _Scan(since, until)
+    workers = Workers(lambda: partial(scan.look, workers))
+    workers.run([(_Pair(b"", os.dup(new), os.dup(old)), b"")])
+    return scan.touched()
+
+
+class _Pair:
+    """A folder of the clone and its source, both open while anything refers to this."""
+
+    __slots__ = ("new", "old", "path")
+
+    def __init__(self, path: bytes, new: int, old: int) -> None:
+        """Take over both descriptors; ``path`` is from the roots, and ends with a slash."""
+        self.path = path
+        self.new = new
+        self.old = old
+
+    def __del__(self) -> None:
+        os.close(self.new)
+        os.close(self.old)
+
+    def enter(self, path: bytes) -> _Pair:
+        """The folders at ``path`` in these.
+
+        Raises:
+            OSError: EXDEV where something is mounted on the way; otherwise as openat2(2) says.
+        """
+        new = openat2(self.new, path or b".", _OPEN, _BENEATH)
+        try:
+            old = openat2(self.old, path or b".", _OPEN, _BENEATH)
+        except OSError:
+            os.close(new)
+            raise
+        return _Pair(self.path + path + b"/", new, old)
+
+
+class _Scan:
+    def __init__(self, since: int, until: int) -> None:
+        self._time = since, until
+        self._names: Touched = {}
+        self._links: Touched = {}
+        self._unread: set[bytes] = set()
+
+    def look(self, workers: Workers, folders: list[tuple[_Pair, bytes]]) -> None:
+        """Look at ``folders`` and all in them, but for those that are given to other workers."""
+        while folders:
+            half = len(folders) // 2
+            if workers.pause() and half and workers.give(folders[:half]):
+                del folders[:half]
+            pair, path = folders.pop()
+            try:
+                if path.count(b"/") >= _STEPS:
+                    pair, path = pair.enter(path), b""
+                same, rest = self._look(pair, path)
+            except OSError:
+                self._unread.add(pair.path + path)
+                continue
+            inside = os.path.join(path, b"")
+            folders += [(pair, inside + name) for name in same]
+            for kind, name in rest:
+                names = self._links if kind == _LINKED else self._names
+                names.setdefault((pair.path + path).rstrip(b"/"), set()).add(name)
+
+    def _look(self, pair: _Pair, path: bytes) -> tuple[list[bytes], list[tuple[int, bytes]]]:
+        """The folders in the one at ``path`` that are as before, and the names that are not."""
+        _, same, rest, left = _changed_names(pair.new, pair.old, path or b".", *self._time, b"")
+        if left is not None:  # it takes several calls, for which it has to stay open
+            pair, same, rest, left = pair.enter(path), [], [], b""
+        while left is not None:
+            _, more, others, left = _changed_names(pair.new, pair.old, b"", *self._time, left)
+            same += more
+            rest += others
+        return same, rest
+
+    def touched(self) -> Touched | None:
+        """What was found, when all workers are done."""
+        if b"" in self._unread:
+            return None
+        if self._names or self._unread:
+            # A folder that was moved leaves no trace on the inodes in it, and one of them may have
+            # another name in a folder that stayed: a layer needs both.
+            for path, names in self._links.items():
+                self._names.setdefault(path, set()).update(names)
+        for path in [*self._names, *self._unread]:
+            while path:
+                path, _, name = path.rpartition(b"/")
+                names = self._names.setdefault(path, set())
+                if name in names:
+                    break
+                names.add(name)
+        self._names.setdefault(b"", set())
+        return self._names
