@@ -35,12 +35,13 @@ def pull_image(
         ReflayerError: it cannot be had. What has come stays for the next try, for a day.
     """
     told = progress and _one_at_a_time(progress)
-    return RegistrySource(reference, access or Access()).fetch(
+    image, _ = RegistrySource(reference, access or Access()).fetch(
         parts.content,
         platform,
         told,
         lambda image, open_blob: unpack(image, parts, told, open_blob=open_blob),
     )
+    return image
 
 
 def _one_at_a_time(progress: Progress) -> Progress:

@@ -69,13 +69,18 @@ class RegistrySource:
     reference: Reference
     access: Access
 
+    @property
+    def name(self) -> str:
+        """What a store calls the image."""
+        return str(self.reference)
+
     def fetch(
         self,
         content: Content,
         platform: Platform | None,
         progress: Progress | None,
         unpack: Callable[[Image, Open], None] | None = None,
-    ) -> Image:
+    ) -> tuple[Image, tuple[str, ...]]:
         """Fetch what ``content`` lacks of the image, its manifest last.
 
         What has come when it fails stays for the next try.
@@ -96,14 +101,14 @@ class RegistrySource:
             documents = _Documents(repo)
             top = documents.top(self.reference)
             open_blob = nearest(content, documents.open)
-            image = find_image(top, platform, open_blob, str(self.reference))
+            image = find_image(top, platform, open_blob, self.name)
             _fetch_layers(image, repo, content, progress, unpack)
             for one in (image.config, image.manifest):
                 if not content.has(one.digest):
                     with documents.open(one.digest) as document:
                         content.add(document, digest=one.digest, size=one.size)
             content.sync()
-            return image
+            return image, (self.name,)
         finally:
             repo.close()
 
