@@ -12,6 +12,7 @@ from reflayer.images.model.descriptor import (
     MANIFESTS,
     REF_NAME,
     SAYS_NOTHING,
+    Descriptor,
     check_digest_is,
     check_size,
     digest_bytes,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO, TypeVar
 
-    from reflayer.images.model.descriptor import Descriptor
     from reflayer.images.model.document import Document
 
     Open = Callable[[str], BinaryIO]
