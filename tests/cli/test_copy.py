@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.cli.ownership import telling_of_ownership
+from reflayer.cli.arguments import telling_of_ownership
 from reflayer.errors import OperationError
 from tests.cli.processes import reflayer, unprivileged
 from tests.file_systems import kinds, require_root

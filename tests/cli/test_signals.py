@@ -101,3 +101,43 @@ def test_a_signal_after_the_copy_comes_too_late(tmp_path: Path) -> None:
         assert b"2 entries" in pipe.read()
     assert process.wait(60) == 0
     assert (tmp_path / "dst/file").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "copy tree DST",
+        "create rootfs:tree",
+        "commit web app --compression none",
+        "save app:1 oci:DST",
+        "save app:1 docker-archive:DST",
+        "tag app:1 app:2",
+        "ps",
+    ],
+)
+def test_a_signal_at_the_very_end_comes_too_late(
+    base: Path, root: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(base)
+    Path("tree").mkdir()
+    assert reflayer(root, "create", "--name", "web", "rootfs:tree").returncode == 0
+    assert reflayer(root, "commit", "web", "app:1").returncode == 0
+    program = """
+import os, signal, sys
+from reflayer.cli import main
+from reflayer.cli.bars import bars
+def at_end_of(owner, name):
+    end = getattr(owner, name)
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        end(*arguments)
+    setattr(owner, name, interrupted)
+at_end_of(bars, "__exit__")
+at_end_of(os, "_exit")
+main()
+"""
+    words = ["--root", str(root), *command.split()]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "ended by" not in done.stderr
+    assert Path("DST").exists() is ("DST" in command)

@@ -18,15 +18,14 @@ def main() -> NoReturn:
     """
     if sys.getfilesystemencoding() != "utf-8":
         _start_in_utf8_mode()
-    from reflayer.cli.interrupt import Interrupted, catch_signals
+    from reflayer.cli.interrupt import Interrupted, catch_signals, ignore_signals
 
     if sys.stdin is None or sys.stdout is None or sys.stderr is None:
-        from reflayer.cli.streams import open_streams
-
-        open_streams()
+        _open_streams()
     catch_signals()
     try:
         status = _run()
+        ignore_signals()
     except Interrupted as interrupted:
         print(f"reflayer: {interrupted}", file=sys.stderr)
         status = interrupted.status
@@ -45,14 +44,39 @@ def _start_in_utf8_mode() -> None:
     os.execv(sys.executable, [program, b"-X", b"utf8", *rest])
 
 
+def _open_streams() -> None:
+    """Open what is shut, so that no file of ours gets its number and is written to by mistake.
+
+    What is printed on a shut standard output fails as write(2) says (EBADF), since it would be
+    lost; what goes to a shut standard error is dropped.
+    """
+    while (fd := os.open(os.devnull, os.O_WRONLY if _is_for_errors() else os.O_RDONLY)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _is_for_errors() -> bool:
+    """Whether 2 is the lowest number that is free, which open(2) gives."""
+    try:
+        os.fstat(0)
+        os.fstat(1)
+    except OSError:
+        return False
+    return True
+
+
 def _run() -> int:
     from reflayer.errors import ReflayerError, UsageError, printable
 
     try:
         if sys.argv[1:2] == ["copy"] and len(sys.argv) == 4 and _are_paths(sys.argv[2:]):
-            from reflayer.cli.copy import Plain, run
+            from reflayer.cli.copy import Plain, run_copy
 
-            status: object = run(Plain(*sys.argv[2:]))
+            status: object = run_copy(Plain(*sys.argv[2:]))
         else:
             status = _parse_and_run()
         _flush()

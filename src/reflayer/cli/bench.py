@@ -19,8 +19,7 @@ from reflayer.bench.runs import alternate
 from reflayer.bench.sample_tree import make_tree
 from reflayer.cli.arguments import add_json, at_least_one, folder
 from reflayer.cli.bench_chart import chart, time_text
-from reflayer.cli.output import print_json
-from reflayer.cli.progress import size_text
+from reflayer.cli.output import print_json, size_text
 from reflayer.copy import copy_tree
 from reflayer.driver import Driver
 from reflayer.errors import failing
@@ -37,7 +36,7 @@ _LAYER = "image"
 _ENTRIES = 6000  # of the tree that is made: as many as a minimal Debian has
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_bench(parser: ArgumentParser) -> None:
     """Tell ``parser`` what the command takes."""
     parser.description = (
         "Measure each method of making a container's tree in the folder DIR.\n\n"
@@ -70,7 +69,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(arguments: Namespace) -> int:
+def run_bench(arguments: Namespace) -> int:
     """Measure and tell."""
     place, tree, runs = arguments.folder, arguments.tree, arguments.runs
     with scratch(place) as home, _shown(1 + (1 + len(METHODS)) * (1 + runs)) as progress:

@@ -1,25 +1,35 @@
-"""``reflayer commit``."""
+"""``reflayer commit``, which may change how the image's containers run."""
 
 from __future__ import annotations
 
 import os
+import re
 
-from reflayer.cli.arguments import add_json
-from reflayer.cli.image_config import add_image_config, image_config
-from reflayer.cli.names import complete_containers, complete_images
+from reflayer.cli.arguments import (
+    add_container,
+    add_image,
+    add_json,
+    add_ownership,
+    refusal,
+    telling_of_ownership,
+)
+from reflayer.cli.bars import bars
+from reflayer.cli.interrupt import ignore_signals
 from reflayer.cli.output import complain, print_json
-from reflayer.cli.ownership import add_ownership, telling_of_ownership
-from reflayer.cli.progress import bars
 from reflayer.errors import ReflayerError, counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from reflayer.images.build.commit_config import ConfigChanges
+
 _EPOCH = "SOURCE_DATE_EPOCH"
+_PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?")
+_SIGNAL = re.compile(r"[0-9]{1,2}|(?:SIG)?[A-Z][A-Z0-9]*(?:[+-][0-9]{1,2})?")
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_commit(parser: ArgumentParser) -> None:
     """Tell ``parser`` what the command takes."""
     parser.description = (
         "Make an image of a container: the layers of its own image, and on top what changed in\n"
@@ -29,15 +39,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "The same tree and the same options give the same image, where SOURCE_DATE_EPOCH in the\n"
         "environment says when it was made (seconds since 1970)."
     )
-    parser.add_argument(
-        "name", metavar="NAME", help="the container's name, its id, or the beginning of its id"
-    ).completer = complete_containers  # type: ignore[attr-defined]
-    parser.add_argument(
-        "image", metavar="IMAGE", help="what to call the image: [HOST/]NAME[:TAG]"
-    ).completer = complete_images  # type: ignore[attr-defined]
+    add_container(parser, "the container's name, its id, or the beginning of its id")
+    add_image(parser, "what to call the image: [HOST/]NAME[:TAG]")
     parser.add_argument("-a", "--author", default="", help="who made it")
     parser.add_argument("-m", "--message", default="", help="what for; it is kept in its history")
-    add_image_config(parser)
+    _add_image_config(parser)
     parser.add_argument(
         "--compression",
         choices=["gzip", "zstd", "none"],
@@ -48,22 +54,23 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(arguments: Namespace) -> int:
+def run_commit(arguments: Namespace) -> int:
     """Make it, and print its id."""
     from reflayer.store import Store
 
     store = Store(arguments.root, ownership=arguments.ownership)
-    with telling_of_ownership(store.ownership), bars() as report_to:
+    with telling_of_ownership(store.ownership), bars() as progress:
         committed = store.commit(
             arguments.name,
             arguments.image,
-            changes=image_config(arguments),
+            changes=_image_config(arguments),
             author=arguments.author,
             message=arguments.message,
             created=_created(),
             compression=arguments.compression,
-            progress=report_to,
+            progress=progress,
         )
+        ignore_signals()
     image = committed.image
     if arguments.json:
         print_json({"id": image.id, "names": list(image.names), "skipped": committed.skipped})
@@ -82,3 +89,116 @@ def _created() -> float | None:
     if not (text.isascii() and text.isdecimal()):
         raise ReflayerError(f"{_EPOCH} is {text!r}, not a number of seconds since 1970")
     return int(text)
+
+
+def _add_image_config(parser: ArgumentParser) -> None:
+    """Options that change how an image's containers run, in Docker's and buildah's words."""
+    group = parser.add_argument_group(
+        "how containers of the image run", "What is not given stays as the container's image has it"
+    )
+    group.add_argument(
+        "--cmd",
+        type=_words,
+        metavar="WORDS",
+        help="the command: words as a shell splits them, or a JSON array; empty takes it away",
+    )
+    group.add_argument(
+        "--entrypoint",
+        type=_words,
+        metavar="WORDS",
+        help="what goes before the command, likewise; without --cmd it takes the command away",
+    )
+    group.add_argument(
+        "--env",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set a variable; may be given again, as those that follow",
+    )
+    group.add_argument(
+        "--label", type=_pair, action="append", default=[], metavar="KEY=VALUE", help="set a label"
+    )
+    group.add_argument(
+        "--expose",
+        type=_port,
+        action="append",
+        default=[],
+        metavar="PORT[/PROTOCOL]",
+        help="add a port; the protocol is tcp, udp or sctp",
+    )
+    group.add_argument(
+        "--volume",
+        type=_path,
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="add a folder whose content is to be kept elsewhere",
+    )
+    group.add_argument("--workdir", type=_path, metavar="PATH", help="the folder to start in")
+    group.add_argument("--user", metavar="USER[:GROUP]", help="who runs it")
+    group.add_argument(
+        "--stop-signal", type=_signal, metavar="SIGNAL", help="what ends it, such as SIGTERM"
+    )
+
+
+def _image_config(arguments: Namespace) -> ConfigChanges:
+    from reflayer.images.build.commit_config import ConfigChanges
+
+    return ConfigChanges(
+        cmd=arguments.cmd,
+        entrypoint=arguments.entrypoint,
+        env=dict(arguments.env),
+        labels=dict(arguments.label),
+        workdir=arguments.workdir,
+        user=arguments.user,
+        expose=arguments.expose,
+        volumes=arguments.volume,
+        stop_signal=arguments.stop_signal,
+    )
+
+
+def _words(text: str) -> list[str]:
+    """A JSON array of strings where it begins like one; else words as sh(1) splits them."""
+    if text.lstrip().startswith("["):
+        import json
+
+        try:
+            words = json.loads(text)
+        except ValueError as error:
+            raise refusal(f"{text!r} is no JSON array: {error}") from error
+        if not all(isinstance(word, str) for word in words):
+            raise refusal(f"{text!r} has something else than strings in it")
+        return list(words)
+    import shlex
+
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise refusal(f"{text!r}: {error}") from error
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise refusal(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
+def _port(text: str) -> str:
+    match = _PORT.fullmatch(text)
+    if match is None or not 0 < int(match[1]) < 1 << 16:
+        raise refusal(f"{text!r} is not a port such as 80 or 53/udp")
+    return f"{int(match[1])}/{match[2] or 'tcp'}"
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/"):
+        raise refusal(f"{text!r} does not begin with /")
+    return text
+
+
+def _signal(text: str) -> str:
+    if not _SIGNAL.fullmatch(text):
+        raise refusal(f"{text!r} is not a signal's name or number")
+    return text

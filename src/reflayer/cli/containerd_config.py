@@ -16,7 +16,7 @@ from reflayer.plugins.containerd.config import (
 _SOCKET_BYTES = 107  # of sun_path, without the zero at its end: unix(7)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_containerd_config(parser: argparse.ArgumentParser) -> None:
     """Tell ``parser`` what the command takes."""
     parser.description = (
         "Print what a program that speaks containerd's snapshotter protocol has to be told, so\n"
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_containerd_config(arguments: argparse.Namespace) -> int:
     """Print it."""
     if arguments.program == "containerd":
         told = containerd_toml(arguments.socket, arguments.home, arguments.config_version)

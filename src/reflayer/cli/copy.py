@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 
 from reflayer.archive.methods import METHODS, copy_tree
-from reflayer.cli.arguments import add_json, at_least_one, path
+from reflayer.cli.arguments import (
+    add_json,
+    add_ownership,
+    at_least_one,
+    path,
+    telling_of_ownership,
+)
+from reflayer.cli.bars import bars
 from reflayer.cli.interrupt import ignore_signals
-from reflayer.cli.output import print_json
-from reflayer.cli.ownership import add_ownership, telling_of_ownership
-from reflayer.cli.progress import bars, size_text
+from reflayer.cli.output import print_json, size_text
 from reflayer.copy.report import CopyReport
 from reflayer.errors import counted
 
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_copy(parser: ArgumentParser) -> None:
     """Tell ``parser`` what the command takes."""
     parser.description = (
         "Make DST the same tree as the folder SRC. DST is absent or an empty folder.\n\n"
@@ -61,9 +66,9 @@ class Plain:
         self.dst = dst
 
 
-def run(arguments: Namespace | Plain) -> int:
+def run_copy(arguments: Namespace | Plain) -> int:
     """Copy, and tell how it went."""
-    with telling_of_ownership(arguments.ownership), bars() as report_to:
+    with telling_of_ownership(arguments.ownership), bars() as progress:
         report = copy_tree(
             arguments.src,
             arguments.dst,
@@ -71,7 +76,7 @@ def run(arguments: Namespace | Plain) -> int:
             workers=arguments.workers,
             ownership=arguments.ownership,
             cross_mounts=arguments.cross_mounts,
-            progress=report_to,
+            progress=progress,
         )
         ignore_signals()
     if arguments.json:

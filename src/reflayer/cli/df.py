@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import sys
 
-from reflayer.cli.arguments import add_json
-from reflayer.cli.df_lines import (
-    CONTAINER_HEADS,
-    IMAGE_HEADS,
-    container_cells,
-    image_cells,
-    image_name,
-    total_line,
-)
-from reflayer.cli.names import complete_either
-from reflayer.cli.output import complain, container_fields, print_json, print_table
-from reflayer.cli.progress import bars, size_text
+from reflayer.cli.arguments import add_json, complete_either, completed
+from reflayer.cli.bars import bars
+from reflayer.cli.containers import container_fields
+from reflayer.cli.output import complain, print_json, print_table, size_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Sequence
 
     from reflayer.store.blocks import Space
-    from reflayer.store.usage import Usage
+    from reflayer.store.usage import ImageUsage, Usage
+
+    Table = tuple[Sequence[str], Sequence[tuple[tuple[str, ...], Space]]]  # heads, lines
+
+_CONTAINER_HEADS = ("CONTAINER", "FILES", "SIZE", "SHARED", "OWN", "GIVES BACK")
+_IMAGE_HEADS = ("IMAGE", "FILES", "SIZE", "SHARED", "OWN", "GIVES BACK", "LATER")
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_df(parser: ArgumentParser) -> None:
     """Tell ``parser`` what the command takes."""
     parser.description = (
         "Show how much disk containers and images really take. Clones share their blocks with\n"
@@ -43,57 +41,91 @@ def add_arguments(parser: ArgumentParser) -> None:
         "keeps in its metadata, small files among it, is not told and not counted. Where a file\n"
         "system tells nothing (NFS), all is taken for its own, and a line says so."
     )
-    parser.add_argument(
+    names = parser.add_argument(
         "names",
         metavar="NAME",
         nargs="*",
         help="a container or image, by name, id, or the beginning of an id; by default all",
-    ).completer = complete_either  # type: ignore[attr-defined]
+    )
+    completed(names, complete_either)
     add_json(parser)
 
 
-def run(arguments: Namespace) -> int:
+def run_df(arguments: Namespace) -> int:
     """Show it."""
     from reflayer.store import Store
 
-    with bars() as report_to:
-        usage = Store(arguments.root).usage(*arguments.names, progress=report_to)
+    with bars() as progress:
+        usage = Store(arguments.root).usage(*arguments.names, progress=progress)
     if arguments.json:
         print_json(_fields(usage))
         return 0
+    tables = _tables(usage)
     if sys.stdout.isatty():
-        from reflayer.cli.df_bars import print_bars
+        from reflayer.cli.df_chart import print_chart
 
-        print_bars(usage)
+        print_chart(tables, _total_line(usage))
     else:
-        _print_plain(usage)
-    _print_doubts(usage)
+        for heads, lines in tables:
+            print_table(heads, [cells for cells, _ in lines])
+            print()
+        print(_total_line(usage))
+    for _, lines in tables:
+        for (name, *_), space in lines:
+            _print_doubts(name, space)
     return 0
 
 
-def _print_plain(usage: Usage) -> None:
-    if usage.containers:
-        print_table(CONTAINER_HEADS, [container_cells(one) for one in usage.containers])
-        print()
-    if usage.images:
-        print_table(IMAGE_HEADS, [image_cells(one) for one in usage.images])
-        print()
-    print(total_line(usage))
-
-
-def _print_doubts(usage: Usage) -> None:
-    """Say where numbers may be too large, or too small."""
-    spaces: list[tuple[str, Space]] = [
-        *((one.container.name, one.space) for one in usage.containers),
-        *((image_name(one), one.space) for one in usage.images),
+def _tables(usage: Usage) -> list[Table]:
+    """The tables that have lines."""
+    containers = [
+        ((one.container.name, *_space_cells(one.space), size_text(one.gives_back)), one.space)
+        for one in usage.containers
     ]
-    for name, space in spaces:
-        if space.unread:
-            doubt = f"{space.unread} files or folders may not be read by this user"
-            complain(f"{name}: {doubt}")
-        if space.untold:
-            doubt = f"whether {size_text(space.untold)} are shared is not told: taken for its own"
-            complain(f"{name}: {doubt}")
+    images = [
+        (
+            (
+                _image_name(one),
+                *_space_cells(one.space),
+                size_text(one.gives_back),
+                size_text(one.gives_back_later),
+            ),
+            one.space,
+        )
+        for one in usage.images
+    ]
+    tables: list[Table] = [(_CONTAINER_HEADS, containers), (_IMAGE_HEADS, images)]
+    return [(heads, lines) for heads, lines in tables if lines]
+
+
+def _image_name(one: ImageUsage) -> str:
+    from reflayer.store.find import familiar
+
+    return ", ".join(map(familiar, one.image.names)) or f"<none> {one.image.id[7:19]}"
+
+
+def _space_cells(space: Space) -> tuple[str, ...]:
+    sizes = (space.allocated, space.shared, space.own)
+    return (str(space.inodes), *map(size_text, sizes))
+
+
+def _total_line(usage: Usage) -> str:
+    total = usage.total
+    taken = size_text(total.shared + total.own)
+    line = f"{taken} on disk, where du would count {size_text(total.allocated)}"
+    if usage.removed:
+        removed = size_text(usage.removed)
+        line += f"; {removed} more was removed: reflayer prune deletes it, or says why it cannot"
+    return line
+
+
+def _print_doubts(name: str, space: Space) -> None:
+    """Say where numbers may be too large, or too small."""
+    if space.unread:
+        complain(f"{name}: {space.unread} files or folders may not be read by this user")
+    if space.untold:
+        untold = size_text(space.untold)
+        complain(f"{name}: whether {untold} are shared is not told: taken for its own")
 
 
 def _fields(usage: Usage) -> dict[str, object]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reflayer.doctor.examination import Findings
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_doctor(parser: ArgumentParser) -> None:
     """Tell ``parser`` what the command takes."""
     parser.description = (
         "Tell what a folder's file system can do for layers: which methods of cloning work, found\n"
@@ -34,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(arguments: Namespace) -> int:
+def run_doctor(arguments: Namespace) -> int:
     """Examine it, and tell."""
     from dataclasses import asdict
 

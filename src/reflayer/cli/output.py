@@ -1,9 +1,10 @@
-"""What is printed: paths, tables, JSON, and complaints."""
+"""What is printed: complaints, paths, tables, JSON; sizes and times for people."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 
 from reflayer.errors import printable
 
@@ -11,10 +12,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reflayer.store import Container
-
 _GAP = "   "
 _LONGEST = 500  # characters of a message
+
+_MINUTE = 60
+_HOUR = 60 * _MINUTE
+_DAY = 24 * _HOUR
+_UNITS = (  # from so many seconds on, in this unit
+    (2 * 365 * _DAY, 365 * _DAY, "years"),
+    (2 * 30 * _DAY, 30 * _DAY, "months"),
+    (2 * 7 * _DAY, 7 * _DAY, "weeks"),
+    (2 * _DAY, _DAY, "days"),
+    (2 * _HOUR, _HOUR, "hours"),
+    (2 * _MINUTE, _MINUTE, "minutes"),
+    (2, 1, "seconds"),
+)
 
 
 def complain(message: object) -> None:
@@ -54,15 +66,43 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print(_GAP.join(cells).rstrip())
 
 
-def container_fields(container: Container) -> dict[str, object]:
-    """A container for JSON."""
-    from reflayer.cli.times import timestamp
+def size_text(size: int) -> str:
+    """A size in bytes for people: three digits and a decimal unit, as Docker prints it."""
+    amount = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.3g}{unit}"
+        amount /= 1000
+    return f"{amount:.4g}TB"
 
-    return {
-        "id": container.id,
-        "name": container.name,
-        "image": container.image,
-        "image_id": container.image_id,
-        "created": timestamp(container.created),
-        "path": container.path,
-    }
+
+def ago(then: float) -> str:
+    """How long ago ``then`` was, in seconds since 1970, as Docker says it: ``2 hours ago``."""
+    passed = time.time() - then
+    if passed < 0:
+        return "in the future"
+    for start, unit, name in _UNITS:
+        if passed >= start:
+            if _HOUR <= passed < 2 * _HOUR:
+                return "About an hour ago"
+            if _MINUTE <= passed < 2 * _MINUTE:
+                return "About a minute ago"
+            return f"{int(passed / unit)} {name} ago"
+    return "1 second ago" if passed >= 1 else "Less than a second ago"
+
+
+def timestamp(then: float) -> str:
+    """``then``, in seconds since 1970, as RFC 3339 has it."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(then, UTC).isoformat().replace("+00:00", "Z")
+
+
+def seconds_of(text: str | None) -> float | None:
+    """Seconds since 1970 of an RFC 3339 time; None where it is none."""
+    from datetime import datetime
+
+    try:
+        return None if text is None else datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):  # whoever built the image wrote what he liked
+        return None

@@ -21,32 +21,35 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 COMMANDS = {
-    "create": "make a container from an image, print its root's path",
-    "ps": "list the containers",
-    "path": "print the path of a container's root",
-    "rm": "remove containers",
-    "diff": "list what changed in a container",
-    "commit": "make an image of a container",
-    "export": "write all of a container as a tar",
-    "pull": "fetch an image from a registry and unpack it",
-    "push": "send an image to a registry",
-    "save": "write an image to a layout or archive for other programs",
-    "images": "list the images",
-    "inspect": "print what containers and images are, their command and environment",
-    "tag": "give an image another name",
-    "rmi": "remove images",
-    "prune": "delete what was removed and is still there, and unused images",
-    "containerd-config": "print what containerd, BuildKit and Docker have to be told to use it",
-    "df": "show what containers and images really take, and what rm would give back",
-    "copy": "make one folder the same tree as another",
-    "doctor": "tell what a folder's file system can do, and what to change",
-    "serve": "keep the layers of Docker or containerd, as their plugin",
-    "bench": "measure the methods in a folder, side by side",
+    "create": ("containers", "make a container from an image, print its root's path"),
+    "ps": ("containers", "list the containers"),
+    "path": ("containers", "print the path of a container's root"),
+    "rm": ("containers", "remove containers"),
+    "diff": ("containers", "list what changed in a container"),
+    "commit": ("commit", "make an image of a container"),
+    "export": ("containers", "write all of a container as a tar"),
+    "pull": ("registries", "fetch an image from a registry and unpack it"),
+    "push": ("registries", "send an image to a registry"),
+    "save": ("images", "write an image to a layout or archive for other programs"),
+    "images": ("images", "list the images"),
+    "inspect": ("images", "print what containers and images are, their command and environment"),
+    "tag": ("images", "give an image another name"),
+    "rmi": ("images", "remove images"),
+    "prune": ("images", "delete what was removed and is still there, and unused images"),
+    "containerd-config": (
+        "containerd_config",
+        "print what containerd, BuildKit and Docker have to be told to use it",
+    ),
+    "df": ("df", "show what containers and images really take, and what rm would give back"),
+    "copy": ("copy", "make one folder the same tree as another"),
+    "doctor": ("doctor", "tell what a folder's file system can do, and what to change"),
+    "serve": ("serve", "keep the layers of Docker or containerd, as their plugin"),
+    "bench": ("bench", "measure the methods in a folder, side by side"),
 }
-"""Each command with its line of help.
+"""Each command with the file that it is in, and its line of help.
 
-Module ``reflayer.cli.NAME``, with ``_`` for each ``-``, has its ``add_arguments``, which tells a
-parser what the command takes, and its ``run``, which does it and returns its exit status.
+In module ``reflayer.cli.FILE``, ``add_COMMAND`` tells a parser what the command takes, and
+``run_COMMAND`` does it and returns the exit status; a ``-`` in the name is a ``_`` there.
 """
 
 _DESCRIPTION = """\
@@ -148,18 +151,19 @@ class _Parser(argparse.ArgumentParser):
 class _Command(_Parser):
     """A command's parser, filled by the command's module when it is needed."""
 
-    def __init__(self, *, module: str, **options: Any) -> None:
+    def __init__(self, *, command: str, **options: Any) -> None:
         super().__init__(**options)
-        self._module = module
+        self._command = command
 
     def fill(self) -> None:
         """Import the command."""
-        if self._module:
-            command = import_module(self._module)
-            self._module = ""
+        if self._command:
+            module = import_module(f"reflayer.cli.{COMMANDS[self._command][0]}")
+            function = self._command.replace("-", "_")
+            self._command = ""
             _add_root(self, argparse.SUPPRESS)
-            command.add_arguments(self)
-            self.set_defaults(run=command.run)
+            getattr(module, f"add_{function}")(self)
+            self.set_defaults(run=getattr(module, f"run_{function}"))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As its base class does, but all have to be known."""
@@ -184,8 +188,8 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         parser_class=_Command,
     )
-    for name, line in COMMANDS.items():
-        commands.add_parser(name, help=line, module=_module(name))
+    for name, (_, line) in COMMANDS.items():
+        commands.add_parser(name, help=line, command=name)
     if "_ARGCOMPLETE" in os.environ:
         _complete(program, list(commands.choices.values()))
     program.refuse_unknown(_before_command(sys.argv[1:]))
@@ -217,10 +221,6 @@ def _add_root(parser: argparse.ArgumentParser, default: str | None) -> None:
         help="the store's folder; by default $REFLAYER_ROOT, else /var/lib/reflayer for root and "
         "$XDG_DATA_HOME/reflayer (~/.local/share/reflayer) for others",
     )
-
-
-def _module(command: str) -> str:
-    return f"reflayer.cli.{command.replace('-', '_')}"
 
 
 def _complete(program: argparse.ArgumentParser, commands: Sequence[_Command]) -> None:

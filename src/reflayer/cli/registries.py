@@ -1,23 +1,112 @@
-"""What the commands that speak to registries take: certificates and credentials."""
+"""The commands that speak to registries: ``pull``, ``push``; certificates and credentials."""
 
 from __future__ import annotations
 
-import argparse
-
-from reflayer.cli.arguments import path
+from reflayer.cli.arguments import (
+    add_image,
+    add_json,
+    add_ownership,
+    add_platform,
+    path,
+    refusal,
+    telling_of_ownership,
+)
+from reflayer.cli.bars import bars
+from reflayer.cli.interrupt import ignore_signals
+from reflayer.cli.output import print_json
 from reflayer.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
     from reflayer.images.registry import Access, Credentials
 
-HELP = """\
+_LONGEST = 64 << 10  # characters of a password
+
+_HELP = """\
 Credentials are those that docker login, podman login or skopeo login keep, credential helpers
 included; certificates are looked for in /etc/docker/certs.d/HOST and /etc/containers/certs.d/HOST.
 """
 
 
-def add_access(parser: argparse.ArgumentParser) -> None:
+def add_pull(parser: ArgumentParser) -> None:
+    """Tell ``parser`` what ``reflayer pull`` takes."""
+    parser.description = (
+        "Fetch an image as its registry has it now, unpack it, and print its id. So reflayer\n"
+        "create needs only to clone it.\n\n"
+        "  reflayer pull alpine\n"
+        "  reflayer pull --platform linux/arm64 quay.io/fedora/fedora:41\n"
+        "  reflayer pull localhost:5000/app@sha256:...\n\n"
+        "Layers come side by side and are unpacked while they come. A broken connection is taken\n"
+        "up where it broke off, and what a failed or killed pull has fetched is used by the next\n"
+        "within a day. Nothing is recorded before all of it is there, its digests checked.\n\n"
+        + _HELP
+    )
+    add_image(parser, "a name, with docker:// before it or not")
+    add_platform(parser)
+    add_access(parser)
+    add_ownership(parser)
+    add_json(parser)
+
+
+def run_pull(arguments: Namespace) -> int:
+    """Pull it, and print its id."""
+    from reflayer.store import Store
+
+    store = Store(arguments.root, ownership=arguments.ownership)
+    access = access_of(arguments)
+    with telling_of_ownership(store.ownership), bars() as progress:
+        image = store.pull(
+            arguments.image, platform=arguments.platform, access=access, progress=progress
+        )
+        ignore_signals()
+    if arguments.json:
+        from reflayer.cli.images import image_fields
+
+        print_json(image_fields(image))
+    else:
+        print(image.id)
+    return 0
+
+
+def add_push(parser: ArgumentParser) -> None:
+    """Tell ``parser`` what ``reflayer push`` takes."""
+    parser.description = (
+        "Send an image to a registry, and print the digest of its manifest there.\n\n"
+        "  reflayer push app registry.example.com/team/app:1.2\n"
+        "  reflayer push app localhost:5000/app\n\n"
+        "Layers that came compressed go out as the same bytes. What the registry has already is\n"
+        "not sent, and what it has in a repository that the image came from is mounted there.\n\n"
+        + _HELP
+    )
+    add_image(parser, "a name or id (reflayer images)")
+    parser.add_argument(
+        "destination", metavar="DEST", help="where to: [docker://]HOST/REPOSITORY[:TAG]"
+    )
+    add_access(parser)
+    add_ownership(parser)
+    add_json(parser)
+
+
+def run_push(arguments: Namespace) -> int:
+    """Push it, and print its digest."""
+    from reflayer.store import Store
+
+    access = access_of(arguments)
+    with bars() as progress:
+        there = Store(arguments.root, ownership=arguments.ownership).push(
+            arguments.image, arguments.destination, access=access, progress=progress
+        )
+        ignore_signals()
+    if arguments.json:
+        print_json({"name": str(there), "digest": there.digest})
+    else:
+        print(there.digest)
+    return 0
+
+
+def add_access(parser: ArgumentParser) -> None:
     """Let a command take how a registry is to be spoken to."""
     group = parser.add_argument_group("registries")
     group.add_argument(
@@ -49,7 +138,7 @@ def add_access(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def access_of(arguments: argparse.Namespace) -> Access | None:
+def access_of(arguments: Namespace) -> Access | None:
     """What the command line says; None where it says nothing."""
     said = (arguments.tls_verify, arguments.creds, arguments.authfile, arguments.cert_dir)
     if said == (None, None, None, None):
@@ -82,10 +171,7 @@ def _credentials(text: str) -> Credentials:
     return Credentials(user, password, origin="of --creds")
 
 
-_LONGEST = 64 << 10  # characters
-
-
 def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not true or false: write --tls-verify=true")
+        raise refusal(f"{text!r} is not true or false: write --tls-verify=true")
     return text.lower() in ("true", "1")

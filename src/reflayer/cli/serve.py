@@ -32,7 +32,7 @@ DOCKER_SOCKET = "/run/docker/plugins/reflayer.sock"
 """Where Docker's daemon looks for a plugin of this name."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_serve(parser: argparse.ArgumentParser) -> None:
     """Tell ``parser`` what the command takes."""
     parser.description = (
         "Keep the layers of a container engine: answer its requests on a Unix socket that only\n"
@@ -125,7 +125,7 @@ def host_and_port(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_serve(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
     import asyncio
 

@@ -1,4 +1,4 @@
-"""What ``reflayer df`` shows in a terminal: its tables with a bar for each line."""
+"""What ``reflayer df`` shows on a terminal: its tables, with a bar for each line."""
 
 from __future__ import annotations
 
@@ -6,13 +6,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reflayer.cli.df_lines import (
-    CONTAINER_HEADS,
-    IMAGE_HEADS,
-    container_cells,
-    image_cells,
-    total_line,
-)
 from reflayer.errors import printable
 
 TYPE_CHECKING = False
@@ -20,30 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reflayer.store.blocks import Space
-    from reflayer.store.usage import Usage
+
+    Line = tuple[tuple[str, ...], Space]  # its cells, and what its bar shows
 
 _WIDTH = 24  # characters of the longest bar
 _OWN, _SHARED = ("█", "bold cyan"), ("░", "cyan")
 
 
-def print_bars(usage: Usage) -> None:
-    """Print it on standard output."""
+def print_chart(tables: Sequence[tuple[Sequence[str], Sequence[Line]]], total: str) -> None:
+    """Print each table, which is its heads and its lines, and the line ``total``."""
     console = Console(highlight=False)
-    spaces = [one.space for one in usage.containers] + [one.space for one in usage.images]
+    spaces = [space for _, lines in tables for _, space in lines]
     longest = max((space.shared + space.own for space in spaces), default=0) or 1
-    if usage.containers:
-        lines = [(container_cells(one), one.space) for one in usage.containers]
-        console.print(_table(CONTAINER_HEADS, lines, longest))
-    if usage.images:
-        image_lines = [(image_cells(one), one.space) for one in usage.images]
-        console.print(_table(IMAGE_HEADS, image_lines, longest))
-    legend = Text.assemble(_OWN, " own  ", _SHARED, " shared   ", total_line(usage))
-    console.print(legend)
+    for heads, lines in tables:
+        console.print(_table(heads, lines, longest))
+    console.print(Text.assemble(_OWN, " own  ", _SHARED, " shared   ", total))
 
 
-def _table(
-    heads: Sequence[str], lines: Sequence[tuple[tuple[str, ...], Space]], longest: int
-) -> Table:
+def _table(heads: Sequence[str], lines: Sequence[Line], longest: int) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for head in heads:
         table.add_column(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import time
 
+from reflayer.cli.output import size_text
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from contextlib import ExitStack
 
-    Report = Callable[[str, int, int | None], None]
-    """What the bars are told: a stage, how much of it is done, and of how much if that is known."""
+    from reflayer.progress import Progress
 
 _LABELS = {
     "fetch": "fetching",
@@ -23,8 +24,6 @@ _LABELS = {
     "write": "writing",
 }
 _IN_BYTES = ("fetch", "unpack", "pack", "push", "write")
-
-
 _PATIENCE = 0.4  # seconds: what takes less needs no bar, and the import of rich takes a third of it
 
 
@@ -34,9 +33,9 @@ class bars:  # noqa: N801  # contextlib costs start-up time
     def __init__(self) -> None:
         self._start = time.monotonic() + _PATIENCE
         self._stack: ExitStack | None = None
-        self._draw: Report | None = None
+        self._draw: Progress | None = None
 
-    def __enter__(self) -> Report | None:
+    def __enter__(self) -> Progress | None:
         return self._report if sys.stderr.isatty() else None
 
     def __exit__(self, *_: object) -> None:
@@ -54,9 +53,10 @@ class bars:  # noqa: N801  # contextlib costs start-up time
         self._draw(stage, done, total)
 
 
-def _drawn() -> Iterator[Report]:
+def _drawn() -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
     from rich.progress import TaskID as Bar
 
     columns = (
@@ -66,14 +66,14 @@ def _drawn() -> Iterator[Report]:
         TimeElapsedColumn(),
     )
     bar_of: dict[str, Bar] = {}
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Bars(*columns, console=Console(stderr=True), transient=True) as shown:
 
         def draw(stage: str, done: int, total: int | None) -> None:
             if stage not in bar_of:
                 label = _LABELS.get(stage, stage)
-                bar_of[stage] = progress.add_task(label, total=total, amount="")
+                bar_of[stage] = shown.add_task(label, total=total, amount="")
             amount = _amount(done, total, stage in _IN_BYTES)
-            progress.update(bar_of[stage], completed=done, total=total, amount=amount)
+            shown.update(bar_of[stage], completed=done, total=total, amount=amount)
 
         yield draw
 
@@ -82,13 +82,3 @@ def _amount(done: int, total: int | None, in_bytes: bool) -> str:
     if not in_bytes:
         return f"{done:,} entries"
     return size_text(done) if total is None else f"{size_text(done)} of {size_text(total)}"
-
-
-def size_text(size: int) -> str:
-    """A size for people: three digits and a decimal unit, as Docker prints it."""
-    amount = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.3g}{unit}"
-        amount /= 1000
-    return f"{amount:.4g}TB"

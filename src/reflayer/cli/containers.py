@@ -1,0 +1,283 @@
+"""The commands for containers: ``create``, ``ps``, ``path``, ``rm``, ``diff``, ``export``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+
+from reflayer.cli.arguments import (
+    ANY_NAME,
+    add_container,
+    add_image,
+    add_json,
+    add_ownership,
+    add_platform,
+    add_quiet,
+    add_wait,
+    complete_containers,
+    completed,
+    each,
+    path,
+    telling_of_ownership,
+)
+from reflayer.cli.bars import bars
+from reflayer.cli.interrupt import ignore_signals
+from reflayer.cli.output import ago, complain, print_json, print_path, print_table, timestamp
+from reflayer.errors import StoreError, UsageError, counted, failing, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+    from reflayer.archive import Change, Packing
+    from reflayer.store import Container
+
+
+def add_create(parser: ArgumentParser) -> None:
+    """Tell ``parser`` what ``reflayer create`` takes."""
+    from reflayer.cli.registries import add_access
+
+    parser.description = (
+        "Make a container, a writable clone of an image, and print the path of its root.\n\n"
+        "IMAGE is one of\n"
+        "  oci:DIR[:TAG]               an OCI image layout\n"
+        "  oci-archive:FILE[:TAG]      a tar of one\n"
+        "  docker-archive:FILE[:REF]   what docker save writes\n"
+        "  tar:FILE                    a root file system's tar, of any usual compression\n"
+        "  rootfs:DIR                  a folder that is a root file system\n"
+        "  NAME or ID                  an image that is in the store (reflayer images)\n"
+        "  [docker://]NAME             an image in its registry, where the store has it not\n\n"
+        "What the store has already is neither read nor unpacked again. It is all there, or\n"
+        "nothing is: a container that could not be made leaves nothing behind."
+    )
+    add_image(parser, "what to clone")
+    parser.add_argument("--name", help="the container's name; by default one is made up")
+    add_platform(parser)
+    parser.add_argument(
+        "--pull",
+        choices=["missing", "always", "never"],
+        default="missing",
+        help="always: ask the registry, or take in a rootfs: folder anew, though the store has it; "
+        "never: take only what the store has",
+    )
+    add_access(parser)
+    add_ownership(parser)
+    add_json(parser)
+
+
+def run_create(arguments: Namespace) -> int:
+    """Create it, and print where it is."""
+    from reflayer.cli.registries import access_of
+    from reflayer.store import Store
+
+    store = Store(arguments.root, ownership=arguments.ownership)
+    with telling_of_ownership(store.ownership), bars() as progress:
+        container = store.create(
+            arguments.image,
+            name=arguments.name,
+            platform=arguments.platform,
+            pull=arguments.pull,
+            access=access_of(arguments),
+            progress=progress,
+        )
+        ignore_signals()
+    try:
+        if arguments.json:
+            print_json(container_fields(container))
+        else:
+            print_path(container.path)
+        sys.stdout.flush()
+    except OSError as error:  # nobody would know of it
+        store.remove_container(container.id, wait=False)
+        if not isinstance(error, BrokenPipeError):
+            error.filename = "standard output"
+            error.strerror = f"{error.strerror}: the container is removed again"
+        raise
+    return 0
+
+
+def add_ps(parser: ArgumentParser) -> None:
+    """Tell ``parser`` what ``reflayer ps`` takes."""
+    parser.description = "List the containers, the newest first."
+    add_quiet(parser)
+    add_json(parser)
+
+
+def run_ps(arguments: Namespace) -> int:
+    """Print them."""
+    from reflayer.store import Store
+
+    containers = Store(arguments.root).containers()
+    if arguments.json:
+        print_json([container_fields(one) for one in containers])
+    elif arguments.quiet:
+        for one in containers:
+            print(one.id[:12])
+    else:
+        print_table(
+            ("CONTAINER ID", "NAME", "IMAGE", "CREATED", "PATH"),
+            [
+                (one.id[:12], one.name, _image_of(one), ago(one.created), one.path)
+                for one in containers
+            ],
+        )
+    return 0
+
+
+def container_fields(container: Container) -> dict[str, object]:
+    """A container for JSON."""
+    return {
+        "id": container.id,
+        "name": container.name,
+        "image": container.image,
+        "image_id": container.image_id,
+        "created": timestamp(container.created),
+        "path": container.path,
+    }
+
+
+def _image_of(container: Container) -> str:
+    """What its image is called, or the beginning of its id."""
+    from reflayer.store.find import familiar
+
+    is_id = container.image == container.image_id
+    return container.image_id[7:19] if is_id else familiar(container.image)
+
+
+def add_path(parser: ArgumentParser) -> None:
+    """Tell ``parser`` what ``reflayer path`` takes."""
+    parser.description = "Print the path of a container's root file system."
+    add_container(parser)
+
+
+def run_path(arguments: Namespace) -> int:
+    """Print it."""
+    from reflayer.store import Store
+
+    container = Store(arguments.root).container(arguments.name)
+    if not os.path.isdir(container.path):
+        raise StoreError(f"{container.name}: its folder is gone: reflayer rm {container.name}")
+    print_path(container.path)
+    return 0
+
+
+def add_rm(parser: ArgumentParser) -> None:
+    """Tell ``parser`` what ``reflayer rm`` takes."""
+    parser.description = (
+        "Remove containers, and print the names of those that are gone.\n\n"
+        "They are gone at once; their files are deleted behind, by another process, and so\n"
+        "their space comes back a little later. Where one cannot be removed, the others are."
+    )
+    names = parser.add_argument("names", metavar="NAME", nargs="+", help=ANY_NAME)
+    completed(names, complete_containers)
+    add_wait(parser)
+
+
+def run_rm(arguments: Namespace) -> int:
+    """Remove them."""
+    from reflayer.store import Store
+
+    store = Store(arguments.root)
+
+    def remove(name: str) -> None:
+        store.remove_container(name, wait=arguments.wait)
+        print(name, flush=True)
+
+    return each(arguments.names, remove)
+
+
+def add_diff(parser: ArgumentParser) -> None:
+    """Tell ``parser`` what ``reflayer diff`` takes."""
+    parser.description = (
+        "List what changed in a container since it was made, as Docker does:\n\n"
+        "  A /path    added\n"
+        "  C /path    changed; a folder where anything in it is\n"
+        "  D /path    deleted, with all that was in it"
+    )
+    add_container(parser)
+    add_json(parser)
+
+
+def run_diff(arguments: Namespace) -> int:
+    """List them."""
+    from reflayer.store import Store
+
+    changes = Store(arguments.root).changes(arguments.name)
+    if arguments.json:
+        _print_as_json(changes)
+        return 0
+    sys.stdout.flush()
+    for change in changes:
+        # A name must not give orders to a terminal; a script gets the bytes that it is.
+        name = printable(change.path) if sys.stdout.isatty() else change.path
+        sys.stdout.buffer.write(os.fsencode(f"{change.kind} {name}\n"))
+    return 0
+
+
+def _print_as_json(changes: Iterator[Change]) -> None:
+    """Print one array, each change as it is met."""
+    import json
+
+    between = "["
+    for change in changes:
+        fields = {"kind": change.kind, "path": change.path}
+        print(between, json.dumps(fields), sep="", end="")
+        between = ", "
+    print("[]" if between == "[" else "]")
+
+
+def add_export(parser: ArgumentParser) -> None:
+    """Tell ``parser`` what ``reflayer export`` takes."""
+    parser.description = (
+        "Write the root file system of a container as a tar, to FILE or to standard output.\n\n"
+        "Owners, modes, extended attributes, times in nanoseconds, hard links, holes and devices\n"
+        "are in it; sockets and what is mounted are not. GNU tar takes all of it out with\n"
+        "  tar --xattrs --xattrs-include='*' -xpf FILE"
+    )
+    add_container(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=path,
+        help="write to FILE, which is replaced when all is written; by default to standard output",
+    )
+
+
+def run_export(arguments: Namespace) -> int:
+    """Write it."""
+    if arguments.output is not None:
+        with _output_file(arguments.output) as out:
+            packing = _export(arguments, out)
+    elif sys.stdout.isatty():
+        raise UsageError("export: a tar is nothing for a terminal: give -o FILE")
+    else:
+        sys.stdout.flush()
+        packing = _export(arguments, sys.stdout.buffer)
+    ignore_signals()
+    if packing.skipped:
+        complain(f"left out: {counted(packing.skipped)}")
+    return 0
+
+
+def _export(arguments: Namespace, out: BinaryIO) -> Packing:
+    from reflayer.store import Store
+
+    with bars() as progress:
+        return Store(arguments.root).export(arguments.name, out, progress=progress)
+
+
+@contextmanager
+def _output_file(path: str) -> Iterator[BinaryIO]:
+    """The file ``path``, open for writing; if the block fails, all is as before.
+
+    What is there and no regular file, a pipe or device, is written to as it is.
+    """
+    from reflayer.images.content.temp_file import replacement
+
+    is_special = os.path.exists(path) and not os.path.isfile(path)
+    with failing(path, "write"), open(path, "wb") if is_special else replacement(path) as file:
+        yield file
