@@ -57,7 +57,7 @@ def clone(self, id, parent, *, progress, **_):
             progress("clone", 0, None)
             time.sleep(0.01)
 
-Driver.create_read_write = clone
+Driver.create = clone
 Driver.take_over = lambda *_, **__: False  # which would need no clone
 main()
 """
@@ -197,7 +197,7 @@ def test_what_another_process_is_making_stays(client: Client, home: Path) -> Non
         "import sys; from reflayer.driver import Driver;"
         "from reflayer.plugins.docker.unanswered import Unanswered;"
         "driver = Driver(sys.argv[1]); layer = Unanswered(driver, 'new', None); layer.note();"
-        "driver.create_read_write('new'); print(flush=True); sys.stdin.read(); layer.answer()"
+        "driver.create('new'); print(flush=True); sys.stdin.read(); layer.answer()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", making, home], stdin=subprocess.PIPE, stdout=subprocess.PIPE

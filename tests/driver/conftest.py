@@ -15,5 +15,5 @@ def driver(place: Path) -> Driver:
     """A driver with a filled layer and its clone, on each file system in turn."""
     driver = Driver(place)
     make(driver, "parent")
-    driver.create_read_write("clone", "parent")
+    driver.create("clone", "parent")
     return driver

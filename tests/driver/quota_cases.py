@@ -56,24 +56,25 @@ def writable(path: str) -> int:
 
 
 def test_a_container_cannot_write_more_than_its_size(driver: Driver) -> None:
-    driver.create_read_write("clone", "base", size=20 * _MIB)
+    driver.create("clone", "base", size=20 * _MIB)
     assert_same(tree(driver.path("base")), tree(driver.path("clone")))
     assert 13 <= writable(driver.path("clone")) <= 15
     assert leftovers(driver) == []
 
 
 def test_an_empty_layer_has_a_size_too(driver: Driver) -> None:
-    driver.create_read_write("empty", size=4 * _MIB)
+    driver.create("empty", size=4 * _MIB)
     assert 3 <= writable(driver.path("empty")) <= 4
 
 
 def test_the_drivers_size_is_for_containers_that_have_none_of_their_own(driver: Driver) -> None:
     home = driver.home
     driver = Driver(home, size=8 * _MIB)
-    driver.create("image", "base")
-    driver.create_read_write("clone", "image")
-    driver.create_read_write("large", "image", size=64 * _MIB)
-    driver.create_read_write("free", "image", size=0)
+    with driver.build("image", "base"):
+        pass
+    driver.create("clone", "image")
+    driver.create("large", "image", size=64 * _MIB)
+    driver.create("free", "image", size=0)
     assert project(driver, "image").id == project(driver, "free").id == 0
     assert writable(driver.path("clone")) < 4
     assert 40 < writable(driver.path("large")) < 64
@@ -81,7 +82,7 @@ def test_the_drivers_size_is_for_containers_that_have_none_of_their_own(driver: 
 
 def test_a_clone_that_is_larger_than_its_size_is_an_error(driver: Driver) -> None:
     with pytest.raises(CopyError) as caught:
-        driver.create_read_write("clone", "base", size=3 * _MIB)
+        driver.create("clone", "base", size=3 * _MIB)
     assert caught.value.errno in _FULL
     assert driver.list() == ["base"]
     assert leftovers(driver) == []
@@ -90,7 +91,7 @@ def test_a_clone_that_is_larger_than_its_size_is_an_error(driver: Driver) -> Non
 def test_each_layer_has_a_project_and_free_ones_are_taken_again(driver: Driver) -> None:
     with ThreadPoolExecutor(8) as threads:
         ids = [f"clone-{number}" for number in range(16)]
-        list(threads.map(lambda id: driver.create_read_write(id, "base", size=20 * _MIB), ids))
+        list(threads.map(lambda id: driver.create(id, "base", size=20 * _MIB), ids))
     projects = {project(driver, id).id for id in ids}
     assert len(projects) == len(ids)
     for id in ids:
@@ -102,13 +103,13 @@ def test_each_layer_has_a_project_and_free_ones_are_taken_again(driver: Driver) 
             os.sync()
     finally:
         os.close(folder)
-    driver.create_read_write("next", "base", size=20 * _MIB)
+    driver.create("next", "base", size=20 * _MIB)
     assert project(driver, "next").id == min(projects)
 
 
 def test_a_clone_of_a_container_is_not_of_its_project(driver: Driver) -> None:
-    driver.create_read_write("init", "base", size=20 * _MIB)
-    driver.create_read_write("clone", "init", size=30 * _MIB)
+    driver.create("init", "base", size=20 * _MIB)
+    driver.create("clone", "init", size=30 * _MIB)
     driver.create("image", "clone")
     assert project(driver, "init").id != project(driver, "clone").id
     assert project(driver, "image") == Project(0, is_inherited=False)
@@ -122,4 +123,4 @@ def test_a_home_that_is_a_project_itself_is_refused(driver: Driver) -> None:
     finally:
         os.close(folder)
     with pytest.raises(QuotaError, match="project 42"):
-        driver.create_read_write("clone", "base", size=20 * _MIB)
+        driver.create("clone", "base", size=20 * _MIB)

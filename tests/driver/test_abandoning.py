@@ -64,12 +64,12 @@ def test_nothing_is_left_and_the_next_clone_is_whole(
     driver = Driver(place, method="range", workers=4)
     base(driver)
     with pytest.raises(type(error)) as caught:
-        driver.create_read_write("clone", "base", progress=after(calls, error))
+        driver.create("clone", "base", progress=after(calls, error))
     assert caught.value is error
     assert driver.list() == ["base"]
     assert leftovers(driver) == []
     assert list(Path(driver.home).glob("cloned/*/*")) == []
-    driver.create_read_write("clone", "base", progress=after(1 << 30, error))
+    driver.create("clone", "base", progress=after(1 << 30, error))
     assert_same(tree(driver.path("base")), tree(driver.path("clone")))
 
 
@@ -78,7 +78,7 @@ def test_it_is_so_with_every_method(place_on: Callable[[str], Path], method: str
     driver = Driver(place_on("btrfs"), method=method)
     base(driver)
     with pytest.raises(GoneError):
-        driver.create_read_write("clone", "base", progress=after(0, GoneError()))
+        driver.create("clone", "base", progress=after(0, GoneError()))
     assert driver.list() == ["base"]
     assert leftovers(driver) == []
 
@@ -104,7 +104,7 @@ def test_a_clone_is_abandoned_in_the_middle_of_a_large_file(
             raise error
 
     with pytest.raises(type(error)) as caught:
-        driver.create_read_write("clone", "base", progress=tell)
+        driver.create("clone", "base", progress=tell)
     assert caught.value is error
     assert len(sizes) == 1
     assert sizes[0] <= 2 << 20 or method == "range"
@@ -123,9 +123,7 @@ def test_the_callback_is_called_from_the_start_on(place_on: Callable[[str], Path
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Worker, "_enter", slow)
-        driver.create_read_write(
-            "clone", "base", progress=lambda *_: times.append(time.monotonic())
-        )
+        driver.create("clone", "base", progress=lambda *_: times.append(time.monotonic()))
     assert len(times) > 3
 
 
@@ -144,9 +142,9 @@ def test_clones_of_many_threads_at_once_and_some_are_abandoned(
             id = f"{number}-{turn}"
             if (number + turn) % 3 == 0:
                 with pytest.raises(GoneError):
-                    driver.create_read_write(id, "base", progress=after(turn, GoneError()))
+                    driver.create(id, "base", progress=after(turn, GoneError()))
             else:
-                driver.create_read_write(id, "base")
+                driver.create(id, "base")
 
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(work, range(6)))

@@ -33,7 +33,7 @@ def archive(*files: tuple[str, bytes]) -> bytes:
 def test_what_a_diff_has_becomes_the_layer_again(place: Path) -> None:
     driver = Driver(place)
     make(driver, "base")
-    driver.create_read_write("changed", "base")
+    driver.create("changed", "base")
     root = Path(driver.path("changed"))
     (root / "link").unlink()
     (root / "folder/new").write_bytes(os.urandom(3 << 20))

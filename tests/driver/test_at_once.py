@@ -31,7 +31,7 @@ def work(number):
     try:
         for turn in range(rounds):
             try:
-                driver.create_read_write(f"race-{turn}", "base")
+                driver.create(f"race-{turn}", "base")
                 won.append(turn)
             except LayerError as error:
                 assert "exists already" in str(error), error
@@ -40,7 +40,7 @@ def work(number):
                 driver.remove(id, wait=dice.random() < 0.8)
             else:
                 try:
-                    driver.create_read_write(id, dice.choice(["base", "base", "shared-0"]))
+                    driver.create(id, dice.choice(["base", "base", "shared-0"]))
                 except LayerError:
                     pass  # it is there, or its parent is not, or went meanwhile
             if dice.random() < 0.1:
@@ -95,7 +95,7 @@ def test_without_rename_noreplace_an_empty_layer_is_not_replaced_either(
 
     def create() -> None:
         try:
-            driver.create_read_write("same")
+            driver.create("same")
             outcomes.append("won")
         except LayerError as error:
             outcomes.append(str(error))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from reflayer.driver import Driver
-from reflayer.driver.cloned import boot_id
+from reflayer.driver.clone_times import boot_id
 from reflayer.errors import CopyError, OperationError, ReflayerError
 from tests.driver.layers import leftovers, make, tree, wait_until
 from tests.file_systems import mounted
@@ -37,9 +37,10 @@ while True:
     elif id.startswith("empty"):
         driver.create(id)
     elif dice.random() < 0.2:
-        driver.create(id, "base")
+        with driver.build(id, "base"):
+            pass
     else:
-        driver.create_read_write(id, "base")
+        driver.create(id, "base")
 """
 _KILLS = 7  # on each file system
 

@@ -35,7 +35,7 @@ def driver(request: pytest.FixtureRequest, place_on: Callable[[str], Path]) -> D
 
 def begin(driver: Driver, id: str) -> None:
     """Do what Docker does before it asks for a container's own layer, and a little more."""
-    driver.create_read_write(f"{id}-init", "image")
+    driver.create(f"{id}-init", "image")
     edit(Path(driver.get(f"{id}-init")))
     driver.put(f"{id}-init")
 
@@ -129,7 +129,7 @@ def test_what_it_was_cloned_from_can_go(driver: Driver) -> None:
 
 def test_it_can_itself_be_what_a_folded_layer_was_cloned_from(driver: Driver) -> None:
     driver.take_over("box", "box-init")
-    driver.create_read_write("upper-init", "box")
+    driver.create("upper-init", "box")
     edited = Path(driver.path("upper-init"))
     (edited / "more").touch()
     before = tree(edited)
@@ -259,7 +259,7 @@ print("ready", flush=True)
 while True:
     driver.remove("box")
     driver.remove("box-init")
-    driver.create_read_write("box-init", "image")
+    driver.create("box-init", "image")
     open(driver.path("box-init") + "/added", "w").close()
     assert driver.take_over("box", "box-init")
     driver.path("box-init")

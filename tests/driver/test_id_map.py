@@ -72,7 +72,7 @@ def test_what_is_applied_with_a_map_is_packed_as_it_was(plain: Driver) -> None:
         plain.apply("again", stream)
     one, other = Path(plain.path("source")), Path(plain.path("again"))
     assert_same(facts(one, atime=False), facts(other, atime=False))
-    mapped.create_read_write("clone", "layer")
+    mapped.create("clone", "layer")
     assert list(mapped.changes("clone", "layer")) == []
     os.chown(mapped.path("clone") + "/fifo", 100_003, 300_004)
     with mapped.diff("clone", "layer") as stream, tarfile.open(fileobj=stream, mode="r|") as tar:

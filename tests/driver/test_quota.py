@@ -69,7 +69,7 @@ def test_where_there_are_no_quotas_dockers_words_say_so(place: Path) -> None:
     driver = Driver(place)
     make(driver, "base")
     with pytest.raises(QuotaError, match=words):
-        driver.create_read_write("clone", "base", size=_MIB)
+        driver.create("clone", "base", size=_MIB)
     with pytest.raises(QuotaError, match=words):
         Driver(place, size=_MIB)
     assert driver.list() == ["base"]
@@ -82,6 +82,6 @@ def test_a_quota_that_cannot_be_set_leaves_nothing(
     monkeypatch.setattr("reflayer.driver.quota.enforces_project_quotas", lambda _: True)
     driver = Driver(place_on("xfs"))
     with pytest.raises(OperationError, match="set its quota"):
-        driver.create_read_write("layer", size=_MIB)
+        driver.create("layer", size=_MIB)
     assert driver.list() == []
     assert leftovers(driver) == []

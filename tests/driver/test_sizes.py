@@ -60,7 +60,7 @@ def test_usage_of_a_clone_that_shares_is_its_difference(
     driver = Driver(place_on(kind))
     with driver.build("parent") as path:
         (Path(path) / "large").write_bytes(bytes(1 << 22))
-    driver.create_read_write("clone", "parent")
+    driver.create("clone", "parent")
     (Path(driver.path("clone")) / "new").write_bytes(b"x" * 100_000)
     driver.sync("clone")
     usage = driver.usage("clone", "parent")

@@ -190,7 +190,7 @@ def test_a_clone_whose_client_goes_away_leaves_nothing(
             begun.set()
             progress(stage, done, total)
 
-        driver.create_read_write("clone", "source", progress=telling)
+        driver.create("clone", "source", progress=telling)
 
     async def use() -> None:
         task = asyncio.ensure_future(work.copy(clone))
@@ -200,7 +200,7 @@ def test_a_clone_whose_client_goes_away_leaves_nothing(
         assert task.cancelled()
         assert driver.list() == ["source"]
         assert not list((home / "tmp").iterdir())
-        await work.copy(lambda _: driver.create_read_write("clone", "source"))  # the id is free
+        await work.copy(lambda _: driver.create("clone", "source"))  # the id is free
 
     asyncio.run(use())
     assert len(list((home / "dir/clone/9").iterdir())) == len(

@@ -53,7 +53,7 @@ def rivals(home: Path, layer: str) -> list[Rival]:
 def _by_driver(driver: Driver, method: str, layer: str) -> Rival:
     return Rival(
         method,
-        partial(driver.create_read_write, "container", layer),
+        partial(driver.create, "container", layer),
         after=partial(driver.remove, "container"),
         about=METHODS[method],
     )

@@ -10,7 +10,7 @@ import sys
 from contextlib import contextmanager
 
 from reflayer.cli.arguments import at_least_one, path
-from reflayer.driver.clone import METHODS
+from reflayer.driver import METHODS
 from reflayer.errors import ServiceError, UsageError
 from reflayer.plugins.containerd.config import HOME as CONTAINERD_HOME
 from reflayer.plugins.containerd.config import SOCKET as CONTAINERD_SOCKET

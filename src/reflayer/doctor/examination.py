@@ -121,7 +121,7 @@ def _scratch(folder: str) -> Iterator[str]:
 def _why_not(home: str, method: str) -> str:
     driver = Driver(home, method=method)
     try:
-        driver.create_read_write(method, _LAYER)
+        driver.create(method, _LAYER)
     except OperationError as error:
         return error.reason.partition(":")[0]  # what follows is advice to whoever clones
     driver.remove(method)

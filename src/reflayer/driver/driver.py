@@ -2,54 +2,61 @@
 
 from __future__ import annotations
 
-import errno
+import _thread
+import io
 import os
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 
-from reflayer.driver.builds import taken
-from reflayer.driver.clone import METHODS
-from reflayer.driver.cloned import cloned_at, forget
-from reflayer.driver.folded import (
-    drop,
-    fold_into,
-    folding,
-    parent_of,
-    sweep_folded,
-    unfold,
-    unfold_upon,
+from reflayer.driver.clone_times import forget, origin
+from reflayer.driver.create import (
+    METHODS,
+    changing_layer,
+    clone_layer,
+    empty_layer,
+    new_layer,
+    set_label,
 )
-from reflayer.driver.home import BUILDS, make_home
-from reflayer.driver.layers import Layers
-from reflayer.driver.making import Making, making
-from reflayer.driver.names import checked_id
-from reflayer.driver.sweep import sweep
-from reflayer.driver.trash import (
-    delete_behind,
-    delete_trash,
-    discard,
-    empty_trash,
-    holds_trash,
+from reflayer.driver.folded import fold_into, folded, folding, is_folded, unfold, unfold_upon
+from reflayer.driver.home import (
+    BUILDS,
+    LAYERS,
+    checked_id,
+    has_folder,
+    is_id,
+    layer_path,
+    make_home,
+    taken,
 )
-from reflayer.errors import LayerError, OperationError
+from reflayer.driver.recovery import recover
+from reflayer.driver.trash import delete_behind, delete_trash, discard, empty_trash, holds_trash
+from reflayer.errors import LayerError, OperationError, failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from io import BufferedReader
-    from typing import BinaryIO
+    from collections.abc import Generator, Iterable, Iterator
+    from contextlib import AbstractContextManager
+    from typing import BinaryIO, TypeVar
+
+    from _typeshed import WriteableBuffer
 
     from reflayer.archive import Change, IdMap, Usage
     from reflayer.copy import CopyReport
     from reflayer.copy.paths import AnyPath
     from reflayer.progress import Progress
 
+    Item = TypeVar("Item")
 
-class Driver(Layers):
+
+class Driver:
     """One home of layers; several threads may use a driver, and several processes one home.
 
-    A layer is there whole or not at all, whatever ends the process that makes or removes it. The
-    layout is that of Docker's vfs driver, which may have filled the home: ``home/dir/ID``.
+    A layer is there whole or not at all, whatever ends the process that makes or removes it. Every
+    method raises ``LayerError`` for what is no id, and for a layer that is not there, but where it
+    says otherwise; and ``OperationError`` where the system could not do it.
+
+    Attributes:
+        home: the home's path, absolute, without symbolic links.
     """
 
     def __init__(
@@ -82,44 +89,68 @@ class Driver(Layers):
         """
         if method not in METHODS:
             raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
-        super().__init__(home)
-        self._making = Making(self.home, method, ownership, workers, id_map, size or 0)
+        self.home = os.path.realpath(os.fsdecode(home))
+        self._method = method
+        self._ownership = ownership
+        self._workers = workers
+        self._id_map = id_map
+        self._size = size or 0
+        self._lock = _thread.allocate_lock()
+        self._references: dict[str, int] = {}
         make_home(self.home, None if id_map is None else id_map.root[1])
-        if size:
-            from reflayer.driver.quota import require_quota
+        self._require_quota(self._size)
+        recover(self.home)
 
-            require_quota(f"{self.home}/{BUILDS}")
-        try:
-            sweep(self.home)
-            sweep_folded(self.home)
-            if holds_trash(self.home):
-                delete_behind(self.home)
-        except OperationError as error:
-            if error.errno != errno.EROFS:  # there it can be read as it is
-                raise
+    def get(self, id: str) -> str:
+        """The path of layer ``id``, which counts as referenced until as many calls of ``put``."""
+        path = self.path(id)
+        with self._lock:
+            self._references[id] = self._references.get(id, 0) + 1
+        return path
+
+    def put(self, id: str) -> None:
+        """Give back a reference; it is no error where none was taken."""
+        checked_id(id)
+        with self._lock:
+            left = self._references.get(id, 0) - 1
+            if left > 0:
+                self._references[id] = left
+            else:
+                self._references.pop(id, None)
+
+    def path(self, id: str) -> str:
+        """The path of layer ``id``, which is made again first where it was folded up."""
+        if not has_folder(self.home, checked_id(id)):
+            unfold(self.home, id, self._remake)
+        return layer_path(self.home, id)
+
+    def exists(self, id: str) -> bool:
+        """Whether layer ``id`` is there."""
+        checked_id(id)
+        # Once more at the end: it may have been unfolded meanwhile.
+        return has_folder(self.home, id) or is_folded(self.home, id) or has_folder(self.home, id)
+
+    def list(self) -> list[str]:
+        """The ids of all layers, sorted."""
+        folder = f"{self.home}/{LAYERS}"
+        with failing(folder, "list"), os.scandir(folder) as scan:
+            there = {e.name for e in scan if is_id(e.name) and e.is_dir(follow_symlinks=False)}
+        return sorted(there.union(folded(self.home)))
+
+    def metadata(self, id: str) -> dict[str, str]:
+        """What Docker shows of layer ``id``: its ``Path``, and its ``References`` here."""
+        return {"Path": self.path(id), "References": str(self._references.get(id, 0))}
+
+    def status(self) -> dict[str, str]:
+        """What Docker shows of a driver; the method that a clone takes is found out by trying.
+
+        ``Backing Filesystem``, ``Method`` and, as ``true`` or ``false``, ``Shared Blocks``.
+        """
+        from reflayer.driver.probe import status
+
+        return status(self.home, self._method)
 
     def create(
-        self, id: str, parent: str | None = None, *, progress: Progress | None = None
-    ) -> CopyReport | None:
-        """Make the layer ``id``, a clone of ``parent`` or empty, on disk before it appears.
-
-        Args:
-            id: the new layer.
-            parent: the layer to clone; None for an empty folder of mode 0755.
-            progress: called some times a second with ``clone`` and the entries so far.
-
-        Returns:
-            The clone's report; None without a parent.
-
-        Raises:
-            LayerError: ``id`` is there already, ``parent`` is not, or one of them is no id.
-            CopyError: the clone failed. Nothing of it is left.
-            OperationError: another step failed. Nothing of it is left.
-        """
-        with self._new(id, parent, progress, durable=True) as (_, report):
-            return report
-
-    def create_read_write(
         self,
         id: str,
         parent: str | None = None,
@@ -128,7 +159,7 @@ class Driver(Layers):
         mount_label: str = "",
         progress: Progress | None = None,
     ) -> CopyReport | None:
-        """The same for a container's own clone, which is whole but not forced to disk.
+        """Make the layer ``id``, a clone of ``parent`` or empty: whole, but not forced to disk.
 
         Args:
             id: the new layer.
@@ -138,12 +169,17 @@ class Driver(Layers):
             mount_label: the SELinux label of its root; of no effect where the kernel has none.
             progress: called some times a second with ``clone`` and the entries so far.
 
+        Returns:
+            The clone's report; None without a parent.
+
         Raises:
-            LayerError, CopyError, OperationError: as ``create`` does.
+            LayerError: ``id`` is there already, ``parent`` is not, or one of them is no id.
+            CopyError: the clone failed. Nothing of it is left.
+            OperationError: another step failed. Nothing of it is left.
             QuotaError: there is a size, but the file system has no quotas for it.
         """
-        size = self._making.size if size is None else size
-        with self._new(id, parent, progress, size=size, label=mount_label) as (_, report):
+        size = self._size if size is None else size
+        with self._new(id, parent, size=size, label=mount_label, progress=progress) as (_, report):
             return report
 
     def take_over(self, id: str, parent: str, *, mount_label: str = "") -> bool:
@@ -155,12 +191,12 @@ class Driver(Layers):
         Args:
             id: the new layer.
             parent: the layer that ``id`` would be a clone of, which nobody uses as a folder now.
-            mount_label: as for ``create_read_write``.
+            mount_label: as for ``create``.
 
         Returns:
-            Whether it was done; where False, nothing was, and ``create_read_write`` is the way. It
-            is not done where layers are snapshots or have a quota, where it is not known what
-            ``parent`` was cloned from, or where much was changed in it since.
+            Whether it was done; where False, nothing was, and ``create`` is the way. It is not done
+            where layers are snapshots or have a quota, where it is not known what ``parent`` was
+            cloned from, or where much was changed in it since.
 
         Raises:
             LayerError: ``id`` is there already, ``parent`` is not, or one of them is no id.
@@ -168,11 +204,10 @@ class Driver(Layers):
         """
         if self.exists(id):
             raise taken(id)
-        if not self._has_folder(checked_id(parent)):
-            self._unfold(parent)
-        if self._making.size or self._is_referenced(parent):
-            return False
-        return fold_into(self._making, id, parent, mount_label)
+        self.path(parent)
+        with self._lock:
+            is_used = parent in self._references
+        return not self._size and not is_used and fold_into(self.home, id, parent, mount_label)
 
     @contextmanager
     def build(
@@ -186,122 +221,8 @@ class Driver(Layers):
         Raises:
             LayerError, CopyError, OperationError: as ``create`` does.
         """
-        with self._new(id, parent, progress, durable=True) as (path, _):
+        with self._new(id, parent, progress=progress, durable=True) as (path, _):
             yield path
-
-    @contextmanager
-    def writing_back(self, path: str) -> Iterator[Callable[[int], None]]:
-        """For the block of ``build``, which has ``path``: what comes goes to the disk meanwhile.
-
-        Much is better not left to the end of ``build``, where it has to be waited for.
-
-        Yields:
-            What is to be told, now and then, how many bytes have come.
-
-        Raises:
-            OperationError: something could not be written.
-        """
-        from reflayer.driver.durable import open_folder
-        from reflayer.driver.write_back import writing_back
-
-        folder = open_folder(path)
-        try:
-            with writing_back(folder, path) as told:
-                yield told
-        finally:
-            os.close(folder)
-
-    def remove(self, id: str, *, wait: bool = True) -> None:
-        """Remove layer ``id``; it is no error where there is none. The id is free at once.
-
-        Args:
-            id: the layer.
-            wait: return when all of it is deleted; otherwise a process of its own deletes it.
-
-        Raises:
-            LayerError: it is no id.
-            OperationError: something is mounted in it, or it cannot be moved out of the way; or,
-                after that, not all in it can be deleted, and the next start or ``remove`` tries
-                again.
-        """
-        from reflayer.copy.mounts import refuse_mounts_at
-
-        if not self.exists(id):
-            return
-        path = os.fsencode(self._layer(id))
-        try:
-            refuse_mounts_at(path, path)
-        except OSError as error:
-            raise OperationError.from_os_error(error, path, "look for mounts") from error
-        forget(self.home, id)
-        self._forget_references(id)
-        with folding(self.home):
-            unfold_upon(self._making, id)
-            drop(self.home, id)
-            trash = discard(self._layer(id), self.home)
-        if trash is not None and wait:
-            delete_trash(trash, wait=True)
-        if not wait or holds_trash(self.home):
-            delete_behind(self.home)
-
-    def empty_trash(self) -> None:
-        """Return when all that was removed is deleted, whoever is at it.
-
-        Raises:
-            OperationError: the first thing that cannot be deleted; everything else is.
-        """
-        empty_trash(self.home, wait=True)
-
-    def changes(self, id: str, parent: str | None = None) -> Iterator[Change]:
-        """What is different in layer ``id`` from ``parent``, as Docker's diff tells it.
-
-        Args:
-            id: the layer.
-            parent: the layer that it was cloned from; None for an empty one.
-
-        Raises:
-            LayerError: one of them is not there, or was removed meanwhile.
-            OperationError: something in them cannot be read.
-        """
-        from reflayer.driver.diff import layer_changes
-
-        return layer_changes(self, id, parent)
-
-    def diff(self, id: str, parent: str | None = None) -> BufferedReader:
-        """The same as an uncompressed OCI layer, made while it is read; to be closed.
-
-        Raises:
-            LayerError, OperationError: as ``changes`` does, here or from reading.
-            ArchiveError: from reading: a name cannot be in a layer, or an id not in a container.
-        """
-        from reflayer.driver.diff import layer_diff
-
-        return layer_diff(self, id, parent, self._making.id_map)
-
-    def diff_size(self, id: str, parent: str | None = None) -> int:
-        """The bytes of the files that are different in layer ``id`` from ``parent``, as in Docker.
-
-        Each file's size counts, holes too, but once for all of its names; deletions do not.
-
-        Raises:
-            LayerError, OperationError: as ``changes`` does.
-        """
-        from reflayer.driver.diff import layer_size
-
-        return layer_size(self, id, parent)
-
-    def usage(self, id: str, parent: str | None = None) -> Usage:
-        """What layer ``id`` takes itself, as far as the method of the home's clones tells that.
-
-        Where clones share their parents' blocks that is what is different from ``parent``, else all
-        of it.
-
-        Raises:
-            LayerError, OperationError: as ``changes`` does.
-        """
-        from reflayer.driver.diff import layer_usage
-
-        return layer_usage(self, id, parent if self._shares_blocks else None)
 
     def apply(self, id: str, stream: BinaryIO, *, progress: Progress | None = None) -> int:
         """Apply the layer archive ``stream`` to layer ``id``, and write it out to disk.
@@ -318,82 +239,255 @@ class Driver(Layers):
             The sum of the sizes of all files in the archive, as Docker tells it.
 
         Raises:
-            LayerError: there is no such layer, or it is no id.
             ArchiveError: the archive is damaged or asks for what cannot be.
-            OperationError: the system could not do it.
         """
-        from reflayer.driver.apply import apply_to_layer
+        from reflayer.archive import apply_stream
 
         self.path(id)
-        return apply_to_layer(self._making, id, stream, progress)
+        with changing_layer(self.home, id) as (path, come_to):
+
+            def told(count: int) -> None:
+                come_to(count)
+                if progress is not None:
+                    progress("unpack", count, None)
+
+            return apply_stream(
+                path, stream, ownership=self._ownership, id_map=self._id_map, progress=told
+            )
 
     def sync(self, id: str) -> None:
-        """Write out to disk layer ``id``, which others have filled by its path.
-
-        Raises:
-            LayerError: there is no such layer, or it is no id.
-            OperationError: something could not be written.
-        """
-        from reflayer.driver.durable import open_folder, write_out
+        """Write out to disk layer ``id``, which others have filled by its path."""
+        from reflayer.driver.sync import opened, write_out
 
         path = self.path(id)
-        folder = open_folder(path)
-        try:
+        with opened(path) as folder:
             write_out(folder, path)
-        finally:
-            os.close(folder)
+
+    def remove(self, id: str, *, wait: bool = True) -> None:
+        """Remove layer ``id``; it is no error where there is none. The id is free at once.
+
+        Args:
+            id: the layer.
+            wait: return when all of it is deleted; otherwise a process of its own deletes it.
+
+        Raises:
+            OperationError: something is mounted in it, or it cannot be moved out of the way; or,
+                after that, not all in it can be deleted, and the next start or ``remove`` tries
+                again.
+        """
+        from reflayer.copy.mounts import refuse_mounts_at
+
+        if not self.exists(id):
+            return
+        layer = layer_path(self.home, id)
+        with failing(layer, "look for mounts"):
+            refuse_mounts_at(os.fsencode(layer), os.fsencode(layer))
+        forget(self.home, id)
+        with self._lock:  # nor has the next one of that id any
+            self._references.pop(id, None)
+        with folding(self.home):
+            unfold_upon(self.home, id, self._remake)
+            trash = discard(layer, self.home)
+        if trash is not None and wait:
+            delete_trash(trash, wait=True)
+        if not wait or holds_trash(self.home):
+            delete_behind(self.home)
+
+    def empty_trash(self) -> None:
+        """Return when all that was removed is deleted, whoever is at it.
+
+        Raises:
+            OperationError: the first thing that cannot be deleted; everything else is.
+        """
+        empty_trash(self.home, wait=True)
 
     def cloned(self, id: str, parent: str) -> float | None:
         """When layer ``id`` was a complete clone of ``parent``, in seconds since the epoch.
 
         None where that is not known, or does not tell what was touched since then.
+        """
+        checked_id(parent)
+        found = origin(self.home, id, self.path(id))
+        return found[1] if found is not None and found[0] == parent else None
+
+    def changes(self, id: str, parent: str | None = None) -> Iterator[Change]:
+        """What is different in layer ``id`` from ``parent``, as Docker's diff tells it.
+
+        Args:
+            id: the layer.
+            parent: the layer that it was cloned from; None for an empty one.
 
         Raises:
-            LayerError: there is no layer ``id``, or one of them is no id.
-            OperationError: it cannot be found out.
+            LayerError: here or meanwhile: one of them is not there, or was removed.
+            OperationError: something in them cannot be read.
         """
-        return cloned_at(self.home, id, self.path(id), checked_id(parent))
+        from reflayer.archive import changes
 
-    def status(self) -> dict[str, str]:
-        """What Docker shows of a driver; the method that a clone takes is found out by trying.
+        root, before, cloned = self._compared(id, parent)
+        return self._while_there(id, parent, changes(root, before, cloned=cloned))
 
-        ``Backing Filesystem``, ``Method`` and, as ``true`` or ``false``, ``Shared Blocks``.
+    def diff(self, id: str, parent: str | None = None) -> io.BufferedReader:
+        """The same as an uncompressed OCI layer, made while it is read; to be closed.
 
         Raises:
-            OperationError: nothing can be made in the home.
+            LayerError, OperationError: as ``changes`` does, here or from reading.
+            ArchiveError: from reading: a name cannot be in a layer, or an id not in a container.
         """
-        from reflayer.driver.trial import status
+        from reflayer.archive import pack_layer
 
-        return status(self.home, self._making.method)
+        root, before, cloned = self._compared(id, parent)
+        packing = pack_layer(root, before, cloned=cloned, id_map=self._id_map)
+        return io.BufferedReader(_Stream(self._while_there(id, parent, packing)))
 
-    def _unfold(self, id: str) -> None:
-        with folding(self.home):
-            parent = parent_of(self.home, id)
-            if self._has_folder(id):  # somebody else was faster
-                return
-            if parent is None:
-                raise LayerError(f"there is no layer {id}")
-            unfold(self._making, id)
+    def diff_size(self, id: str, parent: str | None = None) -> int:
+        """The bytes of the files that are different in layer ``id`` from ``parent``, as in Docker.
+
+        Each file's size counts, holes too, but once for all of its names; deletions do not.
+
+        Raises:
+            LayerError, OperationError: as ``changes`` does.
+        """
+        from reflayer.archive import changed_size
+
+        root, before, cloned = self._compared(id, parent)
+        with self._there(id, parent):
+            return changed_size(root, before, cloned=cloned)
+
+    def usage(self, id: str, parent: str | None = None) -> Usage:
+        """What layer ``id`` takes itself, as far as the method of the home's clones tells that.
+
+        Where clones share their parents' blocks that is what is different from ``parent``, else all
+        of it.
+
+        Raises:
+            LayerError, OperationError: as ``changes`` does.
+        """
+        from reflayer.archive import changed_usage
+
+        parent = parent if self._shares_blocks else None
+        root, before, cloned = self._compared(id, parent)
+        with self._there(id, parent):
+            return changed_usage(root, before, cloned=cloned)
+
+    def _new(
+        self,
+        id: str,
+        parent: str | None,
+        *,
+        size: int = 0,
+        label: str = "",
+        progress: Progress | None = None,
+        durable: bool = False,
+    ) -> AbstractContextManager[tuple[str, CopyReport | None]]:
+        if self.exists(id):
+            raise taken(id)
+        if parent is not None:
+            self.path(parent)
+        self._require_quota(size)
+        fill = partial(self._fill, parent, size, label, progress)
+        return new_layer(self.home, id, fill, parent, durable=durable)
+
+    def _fill(
+        self, parent: str | None, size: int, label: str, progress: Progress | None, path: str
+    ) -> CopyReport | None:
+        """Make ``path`` an empty layer, or a clone of ``parent``, of at most ``size`` bytes."""
+
+        def limit(path: str) -> None:
+            if size:
+                from reflayer.driver.quota import set_quota
+
+                set_quota(path, size, self.home)
+
+        report = None
+        if parent is None:
+            empty_layer(path, self._method, None if self._id_map is None else self._id_map.root)
+            limit(path)
+        else:
+            report = clone_layer(
+                layer_path(self.home, parent),
+                path,
+                method=self._method,
+                ownership=self._ownership,
+                workers=self._workers,
+                progress=progress,
+                prepare=limit,
+            )
+        if label:
+            set_label(path, label)
+        return report
+
+    def _remake(self, id: str, parent: str, difference: BinaryIO) -> None:
+        from reflayer.archive import apply_stream
+
+        fill = partial(self._fill, parent, 0, "", None)
+        with new_layer(self.home, id, fill, parent) as (path, _):
+            apply_stream(path, difference, ownership=self._ownership)
+
+    def _require_quota(self, size: int) -> None:
+        if size:
+            from reflayer.driver.quota import require_quota
+
+            require_quota(f"{self.home}/{BUILDS}")
+
+    def _compared(self, id: str, parent: str | None) -> tuple[str, str | None, float | None]:
+        """Both paths, and when one was cloned from the other."""
+        root = self.path(id)
+        if parent is None:
+            return root, None, None
+        return root, self.path(parent), self.cloned(id, parent)
+
+    def _while_there(
+        self, id: str, parent: str | None, items: Iterable[Item]
+    ) -> Generator[Item, None, None]:
+        with self._there(id, parent):
+            yield from items
+
+    @contextmanager
+    def _there(self, id: str, parent: str | None) -> Iterator[None]:
+        """Refuse at the block's end or failure if one of the layers was removed meanwhile.
+
+        Its own deletion may have emptied folders before they were read.
+        """
+        failed: OperationError | None = None
+        try:
+            yield
+        except OperationError as error:
+            failed = error
+        for layer in (id, parent):
+            if layer is not None and not self.exists(layer):
+                raise LayerError(
+                    f"layer {layer} was removed while it was being compared"
+                ) from failed
+        if failed is not None:
+            raise failed
 
     @cached_property
     def _shares_blocks(self) -> bool:
         return self.status()["Shared Blocks"] == "true"
 
-    @contextmanager
-    def _new(
-        self,
-        id: str,
-        parent: str | None,
-        progress: Progress | None,
-        *,
-        durable: bool = False,
-        size: int = 0,
-        label: str = "",
-    ) -> Iterator[tuple[str, CopyReport | None]]:
-        if self.exists(id):
-            raise taken(id)
-        if parent is not None:
-            self.path(parent)
-        how = self._making
-        with making(how, id, parent, progress, durable=durable, size=size, label=label) as made:
-            yield made
+
+class _Stream(io.RawIOBase):
+    """Chunks as a file to be read; closing it ends the walk that they come from."""
+
+    def __init__(self, chunks: Generator[bytes, None, None]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        piece = self._rest[: len(view)]
+        view[: len(piece)] = piece
+        self._rest = self._rest[len(piece) :]
+        return len(piece)
+
+    def close(self) -> None:
+        self._chunks.close()
+        super().close()

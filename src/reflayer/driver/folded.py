@@ -3,7 +3,7 @@
 For each container Docker clones an image twice: as ``ID-init``, in which it makes a few files, and
 that as the container's own. The first is rarely looked at again. So the container gets the folder
 of the first, and that is folded up: its difference from the image stays as a layer archive in the
-home's ``folded/``, and makes the layer again when somebody asks for it.
+``folded/``, after a line with the image's id, and makes the layer again when it is asked for.
 """
 
 from __future__ import annotations
@@ -11,24 +11,22 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from reflayer.driver.builds import building, publish
-from reflayer.driver.cloned import forget, keeping, note, origin
-from reflayer.driver.home import BUILDS, FOLDED, FOLDED_LOCK, LAYERS
-from reflayer.driver.label import set_label
-from reflayer.driver.making import making
-from reflayer.driver.names import is_id
-from reflayer.driver.trash import unlink
-from reflayer.errors import ArchiveError, LayerError, OperationError
+from reflayer.driver.clone_times import forget, keeping, note, origin
+from reflayer.driver.create import building, publish, set_label
+from reflayer.driver.home import FOLDED, FOLDED_LOCK, has_folder, is_id, layer_path, unlink
+from reflayer.errors import ArchiveError, LayerError, OperationError, failing
 from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
+    from typing import BinaryIO
 
-    from reflayer.driver.making import Making
+    Remake = Callable[[str, str, BinaryIO], None]
+    """Makes the layer of an id: a clone of a parent that an archive is applied to."""
 
 _MOST = 1 << 18  # bytes of a difference; Docker's has some ten thousand
-_NEW = ".new"  # what precedes an id while its difference is being written: no id begins so
 
 
 class LostError(LayerError):
@@ -59,30 +57,11 @@ def folded(home: str) -> list[str]:
         OperationError: the home cannot be read.
     """
     folder = f"{home}/{FOLDED}"
-    try:
+    with failing(folder, "list"):
         return [name for name in os.listdir(folder) if is_id(name)]
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(folder), "list") from error
 
 
-def parent_of(home: str, id: str) -> str | None:
-    """The layer that the folded one was cloned from; None where there is no folded ``id``.
-
-    Raises:
-        OperationError: the record of it cannot be read.
-        LostError: it has been lost.
-    """
-    path = _path(home, id)
-    try:
-        with open(path, "rb") as file:
-            return _read_parent(id, file.readline(_MOST))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "read") from error
-
-
-def fold_into(how: Making, id: str, parent: str, label: str) -> bool:
+def fold_into(home: str, id: str, parent: str, label: str) -> bool:
     """Make the folder of layer ``parent`` that of the new layer ``id``, and fold ``parent`` up.
 
     Returns:
@@ -93,78 +72,57 @@ def fold_into(how: Making, id: str, parent: str, label: str) -> bool:
         LayerError: layer ``id`` is there already.
         OperationError: a step of it failed. ``parent`` is there still, folded or not.
     """
-    home = how.home
-    layer = f"{home}/{LAYERS}/{parent}"
+    layer = layer_path(home, parent)
     found = origin(home, parent, layer)
     if found is None:
         return False
     below, cloned = found
-    archive = _difference(layer, f"{home}/{LAYERS}/{below}", cloned)
+    archive = _difference(layer, layer_path(home, below), cloned)
     if archive is None:
         return False
-    with building(f"{home}/{BUILDS}", id) as path:
+    with building(home, id) as path:
         with folding(home):
-            if not os.path.isdir(f"{home}/{LAYERS}/{below}"):
+            if not has_folder(home, below):
                 return False
-            _write(home, parent, b"%s\n%s" % (below.encode(), archive))
-            try:
+            _write(path, _path(home, parent), b"%s\n%s" % (below.encode(), archive))
+            with failing(layer, "rename"):
                 os.rename(layer, path)
-            except OSError as error:
-                raise OperationError.from_os_error(error, os.fsencode(layer), "rename") from error
             forget(home, parent)
         if label:
             set_label(path, label)
         with keeping(note(home, path, parent), id):
-            publish(path, f"{home}/{LAYERS}/{id}")
+            publish(path, home, id)
     return True
 
 
-def unfold(how: Making, id: str) -> None:
-    """Make the folded layer ``id`` again; to be called within ``folding``.
+def unfold(home: str, id: str, remake: Remake) -> None:
+    """Make the folder of layer ``id`` again, unless another is faster.
 
     Raises:
-        LayerError: the layer that it was cloned from is not there.
+        LayerError: there is no such layer, or not the one that it was cloned from.
         LostError: it has been lost.
         CopyError, OperationError: it cannot be made. It stays folded.
     """
-    from reflayer.archive import apply_stream
-
-    path = _path(how.home, id)
-    try:
-        with open(path, "rb", buffering=0) as file:
-            head = file.read(_MOST)
-            parent = _read_parent(id, head)
-            file.seek(len(parent) + 1)
-            if not os.path.isdir(f"{how.home}/{LAYERS}/{parent}") and is_folded(how.home, parent):
-                unfold(how, parent)
-            with making(how, id, parent, None, durable=False, size=0, label="") as (made, _):
-                try:
-                    apply_stream(made, file, ownership=how.ownership)
-                except ArchiveError as error:
-                    raise LostError(id) from error
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "read") from error
-    drop(how.home, id)
+    with folding(home):
+        if _parent_of(home, id) is not None:
+            if not has_folder(home, id):
+                _unfold(home, id, remake)
+        elif not has_folder(home, id):
+            raise LayerError(f"there is no layer {id}")
 
 
-def unfold_upon(how: Making, id: str) -> None:
-    """Make each layer again that is folded upon ``id``; to be called within ``folding``.
+def unfold_upon(home: str, id: str, remake: Remake) -> None:
+    """Before layer ``id`` goes, and within ``folding``: unfold each that is folded upon it.
+
+    What ``id`` was folded up to itself is taken away.
 
     Raises:
         CopyError, OperationError: one cannot be made.
     """
-    for upon in folded(how.home):
+    for upon in folded(home):
         with suppress(LostError):  # who asks for it will be told
-            if parent_of(how.home, upon) == id:
-                unfold(how, upon)
-
-
-def drop(home: str, id: str) -> None:
-    """Take away what layer ``id`` was folded up to, if it was.
-
-    Raises:
-        OperationError: it cannot be unlinked.
-    """
+            if _parent_of(home, upon) == id:
+                _unfold(home, upon, remake)
     unlink(_path(home, id))
 
 
@@ -174,18 +132,45 @@ def sweep_folded(home: str) -> None:
     Raises:
         OperationError: it cannot be read or unlinked.
     """
-    folder = f"{home}/{FOLDED}"
-    if not folded(home) and not os.path.exists(f"{folder}/{_NEW}"):
-        return
-    with folding(home):
-        unlink(f"{folder}/{_NEW}")
-        for id in folded(home):
-            if os.path.isdir(f"{home}/{LAYERS}/{id}"):  # not yet folded, or unfolded already
-                drop(home, id)
+    if folded(home):
+        with folding(home):
+            for id in folded(home):
+                if has_folder(home, id):  # not yet folded, or unfolded already
+                    unlink(_path(home, id))
 
 
-def _path(home: str, id: str) -> str:
-    return f"{home}/{FOLDED}/{id}"
+def _unfold(home: str, id: str, remake: Remake) -> None:
+    path = _path(home, id)
+    with failing(path, "read"), open(path, "rb", buffering=0) as file:
+        parent = _read_parent(id, file.read(_MOST))
+        file.seek(len(parent) + 1)
+        if not has_folder(home, parent) and is_folded(home, parent):
+            _unfold(home, parent, remake)
+        try:
+            remake(id, parent, file)
+        except ArchiveError as error:
+            raise LostError(id) from error
+    unlink(path)
+
+
+def _parent_of(home: str, id: str) -> str | None:
+    """The layer that the folded one was cloned from; None where there is no folded ``id``."""
+    path = _path(home, id)
+    try:
+        with open(path, "rb") as file:
+            return _read_parent(id, file.readline(_MOST))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OperationError.from_os_error(error, path, "read") from error
+
+
+def _read_parent(id: str, head: bytes) -> str:
+    name, end, _ = head.partition(b"\n")
+    parent = os.fsdecode(name)
+    if not end or not is_id(parent):
+        raise LostError(id)
+    return parent
 
 
 def _difference(layer: str, below: str, cloned: float) -> bytes | None:
@@ -204,21 +189,18 @@ def _difference(layer: str, below: str, cloned: float) -> bytes | None:
     return None if packing.skipped else bytes(archive)
 
 
-def _write(home: str, id: str, content: bytes) -> None:
-    path = _path(home, id)
-    new = f"{home}/{FOLDED}/{_NEW}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        with open(os.open(new, flags, 0o600), "wb") as file:
-            file.write(content)
-        os.rename(new, path)
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "write") from error
+def _write(new: str, path: str, content: bytes) -> None:
+    """Make the file ``path`` by way of ``new``, which is gone after it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    with failing(path, "write"):
+        try:
+            with open(os.open(new, flags, 0o600), "wb") as file:
+                file.write(content)
+            os.rename(new, path)
+        except OSError:
+            unlink(new)
+            raise
 
 
-def _read_parent(id: str, head: bytes) -> str:
-    name, end, _ = head.partition(b"\n")
-    parent = os.fsdecode(name)
-    if not end or not is_id(parent):
-        raise LostError(id)
-    return parent
+def _path(home: str, id: str) -> str:
+    return f"{home}/{FOLDED}/{id}"

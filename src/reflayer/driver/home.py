@@ -1,41 +1,75 @@
-"""A driver's folder: ``dir/`` with the layers, ``tmp/`` with those being built, ``trash/``."""
+"""A driver's folder and those in it; what may be a layer's id."""
 
 from __future__ import annotations
 
 import errno
 import os
 
-from reflayer.errors import OperationError
+from reflayer.errors import LayerError, failing, printable
 from reflayer.linux.mkdir import make_folders
 
 LAYERS = "dir"
-"""The folder of the layers, as in Docker's vfs driver."""
-
 BUILDS = "tmp"
-"""The folder in which layers are built."""
-
 TRASH = "trash"
-"""The folder of what is to be deleted."""
-
 CLONED = "cloned"
-"""The folder of the notes of when layers were cloned, in one for the machine's boot."""
-
 FOLDED = "folded"
-"""The folder of the differences of layers that are folded up."""
-
 FOLDED_LOCK = "folded.lock"
-"""The file that is locked while a layer is folded up or unfolded."""
-
-TRASH_LOCK = "trash.lock"
-"""The file that is locked by the process which empties the trash."""
-
 PUBLISH_LOCK = "publish.lock"
-"""The file that is locked to publish a layer where the file system has no RENAME_NOREPLACE."""
-
+TRASH_LOCK = "trash.lock"
 QUOTA_LOCK = "quota.lock"
-"""The file that is locked while a layer gets a quota."""
 
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
+_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_ALLOWED = _FIRST | frozenset("_.-")
+_MOST = 128  # characters: a name of NAME_MAX (255) has room for what is added to it
+
+
+def checked_id(id: str) -> str:
+    """``id``, if a layer may be called so: one plain file name, never a path.
+
+    Raises:
+        LayerError: it may not.
+    """
+    if not is_id(id):
+        raise LayerError(
+            f"{printable(id[:_MOST])!r} is no layer's id: it takes 1 to {_MOST} of a-z, A-Z, 0-9, "
+            "'_', '.' and '-', and begins with a letter or digit"
+        )
+    return id
+
+
+def is_id(name: str) -> bool:
+    """Whether a layer may be called ``name``."""
+    return 0 < len(name) <= _MOST and name[0] in _FIRST and _ALLOWED.issuperset(name)
+
+
+def layer_path(home: str, id: str) -> str:
+    """Where the folder of layer ``id`` is, if it has one."""
+    return f"{home}/{LAYERS}/{id}"
+
+
+def has_folder(home: str, id: str) -> bool:
+    """Whether layer ``id`` has a folder."""
+    path = layer_path(home, id)
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
+def taken(id: str) -> LayerError:
+    """The error for a layer that is there already."""
+    return LayerError(f"layer {id} exists already")
+
+
+def unlink(path: str) -> None:
+    """Unlink a file of the driver's own; it is no error where there is none.
+
+    Raises:
+        OperationError: it cannot be unlinked.
+    """
+    with failing(path, "unlink"):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
 
 
 def make_home(home: str, group: int | None) -> None:
@@ -59,8 +93,8 @@ def make_home(home: str, group: int | None) -> None:
                 os.chown(path, -1, group)
                 os.chmod(path, 0o710)
     except OSError as error:
-        where = os.fsencode(error.filename or home)
-        raise OperationError.from_os_error(error, where, "make the driver's folder") from error
+        with failing(error.filename or home, "make the driver's folder"):
+            raise
 
 
 def _make_folder(path: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from reflayer.driver.home import QUOTA_LOCK
-from reflayer.errors import OperationError, QuotaError
+from reflayer.errors import QuotaError, failing
 from reflayer.linux.project import project_of, set_project
 from reflayer.linux.quota import enforces_project_quotas, next_project, set_project_limit
 from reflayer.workers.lock import locked
@@ -25,7 +25,7 @@ def require_quota(folder: str) -> None:
         QuotaError: they cannot.
         OperationError: that cannot be found out.
     """
-    try:
+    with failing(folder, "quotactl"):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if not enforces_project_quotas(fd):
@@ -33,8 +33,6 @@ def require_quota(folder: str) -> None:
             project = project_of(fd)
         finally:
             os.close(fd)
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(folder), "quotactl") from error
     if project.is_inherited:
         # rename(2) would refuse to move a layer with a project of its own in or out.
         raise QuotaError(
@@ -49,7 +47,7 @@ def set_quota(path: str, size: int, home: str) -> None:
     Raises:
         OperationError: it cannot be set.
     """
-    try:
+    with failing(path, "set its quota"):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             # Held until the folder has the project, so that nobody else takes it for free.
@@ -59,8 +57,6 @@ def set_quota(path: str, size: int, home: str) -> None:
                 set_project(fd, project)
         finally:
             os.close(fd)
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "set its quota") from error
 
 
 def _free_project(fd: int, first: int) -> int:

@@ -6,7 +6,7 @@ import errno
 import os
 import time
 
-from reflayer.driver.home import TRASH, TRASH_LOCK
+from reflayer.driver.home import TRASH, TRASH_LOCK, unlink
 from reflayer.errors import NO_ROOM, OperationError
 from reflayer.workers import trash_process
 from reflayer.workers.lock import flock, open_locked, passing_name
@@ -185,20 +185,6 @@ def _is_left(path: str) -> bool:
         return _lock(fd, path, shared=True, wait=False)
     finally:
         os.close(fd)
-
-
-def unlink(path: str) -> None:
-    """Unlink a file of the driver's own; it is no error where there is none.
-
-    Raises:
-        OperationError: it cannot be unlinked.
-    """
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "unlink") from error
 
 
 def _lock(folder: int, path: str, *, shared: bool = False, wait: bool) -> bool:

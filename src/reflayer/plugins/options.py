@@ -11,7 +11,7 @@ class DockerOptions:
 
     Attributes:
         socket: path of the Unix socket.
-        method: how a layer is cloned, one of ``reflayer.driver.clone.METHODS``.
+        method: how a layer is cloned, one of ``reflayer.driver.METHODS``.
         workers: threads that work on one clone; None for as many as there are processors.
     """
 
@@ -27,7 +27,7 @@ class ContainerdOptions:
     Attributes:
         socket: path of the Unix socket.
         home: the folder of the snapshots and of what is recorded about them.
-        method: how a snapshot is cloned, one of ``reflayer.driver.clone.METHODS``.
+        method: how a snapshot is cloned, one of ``reflayer.driver.METHODS``.
         workers: threads that work on one clone; None for as many as there are processors.
     """
 

@@ -44,7 +44,7 @@ def create(
                 _refuse_taken(db, name)
         brought = bring(image, wanted, pull, access, parts, until, progress)
         container_id = new_id()
-        parts.driver.create_read_write(container_id, brought.image.layer, progress=progress)
+        parts.driver.create(container_id, brought.image.layer, progress=progress)
         with parts.database.writing() as db:
             return _record(db, parts, container_id, name, brought)
 

@@ -47,7 +47,7 @@ class Store:
             ownership: ``keep``, or ``ignore`` to leave out what only root can keep: owners,
                 devices, some extended attributes; by default what the last image or container of
                 the store was made with, at first ``keep``.
-            method: how content is copied, one of ``reflayer.driver.clone.METHODS``.
+            method: how content is copied, one of ``reflayer.driver.METHODS``.
             workers: threads that work on a copy.
 
         Raises:

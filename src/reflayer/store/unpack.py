@@ -97,6 +97,7 @@ def _apply(
 ) -> StoredLayer:
     """Apply the image's other layers onto a clone of the deepest that is there."""
     from reflayer.archive import ArchiveError, apply_layer
+    from reflayer.driver.sync import writing_back
 
     depth, below = deepest
     top = layer_of(image)
@@ -106,7 +107,7 @@ def _apply(
     parent = below.id if below else None
     with (
         parts.driver.build(top, parent, progress=progress) as folder,
-        parts.driver.writing_back(folder) as written,
+        writing_back(folder) as written,
     ):
         told = _Told(progress, sum(blob.size for blob, _ in missing), written)
         if packed is not None and below == packed:

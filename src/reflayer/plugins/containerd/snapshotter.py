@@ -261,7 +261,7 @@ class Snapshotter:
             await self._work.copy(lambda progress: self._make(snapshot, folder, progress))
 
     def _make(self, snapshot: Snapshot, parent: str | None, progress: Progress) -> None:
-        report = self._driver.create_read_write(snapshot.folder, parent, progress=progress)
+        report = self._driver.create(snapshot.folder, parent, progress=progress)
         try:
             progress("clone", 0, None)
             self._records.add(snapshot)

@@ -33,7 +33,7 @@ def create(driver: Driver, request: LayerRequest, progress: Progress) -> CopyRep
     """
     if request.options:
         raise RequestError("--storage-opt is not supported for reflayer on read-only layers")
-    return driver.create_read_write(
+    return driver.create(
         request.id,
         request.parent,
         size=0,
@@ -63,7 +63,7 @@ def create_read_write(
         and driver.take_over(request.id, request.parent, mount_label=request.mount_label)
     ):
         return None
-    return driver.create_read_write(
+    return driver.create(
         request.id,
         request.parent,
         size=size,

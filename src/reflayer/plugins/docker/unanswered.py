@@ -15,11 +15,8 @@ import os
 import time
 from contextlib import suppress
 
-from reflayer.driver.builds import taken
-from reflayer.driver.cloned import boot_id
-from reflayer.driver.home import LAYERS
-from reflayer.driver.names import checked_id, is_id
-from reflayer.driver.trash import unlink
+from reflayer.driver.clone_times import boot_id
+from reflayer.driver.home import LAYERS, checked_id, is_id, taken, unlink
 from reflayer.errors import LayerError, OperationError, ReflayerError
 from reflayer.workers.lock import abandoned, claim
 

@@ -1,9 +1,13 @@
-"""When layers were cloned, noted so that what changed in them since is told without a close look.
+"""Clone times: an inode whose ctime is older than the end of its clone was not touched since.
 
-What a clone has made is as its parent was while its ctimes are of the time of the cloning, since
-nobody can set a ctime (inode(7)) but by setting the machine's clock. So a note holds in the boot
-that it was made in, while nobody has set the clock, for the inode and the parent that it names. One
-that is lost, or does not hold, costs a closer look and nothing else.
+To tell what changed in a layer, both trees would have to be compared entry by entry, and files with
+the same size and times by content: a program can set them back. But every change sets an inode's
+ctime to the clock, and nobody can set a ctime (inode(7)). So the end of a clone is noted, and
+``diff`` compares with the parent only what has a later ctime, in either of them.
+
+Setting the machine's clock back does fake a ctime: so a note names the boot, and how far the clock
+is from one that nobody can set. And an id can be used again: so it names the root's inode and birth
+as well, and the parent. A note that is lost, or does not hold, costs a closer look and no more.
 """
 
 from __future__ import annotations
@@ -13,9 +17,9 @@ import time
 from contextlib import contextmanager, suppress
 from functools import cache
 
-from reflayer.driver.home import CLONED
-from reflayer.driver.trash import discard, unlink
-from reflayer.errors import OperationError
+from reflayer.driver.home import CLONED, unlink
+from reflayer.driver.trash import discard
+from reflayer.errors import OperationError, failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +52,7 @@ def note(home: str, path: str, parent: str) -> str | None:
     folder = f"{home}/{CLONED}/{boot}"
     record = f"{folder}/{os.path.basename(path)}"
     text = f"{root[0]} {root[1]} {cloned} {_clock_offset()} {parent}"
-    try:
+    with failing(record, "write"):
         try:
             fd = os.open(record, _NEW, 0o600)
         except FileNotFoundError:
@@ -61,8 +65,6 @@ def note(home: str, path: str, parent: str) -> str | None:
             raise
         finally:
             os.close(fd)
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(record), "write") from error
     return record
 
 
@@ -92,7 +94,8 @@ def keeping(record: str | None, id: str) -> Iterator[None]:
     try:
         yield
         if record is not None:
-            _keep(record, id)
+            with failing(record, "rename"):
+                os.rename(record, f"{os.path.dirname(record)}/{id}")
             record = None
     finally:
         if record is not None:
@@ -110,20 +113,10 @@ def forget(home: str, id: str) -> None:
         unlink(f"{home}/{CLONED}/{boot}/{id}")
 
 
-def cloned_at(home: str, id: str, path: str, parent: str) -> float | None:
-    """When the layer ``id`` at ``path`` was a complete clone of ``parent``, in seconds.
+def origin(home: str, id: str, path: str) -> tuple[str, float] | None:
+    """The layer that ``id`` at ``path`` was a complete clone of, and when, in seconds since 1970.
 
     None where that is not known, or times do not tell what was touched since.
-
-    Raises:
-        OperationError: the note is there, and cannot be read.
-    """
-    found = origin(home, id, path)
-    return found[1] if found is not None and found[0] == parent else None
-
-
-def origin(home: str, id: str, path: str) -> tuple[str, float] | None:
-    """The layer that the one at ``path`` was a complete clone of, and when, as ``cloned_at``.
 
     Raises:
         OperationError: the note is there, and cannot be read.
@@ -139,17 +132,10 @@ def origin(home: str, id: str, path: str) -> tuple[str, float] | None:
     except (FileNotFoundError, ValueError):
         return None
     except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(record), "read") from error
+        raise OperationError.from_os_error(error, record, "read") from error
     if abs(offset - _clock_offset()) > _STILL or _root(path) != (inode, birth):
         return None
     return noted, (cloned + _BEHIND) / 1e9
-
-
-def _keep(record: str, id: str) -> None:
-    try:
-        os.rename(record, f"{os.path.dirname(record)}/{id}")
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(record), "rename") from error
 
 
 def _begin_boot(home: str, boot: str) -> None:
@@ -165,15 +151,13 @@ def _root(path: str) -> tuple[int, int] | None:
     from reflayer.linux.statfs import file_system_name
     from reflayer.linux.statx import birth_time
 
-    try:
+    with failing(path, "look at"):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             birth = birth_time(fd) if file_system_name(fd) in _OWN_CLOCK else None
             return None if birth is None else (os.fstat(fd).st_ino, birth)
         finally:
             os.close(fd)
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "look at") from error
 
 
 @cache

@@ -15,7 +15,7 @@ import pytest
 from reflayer import archive
 from reflayer.archive import same, walk
 from reflayer.archive.pair import Pair
-from reflayer.driver import Driver, cloned
+from reflayer.driver import Driver, clone_times
 from reflayer.errors import CopyError
 from reflayer.linux.names import native
 from tests.driver.layers import leftovers, make
@@ -31,13 +31,13 @@ def driver(
 
     def note(*arguments: str) -> str | None:
         time.sleep(0.03)  # as if there had been more to clone
-        return cloned.note(*arguments)
+        return clone_times.note(*arguments)
 
-    monkeypatch.setattr("reflayer.driver.making.note", note)
+    monkeypatch.setattr("reflayer.driver.create.note", note)
     driver = Driver(place_on(request.param), method="auto" if request.param == "xfs" else "range")
     make(driver, "parent")
     time.sleep(0.03)  # the kernel's own clock goes by ticks
-    driver.create_read_write("clone", "parent")
+    driver.create("clone", "parent")
     time.sleep(0.03)
     return driver
 
@@ -107,7 +107,7 @@ def test_large_and_deep_folders_are_looked_through(driver: Driver) -> None:
     for number in range(2000):  # more than one call in C reads
         (base / f"{number}").touch()
     (base / "last/inside").mkdir(parents=True)
-    driver.create_read_write("second", "clone")
+    driver.create("second", "clone")
     time.sleep(0.03)
     assert changes(driver, "second", "clone") == []
     for path in (deep, f"{deep}/last/inside"):
@@ -136,7 +136,7 @@ def test_a_parent_that_changes_afterwards_is_told(driver: Driver) -> None:
 def test_a_parent_that_was_filled_just_before_is_compared(driver: Driver) -> None:
     # As Docker does: it writes into a clone by its path, and clones that.
     write_unseen(Path(driver.path("clone"), "folder/file"))
-    driver.create_read_write("second", "clone")
+    driver.create("second", "clone")
     assert changes(driver, "second", "clone") == []
     assert ("C", "/folder/file") in changes(driver, "second", "parent")
 
@@ -177,7 +177,7 @@ def test_a_note_is_not_of_another_layer_that_got_the_name(driver: Driver) -> Non
     (note,) = Path(driver.home, "cloned").glob("*/clone")
     text = note.read_bytes()
     driver.remove("clone")
-    driver.create_read_write("clone", "parent")
+    driver.create("clone", "parent")
     note.write_bytes(text)
     assert driver.cloned("clone", "parent") is None
 
@@ -186,9 +186,9 @@ def test_a_clone_that_fails_leaves_no_note(driver: Driver, monkeypatch: pytest.M
     def fail(*_: object) -> None:
         raise CopyError(b"somewhere", "publish", "it is forbidden")
 
-    monkeypatch.setattr("reflayer.driver.making.publish", fail)
+    monkeypatch.setattr("reflayer.driver.create.publish", fail)
     with pytest.raises(CopyError, match="forbidden"):
-        driver.create_read_write("second", "parent")
+        driver.create("second", "parent")
     assert notes(driver) == ["clone"]
     assert leftovers(driver) == []
 
@@ -206,9 +206,9 @@ def test_a_clock_that_was_set_is_not_believed(
 def test_notes_of_an_earlier_boot_are_not_believed_and_cleared(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cloned, "boot_id", lambda: "another")
+    monkeypatch.setattr(clone_times, "boot_id", lambda: "another")
     assert driver.cloned("clone", "parent") is None
-    driver.create_read_write("second", "parent")
+    driver.create("second", "parent")
     assert notes(driver) == ["second"]
     assert driver.cloned("second", "parent") is not None
 
@@ -216,8 +216,8 @@ def test_notes_of_an_earlier_boot_are_not_believed_and_cleared(
 def test_where_the_boot_cannot_be_told_there_are_no_notes(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cloned, "boot_id", lambda: None)
-    driver.create_read_write("second", "parent")
+    monkeypatch.setattr(clone_times, "boot_id", lambda: None)
+    driver.create("second", "parent")
     assert driver.cloned("second", "parent") is None
     driver.remove("second")
     assert notes(driver) == ["clone"]
@@ -227,7 +227,7 @@ def test_where_a_server_stamps_the_files_there_are_no_notes(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reflayer.linux.statfs.file_system_name", lambda _: "nfs")
-    driver.create_read_write("second", "parent")
+    driver.create("second", "parent")
     assert notes(driver) == ["clone"]
     assert driver.cloned("clone", "parent") is None
 
@@ -238,7 +238,7 @@ def test_a_layer_that_an_archive_was_applied_to_keeps_the_time_of_its_clone(
     write_unseen(Path(driver.path("clone"), "folder/file"))
     with driver.diff("clone", "parent") as stream:
         layer = stream.read()
-    driver.create_read_write("second", "parent")
+    driver.create("second", "parent")
     time.sleep(0.03)
     driver.apply("second", io.BytesIO(layer))
     assert driver.cloned("second", "parent") is not None
@@ -270,7 +270,7 @@ def test_with_the_time_and_without_it_the_same_is_told(driver: Driver, seed: int
             folder.mkdir(exist_ok=True)
             (folder / f"{number}").write_bytes(b"content")
     time.sleep(0.03)
-    driver.create_read_write("work", "base")
+    driver.create("work", "base")
     time.sleep(0.03 * dice.randrange(2))
     for _ in _edits(dice, Path(driver.path("work"))):
         pass

@@ -1,0 +1,59 @@
+"""What a home's file system can do: which method a clone takes there is found out by making one."""
+
+from __future__ import annotations
+
+import os
+
+from reflayer.driver.create import building, make_folder
+from reflayer.driver.home import BUILDS
+from reflayer.driver.sync import opened
+from reflayer.driver.trash import delete
+from reflayer.errors import failing
+
+_CONTENT = b"content\n" * 512  # one block: a smaller file might be kept without any
+
+
+def status(home: str, method: str) -> dict[str, str]:
+    """The ``Backing Filesystem``, the ``Method`` that ``auto`` or ``method`` is, ``Shared Blocks``.
+
+    Raises:
+        OperationError: nothing can be made in the home.
+    """
+    from reflayer.linux.statfs import file_system_name
+
+    builds = f"{home}/{BUILDS}"
+    with opened(builds) as folder, failing(builds, "statfs"):
+        file_system = file_system_name(folder)
+    found = _best_method(home) if method == "auto" else method
+    shares = found in ("snapshot", "reflink")
+    return {
+        "Backing Filesystem": file_system,
+        "Method": found,
+        "Shared Blocks": str(shares).lower(),
+    }
+
+
+def _best_method(home: str) -> str:
+    with building(home, "probe") as path:
+        try:
+            with failing(path, "try it"):
+                make_folder(path)
+                return _try(path)
+        finally:
+            delete(path)
+
+
+def _try(path: str) -> str:
+    from reflayer.copy.content import LADDER
+    from reflayer.copy.probe import why_not
+    from reflayer.driver.snapshot import snapshot
+
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with open(f"{path}/file", "wb") as file:
+            file.write(_CONTENT)
+        if snapshot(folder, f"{path}/clone") is None:
+            return "snapshot"
+        return next(method for method in LADDER if why_not(method, folder, folder) is None)
+    finally:
+        os.close(folder)
