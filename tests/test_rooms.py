@@ -25,6 +25,7 @@ ROOMS = (
     "extents",
     "copy",
     "workers",
+    "walk",
     "linux",
 )
 """From the top down."""

@@ -155,7 +155,7 @@ def test_a_folder_that_is_moved_while_it_is_copied_leads_nowhere_else(
 
     monkeypatch.setattr(worker.Worker, "_enter", enter_and_move)
 
-    with pytest.raises(CopyError, match="the folder was moved during the copy"):
+    with pytest.raises(CopyError, match="the folder was moved meanwhile"):
         copy_tree(place / "src", place / "dst", workers=1)
 
     assert moved

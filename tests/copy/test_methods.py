@@ -15,8 +15,9 @@ import pytest
 from reflayer import copy_tree
 from reflayer.copy import CopyError
 from reflayer.copy import content as content_module
-from reflayer.copy.content import Content, SizeChangedError
+from reflayer.copy.content import Content
 from reflayer.linux.names import native
+from reflayer.walk.facts import SizeChangedError
 from tests.copy.hard_cases import no_cow
 from tests.file_systems import mounted, require
 from tests.trees import assert_same, facts

@@ -458,7 +458,8 @@ def test_many_workers_at_depth_need_no_more_descriptors_than_few(place: Path) ->
     code = """
 import resource, sys, time
 resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
-from reflayer.copy import copy_tree, emptying, remove_tree, worker
+from reflayer.copy import copy_tree, remove_tree, worker
+from reflayer.walk import empty
 from reflayer.workers import pool
 pool._ALONE = -1
 def slowly(do):
@@ -467,7 +468,7 @@ def slowly(do):
         return do(*arguments)
     return wait_and_do
 worker.Worker._copy = slowly(worker.Worker._copy)
-emptying._Level.unlink_files = slowly(emptying._Level.unlink_files)
+empty._Emptied.unlink_files = slowly(empty._Emptied.unlink_files)
 copy_tree(sys.argv[1], sys.argv[2], workers=24)
 assert remove_tree(sys.argv[2], workers=24) == 1 + 48 * 41
 """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.archive.id_map import IdMap
-    from reflayer.copy.paths import AnyPath
+    from reflayer.walk.folders import AnyPath
 
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")  # OCI image-spec, descriptor
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from reflayer.copy.metadata import list_attributes, list_attributes_at, read_attribute
-from reflayer.linux.xattrs import getxattr_at, is_of_tree
+from reflayer.walk.facts import list_attributes, read_attributes, read_attributes_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,28 +16,13 @@ def attributes(fd: int, skip: Callable[[str], None] | None = None) -> dict[str, 
     read, with ``xattr``.
 
     Raises:
-        FailedError: a call failed (that of ``reflayer.copy.metadata``).
+        FailedError: a call failed (that of ``reflayer.walk.facts``).
     """
-    return _values(list_attributes(fd), lambda name: os.getxattr(fd, name), skip)
+    return read_attributes(fd, list_attributes(fd), skip)
 
 
 def attributes_at(
     dir_fd: int, name: bytes, skip: Callable[[str], None] | None = None
 ) -> dict[str, bytes]:
     """The same of ``name`` itself in an open folder."""
-    names = list_attributes_at(dir_fd, name)
-    return _values(names, lambda attribute: getxattr_at(dir_fd, name, attribute), skip)
-
-
-def _values(
-    names: list[str], get: Callable[[str], bytes], skip: Callable[[str], None] | None
-) -> dict[str, bytes]:
-    found = {}
-    for name in sorted(names):
-        if skip is None and not is_of_tree(name):
-            continue
-        if (value := read_attribute(name, get)) is not None:
-            found[name] = value
-        elif skip is not None:
-            skip("xattr")
-    return found
+    return read_attributes_at(dir_fd, name, skip)

@@ -7,13 +7,13 @@ import stat
 from typing import NamedTuple
 
 from reflayer.archive.walk import DELETED, RELINKED, Walk
-from reflayer.copy.folder import identity
+from reflayer.walk.folders import identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reflayer.copy.paths import AnyPath
+    from reflayer.walk.folders import AnyPath
 
 
 _BLOCK = 512  # bytes: the unit of st_blocks, inode(7)

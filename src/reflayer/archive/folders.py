@@ -12,10 +12,10 @@ from reflayer.archive.metadata import Metadata
 from reflayer.archive.opening import LONGEST_PATH, OPEN, link_target, open_shut, open_straight
 from reflayer.archive.tar_entry import join_path
 from reflayer.archive.upper_paths import UpperPaths
-from reflayer.copy.emptying import empty_folder
-from reflayer.copy.metadata import FailedError
 from reflayer.errors import ArchiveError, OperationError
 from reflayer.linux.openat2 import RESOLVE_IN_ROOT, openat2
+from reflayer.walk.empty import empty_folder
+from reflayer.walk.facts import FailedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ other name is listed: the first of its inode with the content, further ones as l
 
 from __future__ import annotations
 
-from reflayer.copy.folder import identity
+from reflayer.walk.folders import identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from reflayer.archive.whiteouts import (
     apply_whiteout,
     is_aufs_metadata,
 )
-from reflayer.copy.metadata import FailedError
 from reflayer.errors import ArchiveError, printable
+from reflayer.walk.facts import FailedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

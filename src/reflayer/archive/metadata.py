@@ -12,12 +12,12 @@ import stat
 
 from reflayer.archive.folder import ACCESS_ACL, DEFAULT_ACL, attribute_names
 from reflayer.archive.tar_entry import SYMLINK
-from reflayer.copy.birth import birth_in
-from reflayer.copy.metadata import FailedError
-from reflayer.copy.refusals import REFUSED, Refusals
 from reflayer.errors import ArchiveError, printable
 from reflayer.linux.chmod import chmod_at
 from reflayer.linux.xattrs import is_of_tree, setxattr_at
+from reflayer.walk import metadata
+from reflayer.walk.facts import FailedError
+from reflayer.walk.metadata import REFUSED, NewInode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _IMPOSSIBLE = REFUSED | {errno.ERANGE, errno.E2BIG}  # setxattr(2): here, or any
 _SPECIAL_BITS = 0o7000
 
 
-class Metadata(Refusals):
+class Metadata(metadata.Metadata):
     """Sets what entries say; calls whose result is known beforehand are left out.
 
     Attributes:
@@ -46,13 +46,13 @@ class Metadata(Refusals):
             ignore_refused: what ``ownership="ignore"`` means.
         """
         super().__init__(ignore_refused)
-        birth = birth_in(root)
+        birth = NewInode(root)
         self.powerful = birth.powerful
         self._uid = birth.uid
         # Where files do not have our group from birth, each gets its group set.
         self._gid = birth.gid if birth.gid == os.getegid() else -1
-        self.withheld = birth.withheld
-        self._to_chmod = birth.withheld | _SPECIAL_BITS
+        self.withheld = birth.umask
+        self._to_chmod = birth.umask | _SPECIAL_BITS
 
     def of_tree(self, attributes: Mapping[str, bytes]) -> dict[str, bytes]:
         """Those of an entry that are not of the host or the file system where it was packed."""

@@ -6,10 +6,10 @@ from reflayer.copy import tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.copy.paths import AnyPath
     from reflayer.copy.report import CopyReport
     from reflayer.copy.tree import Move
     from reflayer.progress import Progress
+    from reflayer.walk.folders import AnyPath
     from reflayer.workers.pool import Pool
 
 METHODS = (*tree.METHODS, "tar")

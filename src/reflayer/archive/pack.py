@@ -14,10 +14,9 @@ from reflayer.archive.tar_header import padding
 from reflayer.archive.tar_writer import END, headers
 from reflayer.archive.walk import DELETED, RELINKED, Walk
 from reflayer.archive.whiteouts import OPAQUE, WHITEOUT_PREFIX
-from reflayer.copy.content import SizeChangedError, data_extents
-from reflayer.copy.folder import OPEN_FILE, open_source
-from reflayer.copy.metadata import FailedError
 from reflayer.errors import ArchiveError, OperationError
+from reflayer.walk.facts import FailedError, SizeChangedError, data_extents
+from reflayer.walk.folders import OPEN_FILE, open_noatime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from reflayer.archive.id_map import IdMap
     from reflayer.archive.pair import Pair
     from reflayer.archive.walk import Difference
-    from reflayer.copy.paths import AnyPath
+    from reflayer.walk.folders import AnyPath
 
 _CHUNK = 1 << 18  # bytes that headers are gathered to, and that are read of a file at once
 _TYPES = {mode: kind for kind, mode in types.MODES.items()}
@@ -196,7 +195,7 @@ class Packing:
             yield self._whiteout(folder, WHITEOUT_PREFIX + name)
 
     def _pack_file(self, folder: Pair, name: bytes) -> Iterator[bytes]:
-        fd = open_source(name, folder.new, OPEN_FILE)
+        fd = open_noatime(name, folder.new, OPEN_FILE)
         try:
             # Docker unpacks a layer with a sparse entry, but never gives it out again: it makes
             # its tar anew from its files (tar-split), and the digest of that is another.

@@ -7,7 +7,7 @@ import sys
 from operator import methodcaller
 
 from reflayer.archive.opening import open_straight
-from reflayer.copy.folder import identity, open_above
+from reflayer.walk.folders import identity, open_parent
 
 # os.fsencode, as it is for what os.listdir returns
 _encode = methodcaller("encode", sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
@@ -108,9 +108,9 @@ class Pair:
         Raises:
             OSError: ESTALE when the folder above ``below`` is another one now.
         """
-        self.new = open_above(below.new, identity(self.status))
+        self.new = open_parent(below.new, identity(self.status))
         if self.before is not None:
             if below.old >= 0:
-                self.old = open_above(below.old, identity(self.before))
+                self.old = open_parent(below.old, identity(self.before))
             else:
                 self.old = open_straight(root.old, self.path())

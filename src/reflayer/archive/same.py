@@ -7,8 +7,8 @@ import os
 import stat
 
 from reflayer.archive.attributes import attributes, attributes_at
-from reflayer.copy.folder import OPEN_FILE, open_source
 from reflayer.linux.fiemap import share_all_data
+from reflayer.walk.folders import OPEN_FILE, open_noatime
 
 _BLOCK = 1 << 20
 _NO_MAP = frozenset({errno.EOPNOTSUPP, errno.ENOTTY})
@@ -48,7 +48,7 @@ def is_same_entry(
 
     Raises:
         OSError: one of them cannot be read.
-        FailedError: its attributes cannot (that of ``reflayer.copy.metadata``).
+        FailedError: its attributes cannot (that of ``reflayer.walk.facts``).
     """
     if stat.S_ISREG(now.st_mode) and now.st_size:
         return _is_same_file(name, new, old, now, before)
@@ -60,9 +60,9 @@ def is_same_entry(
 def _is_same_file(
     name: bytes, new: int, old: int, now: os.stat_result, before: os.stat_result
 ) -> bool:
-    one = open_source(name, new, OPEN_FILE)
+    one = open_noatime(name, new, OPEN_FILE)
     try:
-        other = open_source(name, old, OPEN_FILE)
+        other = open_noatime(name, old, OPEN_FILE)
         try:
             if attributes(one) != attributes(other):
                 return False

@@ -18,10 +18,10 @@ from reflayer.archive.pack import Packing
 from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.archive.walk import Walk
-from reflayer.copy.folder import OPEN_FOLDER, identity, open_above
-from reflayer.copy.metadata import FailedError, Metadata
-from reflayer.errors import ArchiveError, CopyError, OperationError, printable
-from reflayer.linux.xattrs import setxattr_at
+from reflayer.errors import ArchiveError, CopyError, OperationError
+from reflayer.walk.facts import FailedError
+from reflayer.walk.folders import OPEN_FOLDER, identity, open_parent
+from reflayer.walk.metadata import Metadata
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
     from reflayer.archive.pair import Pair
     from reflayer.archive.tar_entry import Entry
-    from reflayer.copy.birth import Birth
-    from reflayer.copy.folder import Folder
-    from reflayer.copy.job import Job
+    from reflayer.copy.folder import Folder, Job
     from reflayer.copy.tree import Counts
     from reflayer.progress import Progress
 
@@ -53,7 +51,7 @@ _KINDS = {
 }
 
 
-def copy_as_tar(job: Job, root: Folder, birth: Birth, progress: Progress | None) -> Counts:
+def copy_as_tar(job: Job, root: Folder, progress: Progress | None) -> Counts:
     """Copy ``root``, its own metadata too, and close it.
 
     Returns:
@@ -65,7 +63,7 @@ def copy_as_tar(job: Job, root: Folder, birth: Birth, progress: Progress | None)
     path = b"/proc/self/fd/%d" % root.src
     walk = _Walk(path, job)
     packing = Packing(path, walk, is_layer=False, is_copy=True)
-    unpacker = _Unpacker(job, birth, root.dst, progress)
+    unpacker = _Unpacker(job, root.dst, progress)
     try:
         with closing(iter(packing)) as pieces, ReadAhead(_Reader(pieces), None) as ahead:
             unpacker.unpack(TarStream(iter(ahead), is_own=True))
@@ -139,14 +137,13 @@ class _Unpacker:
         metadata: has what was left out.
     """
 
-    def __init__(self, job: Job, birth: Birth, root: int, progress: Progress | None) -> None:
+    def __init__(self, job: Job, root: int, progress: Progress | None) -> None:
         """Make what is in the open and empty folder ``root``."""
         self.made = {"file": 0, "directory": 0}
         self.moved = 0
-        self.metadata = Metadata(birth, job.ignore_refused)
+        self.metadata = Metadata(job.ignore_refused)
         self._job = job
-        self._birth = birth
-        self._to_chmod = birth.withheld | _SPECIAL_BITS
+        self._to_chmod = job.new.umask | _SPECIAL_BITS
         self._root = root
         self._progress = progress
         self._told = time.monotonic()
@@ -198,7 +195,7 @@ class _Unpacker:
             if not self._link(name, folder, entry.target):
                 return
         else:
-            mode = self.metadata.creation_mode(entry.mode, list(entry.attributes))
+            mode = self._job.new.creation_mode(entry.mode, bool(entry.attributes))
             if kind == "file":
                 fd = os.open(name, _NEW_FILE, mode, dir_fd=folder)
                 try:
@@ -270,7 +267,7 @@ class _Unpacker:
             if self._stack:
                 above = self._stack[-1]
                 if above.fd < 0:
-                    above.fd = open_above(level.fd, above.identity)
+                    above.fd = open_parent(level.fd, above.identity)
                 folder, name = above.fd, level.path.rpartition(b"/")[2]
             self._finish(folder, name, level.entry, level.entry.mode == level.mode)
         except (FailedError, OSError) as error:
@@ -279,27 +276,13 @@ class _Unpacker:
             level.shelve()
 
     def _finish(self, folder: int, name: bytes, entry: Entry, has_mode: bool) -> None:
-        """Set all of ``name`` in ``folder`` in the order that keeps it (see ``copy.metadata``).
+        """Set all of ``name`` in ``folder`` in the order that keeps it (see ``walk.metadata``).
 
         ``has_mode``: only an ACL may have changed its mode.
         """
-        metadata = self.metadata
-        if entry.uid != self._birth.uid or entry.gid != self._birth.gid:
-            try:
-                os.chown(name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
-            except OSError as error:
-                if not metadata.refused("owner", error):
-                    raise FailedError("chown", error) from error
-        for attribute, value in entry.attributes.items():
-            try:
-                setxattr_at(folder, name, attribute, value)
-            except OSError as error:
-                if not metadata.refused_attribute(attribute, error):
-                    raise FailedError(f"setxattr {printable(attribute)}", error) from error
-        if not has_mode or (entry.attributes and entry.type != types.SYMLINK):
-            metadata.chmod_at(folder, name, entry.mode)
-        times = (entry.atime, entry.mtime)
-        os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+        new = self._job.new
+        mode = None if entry.type == types.SYMLINK else entry.mode if has_mode else -1
+        self.metadata.set_all_at(folder, name, entry, new.uid, new.gid, mode)
 
     def _failure(self, entry: Entry, operation: str, error: FailedError | OSError) -> CopyError:
         if isinstance(error, FailedError):

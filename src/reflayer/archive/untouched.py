@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from reflayer.copy.folder import OPEN_FOLDER
 from reflayer.linux.names import native
 from reflayer.linux.openat2 import (
     RESOLVE_BENEATH,
@@ -18,6 +17,7 @@ from reflayer.linux.openat2 import (
     RESOLVE_NO_XDEV,
     openat2,
 )
+from reflayer.walk.folders import OPEN_FOLDER
 from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from reflayer.archive.hardlinks import HardLinks
 from reflayer.archive.pair import Pair
 from reflayer.archive.same import is_same_entry, is_same_folder, is_same_inode, is_same_status
-from reflayer.copy.folder import OPEN_FOLDER, open_source
-from reflayer.copy.metadata import FailedError
-from reflayer.copy.mounts import is_mounted, mounts_below, status_at_mount
 from reflayer.errors import OperationError
+from reflayer.walk.facts import FailedError
+from reflayer.walk.folders import OPEN_FOLDER, open_noatime
+from reflayer.walk.mounts import is_mounted, mounts_below, status_at_mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -231,9 +231,9 @@ class Walk:
     ) -> None:
         new = old = -1
         try:
-            new = open_source(name, above.new, OPEN_FOLDER)
+            new = open_noatime(name, above.new, OPEN_FOLDER)
             if before is not None and stat.S_ISDIR(before.st_mode):
-                old = open_source(name, above.old, OPEN_FOLDER)
+                old = open_noatime(name, above.old, OPEN_FOLDER)
         except OSError as error:
             if new >= 0:
                 os.close(new)
@@ -289,6 +289,6 @@ def _tell(pair: Pair, kind: str) -> Iterator[Difference]:
 
 def _open_root(path: bytes) -> int:
     try:
-        return open_source(path, None, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return open_noatime(path, None, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise OperationError.from_os_error(error, path, "open") from error

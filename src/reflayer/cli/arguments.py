@@ -162,7 +162,7 @@ class telling_of_ownership:  # noqa: N801  # contextlib costs start-up time
     def __exit__(self, _: object, error: object, __: object) -> None:
         if not isinstance(error, OperationError) or self._ownership == "ignore":
             return
-        from reflayer.copy.refusals import REFUSED
+        from reflayer.walk.metadata import REFUSED
 
         if error.errno in REFUSED and error.operation.startswith(_LEFT_OUT):
             reason = f"{error.reason}: --ownership ignore leaves out what only root may set"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
+from reflayer.walk.facts import OF_THE_DATA, SizeChangedError, data_extents
+
 try:
     from reflayer.linux.ficlone import ficlone as ficlone
 except ImportError:  # a platform without ioctl(2)
@@ -22,18 +24,13 @@ copy_file_range = getattr(os, "copy_file_range", _no_copy_file_range)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 LADDER = ("reflink", "range", "stream")
 """The methods for content, best first."""
 
 _STEP = 1 << 26  # bytes between two looks at whether the copy is still wanted
 _BUFFER = 1 << 20  # bytes that stream reads at once
-
-OF_THE_DATA = frozenset(
-    {errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-)
-"""The errors of the data, of the room for it and of its medium: no other way to move it helps."""
 
 NOT_SUPPORTED = {
     # Any other answer speaks of one file alone (EINVAL: NOCOW, ETXTBSY: a swap file), so it lowers
@@ -43,13 +40,6 @@ NOT_SUPPORTED = {
     "stream": frozenset[int](),
 }
 """The answers of each method's call that mean that two file systems cannot."""
-
-
-class SizeChangedError(Exception):
-    """A file's size is no longer what it was when its copy began."""
-
-    def __str__(self) -> str:
-        return "its size changed during the copy"
 
 
 class Content:
@@ -209,42 +199,6 @@ def _extents(
     if not moved:
         os.ftruncate(dst, size)
     return moved
-
-
-def data_extents(src: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of ``src`` below ``size`` that hold data (lseek(2): SEEK_DATA, SEEK_HOLE).
-
-    Yields:
-        Start and end of each, in bytes.
-
-    Raises:
-        SizeChangedError: it has become shorter.
-        OSError: as lseek(2) says.
-    """
-    if not hasattr(os, "SEEK_DATA"):
-        yield 0, size
-        return
-    start = 0
-    while start < size:
-        try:
-            start = os.lseek(src, start, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # lseek(2): nothing but a hole up to the end
-                return
-            if error.errno in OF_THE_DATA:
-                raise
-            yield start, size  # a file system that does not know holes
-            return
-        try:
-            end = min(os.lseek(src, start, os.SEEK_HOLE), size)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # it ends before ``start`` now
-                raise SizeChangedError from error
-            raise
-        if start >= end:
-            return
-        yield start, end
-        start = end
 
 
 _MOVE = {"reflink": _reflink, "range": _range, "stream": _stream}

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
-from reflayer.copy.content import Content, SizeChangedError
-from reflayer.copy.folder import OPEN_FILE, OPEN_FOLDER, Folder, open_source
-from reflayer.copy.metadata import FailedError, Metadata, list_attributes
-from reflayer.copy.mounts import is_mount_point, status_at_mount
+from reflayer.copy.folder import CHANGED
 from reflayer.errors import CopyError
+from reflayer.walk.facts import (
+    Facts,
+    FailedError,
+    SizeChangedError,
+    list_attributes,
+    read_attributes,
+    read_attributes_at,
+)
+from reflayer.walk.folders import NEW_FILE, OPEN_FILE, OPEN_FOLDER, open_noatime
+from reflayer.walk.mounts import status_at_mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.copy.job import Job
+    from reflayer.copy.content import Content
+    from reflayer.copy.folder import Folder, Job
     from reflayer.copy.links import Links
-
-_DST_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    from reflayer.walk.metadata import Metadata
 
 _SPECIAL = {
     stat.S_IFIFO: "fifo",
@@ -62,34 +68,35 @@ class Entries:
         operation = "open"
         src = dst = -1
         try:
-            src = open_source(name, folder.src, OPEN_FILE)
+            src = open_noatime(name, folder.src, OPEN_FILE)
             status = os.fstat(src)
             if not stat.S_ISREG(status.st_mode):
-                raise failure(self._job, folder, name, "open", CHANGED)
+                raise self._job.failure(folder, name, "open", CHANGED)
             attributes = list_attributes(src)
-            mode = self._metadata.creation_mode(status.st_mode, attributes)
+            new = self._job.new
+            mode = new.creation_mode(status.st_mode, bool(attributes))
             operation = "create"
             if status.st_nlink == 1:
-                dst = os.open(name, _DST_FILE, mode, dir_fd=folder.dst)
+                dst = os.open(name, NEW_FILE, mode, dir_fd=folder.dst)
             else:
                 waiting = _waiting_name(status)
                 try:
-                    dst = os.open(waiting, _DST_FILE, mode, dir_fd=self._links.folder())
+                    dst = os.open(waiting, NEW_FILE, mode, dir_fd=self._links.folder())
                 except FileExistsError:
                     self._link(folder, name, waiting, status.st_nlink)
                     return
                 self._links.link(waiting, folder.dst, name, status.st_nlink)
             operation = "copy its content"
             self._content.copy(src, dst, status.st_size, status.st_dev)
-            operation = "set its times"
-            self._metadata.finish_file(src, dst, status, attributes)
+            facts = Facts(status, read_attributes(src, attributes, self._metadata.skip))
+            self._metadata.set_all(dst, facts, new.uid, new.gid, mode & ~new.umask)
             self.made["file"] += 1
         except OSError as error:
-            raise failure(self._job, folder, name, operation, error) from error
+            raise self._job.failure(folder, name, operation, error) from error
         except FailedError as failed:
-            raise failure(self._job, folder, name, failed.operation, failed.cause) from failed
+            raise self._job.failure(folder, name, failed.operation, failed.cause) from failed
         except SizeChangedError as error:
-            raise CopyError(folder.path(self._job, name), operation, str(error)) from error
+            raise CopyError(self._job.path(folder.path(name)), operation, str(error)) from error
         finally:
             if dst >= 0:
                 os.close(dst)
@@ -118,13 +125,15 @@ class Entries:
                 if kind:
                     self._links.link(waiting, folder.dst, name, status.st_nlink)
             if kind:
-                operation = "set its times"
-                self._metadata.finish_at(name, folder.src, folder.dst, status)
+                found = read_attributes_at(folder.src, name, self._metadata.skip)
+                facts, new = Facts(status, found), self._job.new
+                mode = None if kind == "symlink" else facts.mode & 0o777 & ~new.umask
+                self._metadata.set_all_at(folder.dst, name, facts, new.uid, new.gid, mode)
                 self.made[kind] = self.made.get(kind, 0) + 1
         except OSError as error:
-            raise failure(self._job, folder, name, operation, error) from error
+            raise self._job.failure(folder, name, operation, error) from error
         except FailedError as failed:
-            raise failure(self._job, folder, name, failed.operation, failed.cause) from failed
+            raise self._job.failure(folder, name, failed.operation, failed.cause) from failed
 
     def copy_mounted(self, folder: Folder, name: bytes, is_folder: bool) -> bool:
         """Copy ``name`` of ``folder`` if something is mounted on it; else say False.
@@ -139,32 +148,29 @@ class Entries:
         operation = "stat"
         dst = -1
         try:
-            if (is_folder and self._job.cross_mounts) or not is_mount_point(
-                self._job, folder, name
-            ):
+            crosses = self._job.cross_mounts
+            if (is_folder and crosses) or not self._job.is_mount_point(folder, name):
                 return False
             status = status_at_mount(folder.src, name)
-            if not self._job.cross_mounts:
+            if not crosses:
                 operation = "create"
+                new = self._job.new
                 if is_folder:
                     os.mkdir(name, 0o700, dir_fd=folder.dst)
                     dst = os.open(name, OPEN_FOLDER, dir_fd=folder.dst)
-                    mode = status.st_mode & 0o7777
-                    self._metadata.finish_folder(-1, dst, status, mode, 0o700)
                 else:
-                    mode = self._metadata.creation_mode(status.st_mode, [])
-                    dst = os.open(name, _DST_FILE, mode, dir_fd=folder.dst)
-                    self._metadata.finish_file(-1, dst, status, [])
+                    dst = os.open(name, NEW_FILE, 0o600, dir_fd=folder.dst)
+                self._metadata.set_all(dst, Facts(status, {}), new.uid, new.gid, -1)
                 self._metadata.skip("mount")
                 self.made["directory" if is_folder else "file"] += 1
         except OSError as error:
-            raise failure(self._job, folder, name, operation, error) from error
+            raise self._job.failure(folder, name, operation, error) from error
         except FailedError as failed:
-            raise failure(self._job, folder, name, failed.operation, failed.cause) from failed
+            raise self._job.failure(folder, name, failed.operation, failed.cause) from failed
         finally:
             if dst >= 0:
                 os.close(dst)
-        if self._job.cross_mounts:
+        if crosses:
             copy = self.copy_file if stat.S_ISREG(status.st_mode) else self.copy_special
             copy(folder, name)
         return True
@@ -179,7 +185,7 @@ class Entries:
             return "symlink"
         kind = _SPECIAL.get(stat.S_IFMT(mode))
         if kind is None:
-            raise failure(self._job, folder, name, "stat", CHANGED)
+            raise self._job.failure(folder, name, "stat", CHANGED)
         try:
             os.mknod(dst_name, mode, status.st_rdev, dir_fd=dst)
         except PermissionError as error:
@@ -193,25 +199,6 @@ class Entries:
     def _link(self, folder: Folder, name: bytes, waiting: bytes, names: int) -> None:
         self._links.link(waiting, folder.dst, name, names)
         self.made["hardlink"] = self.made.get("hardlink", 0) + 1
-
-
-CHANGED = OSError(errno.ESTALE, "it became another type of file during the copy")
-"""What a name met as one type and found as another fails with."""
-
-_MEANWHILE = {
-    errno.ENOENT: "it vanished during the copy",
-    # open(2): a link, no folder, a socket, where the folder's listing told otherwise
-    **dict.fromkeys((errno.ESTALE, errno.ELOOP, errno.ENOTDIR, errno.ENXIO), CHANGED.strerror),
-}
-
-
-def failure(job: Job, folder: Folder, name: bytes, operation: str, error: OSError) -> CopyError:
-    """The error that names ``name`` of ``folder``, or the folder itself, as the user knows it."""
-    path = folder.path(job, name)
-    reason = _MEANWHILE.get(error.errno or 0) if operation in ("open", "stat") else None
-    if reason is not None:
-        return CopyError(path, operation, reason, error.errno)
-    return CopyError.from_os_error(error, path, operation)
 
 
 def _waiting_name(status: os.stat_result) -> bytes:

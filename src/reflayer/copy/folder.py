@@ -1,4 +1,4 @@
-"""A folder on the way of a copy: its two descriptors, and how they are found again when shut."""
+"""What the workers of one copy share: its settings, and the folders on their way."""
 
 from __future__ import annotations
 
@@ -6,48 +6,119 @@ import _thread
 import errno
 import os
 
+from reflayer.errors import CopyError
+from reflayer.walk import folders
+from reflayer.walk.mounts import is_mounted
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.copy.job import Job
-
-OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: should the name have become a FIFO meanwhile, open(2) must not wait for a writer.
-OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NOATIME = getattr(os, "O_NOATIME", 0)
+    from reflayer.walk.metadata import NewInode
 
 
-class Folder:
+class Job:
+    """One copy's settings.
+
+    Attributes:
+        source: the source as the user named it, for errors.
+        method: the first method for content.
+        fall_back: whether the methods below it may be used where it is not supported.
+        ignore_refused: whether what only a privileged user may keep is left out and counted.
+        cross_mounts: whether mount points inside the source are copied through.
+        mounts: the mount points inside the source, as paths from its root.
+        mount_names: the last names of those: what is called otherwise is no mount point.
+        leave: ``mount_names`` for the part in C, each between two zeros.
+        links: name of the folder in the destination's root where inodes with several names wait.
+        root: identity of the destination's root, which must not be met inside the source.
+        new: what inodes have that are made in the destination.
+        folder_mode: the mode that folders have until they get their own.
+    """
+
+    __slots__ = (
+        "cross_mounts", "fall_back", "folder_mode", "ignore_refused", "leave", "links", "method",
+        "mount_names", "mounts", "new", "root", "source",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        source: bytes,
+        method: str,
+        fall_back: bool,
+        ignore_refused: bool,
+        cross_mounts: bool,
+        mounts: frozenset[bytes],
+        root: tuple[int, int],
+        new: NewInode,
+    ) -> None:
+        self.source = source
+        self.method = method
+        self.fall_back = fall_back
+        self.ignore_refused = ignore_refused
+        self.cross_mounts = cross_mounts
+        self.mounts = mounts
+        self.mount_names = frozenset(os.path.basename(path) for path in mounts)
+        self.leave = b"\0%b\0" % b"\0".join(self.mount_names) if mounts else b""
+        self.links = f".reflayer-links-{os.urandom(8).hex()}"
+        self.root = root
+        self.new = new
+        self.folder_mode = 0o755 & ~new.umask  # what most folders have
+
+    def path(self, below: bytes) -> bytes:
+        """The path as the user would write it of ``below``, which is from the source's root."""
+        return os.path.join(self.source, below).rstrip(b"/") or b"/"
+
+    def failure(self, folder: Folder, name: bytes, operation: str, error: OSError) -> CopyError:
+        """The error that names ``name`` of ``folder``, or the folder, as the user knows it."""
+        path = self.path(folder.path(name))
+        reason = _MEANWHILE.get(error.errno or 0) if operation in ("open", "stat") else None
+        if reason is not None:
+            return CopyError(path, operation, reason, error.errno)
+        return CopyError.from_os_error(error, path, operation)
+
+    def is_mount_point(self, folder: Folder, name: bytes) -> bool:
+        """Whether something is mounted on ``name`` in ``folder``.
+
+        For names that mount points have, and folders whose st_dev differs from their parent's: on
+        btrfs a subvolume has its own, too.
+        """
+        told = is_mounted(folder.src, name)
+        return folder.path(name) in self.mounts if told is None else told
+
+
+CHANGED = OSError(errno.ESTALE, "it became another type of file during the copy")
+"""What a name met as one type and found as another fails with."""
+
+_MEANWHILE = {
+    errno.ENOENT: "it vanished during the copy",
+    # open(2): a link, no folder, a socket, where the folder's listing told otherwise
+    **dict.fromkeys((errno.ESTALE, errno.ELOOP, errno.ENOTDIR, errno.ENXIO), CHANGED.strerror),
+}
+
+
+class Folder(folders.Folder):
     """One folder of the source with its counterpart in the destination.
 
     Attributes:
-        parent: the folder above, None for the root.
-        name: its name in ``parent``; empty for the root.
-        src: descriptor of the source folder; -1 while shut.
-        dst: descriptor of the destination folder; -1 while shut.
-        status: the source folder's status, taken before anything in it was read.
+        src: descriptor of the source folder; -1 while shelved.
+        dst: descriptor of the destination folder; -1 while shelved.
         is_border: another file system is mounted there, and its content stays out.
         children: names of the folders in it that are still to be copied.
         filling: who makes the entries in it; None where that is not to be done.
         mode: the mode to set only when all below is done, since it shuts us out; else None.
     """
 
-    __slots__ = (
-        "_dst_id", "children", "dst", "filling", "is_border", "mode", "name", "parent", "src",
-        "status",
-    )  # fmt: skip
+    __slots__ = ("children", "filling", "is_border", "mode")
+
+    # The same slots by the names that a copy has for them, which costs no call.
+    src: int = folders.Folder.fd  # type: ignore[misc]
+    dst: int = folders.Folder.peer  # type: ignore[misc]
 
     def __init__(self, parent: Folder | None, name: bytes, src: int, dst: int) -> None:
-        """Take over both descriptors of an open folder; ``dst`` is -1 where only one is wanted."""
-        self.parent = parent
-        self.name = name
-        self.src = src
-        self.dst = dst
-        self.status = os.fstat(src)
+        """Take over both descriptors."""
+        super().__init__(parent, name, src, dst, os.fstat(src))
         self.is_border = False
         self.children: list[bytes] = []
         self.filling: Filling | None = None
         self.mode: int | None = None
-        self._dst_id = (-1, -1)
 
     def part(self, children: list[bytes]) -> Folder:
         """The same folder for another worker, which is to copy ``children`` and closes it.
@@ -64,46 +135,6 @@ class Folder:
         part.status = self.status
         part.children = children
         return part
-
-    def relative(self, name: bytes = b"") -> bytes:
-        """The path from the source's root of ``name`` in this folder, or of the folder itself."""
-        names = [name] if name else []
-        folder: Folder | None = self
-        while folder is not None:
-            if folder.name:
-                names.append(folder.name)
-            folder = folder.parent
-        return b"/".join(reversed(names))
-
-    def path(self, job: Job, name: bytes = b"") -> bytes:
-        """The same path as the user would write it."""
-        return os.path.join(job.source, self.relative(name)).rstrip(b"/") or b"/"
-
-    def close(self) -> None:
-        """Shut both descriptors, those of a shelved folder too."""
-        src, dst = self.src, self.dst
-        self.src = self.dst = -1
-        if src >= 0:
-            os.close(src)
-        if dst >= 0:
-            os.close(dst)
-
-    def shelve(self) -> None:
-        """Shut both descriptors of a folder that ``reopen`` can find again; once is enough."""
-        if self.src >= 0:
-            if self.dst >= 0:
-                self._dst_id = identity(os.fstat(self.dst))
-            self.close()
-
-    def reopen(self, child: Folder) -> None:
-        """Open a shelved folder again, from ``child``, an open folder directly in it.
-
-        Raises:
-            OSError: ESTALE when the folder above ``child`` is another one now.
-        """
-        self.src = open_above(child.src, identity(self.status))
-        if child.dst >= 0:
-            self.dst = open_above(child.dst, self._dst_id)
 
 
 class Filling:
@@ -125,42 +156,3 @@ class Filling:
         with self._lock:
             self._workers -= 1
             return not self._workers
-
-
-def open_levels(workers: int) -> int:
-    """How many folders on its way one of ``workers`` keeps open, each with two descriptors at most.
-
-    Those further up are shelved. So all workers take a quarter of the descriptors that the process
-    may have, as long as that is enough for four folders each.
-    """
-    return max(4, min(64, os.sysconf("SC_OPEN_MAX") // (8 * workers)))
-
-
-def identity(status: os.stat_result) -> tuple[int, int]:
-    """What tells one inode from every other: its device and its number."""
-    return status.st_dev, status.st_ino
-
-
-def open_source(name: str | bytes, parent: int | None, flags: int) -> int:
-    """Open ``name`` in the folder ``parent``, where allowed so that reading leaves its atime.
-
-    Raises:
-        OSError: ELOOP or ENOTDIR when the name is a symbolic link; otherwise as open(2) says.
-    """
-    try:
-        return os.open(name, flags | _NOATIME, dir_fd=parent)
-    except PermissionError:  # O_NOATIME is for the owner and for CAP_FOWNER: open(2)
-        return os.open(name, flags, dir_fd=parent)
-
-
-def open_above(child: int, wanted: tuple[int, int]) -> int:
-    """Open the folder above the open folder ``child``.
-
-    Raises:
-        OSError: ESTALE when it is another one than ``wanted``.
-    """
-    fd = open_source("..", child, OPEN_FOLDER)
-    if identity(os.fstat(fd)) != wanted:
-        os.close(fd)
-        raise OSError(errno.ESTALE, "the folder was moved during the copy")
-    return fd

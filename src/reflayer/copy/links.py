@@ -11,7 +11,7 @@ import errno
 import os
 from contextlib import suppress
 
-from reflayer.copy.folder import OPEN_FOLDER
+from reflayer.walk.folders import OPEN_FOLDER
 
 
 class Links:

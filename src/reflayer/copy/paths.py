@@ -6,16 +6,16 @@ import errno
 import os
 import stat
 
-from reflayer.copy.folder import OPEN_FOLDER, identity, open_source
-from reflayer.copy.metadata import FailedError, list_attributes
-from reflayer.copy.mounts import NO_OPENAT2
 from reflayer.errors import CopyError
+from reflayer.linux.openat2 import RESOLVE_NO_XDEV, openat2
+from reflayer.walk.empty import empty_folder
+from reflayer.walk.facts import FailedError, list_attributes
+from reflayer.walk.folders import OPEN_ANY_FOLDER, OPEN_FOLDER, identity, open_noatime
+from reflayer.walk.mounts import NO_OPENAT2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 _LOOK = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY  # it may only let us pass
 _ATTRIBUTES = ("user.", "trusted.", "system.posix_acl_access", "system.posix_acl_default")
@@ -27,9 +27,8 @@ def open_source_root(path: bytes) -> int:
     Raises:
         CopyError: it is no folder, or cannot be opened.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
-        return open_source(path, None, flags)
+        return open_noatime(path, None, OPEN_ANY_FOLDER)
     except NotADirectoryError as error:
         raise CopyError(path, "open", "the source is not a folder", error.errno) from error
     except OSError as error:
@@ -66,7 +65,7 @@ class Destination:
             self._before = status
         place = self.path if self._before else os.path.dirname(self.path) or b"."
         try:
-            self._place = open_source(place, None, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._place = open_noatime(place, None, OPEN_ANY_FOLDER)
         except OSError as error:
             raise CopyError.from_os_error(error, place, "open") from error
         try:
@@ -153,8 +152,6 @@ class Destination:
             except OSError:  # something is in it
                 pass
         if self.fd >= 0:
-            from reflayer.copy.emptying import empty_folder
-
             empty_folder(os.dup(self.fd), self.path)
             self._restore()
         if self._made:
@@ -210,11 +207,7 @@ def _above(folder: int) -> int:
 def _above_in_mount(folder: int) -> int:
     """The folder above in the same mount; at its top that itself, as at the top of all."""
     try:
-        from reflayer.linux.openat2 import RESOLVE_NO_XDEV, openat2
-
         return openat2(folder, b"..", _LOOK, RESOLVE_NO_XDEV)
-    except ImportError:  # no ctypes
-        return _above(folder)
     except OSError as error:
         if error.errno == errno.EXDEV:
             return os.dup(folder)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 
-from reflayer.copy.content import OF_THE_DATA, copy_file_range, ficlone
-from reflayer.copy.folder import OPEN_FILE, OPEN_FOLDER, open_source
-from reflayer.copy.mounts import is_mounted
+from reflayer.copy.content import copy_file_range, ficlone
+from reflayer.walk.facts import OF_THE_DATA
+from reflayer.walk.folders import OPEN_FILE, OPEN_FOLDER, open_noatime
+from reflayer.walk.mounts import is_mounted
 
 _DEPTH = 32  # levels that are searched for a file to try with
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
@@ -58,11 +59,11 @@ def _first_file(folder: int, device: int, depth: int) -> int:
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.name)
             elif entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_size:
-                return open_source(entry.name, folder, OPEN_FILE)
+                return open_noatime(entry.name, folder, OPEN_FILE)
     for name in folders if depth else ():
         if is_mounted(folder, name):
             continue
-        child = open_source(name, folder, OPEN_FOLDER)
+        child = open_noatime(name, folder, OPEN_FOLDER)
         try:
             file = _first_file(child, device, depth - 1)
         finally:

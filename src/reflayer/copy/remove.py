@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from reflayer.copy.emptying import empty_folder, let_in
-from reflayer.copy.folder import OPEN_FOLDER
-from reflayer.copy.mounts import refuse_mounts
 from reflayer.errors import OperationError
+from reflayer.walk.empty import empty_folder
+from reflayer.walk.folders import OPEN_FOLDER, open_shut
+from reflayer.walk.mounts import refuse_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.copy.paths import AnyPath
+    from reflayer.walk.folders import AnyPath
 
 
 def remove_tree(path: AnyPath, *, workers: int = 1) -> int:
@@ -33,8 +33,7 @@ def remove_tree(path: AnyPath, *, workers: int = 1) -> int:
         return 0
     except PermissionError:
         try:
-            let_in(name)
-            fd = os.open(name, OPEN_FOLDER)
+            fd = open_shut(name)
         except OSError as error:
             raise OperationError.from_os_error(error, name, "open") from error
     except OSError as error:

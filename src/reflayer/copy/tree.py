@@ -6,31 +6,29 @@ import errno
 import os
 import time
 
-from reflayer.copy.birth import birth_in
 from reflayer.copy.content import LADDER
-from reflayer.copy.folder import Filling, Folder, identity
-from reflayer.copy.job import Job
-from reflayer.copy.metadata import FailedError
-from reflayer.copy.mounts import mounts_below
+from reflayer.copy.folder import Filling, Folder, Job
 from reflayer.copy.paths import Destination, open_source_root
 from reflayer.copy.report import CopyReport
 from reflayer.copy.worker import Worker
 from reflayer.errors import CopyError, OperationError, printable
+from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes
+from reflayer.walk.folders import identity
+from reflayer.walk.metadata import NewInode
+from reflayer.walk.mounts import mounts_below
 from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from reflayer.copy.birth import Birth
-    from reflayer.copy.paths import AnyPath
     from reflayer.progress import Progress
+    from reflayer.walk.folders import AnyPath
     from reflayer.workers.pool import Pool
 
     Counts = tuple[dict[str, int], dict[str, int], dict[str, int]]  # as CopyReport has them
-    Move = Callable[[Job, Folder, Birth, Progress | None], Counts]
+    Move = Callable[[Job, Folder, Progress | None], Counts]
 
-_FOLDER_MODE = 0o755  # what most folders have; the root lets nobody else in before the end
 _OF_THE_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMLINK, errno.EROFS})
 
 METHODS = ("auto", *LADDER)
@@ -92,14 +90,14 @@ def copy_tree(
                 _refuse_unsupported(method, source, destination, src_path)
             destination.make()
             try:
-                job, root, birth = _prepare(
+                job, root = _prepare(
                     source, destination.fd, src_path, method, ownership == "ignore", cross_mounts
                 )
                 if move is None:
                     ends = source, destination.fd
-                    counts = _copy(job, root, birth, *ends, workers, pool, progress)
+                    counts = _copy(job, root, *ends, workers, pool, progress)
                 else:
-                    counts = move(job, root, birth, progress)
+                    counts = move(job, root, progress)
             except BaseException as error:
                 _undo(destination, error)
                 if isinstance(error, CopyError) and error.errno in _OF_THE_ROOM:
@@ -147,9 +145,8 @@ def _refuse_unsupported(method: str, source: int, destination: Destination, path
 
 def _prepare(
     source: int, dst: int, path: bytes, method: str, ignore_refused: bool, cross_mounts: bool
-) -> tuple[Job, Folder, Birth]:
+) -> tuple[Job, Folder]:
     try:
-        birth = birth_in(dst)
         job = Job(
             source=path,
             method=LADDER[0] if method == "auto" else method,
@@ -157,11 +154,10 @@ def _prepare(
             ignore_refused=ignore_refused,
             cross_mounts=cross_mounts,
             mounts=mounts_below(source),
-            links=f".reflayer-links-{os.urandom(8).hex()}",
             root=identity(os.fstat(dst)),
-            folder_mode=_FOLDER_MODE & ~birth.withheld,
+            new=NewInode(dst),
         )
-        return job, Folder(None, b"", source, dst).part([]), birth
+        return job, Folder(None, b"", source, dst).part([])
     except OSError as error:
         raise CopyError.from_os_error(error, path, "prepare the copy") from error
 
@@ -169,7 +165,6 @@ def _prepare(
 def _copy(
     job: Job,
     root: Folder,
-    birth: Birth,
     src: int,
     dst: int,
     most: int | None,
@@ -181,7 +176,7 @@ def _copy(
     team: list[Worker] = []
 
     def begin() -> Callable[[Folder], None]:
-        worker = Worker(job, birth, dst, workers)
+        worker = Worker(job, dst, workers)
         team.append(worker)
         return worker.copy_below
 
@@ -196,7 +191,9 @@ def _copy(
         first = team[0]
         try:
             first.links.clear()
-            first.metadata.finish_folder(src, dst, status, status.st_mode & 0o7777, 0o700)
+            found = read_attributes(src, list_attributes(src), first.metadata.skip)
+            facts = Facts(status, found)
+            first.metadata.set_all(dst, facts, job.new.uid, job.new.gid, 0o700)
         except FailedError as failed:
             raise CopyError.from_os_error(failed.cause, job.source, failed.operation) from failed
         except OSError as error:

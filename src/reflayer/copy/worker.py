@@ -7,28 +7,21 @@ import stat
 from itertools import islice
 
 from reflayer.copy.content import LADDER, Content
-from reflayer.copy.entries import Entries, failure
-from reflayer.copy.folder import (
-    OPEN_FOLDER,
-    Filling,
-    Folder,
-    identity,
-    open_levels,
-    open_source,
-)
+from reflayer.copy.entries import Entries
+from reflayer.copy.folder import Filling, Folder
 from reflayer.copy.links import Links
-from reflayer.copy.metadata import FailedError, Metadata
-from reflayer.copy.mounts import is_mount_point
 from reflayer.errors import CopyError
 from reflayer.linux.names import native
+from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes
+from reflayer.walk.folders import OPEN_FOLDER, FolderStack, identity, open_noatime
+from reflayer.walk.metadata import Metadata
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from reflayer.copy.birth import Birth
-    from reflayer.copy.job import Job
+    from reflayer.copy.folder import Job
     from reflayer.workers.pool import Workers
 
     Names = list[tuple[int, bytes]]
@@ -53,17 +46,15 @@ class Worker:
         links: where inodes with several names wait, to be closed by whoever made the worker.
     """
 
-    def __init__(self, job: Job, birth: Birth, root: int, workers: Workers) -> None:
+    def __init__(self, job: Job, root: int, workers: Workers) -> None:
         """Prepare to copy into ``root``, an open folder, as one of ``workers``."""
         self.links = Links(root, job.links)
         self.content = Content(job.method, job.fall_back, workers.pause)
-        self.metadata = Metadata(birth, job.ignore_refused)
+        self.metadata = Metadata(job.ignore_refused)
         self.entries = Entries(job, self.content, self.metadata, self.links)
-        self._stack: list[Folder] = []
-        self._open_levels = open_levels(workers.most)
+        self._stack = FolderStack[Folder](workers.most)
         self._workers = workers
         self._job = job
-        self._birth = birth
 
     def copy_below(self, root: Folder) -> None:
         """Copy everything below ``root`` that is to do, and close it.
@@ -71,8 +62,8 @@ class Worker:
         Raises:
             CopyError: something failed; what was made so far stays.
         """
-        self._stack = stack = [root]
-        try:
+        with self._stack as stack:
+            stack.push(root)
             if root.filling is not None and self._fill(root) and root.parent is not None:
                 self._finish(root)
             while stack:
@@ -81,22 +72,17 @@ class Worker:
                     self._share()
                 if folder.children:
                     child = self._enter(folder, folder.children.pop())
-                    stack.append(child)
-                    if len(stack) > self._open_levels:
-                        stack[-self._open_levels].shelve()
+                    stack.push(child)
                     self._copy(child)
                 else:
                     self._leave()
-        finally:
-            for folder in stack:
-                folder.close()
 
     def _share(self) -> None:
         """Give half of what is still to be copied in the outermost folder to whoever is idle.
 
         It is likely the largest half. The last folder is kept: there would be nothing left to do.
         """
-        open_ones = self._stack[-self._open_levels :]  # not all: a stack can have tens of thousands
+        open_ones = self._stack.open_ones()
         givable = [f for f in open_ones if f.children and f.src >= 0 and self._stays_open(f)]
         if not givable or (len(givable) == 1 and len(givable[0].children) == 1):
             return
@@ -125,17 +111,18 @@ class Worker:
         """
         src = dst = -1
         try:
-            src = open_source(name, parent.src, OPEN_FOLDER)
+            src = open_noatime(name, parent.src, OPEN_FOLDER)
             dst = os.open(name, OPEN_FOLDER, dir_fd=parent.dst)
             folder = Folder(parent, name, src, dst)
             status = folder.status
             job = self._job
             if identity(status) == job.root:
-                raise CopyError(folder.path(job), "copy", "the destination is inside the source")
+                reason = "the destination is inside the source"
+                raise CopyError(job.path(folder.path()), "copy", reason)
             if (
                 status.st_dev != parent.status.st_dev  # what was mounted meanwhile
                 and not job.cross_mounts
-                and is_mount_point(job, parent, name)
+                and job.is_mount_point(parent, name)
             ):
                 folder.is_border = True
         except BaseException as error:
@@ -143,7 +130,7 @@ class Worker:
                 if fd >= 0:
                     os.close(fd)
             if isinstance(error, OSError):
-                raise failure(self._job, parent, name, "open", error) from error
+                raise self._job.failure(parent, name, "open", error) from error
             raise
         return folder
 
@@ -163,11 +150,13 @@ class Worker:
             folder.mode = mode
             mode = 0o700
         try:
-            self.metadata.finish_folder(
-                folder.src, folder.dst, folder.status, mode, self._job.folder_mode
-            )
+            names = list_attributes(folder.src)
+            found = read_attributes(folder.src, names, self.metadata.skip) if names else {}
+            facts, new = Facts(folder.status, found), self._job.new
+            facts.mode = mode
+            self.metadata.set_all(folder.dst, facts, new.uid, new.gid, self._job.folder_mode)
         except FailedError as failed:
-            raise failure(self._job, folder, b"", failed.operation, failed.cause) from failed
+            raise self._job.failure(folder, b"", failed.operation, failed.cause) from failed
 
     def _fill(self, folder: Folder) -> bool:
         """Make the entries of ``folder``; child folders are made empty and noted for later.
@@ -184,12 +173,13 @@ class Worker:
             else:
                 self._fill_by_names(folder, filling)
         except OSError as error:
-            raise failure(self._job, folder, b"", "read the folder", error) from error
+            raise self._job.failure(folder, b"", "read the folder", error) from error
         return filling.end()
 
     def _fill_by_names(self, folder: Folder, filling: Filling) -> None:
         """Let the part in C make what is ordinary, batch by batch, and do the rest."""
-        job, birth, entries, content = self._job, self._birth, self.entries, self.content
+        job, entries, content = self._job, self.entries, self.content
+        new = job.new
         left: bytes | None = b""
         while left is not None:
             method = content.method(folder.status.st_dev)
@@ -197,9 +187,9 @@ class Worker:
                 folder.src,
                 folder.dst,
                 LADDER.index(method),
-                birth.uid,
-                birth.gid,
-                birth.withheld,
+                new.uid,
+                new.gid,
+                new.umask,
                 job.folder_mode,
                 job.leave,
                 left,
@@ -224,7 +214,7 @@ class Worker:
 
     def _stays_open(self, folder: Folder) -> bool:
         """Whether other workers can get into the folder when it has its mode, too."""
-        return self._birth.powerful or folder.status.st_mode & 0o700 == 0o700
+        return self._job.new.powerful or folder.status.st_mode & 0o700 == 0o700
 
     def _make(self, folder: Folder, names: Names) -> None:
         entries = self.entries
@@ -245,23 +235,22 @@ class Worker:
         try:
             os.mkdir(name, self._job.folder_mode, dir_fd=folder.dst)
         except OSError as error:
-            raise failure(self._job, folder, name, "mkdir", error) from error
+            raise self._job.failure(folder, name, "mkdir", error) from error
         self.entries.made["directory"] += 1
         folder.children.append(name)
 
     def _leave(self) -> None:
         """Close the innermost folder, all below which is done, and return to the one above."""
         stack = self._stack
-        folder = stack.pop()
+        folder = stack[-1]
         try:
-            if stack and stack[-1].src < 0:
-                stack[-1].reopen(folder)
+            stack.reopen_parent()
             if folder.mode is not None:  # it may shut the way back
                 os.chmod(folder.dst, folder.mode)
         except OSError as error:
-            raise failure(self._job, folder, b"", "return to the parent", error) from error
+            raise self._job.failure(folder, b"", "return to the parent", error) from error
         finally:
-            folder.close()
+            stack.pop().close()
 
 
 def _read_names(scan: Iterator[os.DirEntry[str]]) -> Names:
@@ -287,5 +276,5 @@ def _type_of(folder: Folder, name: bytes, job: Job) -> int:
     try:
         mode = os.stat(name, dir_fd=folder.src, follow_symlinks=False).st_mode
     except OSError as error:
-        raise failure(job, folder, name, "stat", error) from error
+        raise job.failure(folder, name, "stat", error) from error
     return _FILE if stat.S_ISREG(mode) else _FOLDER if stat.S_ISDIR(mode) else _OTHER

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     from reflayer.archive import Change, IdMap, Usage
     from reflayer.copy import CopyReport
-    from reflayer.copy.paths import AnyPath
     from reflayer.progress import Progress
+    from reflayer.walk.folders import AnyPath
 
     Item = TypeVar("Item")
 
@@ -275,7 +275,7 @@ class Driver:
                 after that, not all in it can be deleted, and the next start or ``remove`` tries
                 again.
         """
-        from reflayer.copy.mounts import refuse_mounts_at
+        from reflayer.walk.mounts import refuse_mounts_at
 
         if not self.exists(id):
             return

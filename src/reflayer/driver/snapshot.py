@@ -89,7 +89,7 @@ def destroy(path: str) -> bool:
         try:
             if os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino != SUBVOLUME_INODE:
                 return False
-            from reflayer.copy.mounts import refuse_mounts_at
+            from reflayer.walk.mounts import refuse_mounts_at
 
             # The kernel would detach them without a word.
             refuse_mounts_at(name, os.fsencode(path), folder)

@@ -11,8 +11,6 @@ from itertools import islice
 from threading import RLock
 from typing import Any
 
-from reflayer.copy.folder import OPEN_FILE, OPEN_FOLDER, open_source
-from reflayer.copy.mounts import is_mounted
 from reflayer.errors import OperationError
 from reflayer.extents.compressed import on_disk
 from reflayer.extents.usage import TreeUsage
@@ -21,6 +19,8 @@ from reflayer.linux.btrfs_extents import compressed_extents
 from reflayer.linux.names import native
 from reflayer.linux.statfs import file_system_name
 from reflayer.linux.xfs_geometry import inode_size
+from reflayer.walk.folders import OPEN_FILE, OPEN_FOLDER, open_noatime
+from reflayer.walk.mounts import is_mounted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Tally:
             OperationError: it cannot be opened for another reason than its permissions.
         """
         try:
-            root = open_source(self._path, None, OPEN_FOLDER)
+            root = open_noatime(self._path, None, OPEN_FOLDER)
         except OSError as error:
             self.miss(error, b"", "open")
             return -1
@@ -216,7 +216,7 @@ class Tally:
         """
         if not self._is_told:
             return None
-        fd = open_source(name, folder, OPEN_FILE)
+        fd = open_noatime(name, folder, OPEN_FILE)
         try:
             extents = fiemap.extents(fd)
             compressed = self._compressed(fd, extents)

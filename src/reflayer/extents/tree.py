@@ -5,28 +5,19 @@ from __future__ import annotations
 import errno
 import os
 
-from reflayer.copy.folder import OPEN_FOLDER
 from reflayer.extents.tally import Tally
-from reflayer.linux.openat2 import (
-    RESOLVE_BENEATH,
-    RESOLVE_NO_SYMLINKS,
-    RESOLVE_NO_XDEV,
-    openat2,
-)
+from reflayer.walk.folders import open_beneath
 from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from reflayer.copy.paths import AnyPath
     from reflayer.extents.usage import TreeUsage
+    from reflayer.walk.folders import AnyPath
 
     Folders = list[tuple[Tally, bytes]]
     """Trees, and the paths of folders from their roots: what is still to be added."""
-
-_BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
-_MOST_PATH = 4000  # bytes: openat2(2) takes less than PATH_MAX at once
 
 
 def measure_files(folder: AnyPath, names: Iterable[str]) -> TreeUsage:
@@ -105,7 +96,8 @@ def _measure(folders: Folders, workers: Workers) -> None:
             if not relative:
                 tally.add_other(os.fstat(root))
             try:
-                folder = _open_beneath(root, relative or b".")
+                # From the root: a walk that keeps its way open needs a descriptor for each level.
+                folder = open_beneath(root, relative, cross_mounts=False)
             except OSError as error:
                 if error.errno != errno.EXDEV:  # something is mounted there
                     tally.miss(error, relative, "open")
@@ -118,26 +110,3 @@ def _measure(folders: Folders, workers: Workers) -> None:
     finally:
         if root >= 0:
             os.close(root)
-
-
-def _open_beneath(root: int, path: bytes) -> int:
-    """Open a folder by its path from ``root``, of any length.
-
-    From the root, since a walk that keeps its way open would need a descriptor for each level.
-
-    Raises:
-        OSError: EXDEV where something is mounted on the way; otherwise as openat2(2) says.
-    """
-    fd = -1
-    while len(path) > _MOST_PATH:
-        cut = path.rindex(b"/", 0, _MOST_PATH)
-        fd, path = _step(root, fd, path[:cut]), path[cut + 1 :]
-    return _step(root, fd, path)
-
-
-def _step(root: int, fd: int, path: bytes) -> int:
-    try:
-        return openat2(root if fd < 0 else fd, path, OPEN_FOLDER, _BENEATH)
-    finally:
-        if fd >= 0:
-            os.close(fd)

@@ -24,7 +24,8 @@ def openat2(dir_fd: int, path: bytes, flags: int, resolve: int, mode: int = 0) -
 
     Raises:
         OSError: EXDEV when the path would leave ``dir_fd``, ELOOP when it meets a symbolic link
-            that ``resolve`` forbids, ENOSYS before Linux 5.6; otherwise as openat2(2) says.
+            that ``resolve`` forbids, ENOSYS before Linux 5.6 and
+            without ctypes; otherwise as openat2(2) says.
     """
     open_beneath = _in_python if native is None else native.openat2
     for _ in range(_RETRIES):
@@ -36,10 +37,12 @@ def openat2(dir_fd: int, path: bytes, flags: int, resolve: int, mode: int = 0) -
 
 
 def _in_python(dir_fd: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
-    """The same call by ctypes, which costs start-up time."""
-    import ctypes
+    try:
+        import ctypes  # it costs start-up time
 
-    from reflayer.linux.libc import LIBC, checked
+        from reflayer.linux.libc import LIBC, checked
+    except ImportError:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
 
     how = (ctypes.c_uint64 * 3)(flags, mode, resolve)  # linux/openat2.h: struct open_how
     return checked(

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.archive import Change, Packing
-    from reflayer.copy.paths import AnyPath
     from reflayer.images import Reference
     from reflayer.images.build.commit_config import ConfigChanges
     from reflayer.images.registry import Access
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from reflayer.store.commit import Committed
     from reflayer.store.records import StoredImage
     from reflayer.store.usage import Usage
+    from reflayer.walk.folders import AnyPath
 
 
 class Store:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import BinaryIO
 
-    from reflayer.copy.paths import AnyPath
+    from reflayer.walk.folders import AnyPath
 
 LAYOUT_FILE = "oci-layout"
 INDEX_FILE = "index.json"

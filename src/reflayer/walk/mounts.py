@@ -1,4 +1,4 @@
-"""Mount points inside a source tree: where a copy stops unless it is asked to cross."""
+"""What is mounted inside a tree: where a walk stops unless it is asked to cross."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ import os
 import stat
 
 from reflayer.errors import OperationError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from reflayer.copy.folder import Folder
-    from reflayer.copy.job import Job
+from reflayer.linux.openat2 import RESOLVE_NO_XDEV, openat2
 
 IS_MOUNTED = "a file system is mounted there: unmount it"
 
 # proc_pid_mountinfo(5)
 _ESCAPED = {b"\\040": b" ", b"\\011": b"\t", b"\\012": b"\n", b"\\134": b"\\"}
 _MOUNT_POINT = 4  # which field, from 0
-NO_OPENAT2 = frozenset({errno.ENOSYS, errno.EPERM})  # before Linux 5.6; under an old seccomp filter
+NO_OPENAT2 = frozenset({errno.ENOSYS, errno.EPERM})
+"""What openat2(2) answers before Linux 5.6, and under an old seccomp filter."""
 
 
 def mounts_below(fd: int) -> frozenset[bytes]:
@@ -75,28 +72,14 @@ def refuse_mounts_at(name: bytes, path: bytes, folder: int | None = None) -> Non
         os.close(fd)
 
 
-def is_mount_point(job: Job, folder: Folder, name: bytes) -> bool:
-    """Whether something is mounted on ``name`` in ``folder``.
-
-    For names that mount points have, and folders whose st_dev differs from their parent's: on btrfs
-    a subvolume has its own, too.
-    """
-    told = is_mounted(folder.src, name)
-    return folder.relative(name) in job.mounts if told is None else told
-
-
 def is_mounted(folder: int, name: str | bytes) -> bool | None:
     """Whether something is mounted on ``name`` in the open ``folder``; None: it cannot be told.
 
     What is mounted there is not asked: its server may be dead, or serve another user alone.
     """
     try:
-        from reflayer.linux.openat2 import RESOLVE_NO_XDEV, openat2
-
         flags = os.O_PATH | os.O_NOFOLLOW
         os.close(openat2(folder, os.fsencode(name), flags, RESOLVE_NO_XDEV))
-    except ImportError:  # no ctypes
-        return None
     except OSError as error:
         if error.errno in NO_OPENAT2:
             return None

@@ -11,10 +11,11 @@ import os
 import stat
 from contextlib import suppress
 
-from reflayer.copy.folder import OPEN_FOLDER, open_levels
-from reflayer.copy.mounts import IS_MOUNTED
 from reflayer.errors import OperationError
 from reflayer.linux.names import native
+from reflayer.linux.openat2 import RESOLVE_NO_XDEV, openat2
+from reflayer.walk.folders import OPEN_FOLDER, Folder, FolderStack, open_shut
+from reflayer.walk.mounts import IS_MOUNTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,61 +52,57 @@ def empty_folder(
     Raises:
         OperationError: a name could not be deleted, as ``remove_tree`` says.
     """
-    stack: list[_Level] = []
-    kept = open_levels(workers)
     removed = 0
-    try:
-        stack.append(_Level(b"", fd))
-        # Opened anew: btrfs lists what there was at the time of opening.
-        stack[0].fd = os.open(".", OPEN_FOLDER, dir_fd=fd)
-        os.close(fd)
-        removed += stack[0].unlink_files(pause)
-        stack[0].share(worker, workers)
-        while len(stack) > 1 or stack[0].children:
-            pause()
-            level = stack[-1]
-            if level.children:
-                name = level.children.pop()
-                child = _enter(level.fd, name)
-                if child < 0:
-                    continue
-                stack.append(_Level(name, child))
-                if len(stack) > kept:
-                    stack[-kept].shelve()
-                removed += stack[-1].unlink_files(pause)
-                stack[-1].share(worker, workers)
-            else:
-                above = stack[-2]
-                above.reopen(level)
-                stack.pop().shelve()
-                with suppress(FileNotFoundError):
-                    os.rmdir(level.name, dir_fd=above.fd)
-                    removed += 1
-    except OSError as error:
-        names = [level.name for level in stack[1:]]
-        if isinstance(error.filename, bytes):  # a name; what is opened besides is no bytes
-            names.append(error.filename)
-        where = os.path.join(path, *names)
-        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        raise OperationError(where, "remove", reason, error.errno) from error
-    finally:
-        for level in stack:
-            level.shelve()
+    stack = FolderStack[_Emptied](workers)
+    with stack:
+        try:
+            # Opened anew: btrfs lists what there was at the time of opening.
+            root = _Emptied(None, b"", fd)
+            stack.push(root)
+            root.fd = os.open(".", OPEN_FOLDER, dir_fd=fd)
+            os.close(fd)
+            removed += root.unlink_files(pause)
+            root.share(worker, workers)
+            while len(stack) > 1 or root.children:
+                pause()
+                folder = stack[-1]
+                if folder.children:
+                    name = folder.children.pop()
+                    child = _enter(folder.fd, name)
+                    if child < 0:
+                        continue
+                    stack.push(_Emptied(folder, name, child))
+                    removed += stack[-1].unlink_files(pause)
+                    stack[-1].share(worker, workers)
+                else:
+                    stack.reopen_parent()
+                    stack.pop().close()
+                    with suppress(FileNotFoundError):
+                        os.rmdir(folder.name, dir_fd=stack[-1].fd)
+                        removed += 1
+        except OSError as error:
+            # A name; what is opened besides is no bytes.
+            name = error.filename if isinstance(error.filename, bytes) else b""
+            below = stack[-1].path(name) if stack else b""
+            reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+            where = os.path.join(path, below) if below else path
+            raise OperationError(where, "remove", reason, error.errno) from error
     return removed
 
 
-class _Level:
-    """A folder that is being emptied, one of those that lead down to the innermost."""
+class _Emptied(Folder):
+    """A folder that is being emptied.
 
-    __slots__ = ("_id", "children", "fd", "name")
+    Attributes:
+        children: names of the folders in it, once all else is gone.
+    """
 
-    def __init__(self, name: bytes, fd: int) -> None:
-        self.name = name
-        self.fd = fd
+    __slots__ = ("children",)
+
+    def __init__(self, parent: _Emptied | None, name: bytes, fd: int) -> None:
+        super().__init__(parent, name, fd, -1, os.fstat(fd))
         self.children: list[bytes] = []
-        status = os.fstat(fd)
-        self._id = (status.st_dev, status.st_ino)
-        if status.st_mode & 0o700 != 0o700 and os.geteuid() != 0:
+        if self.status.st_mode & 0o700 != 0o700 and os.geteuid() != 0:
             with suppress(PermissionError):  # another user's: what cannot go from it is named
                 os.chmod(fd, 0o700)
 
@@ -153,21 +150,6 @@ class _Level:
         if start:
             self.children = self.children[start:] + self.children[:start]
 
-    def shelve(self) -> None:
-        """Close the descriptor; ``reopen`` finds the folder again."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def reopen(self, child: _Level) -> None:
-        """Open the folder again where it was shelved, from ``child``, open and directly in it."""
-        if self.fd >= 0:
-            return
-        self.fd = os.open("..", OPEN_FOLDER, dir_fd=child.fd)
-        status = os.fstat(self.fd)
-        if (status.st_dev, status.st_ino) != self._id:
-            raise OSError(errno.ESTALE, "the folder was moved while it was being deleted")
-
 
 def _enter(parent: int, name: bytes) -> int:
     """Open the folder ``name`` of ``parent``, in no other mount (openat2(2): RESOLVE_NO_XDEV).
@@ -175,17 +157,12 @@ def _enter(parent: int, name: bytes) -> int:
     Returns -1 where it is not there any more.
     """
     try:
-        from reflayer.linux.openat2 import RESOLVE_NO_XDEV, openat2
-
         return openat2(parent, name, OPEN_FOLDER, RESOLVE_NO_XDEV)
-    except ImportError:  # no ctypes
-        pass
     except OSError as error:
         if error.errno == errno.ENOENT:
             return -1
         if error.errno == errno.EACCES:
-            let_in(name, parent)
-            return os.open(name, OPEN_FOLDER, dir_fd=parent)
+            return open_shut(name, parent)
         if error.errno == errno.EXDEV:
             raise OSError(errno.EBUSY, IS_MOUNTED, name) from None
         if error.errno != errno.ENOSYS:
@@ -195,15 +172,3 @@ def _enter(parent: int, name: bytes) -> int:
         os.close(fd)
         raise OSError(errno.EBUSY, IS_MOUNTED, name)
     return fd
-
-
-def let_in(name: bytes, parent: int | None = None) -> None:
-    """Give the folder ``name``, which refuses to be read, its owner's permissions."""
-    fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        os.chmod(f"/proc/self/fd/{fd}", 0o700)
-    except OSError as error:
-        error.filename = name
-        raise
-    finally:
-        os.close(fd)

@@ -1,0 +1,201 @@
+"""Owner, extended attributes, mode and times of one inode, set in the order that keeps them all.
+
+chown(2) takes setuid bits and file capabilities away, so it comes first; an access ACL brings its
+own group bits, so the mode follows the attributes; the times come last. What a new inode has from
+the moment it is made is learned once and then not set.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from reflayer.errors import printable
+from reflayer.linux.chmod import chmod_at
+from reflayer.linux.xattrs import is_of_tree, setxattr_at
+from reflayer.walk.facts import OF_THE_DATA, FailedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Protocol
+
+    class Facts(Protocol):
+        """As ``reflayer.walk.facts.Facts`` has them."""
+
+        uid: int
+        gid: int
+        mode: int
+        atime: int
+        mtime: int
+        attributes: Mapping[str, bytes]
+
+
+REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL})
+"""The errors that owners, devices and attributes are refused with."""
+
+
+class NewInode:
+    """What an inode has when this process has just made it in a tree.
+
+    Attributes:
+        uid: its owner.
+        gid: its group.
+        umask: the permission bits that it does not get.
+        powerful: permission bits do not bind this process (capabilities(7): CAP_DAC_OVERRIDE).
+    """
+
+    __slots__ = ("gid", "powerful", "uid", "umask")
+
+    def __init__(self, folder: int) -> None:
+        """Learn it by making a folder in the open ``folder`` and looking at it.
+
+        So an NFS server that changes owners, a file system that hands groups down and a umask that
+        another thread has set all show.
+
+        Raises:
+            OSError: as mkdir(2) says.
+        """
+        probe = f".reflayer-{os.urandom(8).hex()}"
+        os.mkdir(probe, 0o777, dir_fd=folder)
+        try:
+            status = os.stat(probe, dir_fd=folder, follow_symlinks=False)
+            self.powerful = os.geteuid() == 0 and _may_all(probe, folder)
+        finally:
+            os.rmdir(probe, dir_fd=folder)
+        self.uid = status.st_uid
+        self.gid = status.st_gid
+        self.umask = 0o777 & ~status.st_mode
+
+    def creation_mode(self, mode: int, has_attributes: bool) -> int:
+        """The mode to make a file with: its own, or more where its attributes need it.
+
+        A ``user`` attribute needs write permission by mode, even on a descriptor open for writing
+        (xattr(7)). Setuid bits must not stand beside the wrong owner, even for a moment.
+        """
+        mode &= 0o777
+        return mode | 0o600 if has_attributes and not self.powerful else mode
+
+
+def _may_all(probe: str, folder: int) -> bool:
+    # Root in a container may have lost its capabilities.
+    os.chmod(probe, 0, dir_fd=folder)
+    return os.access(probe, os.R_OK | os.W_OK, dir_fd=folder, effective_ids=True)
+
+
+class Metadata:
+    """Sets metadata, and counts what is left out for want of privilege.
+
+    Where an inode has something already, ``uid``, ``gid`` and ``mode`` tell so, and -1 for what is
+    not known. A call whose result is known is left out.
+
+    Attributes:
+        skipped: how many owners, xattrs, devices, ... were left out, by kind.
+    """
+
+    def __init__(self, ignore_refused: bool) -> None:
+        """With ``ignore_refused`` what only a privileged process can keep is left out."""
+        self.skipped: dict[str, int] = {}
+        self._ignore_refused = ignore_refused
+
+    def skip(self, kind: str) -> None:
+        """Count one thing of ``kind`` that was left out."""
+        self.skipped[kind] = self.skipped.get(kind, 0) + 1
+
+    def refused(self, kind: str, error: OSError) -> bool:
+        """Whether ``error`` is a want of privilege that the caller ignores; then it is counted."""
+        if self._ignore_refused and error.errno in REFUSED:
+            self.skip(kind)
+            return True
+        return False
+
+    def set_all(self, fd: int, facts: Facts, uid: int, gid: int, mode: int) -> None:
+        """Give the open file or folder ``fd`` all its metadata.
+
+        Raises:
+            FailedError: a call failed.
+        """
+        if facts.uid != uid or facts.gid != gid:
+            self.set_owner(fd, facts)
+        attributes = facts.attributes
+        for name, value in attributes.items() if attributes else ():
+            self.set_attribute(fd, name, value)
+        self.set_mode_and_times(fd, facts, -1 if attributes else mode)
+
+    def set_all_at(
+        self, dir_fd: int, name: bytes, facts: Facts, uid: int, gid: int, mode: int | None
+    ) -> None:
+        """Give ``name`` itself in an open folder all its metadata.
+
+        ``mode`` is None for a symbolic link, which has none.
+
+        Raises:
+            FailedError: a call failed.
+        """
+        operation = "chown"
+        try:
+            if facts.uid != uid or facts.gid != gid:
+                try:
+                    os.chown(name, facts.uid, facts.gid, dir_fd=dir_fd, follow_symlinks=False)
+                except OSError as error:
+                    if not self.refused("owner", error):
+                        raise
+            for attribute, value in facts.attributes.items():
+                try:
+                    setxattr_at(dir_fd, name, attribute, value)
+                except OSError as error:
+                    self._attribute_failed(attribute, error)
+            operation = "chmod"
+            if mode is not None and (facts.attributes or facts.mode != mode):
+                chmod_at(dir_fd, name, facts.mode)
+            operation = "set its times"
+            times = (facts.atime, facts.mtime)
+            os.utime(name, ns=times, dir_fd=dir_fd, follow_symlinks=False)
+        except OSError as error:
+            raise FailedError(operation, error) from error
+
+    def set_owner(self, fd: int, facts: Facts) -> None:
+        """Give the open file or folder ``fd`` its owner and group.
+
+        Raises:
+            FailedError: that failed.
+        """
+        try:
+            os.chown(fd, facts.uid, facts.gid)
+        except OSError as error:
+            if not self.refused("owner", error):
+                raise FailedError("chown", error) from error
+
+    def set_attribute(self, fd: int, name: str, value: bytes) -> None:
+        """Set an extended attribute of the open file or folder ``fd``.
+
+        One that is not the tree's own may be of another system than this, and is left out then.
+
+        Raises:
+            FailedError: ``setxattr`` and the name.
+        """
+        try:
+            os.setxattr(fd, name, value)
+        except OSError as error:
+            self._attribute_failed(name, error)
+
+    def _attribute_failed(self, name: str, error: OSError) -> None:
+        if not is_of_tree(name) and error.errno not in OF_THE_DATA:
+            self.skip("xattr")
+        elif not self.refused("xattr", error):
+            raise FailedError(f"setxattr {printable(name)}", error) from error
+
+    def set_mode_and_times(self, fd: int, facts: Facts, mode: int) -> None:
+        """Give the open file or folder ``fd`` what is set last.
+
+        Raises:
+            FailedError: a call failed.
+        """
+        operation = "chmod"
+        try:
+            if facts.mode != mode:
+                os.chmod(fd, facts.mode)
+            operation = "set its times"
+            os.utime(fd, ns=(facts.atime, facts.mtime))
+        except OSError as error:
+            raise FailedError(operation, error) from error
