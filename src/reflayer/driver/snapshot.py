@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import contextmanager
 
 from reflayer.errors import OperationError
 from reflayer.linux.btrfs import (
@@ -15,6 +16,10 @@ from reflayer.linux.btrfs import (
     has_subvolumes,
     is_subvolume,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _NO_SUBVOLUMES = frozenset({errno.ENOTTY, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 _NO_SNAPSHOT = frozenset({errno.EXDEV, errno.EPERM, errno.EINVAL})
@@ -29,15 +34,13 @@ def make_subvolume(path: str) -> bool:
     Raises:
         OSError: it cannot be made.
     """
-    folder, name = _place(path)
     try:
-        create_subvolume(folder, name)
+        with _place(path) as (folder, name):
+            create_subvolume(folder, name)
     except OSError as error:
         if error.errno in _NO_SUBVOLUMES:
             return False
         raise
-    finally:
-        os.close(folder)
     return True
 
 
@@ -49,19 +52,17 @@ def snapshot(source: int, path: str) -> str | None:
     """
     if not is_subvolume(source):
         return "the parent is not a btrfs subvolume"
-    folder, name = _place(path)
     try:
         if has_subvolumes(source):
             return "a subvolume inside the parent would be missing"
-        create_snapshot(source, folder, name)
+        with _place(path) as (folder, name):
+            create_snapshot(source, folder, name)
     except OSError as error:
         if error.errno == errno.ENOTTY:
             return "this kernel cannot tell whether a subvolume is inside the parent"
         if error.errno in _NO_SNAPSHOT:
             return f"{error.strerror}: the kernel does not let it be made here"
         raise
-    finally:
-        os.close(folder)
     return None
 
 
@@ -85,8 +86,7 @@ def destroy(path: str) -> bool:
         OperationError: a file system is mounted in it, or destroying it failed.
     """
     try:
-        folder, name = _place(path)
-        try:
+        with _place(path) as (folder, name):
             if os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino != SUBVOLUME_INODE:
                 return False
             from reflayer.walk.mounts import refuse_mounts_at
@@ -94,16 +94,19 @@ def destroy(path: str) -> bool:
             # The kernel would detach them without a word.
             refuse_mounts_at(name, os.fsencode(path), folder)
             destroy_subvolume(folder, name)
-        finally:
-            os.close(folder)
     except OSError as error:
         if error.errno in _NOT_TO_DESTROY or error.errno in _NO_SUBVOLUMES:
             return False
-        raise OperationError.from_os_error(error, os.fsencode(path), "destroy") from error
+        raise OperationError.from_os_error(error, path, "destroy") from error
     return True
 
 
-def _place(path: str) -> tuple[int, bytes]:
+@contextmanager
+def _place(path: str) -> Iterator[tuple[int, bytes]]:
     """The open folder that ``path`` is in, and its name there."""
     folder, name = os.path.split(os.fsencode(path))
-    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), name
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd, name
+    finally:
+        os.close(fd)

@@ -7,7 +7,7 @@ import os
 import time
 
 from reflayer.driver.home import TRASH, TRASH_LOCK, unlink
-from reflayer.errors import NO_ROOM, OperationError
+from reflayer.errors import NO_ROOM, OperationError, failing
 from reflayer.workers import trash_process
 from reflayer.workers.lock import flock, open_locked, passing_name
 
@@ -49,7 +49,7 @@ def discard(path: str, home: str) -> str | None:
         if error.errno in NO_ROOM:  # btrfs wants megabytes for a rename, and none to delete
             delete_trash(path, wait=True)
             return None
-        raise OperationError.from_os_error(error, os.fsencode(path), "remove") from error
+        raise OperationError.from_os_error(error, path, "remove") from error
     return trash
 
 
@@ -92,7 +92,7 @@ def delete_trash(path: str, *, wait: bool) -> None:
         delete(path)
         return
     except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "open") from error
+        raise OperationError.from_os_error(error, path, "open") from error
     try:
         if _lock(fd, path, wait=wait):
             delete(path)
@@ -114,7 +114,7 @@ def empty_trash(home: str, turn: int | None = None, *, wait: bool = False) -> No
     failed: dict[str, OperationError] = {}
     while wait or turn is not None or _left(home, failed):
         # Who discards a layer while this is locked leaves it to us. So look again after unlocking.
-        fd = _take_turn(home, wait=wait) if turn is None else turn
+        fd = open_locked(f"{home}/{TRASH_LOCK}", wait=wait) if turn is None else turn
         if fd is None:
             break
         turn, wait = None, False
@@ -137,8 +137,8 @@ def delete_behind(home: str) -> None:
     Raises:
         OperationError: the trash cannot be locked.
     """
-    turn = _take_turn(home)
-    if turn is None:
+    turn = open_locked(f"{home}/{TRASH_LOCK}", wait=False)
+    if turn is None:  # another process has it, and will see what was put there before now
         return
     try:
         trash_process.start(__name__, home, turn)
@@ -155,21 +155,11 @@ def holds_trash(home: str) -> bool:
     return bool(_left(home))
 
 
-def _take_turn(home: str, *, wait: bool = False) -> int | None:
-    """Lock the trash; the descriptor that holds the lock, None where another process has it.
-
-    That one will see what has been put there before now.
-    """
-    return open_locked(f"{home}/{TRASH_LOCK}", wait=wait)
-
-
 def _left(home: str, failed: Container[str] = ()) -> list[str]:
     """What is in the trash and nobody is at, but for what ``failed``."""
     trash = f"{home}/{TRASH}"
-    try:
+    with failing(trash, "list"):
         names = sorted(os.listdir(trash))
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(trash), "list") from error
     # NFS keeps what is unlinked while it is open as .nfs...
     paths = [f"{trash}/{name}" for name in names if not name.startswith(".nfs")]
     return [path for path in paths if path not in failed and _is_left(path)]
@@ -194,5 +184,5 @@ def _lock(folder: int, path: str, *, shared: bool = False, wait: bool) -> bool:
     except OSError as error:
         # NFS locks no folders: two may then delete the same tree, which only takes longer.
         if error.errno not in _NO_FOLDER_LOCKS:
-            raise OperationError.from_os_error(error, os.fsencode(path), "flock") from error
+            raise OperationError.from_os_error(error, path, "flock") from error
     return True
