@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from reflayer.workers.pool import shared_pool
 from tests.archive.tars import apply, entry, folder, tar
 from tests.file_systems import mounted, require_root
 
+_SOURCE = str(Path(__file__).parents[2] / "src")
 MiB = 1 << 20
 PlaceOn = Callable[[str], Path]
 MANY = [entry(f"many/{n}", bytes([n % 256]) * 20_000) for n in range(300)]  # so that threads start
@@ -111,3 +114,15 @@ def test_an_interrupt_leaves_no_thread_and_no_place_in_the_pool_taken(tmp_path: 
         apply(tmp_path, tar(*MANY), progress=interrupt)
     assert shared_pool().is_free() == is_free
     assert not [t for t in threading.enumerate() if t.name.startswith("reflayer")]
+
+
+def test_an_archive_that_is_applied_imports_nothing_heavy() -> None:
+    """What it takes to import them is more than the time of a small layer."""
+    code = "import sys; from reflayer.archive import apply_layer; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {_SOURCE!r}); {code}"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert {"ctypes", "dataclasses", "inspect", "re"}.isdisjoint(done.stdout.split())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-from dataclasses import dataclass
 
 from reflayer.archive.compression import Blob, PlainReader
 from reflayer.archive.folders import Folders
@@ -23,10 +21,9 @@ if TYPE_CHECKING:
     from reflayer.archive.id_map import IdMap
     from reflayer.walk.folders import AnyPath
 
-_DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")  # OCI image-spec, descriptor
+_ALGORITHMS = {"sha256": 64, "sha512": 128}  # hexadecimal digits: OCI image-spec, descriptor.md
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedLayer:
     """One applied layer.
 
@@ -40,12 +37,24 @@ class AppliedLayer:
             and each ``xattr`` that belongs to another host or file system.
     """
 
-    digest: str
-    diff_id: str
-    size: int
-    plain_size: int
-    entries: int
-    skipped: Mapping[str, int]
+    __slots__ = ("diff_id", "digest", "entries", "plain_size", "size", "skipped")
+
+    def __init__(
+        self,
+        *,
+        digest: str,
+        diff_id: str,
+        size: int,
+        plain_size: int,
+        entries: int,
+        skipped: Mapping[str, int],
+    ) -> None:
+        self.digest = digest
+        self.diff_id = diff_id
+        self.size = size
+        self.plain_size = plain_size
+        self.entries = entries
+        self.skipped = skipped
 
 
 def apply_layer(
@@ -103,9 +112,12 @@ def apply_layer(
 
 def _new_hash(digest: str | None) -> Hash:
     """A hash of the algorithm of ``digest``."""
-    if digest is not None and not _DIGEST.fullmatch(digest):
+    if digest is None:
+        return hashlib.sha256()
+    algorithm, _, encoded = digest.partition(":")
+    if len(encoded) != _ALGORITHMS.get(algorithm) or set(encoded) - set("0123456789abcdef"):
         raise ArchiveError(f"{digest!r} is not a sha256 or sha512 digest")
-    return hashlib.new((digest or "sha256").partition(":")[0])
+    return hashlib.new(algorithm)
 
 
 def _checked(hashing: Hash, wanted: str | None, what: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 from array import array
-from dataclasses import dataclass
 
 from reflayer.errors import ArchiveError
 
@@ -34,7 +33,6 @@ NO_ATTRIBUTES: Mapping[str, bytes] = {}
 _MOST_SPANS = 1 << 20  # 16 MiB of map
 
 
-@dataclass(slots=True, eq=False)
 class Entry:
     """One entry.
 
@@ -51,18 +49,38 @@ class Entry:
         sparse: where the data goes in a sparse file; else None.
     """
 
-    name: bytes
-    type: bytes
-    size: int
-    mode: int
-    uid: int
-    gid: int
-    atime: int
-    mtime: int
-    target: bytes
-    device: tuple[int, int]
-    attributes: Mapping[str, bytes]
-    sparse: SparseMap | None
+    __slots__ = (
+        "atime", "attributes", "device", "gid", "mode", "mtime", "name", "size", "sparse", "target",
+        "type", "uid",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: bytes,
+        type: bytes,  # noqa: A002
+        size: int,
+        mode: int,
+        uid: int,
+        gid: int,
+        atime: int,
+        mtime: int,
+        target: bytes,
+        device: tuple[int, int],
+        attributes: Mapping[str, bytes],
+        sparse: SparseMap | None,
+    ) -> None:
+        self.name = name
+        self.type = type
+        self.size = size
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.atime = atime
+        self.mtime = mtime
+        self.target = target
+        self.device = device
+        self.attributes = attributes
+        self.sparse = sparse
 
 
 class SparseMap:
