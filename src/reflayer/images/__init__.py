@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from reflayer.errors import ImageError
 from reflayer.images.content.blob_store import Content
+from reflayer.images.content.fetch import Destination, Source
 from reflayer.images.model.descriptor import Descriptor
 from reflayer.images.model.image import Image
 from reflayer.images.model.platform import Platform
 from reflayer.images.model.reference import Reference, parse_reference
-from reflayer.images.transports import Destination, RootFs, Source, open_source
+from reflayer.images.transports import RootFs, open_source, registry_reference
 from reflayer.progress import Progress
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "Source",
     "open_source",
     "parse_reference",
+    "registry_reference",
 ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from reflayer.archive import tar_entry as types
 from reflayer.archive.compression import compression_of
@@ -29,7 +29,7 @@ from reflayer.images.content.blob_store import (
     VERSION,
     check_version,
 )
-from reflayer.images.content.fetch import add_blobs, fetch_listed
+from reflayer.images.content.fetch import Destination, Source, add_blobs, fetch_listed
 from reflayer.images.content.resolve import names_of, read_document
 from reflayer.images.content.temp_file import replacement, sync_folder
 from reflayer.images.model.descriptor import (
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.images.content.blob_store import Content
+    from reflayer.images.content.fetch import Fetched, Unpack
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
     from reflayer.progress import Progress
@@ -78,7 +79,7 @@ _MOST_NAMES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class DockerArchive:
+class DockerArchive(Source, Destination):
     """An image in the archive ``path``, which may be compressed.
 
     Attributes:
@@ -88,6 +89,7 @@ class DockerArchive:
 
     path: str
     which: Which = None
+
     is_plain = True
 
     @property
@@ -107,34 +109,35 @@ class DockerArchive:
             return self._names(choose(parse_saved(data), self.which).tags if data else ())[0]
 
     def fetch(
-        self, content: Content, platform: Platform | None, progress: Progress | None
-    ) -> tuple[Image, tuple[str, ...]]:
-        """Bring it into ``content``: see ``Source``."""
+        self,
+        content: Content,
+        platform: Platform | None,
+        progress: Progress | None,
+        unpack: Unpack | None = None,
+    ) -> Fetched:
+        """See ``Source``."""
         with archive_members(self.path, content, progress) as members:
             if MANIFEST_JSON in members or INDEX_FILE not in members:
                 image, tags = fetch_saved(members, self.which, content, platform, progress)
             else:
                 which = f"@{self.which}" if isinstance(self.which, int) else str(self.which or "")
                 image, tags = fetch_layout(members, which, content, platform, progress)
+        if unpack is not None:
+            unpack(image, content.open)
         return image, self._names(tags)
 
-    def write(
-        self, content: Content, image: Image, name: Reference | None, progress: Progress | None
-    ) -> None:
+    def write(self, content: Content, image: Image, progress: Progress | None) -> None:
         """Write ``image`` as the archive, whatever that was: see ``Destination``.
 
         It has the layout of Docker 25 and later. The same image is always the same archive.
         """
-        if isinstance(self.which, Reference):
-            name = self.which
-        elif name is not None:
-            name = replace(name, digest="") if name.tag else None
+        assert not isinstance(self.which, int)
         place = os.path.realpath(self.path)  # of a link, the file that it leads to is replaced
         with failing(self.path, "write"):
             if os.path.lexists(place) and not stat.S_ISREG(os.lstat(place).st_mode):
                 raise ImageError(f"{printable(self.path)} is no regular file: an archive needs one")
             with replacement(place) as out:
-                _Writer(out, content, progress).write(image, name)
+                _Writer(out, content, progress).write(image, self.which)
         sync_folder(os.path.dirname(place))
 
     def _names(self, tags: tuple[Reference, ...]) -> tuple[str, ...]:

@@ -19,18 +19,18 @@ from reflayer.images.content.blob_store import (
     open_blob,
     read_index,
 )
-from reflayer.images.content.fetch import fetch_image, fetch_listed
+from reflayer.images.content.fetch import Destination, Source, fetch_image, fetch_listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from reflayer.images.content.fetch import Fetched, Unpack
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
-    from reflayer.images.model.reference import Reference
     from reflayer.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
-class OciLayout:
+class OciLayout(Source, Destination):
     """An image in a layout.
 
     Attributes:
@@ -42,7 +42,6 @@ class OciLayout:
     path: str
     tag: str = ""
     is_archive: bool = False
-    is_plain = False
 
     @property
     def name(self) -> str:
@@ -51,18 +50,28 @@ class OciLayout:
         return f"{transport}:{self.path}" + (f":{self.tag}" if self.tag else "")
 
     def fetch(
+        self,
+        content: Content,
+        platform: Platform | None,
+        progress: Progress | None,
+        unpack: Unpack | None = None,
+    ) -> Fetched:
+        """See ``Source``."""
+        fetch = self._fetch_archived if self.is_archive else self._fetch_folder
+        image = fetch(content, platform, progress)
+        if unpack is not None:
+            unpack(image, content.open)
+        return image, (self.name,)
+
+    def _fetch_folder(
         self, content: Content, platform: Platform | None, progress: Progress | None
-    ) -> tuple[Image, tuple[str, ...]]:
-        """Bring it into ``content``: see ``Source``."""
-        if self.is_archive:
-            return self._fetch_archived(content, platform, progress), (self.name,)
+    ) -> Image:
         index = read_index(self.path)
         if os.path.lexists(os.path.join(self.path, LAYOUT_FILE)):  # BuildKit's caches lack it
             check_layout(self.path)
         there = partial(open_blob, self.path)
         where = printable(self.path)
-        image, _ = fetch_listed(index, self.tag, there, content, platform, progress, where)
-        return image, (self.name,)
+        return fetch_listed(index, self.tag, there, content, platform, progress, where)[0]
 
     def _fetch_archived(
         self, content: Content, platform: Platform | None, progress: Progress | None
@@ -72,19 +81,11 @@ class OciLayout:
 
         with archive_members(self.path, content, progress) as members:
             if INDEX_FILE in members or docker.MANIFEST_JSON not in members:
-                image, _ = docker.fetch_layout(members, self.tag, content, platform, progress)
-            else:
-                which = docker.parse_which(self.tag)
-                image, _ = docker.fetch_saved(members, which, content, platform, progress)
-        return image
+                return docker.fetch_layout(members, self.tag, content, platform, progress)[0]
+            which = docker.parse_which(self.tag)
+            return docker.fetch_saved(members, which, content, platform, progress)[0]
 
-    def write(
-        self,
-        content: Content,
-        image: Image,
-        name: Reference | None,  # noqa: ARG002 - a layout has tags of its own
-        progress: Progress | None,
-    ) -> None:
+    def write(self, content: Content, image: Image, progress: Progress | None) -> None:
         """Add ``image`` to the layout, made where it is absent: see ``Destination``.
 
         It is listed when all of it is there and on disk. Blobs share their blocks where the file

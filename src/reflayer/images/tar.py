@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from hashlib import sha256
 from io import FileIO
@@ -13,6 +14,7 @@ from reflayer.archive.tar_header import BLOCK, is_header
 from reflayer.errors import ArchiveError, ImageError, failing
 from reflayer.images.build.layer import add_layer
 from reflayer.images.build.manifest import add_image, config_of
+from reflayer.images.content.fetch import UNSETTLED, Source
 from reflayer.images.content.temp_file import fill
 from reflayer.images.model.descriptor import LAYER_TYPES, Descriptor, digest_text
 from reflayer.images.model.platform import Platform
@@ -24,12 +26,12 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.images.content.blob_store import Content
-    from reflayer.images.model.image import Image
+    from reflayer.images.content.fetch import Fetched, Unpack
     from reflayer.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
-class TarImage:
+class TarImage(Source):
     """The tar ``path``, in any usual compression; ``-`` is standard input.
 
     The same file is always the same image.
@@ -42,10 +44,24 @@ class TarImage:
         """What a store calls the image."""
         return f"tar:{self.path}"
 
+    def stamp(self) -> str:
+        if self.path == "-":
+            return ""
+        with failing(self.path, "stat"):
+            status = os.stat(self.path)
+        if time.time() - status.st_ctime < UNSETTLED:
+            return ""
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        return ":".join(map(str, (status.st_dev, status.st_ino, status.st_size, *times)))
+
     def fetch(
-        self, content: Content, platform: Platform | None, progress: Progress | None
-    ) -> tuple[Image, tuple[str, ...]]:
-        """Bring it into ``content``: see ``Source``. Only reading all of it tells what it is."""
+        self,
+        content: Content,
+        platform: Platform | None,
+        progress: Progress | None,
+        unpack: Unpack | None = None,
+    ) -> Fetched:
+        """See ``Source``."""
         with failing(self.path, "open"):
             file = standard_input() if self.path == "-" else FileIO(self.path)
         with file:
@@ -54,7 +70,10 @@ class TarImage:
             except ArchiveError as error:
                 raise ImageError(f"{in_words(self.path)}: {error}") from error
         config = config_of(platform or Platform.of_machine(), diff_id)
-        return add_image(content, config, (layer,)), (self.name,)
+        image = add_image(content, config, (layer,))
+        if unpack is not None:
+            unpack(image, content.open)
+        return image, (self.name,)
 
 
 def _add(content: Content, file: BinaryIO, progress: Progress | None) -> tuple[Descriptor, str]:

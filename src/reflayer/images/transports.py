@@ -2,72 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from dataclasses import dataclass
-from typing import Protocol
+import time
+from dataclasses import dataclass, replace
 
-from reflayer.errors import ImageError, did_you_mean, printable
+from reflayer.errors import ImageError, OperationError, did_you_mean, printable
+from reflayer.images.content.fetch import UNSETTLED
 from reflayer.images.model.reference import Reference, parse_reference, refuse_digest
 from reflayer.xdg import expanded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.images.content.blob_store import Content
-    from reflayer.images.model.image import Image
-    from reflayer.images.model.platform import Platform
-    from reflayer.progress import Progress
-
-
-class Source(Protocol):
-    """An image somewhere, to be fetched."""
-
-    @property
-    def name(self) -> str:
-        """What a store calls the image."""
-
-    def fetch(
-        self, content: Content, platform: Platform | None, progress: Progress | None
-    ) -> tuple[Image, tuple[str, ...]]:
-        """Bring it into ``content``; all of its blobs are there, checked, when this returns.
-
-        With it comes what a store calls it, the first of which is ``name``.
-
-        Args:
-            content: where the blobs go. Those that are there are not read again.
-            platform: what it has to run on; None for this machine, or for whatever the only
-                one is.
-            progress: is told of stage ``fetch``, in bytes, by one thread at a time.
-
-        Raises:
-            ImageError: there is no such image, or it is not right.
-            OperationError: it could not be read or written.
-        """
-
-
-class Destination(Protocol):
-    """A place that an image can be written to."""
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether layers are written plain there, whatever they are in the content store."""
-
-    def write(
-        self, content: Content, image: Image, name: Reference | None, progress: Progress | None
-    ) -> None:
-        """Write ``image`` there.
-
-        Args:
-            content: where its blobs are; a manifest of OCI's may be added to it for that.
-            image: it.
-            name: what it is called there, where the place says nothing else.
-            progress: is told of stage ``write``, in bytes.
-
-        Raises:
-            ImageError: a blob is missing or damaged, or something else is there.
-            OperationError: something could not be read or written.
-        """
-
+    from reflayer.images.content.fetch import Destination, Source
 
 _PLACES = ("oci", "oci-archive", "docker-archive", "tar", "rootfs")
 _OTHERS = re.compile(  # containers-transports(5); and what a path follows, which no tag can be
@@ -90,6 +38,32 @@ class RootFs:
     def name(self) -> str:
         """What a store calls it."""
         return f"rootfs:{self.path}"
+
+    def stamp(self) -> str:
+        """What is the same as long as all in the folder is: whatever changes there, a ctime does.
+
+        Empty where something was changed just now, or cannot be read, of which copying it tells.
+        """
+        from reflayer.archive.walk import Walk
+
+        try:
+            found = [entry.status for entry in Walk(os.fsencode(self.path), None, None)]
+        except OperationError:
+            return ""
+        if time.time() - max(status.st_ctime for status in found) < UNSETTLED:
+            return ""
+        inodes = sorted((status.st_dev, status.st_ino, status.st_ctime_ns) for status in found)
+        return hashlib.sha256(repr(inodes).encode()).hexdigest()
+
+
+def registry_reference(text: str) -> Reference | None:
+    """The image in a registry that ``text`` names; None where it names a place of this machine.
+
+    Raises:
+        ImageError: it is neither.
+    """
+    there = open_source(text)
+    return there if isinstance(there, Reference) else None
 
 
 def open_source(text: str) -> Source | RootFs | Reference:
@@ -127,8 +101,10 @@ def open_source(text: str) -> Source | RootFs | Reference:
     return parse_reference(text)
 
 
-def open_destination(text: str) -> Destination:
+def open_destination(text: str, name: Reference | None = None) -> Destination:
     """What ``text`` names; nothing is touched yet.
+
+    In an archive the image is called ``name`` where ``text`` says nothing else.
 
     Raises:
         ImageError: it is neither a layout nor an archive, or a name in it is none.
@@ -144,6 +120,8 @@ def open_destination(text: str) -> Destination:
             raise ImageError(f"{printable(text)}: an archive names images without a digest")
         if there.which is not None:
             refuse_digest(there.which)
+        elif name is not None and name.tag:
+            return DockerArchive(there.path, replace(name, digest=""))
     if isinstance(there, DockerArchive) or (isinstance(there, OciLayout) and not there.is_archive):
         return there
     raise ImageError(

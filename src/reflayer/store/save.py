@@ -9,8 +9,7 @@ from reflayer.store.packed import packed_image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.images import Image, Reference
-    from reflayer.images.transports import Destination
+    from reflayer.images import Destination, Image, Reference
     from reflayer.progress import Progress
     from reflayer.store.parts import Parts
     from reflayer.store.records import StoredImage
@@ -29,9 +28,9 @@ def save(
     """What ``Store.save`` does."""
     from reflayer.images.transports import open_destination
 
-    there = open_destination(destination)
     with parts.database.reading() as db:
-        find_image(db, name)  # nothing is made in order to save what is not there
+        _, found = find_image(db, name)  # nothing is made in order to save what is not there
+    there = open_destination(destination, _reference(found))
     with making(parts):
         _save(parts, name, there, compression, progress)
 
@@ -44,7 +43,7 @@ def _save(
     progress: Progress | None,
 ) -> None:
     with parts.database.reading() as db:
-        known, found = find_image(db, name)
+        known, _ = find_image(db, name)
     if not destination.is_plain:
         kind = compression or DEFAULT_COMPRESSION
         image = image_content(parts, known, compression=kind, progress=progress)
@@ -52,7 +51,7 @@ def _save(
         image = packed_image(parts, known, DEFAULT_COMPRESSION, progress)
     else:
         raise ImageError("layers are always plain in a docker-archive: give no compression")
-    destination.write(parts.content, image, _reference(found), progress)
+    destination.write(parts.content, image, progress)
 
 
 def image_content(
@@ -86,12 +85,11 @@ def image_content(
 
 def _reference(name: str | None) -> Reference | None:
     """The reference that one of the store's names is; None where it says whence an image came."""
-    from reflayer.images import Reference, open_source
+    from reflayer.images import registry_reference
 
     if name is None:
         return None
     try:
-        source = open_source(name)
+        return registry_reference(name)
     except ImageError:
         return None
-    return source if isinstance(source, Reference) else None

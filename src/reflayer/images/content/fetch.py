@@ -1,6 +1,8 @@
-"""An image's blobs into the content store: what is missing, several layers at once."""
+"""What brings images into the blob store, and out of it; and the blobs that are missing there."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 from reflayer.images.content.resolve import choose_image
 from reflayer.images.content.transfer import Transfer
@@ -8,7 +10,7 @@ from reflayer.images.model.descriptor import check_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from reflayer.images.content.blob_store import Content
     from reflayer.images.content.resolve import Open
@@ -18,6 +20,80 @@ if TYPE_CHECKING:
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
     from reflayer.progress import Progress
+
+    Fetched = tuple[Image, tuple[str, ...]]
+    Unpack = Callable[[Image, Open], None]
+
+UNSETTLED = 2.0
+"""Seconds in which a file can change again without its times telling."""
+
+
+class Source(ABC):
+    """An image somewhere, to be fetched."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What a store calls the image."""
+
+    def stamp(self) -> str:
+        """What is the same as long as the image is; empty where only fetching it tells.
+
+        Raises:
+            OperationError: it cannot be found out.
+        """
+        return ""
+
+    @abstractmethod
+    def fetch(
+        self,
+        content: Content,
+        platform: Platform | None,
+        progress: Progress | None,
+        unpack: Unpack | None = None,
+    ) -> Fetched:
+        """Bring the image into ``content``; all of its blobs are there, checked, on return.
+
+        Args:
+            content: where the blobs go. Those that are there are not read again.
+            platform: what it has to run on; None for this machine, or for whatever the only one is.
+            progress: is told of stage ``fetch``, in bytes, by one thread at a time.
+            unpack: is called with the image and what opens its layers by their digests, perhaps
+                while they come: then a read waits for bytes, and at the end of a layer that is not
+                what it should be it raises.
+
+        Returns:
+            The image, and what a store calls it: first its ``name``.
+
+        Raises:
+            ImageError: there is no such image, or it is not right.
+            OperationError: it could not be read or written.
+        """
+
+
+class Destination(ABC):
+    """A place that an image can be written to.
+
+    Attributes:
+        is_plain: whether layers are always plain there.
+    """
+
+    __slots__ = ()
+    is_plain = False
+
+    @abstractmethod
+    def write(self, content: Content, image: Image, progress: Progress | None) -> None:
+        """Write ``image`` there, all of whose blobs are in ``content``.
+
+        A manifest of OCI's may be added to ``content`` for that. ``progress`` is told of the bytes,
+        by one thread at a time.
+
+        Raises:
+            ImageError: a blob is missing or damaged, or something else is there.
+            OperationError: something could not be read or written.
+        """
 
 
 def fetch_image(image: Image, open_blob: Open, content: Content, progress: Progress | None) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from reflayer.errors import ImageError, RegistryError
+from reflayer.images.content.fetch import Destination
 from reflayer.images.content.transfer import Transfer
 from reflayer.images.registry.repository import Repository
 from reflayer.images.registry.retry import Patience, TemporaryError, retry
@@ -41,7 +42,7 @@ _NO_CHUNKS = (400, 404, 405, 411, 415, 416, 501)  # of a chunk: the blob may be 
 
 
 @dataclass(frozen=True, slots=True)
-class RegistryDestination:
+class RegistryDestination(Destination):
     """A name in a registry, for an image to go to.
 
     Attributes:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from reflayer.errors import ArchiveError, ImageError, RegistryError, brief, failing, printable
-from reflayer.images.content.fetch import missing_blobs, nearest
+from reflayer.images.content.fetch import Source, missing_blobs, nearest
 from reflayer.images.content.partial_download import (
     commit_ingest,
     ingest_path,
@@ -58,7 +58,7 @@ _MOMENT = 0.1  # seconds between two looks at what another process writes
 
 
 @dataclass(frozen=True, slots=True)
-class RegistrySource:
+class RegistrySource(Source):
     """An image in a registry.
 
     Attributes:
