@@ -27,7 +27,7 @@ class Transfer:
     """Blobs on their way, four at once.
 
     Attributes:
-        changed: held, and notified, by whoever changes what ``wait`` looks at.
+        changed: held, and notified, while what ``wait`` looks at is changed.
     """
 
     # Threads: hashing and waiting let go of the interpreter's lock. The obvious ThreadPoolExecutor
@@ -115,7 +115,7 @@ class Transfer:
                     self._left -= 1
                     self.changed.notify_all()
         except StoppedError:
-            pass  # whoever asked for that knows why
+            pass  # the one that raised first tells why
         except BaseException as error:
             with self.changed:
                 self._failure = self._failure or error

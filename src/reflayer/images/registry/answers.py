@@ -40,16 +40,18 @@ def follow(
     trusted: Origin,
     body: Body | None = None,
 ) -> tuple[urllib3.HTTPResponse, Origin]:
-    """Send a request, and send it on where it is redirected to; return the answer, and whose it is.
+    """Send a request, also where it is redirected to; return the answer, and whose it is.
+
+    A redirect of a method that changes something is followed only where it keeps the method.
 
     Args:
         transport: sends it.
-        method: a redirect of one that changes something is followed only where it keeps the method.
+        method: of HTTP.
         url: where to.
         headers: without ``Authorization``.
-        authorization: goes to ``trusted`` and to nobody else; where a redirect leads out of the
-            API, only if it is refused without: a signature in the address may be all that it takes.
-        trusted: whom it is for.
+        authorization: goes to ``trusted`` and nowhere else; where a redirect leads out of the API,
+            only if it is refused without: a signature in the address may be all that it takes.
+        trusted: what it is for.
         body: makes it; once for each time that it is sent.
 
     Raises:
@@ -78,12 +80,7 @@ def follow(
 
 
 def refuse_status(response: urllib3.HTTPResponse, host: str, what: str) -> None:
-    """Raise an error unless the answer is a success.
-
-    Args:
-        response: within ``Transport.answering``.
-        host: who answers.
-        what: is not possible then, in words.
+    """Raise an error that says ``what`` is not possible, unless ``host`` answers with success.
 
     Raises:
         TemporaryError: it may be one later.

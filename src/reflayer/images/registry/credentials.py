@@ -1,4 +1,4 @@
-"""Who a user is to a registry: as was said, or as Docker, Podman and skopeo know it.
+"""A user's credentials for a registry: given, or those that Docker, Podman and skopeo keep.
 
 containers-auth.json(5); the section "Credential stores" of ``docker login``; the protocol of
 docker-credential-helpers.
@@ -36,7 +36,7 @@ _PATIENCE = 120  # seconds: some ask the user
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who one is to a registry; never shown.
+    """A user's name and secret at a registry; no ``repr`` shows them.
 
     Attributes:
         user: the user's name; empty beside an identity token.
@@ -53,7 +53,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What may be said of the way to a registry.
+    """How a registry is to be spoken to.
 
     Attributes:
         tls_verify: True: nothing but TLS with a certificate that is trusted. False: any

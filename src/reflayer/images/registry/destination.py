@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
 from urllib.parse import urlencode
 
 from reflayer.errors import ImageError, RegistryError
@@ -75,7 +74,7 @@ class RegistryDestination(Destination):
 
         def send(blob: Descriptor, told: Told) -> None:
             with content.open(blob.digest) as file:
-                _upload(repo, blob, file.fileno(), self.mount_from(blob.digest), told)
+                _Upload(repo, blob, file.fileno(), told).run(self.mount_from(blob.digest))
 
         try:
             blobs = {one.digest: one for one in (*image.layers, image.config)}
@@ -108,102 +107,86 @@ class _NoChunksError(Exception):
     """The registry refuses a chunk, or has not kept one."""
 
 
-class _Begun(NamedTuple):
-    """Where an upload goes to, and how many bytes a chunk has to have at least."""
-
-    place: str
-    least: int
-
-
-def _upload(
-    repo: Repository, blob: Descriptor, fd: int, source: str | None, progress: Told
-) -> None:
-    """Have ``blob`` in the repository.
-
-    A registry that refuses chunks gets it whole, and whatever else goes there in this run, too.
-
-    Args:
-        repo: the repository.
-        blob: what is sent.
-        fd: its bytes, a regular file.
-        source: a repository of the same registry that may have it.
-        progress: is called with the bytes that are there; may raise to give up.
-
-    Raises:
-        RegistryError: the registry does not take it.
-        StoppedError: somebody asked to stop.
-    """
-    what = f"{repo.path} does not take the blob {blob.digest}"
-    patience = Patience(repo.stop)
-    while True:
-        try:
-            begun = None
-            if not _is_there(repo, blob, what):
-                begun = _begin(repo, blob, source, what)
-            if begun is not None:
-                _Upload(repo, blob, fd, begun, what, patience, progress).run()
-            progress(blob.size)
-            return
-        except _NoChunksError:
-            repo.takes_chunks = False
-        except TemporaryError as error:
-            patience.wait(error)
-            source = None  # it may be that which it is not up to
-
-
-def _is_there(repo: Repository, blob: Descriptor, what: str) -> bool:
-    try:
-        with repo.request("HEAD", repo.url(f"blobs/{blob.digest}"), what):
-            return True
-    except TemporaryError:
-        raise
-    except RegistryError:
-        return False  # who answers no HEAD, or only to who may read, may take it all the same
-
-
-def _begin(repo: Repository, blob: Descriptor, source: str | None, what: str) -> _Begun | None:
-    """An upload; None where the blob was mounted from ``source``."""
-    url = repo.url("blobs/uploads/")
-    headers = {"Content-Length": "0"}
-    if source is not None:
-        mount = f"{url}?{urlencode({'mount': blob.digest, 'from': source})}"
-        also = (f"repository:{source}:pull",)
-        try:
-            with repo.request("POST", mount, what, headers=headers, also=also) as response:
-                return None if response.status == 201 else _begun(response, repo, mount, what)
-        except TemporaryError:
-            raise
-        except RegistryError:
-            pass  # who may not read there, or who knows no mounts, may send it all the same
-    with repo.request("POST", url, what, headers=headers) as response:
-        return _begun(response, repo, url, what)
-
-
 class _Upload:
-    """An upload that has begun: where it goes on, and how much of it is there."""
+    """A blob on its way into a repository: where it goes on, and how much of it is there."""
 
-    def __init__(
-        self,
-        repo: Repository,
-        blob: Descriptor,
-        fd: int,
-        begun: _Begun,
-        what: str,
-        patience: Patience,
-        progress: Told,
-    ) -> None:
+    def __init__(self, repo: Repository, blob: Descriptor, fd: int, progress: Told) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            repo: the repository.
+            blob: what is sent.
+            fd: its bytes, a regular file.
+            progress: is called with the bytes that are there; may raise to give up.
+        """
         self._repo = repo
         self._blob = blob
         self._fd = fd
-        self._place = begun.place
-        self._chunk = max(_CHUNK, begun.least)
-        self._what = what
-        self._patience = patience
         self._progress = progress
+        self._what = f"{repo.path} does not take the blob {blob.digest}"
+        self._patience = Patience(repo.stop)
+        self._place = ""
+        self._chunk = _CHUNK
         self._there = 0
 
-    def run(self) -> None:
-        """Send it all.
+    def run(self, source: str | None) -> None:
+        """Have the blob in the repository, by a mount from ``source`` if that can be.
+
+        A registry that refuses chunks gets it whole, and so it gets all others of this push.
+
+        Raises:
+            RegistryError: the registry does not take it.
+        """
+        while True:
+            try:
+                if not self._is_there() and self._begin(source):
+                    self._send()
+                self._progress(self._blob.size)
+                return
+            except _NoChunksError:
+                self._repo.takes_chunks = False
+            except TemporaryError as error:
+                self._patience.wait(error)
+                source = None  # the mount may be what overloads the registry
+
+    def _is_there(self) -> bool:
+        url = self._repo.url(f"blobs/{self._blob.digest}")
+        try:
+            with self._repo.request("HEAD", url, self._what):
+                return True
+        except TemporaryError:
+            raise
+        except RegistryError:
+            return False  # where HEAD is unknown or forbidden, an upload may work all the same
+
+    def _begin(self, source: str | None) -> bool:
+        """Begin an upload; False where the blob was mounted from ``source``."""
+        url = self._repo.url("blobs/uploads/")
+        headers = {"Content-Length": "0"}
+        if source is not None:
+            mount = f"{url}?{urlencode({'mount': self._blob.digest, 'from': source})}"
+            also = (f"repository:{source}:pull",)
+            try:
+                with self._repo.request(
+                    "POST", mount, self._what, headers=headers, also=also
+                ) as response:
+                    return response.status != 201 and self._begun(response, mount)
+            except TemporaryError:
+                raise
+            except RegistryError:
+                pass  # where mounts are unknown or forbidden, an upload may work all the same
+        with self._repo.request("POST", url, self._what, headers=headers) as response:
+            return self._begun(response, url)
+
+    def _begun(self, response: urllib3.HTTPResponse, url: str) -> bool:
+        least = response.headers.get("OCI-Chunk-Min-Length", "")
+        self._place = self._location(response, url)
+        self._chunk = max(_CHUNK, int(least) if _LENGTH.fullmatch(least) else 0)
+        self._there = 0
+        return True
+
+    def _send(self) -> None:
+        """Send it all to where an upload has begun.
 
         Raises:
             TemporaryError: it has to begin anew.
@@ -213,11 +196,10 @@ class _Upload:
         in_chunks = size > self._chunk and self._repo.takes_chunks
         while True:
             try:
-                if in_chunks and size - self._there > self._chunk:
-                    self._patch(self._chunk)
-                else:
+                if not in_chunks or size - self._there <= self._chunk:
                     self._put(size - self._there)
                     return
+                self._patch(self._chunk)
             except TemporaryError as error:
                 if not in_chunks:
                     raise
@@ -236,26 +218,25 @@ class _Upload:
         ) as response:
             if response.status in _NO_CHUNKS:
                 raise _NoChunksError
-            self._place = _place(response, self._repo, self._place, self._what)
+            self._place = self._location(response, self._place)
             kept = _kept(response)
         self._there = start + count
-        # Amazon's ECR takes all of them, but tells of none after the first. Who really has nothing
-        # of this one refuses the next, or finds another digest in the end.
+        # Amazon's ECR takes all chunks, but tells of none after the first. A registry that really
+        # has nothing of this one refuses the next, or finds another digest in the end.
         if kept is not None and kept > start:
             self._there = min(kept, self._there)
         self._patience.progressed(self._there - start)
 
     def _ask(self, error: TemporaryError) -> None:
         """Find out how much is there; begin anew where the registry does not know."""
-        with self._repo.request(
-            "GET", self._place, self._what, accept=(400, 404, 405, 416)
-        ) as response:
+        accept = (400, 404, 405, 416)
+        with self._repo.request("GET", self._place, self._what, accept=accept) as response:
             there = _kept(response)
             if response.status != 204 or there is None:
                 raise error
             if there > self._blob.size:
                 raise RegistryError(f"{self._repo.name}: {self._what}: it has more than was sent")
-            self._place = _place(response, self._repo, self._place, self._what)
+            self._place = self._location(response, self._place)
             self._there = there
 
     def _put(self, count: int) -> None:
@@ -289,10 +270,11 @@ class _Upload:
             place += len(data)
             self._progress(place)
 
-
-def _begun(response: urllib3.HTTPResponse, repo: Repository, url: str, what: str) -> _Begun:
-    least = response.headers.get("OCI-Chunk-Min-Length", "")
-    return _Begun(_place(response, repo, url, what), int(least) if _LENGTH.fullmatch(least) else 0)
+    def _location(self, response: urllib3.HTTPResponse, url: str) -> str:
+        location = response.headers.get("Location")
+        if not location:
+            raise RegistryError(f"{self._repo.name}: {self._what}: it does not say where to")
+        return address_in(location, url)
 
 
 def _kept(response: urllib3.HTTPResponse) -> int | None:
@@ -302,10 +284,3 @@ def _kept(response: urllib3.HTTPResponse) -> int | None:
         return None
     # An empty upload is told as 0-0, too: if there is a byte, it comes twice, which is refused.
     return int(match[1]) + 1 if match[1] != "0" else 0
-
-
-def _place(response: urllib3.HTTPResponse, repo: Repository, url: str, what: str) -> str:
-    location = response.headers.get("Location")
-    if not location:
-        raise RegistryError(f"{repo.name}: {what}: it does not say where to")
-    return address_in(location, url)

@@ -15,7 +15,6 @@ from reflayer.images.registry.retry import Patience, TemporaryError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from hashlib import _Hash as Hash
 
     import urllib3
 
@@ -34,24 +33,24 @@ class _NoRangeError(Exception):
 
 
 def download(repo: Repository, blob: Descriptor, fd: int, progress: Told, readable: Told) -> None:
-    """Bring ``blob`` into the file ``fd``, which may have its beginning, and write it out.
+    """Have ``blob`` in the file ``fd``, which may have its beginning, and write it out.
 
-    One that is complete is left as it is, whatever this registry says: others rely on it. What an
-    earlier try left is not to be trusted until all of it is checked: a crash may have taken some of
-    it. If it turns out wrong the blob is fetched once more as a whole.
+    A complete file is left as it is, whatever this registry says: other processes rely on it. What
+    an earlier try left is not to be trusted until all of it is checked: a crash may have taken some
+    of it. If it turns out wrong the blob is downloaded once more, as a whole.
 
     Args:
         repo: its repository.
         blob: what it has to be.
-        fd: what ``open_ingest`` opened; nobody else writes to it.
+        fd: what ``open_ingest`` opened, locked by this process.
         progress: is called with the number of bytes that are there.
-        readable: is called with the number of bytes that others may read, and rely on no more than
-            on the registry's word.
+        readable: is called with the number of bytes that may be read before all are checked: not
+            those of an earlier try, which a crash may have spoiled.
 
     Raises:
         ImageError: it cannot be had, or is not what it has to be.
         OSError: as ftruncate(2), write(2) and fsync(2) say.
-        StoppedError: somebody asked to stop.
+        StoppedError: ``repo.stop`` is set.
     """
     left = os.fstat(fd).st_size
     if is_complete(fd):
@@ -74,16 +73,19 @@ def download(repo: Repository, blob: Descriptor, fd: int, progress: Told, readab
 
 
 def _complete(
-    repo: Repository,
-    blob: Descriptor,
-    fd: int,
-    count: int,
-    progress: Told,
-    readable: Told | None,
+    repo: Repository, blob: Descriptor, fd: int, left: int, progress: Told, readable: Told | None
 ) -> str:
-    """Fetch what follows the first ``count`` bytes; return the digest of all."""
+    """Download what follows the first ``left`` bytes; return the digest of all."""
     hashing = hash_like(blob.digest)
-    _hash(fd, count, hashing, repo)
+    count = 0
+    while count < left:
+        data = os.pread(fd, min(_CHUNK, left - count), count)
+        if not data:
+            raise RegistryError("a blob that came in before is being changed meanwhile")
+        hashing.update(data)
+        count += len(data)
+        if repo.stop.is_set():
+            raise StoppedError
     patience = Patience(repo.stop)
     os.lseek(fd, count, os.SEEK_SET)
     in_parts = True
@@ -102,18 +104,6 @@ def _complete(
         except TemporaryError as error:
             patience.wait(error)
     return digest_text(hashing)
-
-
-def _hash(fd: int, count: int, hashing: Hash, repo: Repository) -> None:
-    place = 0
-    while place < count:
-        data = os.pread(fd, min(_CHUNK, count - place), place)
-        if not data:
-            raise RegistryError("a blob that came in before is being changed by somebody else")
-        hashing.update(data)
-        place += len(data)
-        if repo.stop.is_set():
-            raise StoppedError
 
 
 def _pieces(repo: Repository, blob: Descriptor, start: int, is_part: bool) -> Iterator[bytes]:
@@ -145,22 +135,18 @@ def _pieces(repo: Repository, blob: Descriptor, start: int, is_part: bool) -> It
                 continue
             left -= len(data)
             yield data
-        if (decode or response.length_remaining is None) and response.read(
-            1, decode_content=decode
-        ):
+        has_no_length = decode or response.length_remaining is None
+        if has_no_length and response.read(1, decode_content=decode):
             raise RegistryError(f"{repo.name}: {what}: it has more than {blob.size} bytes")
 
 
 def _problem(response: urllib3.HTTPResponse, blob: Descriptor, start: int) -> str:
     """Why an answer is neither all of the blob nor what follows ``start``; empty where it is."""
-    size = blob.size
-    wanted = size
+    size = wanted = blob.size
     if response.status == 206:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        part = (start, size - 1, size)
-        if match is None or part != tuple(
-            size if one == "*" else int(one) for one in match.groups()
-        ):
+        part = match and tuple(size if one == "*" else int(one) for one in match.groups())
+        if part != (start, size - 1, size):
             return "sends another part of a blob than was asked for"
         wanted -= start
     elif response.status >= 300:
@@ -172,7 +158,7 @@ def _problem(response: urllib3.HTTPResponse, blob: Descriptor, start: int) -> st
 
 
 def _is_encoded(response: urllib3.HTTPResponse, size: int) -> bool:
-    """Whether somebody on the way has compressed a blob, which nobody has asked for.
+    """Whether a cache or proxy has compressed a blob on the way, without being asked to.
 
     A store that was told in what way the blob itself is compressed may say so, too.
     """

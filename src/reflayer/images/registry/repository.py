@@ -1,4 +1,4 @@
-"""One repository of a registry: who it is, how it is asked, and what is tried again."""
+"""One repository of a registry: how it speaks, and what is asked of it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Repository:
     Attributes:
         name: the registry, for messages.
         path: the repository.
-        stop: is set when everybody is to give up.
+        stop: is set when all threads are to give up.
         takes_chunks: whether blobs may be sent in chunks, as far as is known.
     """
 
@@ -91,7 +91,7 @@ class Repository:
         Raises:
             TemporaryError: it may be worth another try.
             RegistryError: it is not.
-            StoppedError: everybody is to give up.
+            StoppedError: ``stop`` is set.
         """
         scopes = (self._scope, *also)
         response, origin = self._authorized(method, url, headers or {}, body, scopes)
@@ -104,7 +104,7 @@ class Repository:
             yield response
 
     def interrupt(self) -> None:
-        """Let every thread that is at something give up."""
+        """Let all threads give up."""
         self._transport.interrupt()
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ class Repository:
             response, origin = follow(
                 self._transport, method, url, headers, secret, self._origin, body
             )
-            # Nobody else may say where credentials are to be shown.
+            # No other host may say where credentials are to be shown.
             if response.status != 401 or origin != self._origin or attempt == 2:
                 break
             challenges = response.headers.getlist("WWW-Authenticate")
@@ -171,4 +171,4 @@ class Repository:
 
 
 class _UnreachableError(RegistryError):
-    """Nobody answers there, at the first try."""
+    """No answer at the first try."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 5
 _FIRST = 0.5  # seconds; each wait is twice the one before
 _LONGEST = 300.0  # seconds that a registry may ask for
-_WORTH = 1 << 20  # bytes: whoever gets as far as that may begin to count anew
+_WORTH = 1 << 20  # bytes: after so much progress failures count from zero again
 
 
 class TemporaryError(RegistryError):
@@ -44,18 +44,18 @@ class TemporaryError(RegistryError):
 
 
 class NotConnectedError(TemporaryError):
-    """Nobody answers there."""
+    """No answer at an address."""
 
 
 class NoTlsError(RegistryError):
-    """Somebody answers, but does not speak TLS."""
+    """An answer, but none of TLS."""
 
 
 class Patience:
     """The tries of one thing."""
 
     def __init__(self, stop: threading.Event) -> None:
-        """Whoever waits is woken by ``stop``, and ends."""
+        """``stop`` ends a wait."""
         self._stop = stop
         self._failures = 0
         self._bytes = 0
@@ -70,8 +70,8 @@ class Patience:
         """Wait before the next try.
 
         Raises:
-            TemporaryError: there have been enough of them, or the registry asks for too long.
-            StoppedError: somebody asked to stop.
+            TemporaryError: there have been enough tries, or the registry asks for too long a wait.
+            StoppedError: ``stop`` is set.
         """
         self._failures += 1
         self._bytes = 0
@@ -87,12 +87,7 @@ class Patience:
 
 
 def retry(stop: threading.Event, action: Callable[[], Result]) -> Result:
-    """Do ``action`` until it does not fail, or fails for good.
-
-    Raises:
-        RegistryError: it does.
-        StoppedError: somebody asked to stop.
-    """
+    """Do ``action`` until it does not fail, or fails for good."""
     patience = Patience(stop)
     while True:
         try:
@@ -102,7 +97,10 @@ def retry(stop: threading.Event, action: Callable[[], Result]) -> Result:
 
 
 def seconds_to_wait(text: str | None) -> float | None:
-    """What ``Retry-After`` says (RFC 9110, 10.2.3): seconds or a date; None where it is neither."""
+    """What ``Retry-After`` says (RFC 9110, 10.2.3): seconds or a date; None where it is neither.
+
+    ``urllib3.Retry`` knows whole seconds only; and nothing can wake it.
+    """
     if text is None:
         return None
     try:
@@ -116,13 +114,10 @@ def seconds_to_wait(text: str | None) -> float | None:
 
 
 @contextmanager
-def failing(host: str, stop: threading.Event, silence: float) -> Iterator[None]:
-    """Failures of urllib3 as ours, which name ``host``; StoppedError where ``stop`` is the cause.
+def registry_errors(host: str, stop: threading.Event, silence: float) -> Iterator[None]:
+    """Turn failures of urllib3 into ours, which name ``host``, or into StoppedError after ``stop``.
 
-    Who says nothing for ``silence`` seconds fails.
-
-    Raises:
-        NotConnectedError, NoTlsError, TemporaryError, RegistryError: as they are.
+    ``silence`` is how many seconds are the most between two pieces of an answer.
     """
     try:
         yield

@@ -200,7 +200,7 @@ class _Layer:
             transfer.changed.notify_all()
 
     def _become(self, fd: int) -> None:
-        """Be another file; whoever has the descriptor reads that one then."""
+        """Be another file, also for those that have the descriptor."""
         try:
             os.dup2(fd, self.fd, inheritable=False)
         finally:
@@ -277,7 +277,7 @@ class _Documents:
 
     def _keep(self, manifest: Descriptor, data: bytes) -> None:
         self._fetched[manifest.digest] = data
-        with suppress(ImageError):  # whoever reads it says what is wrong
+        with suppress(ImageError):  # ``find_image`` says what is wrong
             if isinstance(contents := parse_manifest(data, manifest), Index):
                 self._manifests.update(one.digest for one in contents.manifests)
 

@@ -1,4 +1,4 @@
-"""TLS with a registry: whom it trusts, what it shows of us, and whether TLS is spoken at all.
+"""TLS with a registry: its certificates, ours, and whether it speaks TLS at all.
 
 Docker's "Verify repository client with certificates"; containers-certs.d(5).
 """
@@ -34,7 +34,7 @@ def tls_context(host: str, *, verify: bool, cert_dir: str | None = None) -> ssl.
 
     Args:
         host: with its port if one was given.
-        verify: False to trust anybody.
+        verify: False to trust any certificate.
         cert_dir: in place of those folders.
 
     Raises:
@@ -88,8 +88,8 @@ def is_no_tls(error: ssl.SSLError) -> bool:
 def speaks_otherwise(host: str, port: int) -> bool:
     """Whether a server is there that answers a handshake, but not by TLS.
 
-    Nobody is trusted and nothing is sent to it. This is sooner done than reading all certificates
-    of the system's authorities, which whoever asks in earnest has to.
+    No certificate is looked at and nothing is sent: this is sooner done than reading all of the
+    system's authorities, which a true request needs.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -99,6 +99,6 @@ def speaks_otherwise(host: str, port: int) -> bool:
             context.wrap_socket(connection).close()
     except ssl.SSLError as error:
         return is_no_tls(error)
-    except OSError:  # whoever asks in earnest tells it
+    except OSError:  # the true request tells of it
         return False
     return False

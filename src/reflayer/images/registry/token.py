@@ -11,6 +11,7 @@ import threading
 import time
 from base64 import b64encode
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import urlencode
 
 from reflayer.errors import ReflayerError, RegistryError
@@ -41,12 +42,7 @@ _LONGEST_HEADER = 16 << 10  # characters
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One of the ways that a registry takes.
-
-    Attributes:
-        scheme: in lower case, ``basic`` or ``bearer``.
-        parameters: by their names in lower case.
-    """
+    """One of the schemes that a registry accepts; names are in lower case."""
 
     scheme: str
     parameters: Mapping[str, str]
@@ -59,7 +55,7 @@ class _Token:
 
 
 class Authorizer:
-    """Knows what one registry asks for, and has it; used by several threads."""
+    """What one registry asks for, and the answers to that; used by several threads."""
 
     def __init__(
         self,
@@ -75,14 +71,13 @@ class Authorizer:
             name: the registry, for messages.
             transport: how its token server is reached.
             find: looks for credentials; called once, when some are asked for.
-            secure: whether the registry is spoken to by TLS, so that secrets go by nothing less.
+            secure: whether the registry speaks TLS, so that secrets go by nothing less.
         """
         self._name = name
         self._transport = transport
         self._find = find
         self._secure = secure
         self._challenge: Challenge | None = None
-        self._found: list[Credentials | None] = []
         self._why_none = "docker login or podman login keeps them, or give --creds"
         self._tokens: dict[tuple[str, ...], _Token] = {}
         self._refusals: dict[tuple[str, ...], _RefusedError] = {}
@@ -119,41 +114,36 @@ class Authorizer:
             scopes: those of the request; none of one that was not for the repository.
             sent: the ``Authorization`` that it had.
         """
-        challenges = parse_challenges(headers)
-        with self._lock:
-            for scheme in ("bearer", "basic"):
-                for challenge in challenges:
-                    if challenge.scheme == scheme:
-                        self._challenge = challenge
-                        named = challenge.parameters.get("scope", "").split()
-                        self._more[scopes] = tuple(one for one in named if one not in scopes)
-                        old = self._tokens.get(scopes)
-                        if old is not None and old.header == sent:
-                            del self._tokens[scopes]
-                        return scheme == "bearer" or self.credentials is not None
+        known = [one for one in parse_challenges(headers) if one.scheme in ("basic", "bearer")]
+        if not known:
             return False
-
-    @property
-    def credentials(self) -> Credentials | None:
-        """Those of the user, or None, which is no error before somebody lets nobody in without."""
         with self._lock:
-            if not self._found:
-                try:
-                    self._found.append(self._find())
-                except ReflayerError as error:
-                    self._why_none = str(error)
-                    self._found.append(None)
-            return self._found[0]
+            self._challenge = max(known, key=lambda one: one.scheme)  # bearer rather than basic
+            named = self._challenge.parameters.get("scope", "").split()
+            self._more[scopes] = tuple(one for one in named if one not in scopes)
+            old = self._tokens.get(scopes)
+            if old is not None and old.header == sent:
+                del self._tokens[scopes]
+            return self._challenge.scheme == "bearer" or self._credentials is not None
 
     def refused(self, what: str = "") -> RegistryError:
         """Why ``what`` is not to be had: for want of credentials, or in spite of them."""
-        known = self.credentials
+        with self._lock:
+            known = self._credentials
         if known is None:
             return _RefusedError(f"{self._name}: {what}asks for credentials: {self._why_none}")
         return _RefusedError(f"{self._name}: {what}refuses the credentials {known.origin}")
 
+    @cached_property
+    def _credentials(self) -> Credentials | None:
+        try:
+            return self._find()
+        except ReflayerError as error:  # matters only where credentials are asked for
+            self._why_none = str(error)
+            return None
+
     def _basic(self) -> str | None:
-        known = self.credentials
+        known = self._credentials
         if known is None:
             return None
         if known.identity_token and not known.user:
@@ -189,7 +179,7 @@ class Authorizer:
         if self._secure and server.scheme != "https":
             raise RegistryError(f"{self._name}: wants tokens to be asked for by plain HTTP")
         service = challenge.parameters.get("service", "")
-        known = self.credentials
+        known = self._credentials
         fields = [("service", service)] if service else []
 
         def post(grant: str, **secrets: str) -> urllib3.HTTPResponse:
@@ -232,18 +222,15 @@ def _token(data: bytes, host: str) -> _Token:
 
 def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
     """The challenges of the headers, in order; what is malformed ends a header."""
-    return [one for header in headers for one in _parse_header(header[:_LONGEST_HEADER])]
-
-
-def _parse_header(header: str) -> list[Challenge]:
     found: list[Challenge] = []
-    place = 0
-    while match := _SCHEME.match(header, place):
-        place = match.end()
-        parameters: dict[str, str] = {}
-        while inner := _PARAMETER.match(header, place):
-            place = inner.end()
-            quoted = re.sub(r"\\(.)", r"\1", inner[2] or "")
-            parameters.setdefault(inner[1].lower(), inner[3] or quoted)
-        found.append(Challenge(match[1].lower(), parameters))
+    for header in headers:
+        place = 0
+        while match := _SCHEME.match(header, place, _LONGEST_HEADER):
+            place = match.end()
+            parameters: dict[str, str] = {}
+            while inner := _PARAMETER.match(header, place, _LONGEST_HEADER):
+                place = inner.end()
+                quoted = re.sub(r"\\(.)", r"\1", inner[2] or "")
+                parameters.setdefault(inner[1].lower(), inner[3] or quoted)
+            found.append(Challenge(match[1].lower(), parameters))
     return found

@@ -24,7 +24,7 @@ from urllib3.util import Timeout, Url, parse_url
 from reflayer import __version__
 from reflayer.errors import RegistryError
 from reflayer.images.content.transfer import StoppedError
-from reflayer.images.registry.retry import failing
+from reflayer.images.registry.retry import registry_errors
 from reflayer.images.registry.tls import tls_context
 
 TYPE_CHECKING = False
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 _CONNECTING = 15  # seconds
 _SILENCE = 60  # seconds between two pieces of an answer, or until one of what we send is taken
-_STORING = 900  # seconds until who was sent something answers: many put it together only then
+_STORING = 900  # seconds until a registry answers an upload: many put it together only then
 _CHANGING = ("PATCH", "PUT")
 _BLOCK = 1 << 20  # bytes that are sent at once
 _DRAINED = 64 << 10  # bytes
 _MOST_LINES = 256 << 10  # bytes of headers, and of whatever else is no body
 _BODY_PER_LINE = 4  # bytes of a body for each byte of the lines that tell the lengths of chunks
-_ALIVE = [  # who is gone without a word is noticed long before _STORING is over (tcp(7))
+_ALIVE = [  # a host that is gone without a word is noticed long before _STORING is over (tcp(7))
     *HTTPConnection.default_socket_options,
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),  # seconds
@@ -54,7 +54,7 @@ _LONGEST_HOST = 255  # characters (RFC 1035)
 
 
 class Origin(NamedTuple):
-    """Where an address leads (RFC 6454): whom a secret is for."""
+    """Scheme, host and port of an address (RFC 6454): what a secret is for."""
 
     scheme: str
     host: str
@@ -107,7 +107,7 @@ class Transport:
 
     Attributes:
         verify: whether certificates are checked.
-        stop: is set when everybody is to give up.
+        stop: is set when all threads are to give up.
     """
 
     def __init__(self, access: Access, stop: threading.Event) -> None:
@@ -138,13 +138,13 @@ class Transport:
 
         Raises:
             NotConnectedError, NoTlsError, TemporaryError, RegistryError: there is no answer.
-            StoppedError: somebody asked to stop.
+            StoppedError: ``stop`` is set.
         """
         origin = origin_of(url)
         if self.stop.is_set():
             raise StoppedError
         silence = _STORING if method in _CHANGING else _SILENCE
-        with failing(origin.name, self.stop, silence):
+        with registry_errors(origin.name, self.stop, silence):
             manager = self._manager(origin)
             pool = manager.connection_from_host(origin.host, origin.port, origin.scheme)
             kind = cast("type[HTTPConnection]", pool.ConnectionCls)
@@ -167,7 +167,7 @@ class Transport:
     def answering(self, response: urllib3.HTTPResponse, host: str) -> Iterator[None]:
         """Read a body in the block; its failures come in words, and ``interrupt`` ends it."""
         try:
-            with failing(host, self.stop, _SILENCE):
+            with registry_errors(host, self.stop, _SILENCE):
                 yield
         finally:
             self.finish(response)
@@ -181,7 +181,7 @@ class Transport:
             response.close()
 
     def interrupt(self) -> None:
-        """Set ``stop``, and wake whoever waits for an answer, or the rest of one."""
+        """Set ``stop``, and wake the threads that wait for an answer, or the rest of one."""
         self.stop.set()
         with self._lock:
             opened = list(self._opened)
@@ -292,7 +292,7 @@ def _watched(
 ) -> type[HTTPConnection]:
     """Connections of a kind that ``watch`` is called with as soon as they are made.
 
-    They wait as long for who takes what is sent as for who answers.
+    Sending waits as long as receiving.
     """
 
     class Watched(kind):  # type: ignore[valid-type, misc]
