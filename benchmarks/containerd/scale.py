@@ -18,10 +18,10 @@ from tempfile import TemporaryDirectory
 
 import grpc
 
+from benchmarks.containerd.stub import Stub
 from benchmarks.question import REFLAYER
 from reflayer.bench.methods import scratch
 from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
-from reflayer.plugins.containerd.protocol.snapshots_pb2_grpc import SnapshotsStub
 
 _CHAIN = 10  # committed snapshots above each other
 _LABELS = {
@@ -50,7 +50,7 @@ class Service:
                 raise SystemExit("the service does not start")
             time.sleep(0.002)
         self._channel = grpc.insecure_channel(f"unix:{self._socket}")
-        self.stub = SnapshotsStub(self._channel)
+        self.stub = Stub(self._channel, messages.DESCRIPTOR.services_by_name["Snapshots"])
         self.stub.List(messages.ListSnapshotsRequest(filters=["name==none"]), wait_for_ready=True)
         return time.monotonic() - started
 
@@ -67,7 +67,7 @@ class Service:
         return int(fields["VmRSS"].split()[0]) / 1024
 
 
-def fill(stub: SnapshotsStub, chain: int) -> list[str]:
+def fill(stub: Stub, chain: int) -> list[str]:
     """A chain of committed snapshots, and as many active ones and views of its top; their names."""
     names = []
     parent = ""
@@ -86,7 +86,7 @@ def fill(stub: SnapshotsStub, chain: int) -> list[str]:
     return names
 
 
-def timed_stats(stub: SnapshotsStub, names: list[str]) -> list[float]:
+def timed_stats(stub: Stub, names: list[str]) -> list[float]:
     """The seconds of one Stat of each."""
     seconds = []
     for name in names:
@@ -96,7 +96,7 @@ def timed_stats(stub: SnapshotsStub, names: list[str]) -> list[float]:
     return seconds
 
 
-def timed_list(stub: SnapshotsStub, *filters: str) -> tuple[float, int]:
+def timed_list(stub: Stub, *filters: str) -> tuple[float, int]:
     """The seconds of a List, and how many it listed."""
     started = time.perf_counter()
     answers = stub.List(messages.ListSnapshotsRequest(filters=filters))

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
+from grpclib.health.v1 import health_pb2
 
+from benchmarks.containerd.stub import Stub
 from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
-from reflayer.plugins.containerd.protocol.snapshots_pb2_grpc import SnapshotsStub
 
 REFLAYER = Path(sys.executable).with_name("reflayer")
 _PATIENCE = 60.0  # seconds; a busy machine is no failure
@@ -53,8 +53,8 @@ class Served:
             f"unix:{self.socket}", [("grpc.use_local_subchannel_pool", 1)]
         )
         grpc.channel_ready_future(self.channel).result(_PATIENCE)
-        self.stub = SnapshotsStub(self.channel)
-        self.health = health_pb2_grpc.HealthStub(self.channel)
+        self.stub = snapshots_stub(self.channel)
+        self.health = Stub(self.channel, health_pb2.DESCRIPTOR.services_by_name["Health"])
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send it a signal; its exit status."""
@@ -158,6 +158,11 @@ class Served:
     def leftovers(self) -> list[str]:
         """What is being made or deleted."""
         return [name for place in ("tmp", "trash") for name in os.listdir(self.home / place)]
+
+
+def snapshots_stub(channel: grpc.Channel) -> Stub:
+    """A client of the service on a channel."""
+    return Stub(channel, messages.DESCRIPTOR.services_by_name["Snapshots"])
 
 
 def code(error: BaseException) -> grpc.StatusCode:

@@ -15,8 +15,7 @@ import grpc
 import pytest
 
 from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
-from reflayer.plugins.containerd.protocol.snapshots_pb2_grpc import SnapshotsStub
-from tests.containerd.served import Served, code, until
+from tests.containerd.served import Served, code, snapshots_stub, until
 from tests.trees import assert_same, facts
 
 FOLDERS, FILES = 50, 120  # enough that a clone of it can be met while it is being made
@@ -62,7 +61,7 @@ def cancel(service: Served) -> None:
 
 def go_away(service: Served) -> None:
     with grpc.insecure_channel(f"unix:{service.socket}") as channel:
-        begun(service, SnapshotsStub(channel), "a")
+        begun(service, snapshots_stub(channel), "a")
 
 
 def be_impatient(service: Served) -> None:

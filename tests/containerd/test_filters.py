@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reflayer.plugins.containerd.filters import parse_filters
-from reflayer.plugins.containerd.refusals import InvalidArgumentError
-from reflayer.plugins.containerd.snapshot import Kind, Snapshot
+from reflayer.plugins.containerd.snapshot import InvalidArgumentError, Kind, Snapshot
 
 
 def snapshot(name: str, parent: str, kind: Kind, **labels: str) -> Snapshot:

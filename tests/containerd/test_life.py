@@ -18,12 +18,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2
+from grpclib.health.v1 import health_pb2
 
-from reflayer.errors import ServiceError
+from reflayer.errors import ReflayerError
 from reflayer.plugins.containerd.server import ContainerdService
 from reflayer.plugins.metrics import Metrics
-from reflayer.plugins.options import ContainerdOptions
+from reflayer.plugins.service import ContainerdOptions
 from reflayer.plugins.work import Work
 from tests.containerd.served import REFLAYER, Served, code, until
 
@@ -112,11 +112,11 @@ def take_the_socket(_home: Path, path: Path) -> None:
     taken.detach()  # as long as this process lives
 
 
-def take_the_inner_socket(home: Path, _path: Path) -> None:
-    (home / "grpc.sock").mkdir(parents=True)
+def take_the_database(home: Path, _path: Path) -> None:
+    (home / "snapshots.db").mkdir(parents=True)
 
 
-@pytest.mark.parametrize("take", [take_the_socket, take_the_inner_socket])
+@pytest.mark.parametrize("take", [take_the_socket, take_the_database])
 def test_a_start_that_fails_leaves_nothing(
     tmp_path: Path, socket: Path, take: Callable[[Path, Path], None]
 ) -> None:
@@ -126,13 +126,13 @@ def test_a_start_that_fails_leaves_nothing(
             other = ContainerdService(
                 ContainerdOptions(f"{socket}2", str(tmp_path / "other")), work, Metrics()
             )
-            await other.start()  # gRPC opens some sockets once, and keeps them
+            await other.start()  # for what is opened once, and kept
             await other.stop()
             home = tmp_path / "home"
             take(home, socket)
             before = of_a_service(home)
             failing = ContainerdService(ContainerdOptions(str(socket), str(home)), work, Metrics())
-            with pytest.raises(ServiceError):
+            with pytest.raises(ReflayerError):
                 await failing.start()
             assert of_a_service(home) == before
         finally:

@@ -7,16 +7,24 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 
 import reflayer
+from reflayer.plugins.containerd.servicer import Servicer
+from reflayer.plugins.metrics import Metrics
+
+if TYPE_CHECKING:
+    from reflayer.plugins.containerd.snapshotter import Snapshotter
 
 SOURCES = Path(reflayer.__file__).parents[1]
 PROTOCOL = SOURCES / "reflayer/plugins/containerd/protocol"
 METHOD = re.compile(
-    r"(unary_\w+)\(\s*'([^']+)',\s*request_serializer=(\S+),\s*response_deserializer=(\S+),"
+    r"(unary_\w+)\(\s*'([^']+)',"
+    r"\s*request_serializer=\S+\.(\w+)\.SerializeToString,"
+    r"\s*response_deserializer=\S+\.(\w+)\.FromString,"
 )
 
 
@@ -46,9 +54,18 @@ def test_the_generated_messages_are_those_of_the_proto_file(name: str, tmp_path:
     assert kept == expected
 
 
-def test_the_generated_stubs_are_those_of_the_proto_file(tmp_path: Path) -> None:
+def test_the_methods_that_are_served_are_those_of_the_proto_file(tmp_path: Path) -> None:
     protoc(f"--grpc_python_out={tmp_path}")
-    kept = PROTOCOL / "snapshots_pb2_grpc.py"
-    expected = METHOD.findall((tmp_path / kept.relative_to(SOURCES)).read_text())
+    generated = tmp_path / PROTOCOL.relative_to(SOURCES) / "snapshots_pb2_grpc.py"
+    expected = METHOD.findall(generated.read_text())
     assert len(expected) == 10
-    assert METHOD.findall(kept.read_text()) == expected
+    served = Servicer(cast("Snapshotter", None), Metrics()).__mapping__()
+    assert expected == [
+        (
+            handler.cardinality.name.lower(),
+            path,
+            handler.request_type.DESCRIPTOR.name,
+            handler.reply_type.DESCRIPTOR.name,
+        )
+        for path, handler in served.items()
+    ]

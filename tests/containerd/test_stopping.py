@@ -15,9 +15,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from benchmarks.containerd.stub import Stub
 from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
-from reflayer.plugins.containerd.protocol.snapshots_pb2_grpc import SnapshotsStub
-from tests.containerd.served import REFLAYER, Served, code, until
+from tests.containerd.served import REFLAYER, Served, code, snapshots_stub, until
 from tests.plugins.daemons import daemon
 
 CLIENTS = 64
@@ -66,7 +66,7 @@ def answer(call: Callable[..., object], request: object) -> grpc.StatusCode:
     return OK
 
 
-def hammer(stub: SnapshotsStub, client: int, ledger: Ledger) -> None:
+def hammer(stub: Stub, client: int, ledger: Ledger) -> None:
     """Prepare, commit and remove without a pause."""
     number = 0
     while not ledger.is_over.is_set():
@@ -99,7 +99,7 @@ def hammered(path: Path) -> Iterator[Ledger]:
                 ("grpc.max_reconnect_backoff_ms", 100),
             ]
             channel = stack.enter_context(grpc.insecure_channel(f"unix:{path}", options))
-            stubs.append(SnapshotsStub(channel))
+            stubs.append(snapshots_stub(channel))
         with ThreadPoolExecutor(CLIENTS) as clients:
             running = [
                 clients.submit(hammer, stubs[n % CONNECTIONS], n, ledger) for n in range(CLIENTS)

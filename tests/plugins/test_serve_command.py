@@ -63,7 +63,7 @@ def test_a_socket_in_use_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("service", "module", "library"),
-    [("docker", "aiohttp", "aiohttp"), ("containerd", "grpc", "grpc")],
+    [("docker", "aiohttp", "aiohttp"), ("containerd", "grpclib", "grpclib")],
 )
 def test_a_library_that_is_not_there_is_told(service: str, module: str, library: str) -> None:
     program = (

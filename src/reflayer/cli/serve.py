@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from reflayer.plugins.metrics import Metrics
-    from reflayer.plugins.options import ContainerdOptions, DockerOptions
-    from reflayer.plugins.service import Service
+    from reflayer.plugins.service import ContainerdOptions, DockerOptions, Service
     from reflayer.plugins.work import Work
 
 SERVICES = ("docker", "containerd")
@@ -173,7 +172,7 @@ def _services(arguments: argparse.Namespace, work: Work, metrics: Metrics) -> li
 
 
 def _options(name: str, arguments: argparse.Namespace) -> DockerOptions | ContainerdOptions:
-    from reflayer.plugins.options import ContainerdOptions, DockerOptions
+    from reflayer.plugins.service import ContainerdOptions, DockerOptions
 
     how = (arguments.method, arguments.workers)
     if name == "docker":

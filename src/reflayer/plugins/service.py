@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import socket
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
+from reflayer.errors import failing
 from reflayer.plugins import listening
-from reflayer.plugins.notice import notify
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +42,38 @@ class Service(Protocol):
         """Accept nothing new; return when the requests that run have been answered."""
 
 
+@dataclass(frozen=True, slots=True)
+class DockerOptions:
+    """Docker's plugin; its home comes from the daemon, with ``GraphDriver.Init``.
+
+    Attributes:
+        socket: path of the Unix socket.
+        method: how a layer is cloned, one of ``reflayer.driver.METHODS``.
+        workers: threads that work on one clone; None for as many as there are processors.
+    """
+
+    socket: str
+    method: str = "auto"
+    workers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerdOptions:
+    """containerd's snapshotter.
+
+    Attributes:
+        socket: path of the Unix socket.
+        home: the folder of the snapshots and of what is recorded about them.
+        method: how a snapshot is cloned, one of ``reflayer.driver.METHODS``.
+        workers: threads that work on one clone; None for as many as there are processors.
+    """
+
+    socket: str
+    home: str
+    method: str = "auto"
+    workers: int | None = None
+
+
 async def run(services: Sequence[Service], *, at_once: Callable[[int], NoReturn]) -> None:
     """Start ``services`` and return when they have stopped, after SIGTERM, SIGINT or SIGHUP.
 
@@ -61,10 +96,10 @@ async def run(services: Sequence[Service], *, at_once: Callable[[int], NoReturn]
             for path in listening.unused():
                 _log.warning("systemd listens at %s, and nothing serves it", path)
             _log.info("ready: %s", names)
-            notify("READY=1", f"STATUS=serving {names}")
+            sd_notify("READY=1", f"STATUS=serving {names}")
             await asked.wait()
             _log.info("stopping: what runs is finished first")
-            notify("STOPPING=1", "STATUS=finishing what runs")
+            sd_notify("STOPPING=1", "STATUS=finishing what runs")
         finally:
             await _stop(started)
         _log.info("stopped")
@@ -97,3 +132,19 @@ def _signals(at_once: Callable[[int], NoReturn]) -> Iterator[asyncio.Event]:
     finally:
         for number in heard:
             loop.remove_signal_handler(number)
+
+
+def sd_notify(*lines: str) -> None:
+    """Tell the service manager ``lines`` such as ``READY=1``, where one has started us.
+
+    Raises:
+        OperationError: the socket that is named there takes no messages.
+    """
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    # The abstract ones begin with a zero byte, which cannot be in a variable.
+    address = "\0" + path[1:] if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, failing(path, "notify"):
+        sender.connect(address)
+        sender.send("\n".join(lines).encode())

@@ -8,8 +8,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.plugins.metrics import Metrics
-    from reflayer.plugins.options import ContainerdOptions
-    from reflayer.plugins.service import Service
+    from reflayer.plugins.service import ContainerdOptions, Service
     from reflayer.plugins.work import Work
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from reflayer.plugins.containerd.refusals import InvalidArgumentError
+from reflayer.plugins.containerd.snapshot import InvalidArgumentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

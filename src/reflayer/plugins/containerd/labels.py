@@ -1,8 +1,12 @@
-"""Which labels a snapshot has after it was made or updated."""
+"""The labels of snapshots: names and values that a client sets, reads, and filters by.
+
+They are kept with each snapshot in the records, as they came: none is made here or means anything
+here. containerd's own (``containerd.io/snapshot.ref``, ``containerd.io/gc.*``) are among them.
+"""
 
 from __future__ import annotations
 
-from reflayer.plugins.containerd.refusals import InvalidArgumentError
+from reflayer.plugins.containerd.snapshot import InvalidArgumentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

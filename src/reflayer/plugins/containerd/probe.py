@@ -6,12 +6,15 @@ For Kubernetes, whose own gRPC probes reach no Unix socket.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpclib.client import Channel
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.health.v1.health_grpc import HealthStub
+from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from reflayer.plugins.containerd.server import SERVICE
+from reflayer.plugins.containerd.protocol.snapshots_pb2 import DESCRIPTOR
 
 _PATIENCE = 5.0  # seconds
 
@@ -21,18 +24,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Ask a snapshotter for its health.")
     parser.add_argument("socket", help="the path of its Unix socket")
     socket = parser.parse_args().socket
-    with grpc.insecure_channel(f"unix:{socket}") as channel:
-        request = health_pb2.HealthCheckRequest(service=SERVICE)
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=_PATIENCE)
-        except grpc.RpcError as error:
-            reason = error.details()
-            print(f"{socket}: {reason}", file=sys.stderr)
-            return 1
-    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+    try:
+        answer = asyncio.run(_ask(socket))
+    except (GRPCError, OSError, StreamTerminatedError) as error:
+        reason = error.message if isinstance(error, GRPCError) else str(error)
+        print(f"{socket}: {reason or type(error).__name__}", file=sys.stderr)
+        return 1
+    if answer.status != HealthCheckResponse.SERVING:
         print(f"{socket}: it does not serve", file=sys.stderr)
         return 1
     return 0
+
+
+async def _ask(socket: str) -> HealthCheckResponse:
+    request = HealthCheckRequest(service=DESCRIPTOR.services_by_name["Snapshots"].full_name)
+    async with Channel(path=socket) as channel:
+        return await HealthStub(channel).Check(request, timeout=_PATIENCE)
 
 
 if __name__ == "__main__":

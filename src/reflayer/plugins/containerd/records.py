@@ -13,12 +13,13 @@ import os
 import sqlite3
 import threading
 
-from reflayer.plugins.containerd.refusals import (
+from reflayer.plugins.containerd.snapshot import (
     AlreadyExistsError,
     FailedPreconditionError,
+    Kind,
     NotFoundError,
+    Snapshot,
 )
-from reflayer.plugins.containerd.snapshot import Kind, Snapshot
 from reflayer.store import sqlite
 
 TYPE_CHECKING = False

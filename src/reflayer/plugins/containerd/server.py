@@ -1,41 +1,47 @@
-"""The gRPC server on its socket, with the health service beside the snapshots': start and stop."""
+"""The gRPC server on its socket, with the health service beside the snapshots': start and stop.
+
+grpclib's own stop cancels what runs and tells its clients nothing. Here they are sent away first,
+by the frame for that (GOAWAY, RFC 9113, section 6.8): a client takes its next request to a new
+connection, which systemd's socket keeps for the next process, and what it has begun is answered.
+"""
 
 from __future__ import annotations
 
-import os
+import asyncio
 from contextlib import AsyncExitStack
+from typing import cast
 
-import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpclib.health.check import ServiceStatus
+from grpclib.health.service import OVERALL, Health
+from grpclib.protocol import H2Protocol
+from grpclib.server import Server
+from h2.events import UnknownFrameReceived
+from hyperframe.frame import GoAwayFrame
 
 from reflayer.driver import Driver
-from reflayer.errors import OperationError, ServiceError
+from reflayer.errors import ServiceError, failing
 from reflayer.linux.mkdir import make_folders
-from reflayer.plugins.containerd.folders import agree
-from reflayer.plugins.containerd.protocol.snapshots_pb2_grpc import add_SnapshotsServicer_to_server
 from reflayer.plugins.containerd.records import Records
 from reflayer.plugins.containerd.servicer import Servicer
 from reflayer.plugins.containerd.snapshotter import Snapshotter
-from reflayer.plugins.listening import listen
-from reflayer.plugins.relay import Relay
-from reflayer.store.locks import locked_at_once
+from reflayer.plugins.listening import BACKLOG, listen
+from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Collection
+
+    from grpclib._typing import IServable
+
     from reflayer.plugins.metrics import Metrics
-    from reflayer.plugins.options import ContainerdOptions
+    from reflayer.plugins.service import ContainerdOptions
     from reflayer.plugins.work import Work
 
-SERVICE = "containerd.services.snapshots.v1.Snapshots"
-"""The service's full name, by which its health is asked for, too."""
-
-_LARGEST = 16 << 20  # bytes of a message, as containerd's own clients and servers take it
+_HANDSHAKE = 30.0  # seconds; who says nothing for so long keeps no descriptor
 _LAST_LOOK = 2.0  # seconds in which clients with all their answers go; who watches our health stays
-_OPTIONS = (
-    ("grpc.max_receive_message_length", _LARGEST),
-    ("grpc.max_send_message_length", _LARGEST),
-    ("grpc.server_handshake_timeout_ms", 30_000),  # who says nothing keeps no descriptor
-)
+_LAST_WORDS = 5.0  # seconds for clients to take what is sent to them
+_ALL_STREAMS = (1 << 31) - 1
 
 
 class ContainerdService:
@@ -61,58 +67,138 @@ class ContainerdService:
             listening = stack.enter_context(listen(self._options.socket))
             self._servicer = Servicer(snapshotter, self._metrics)
             stack.push_async_callback(self._servicer.idle)
-            self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in its stubs
-            server = grpc.aio.server(options=_OPTIONS)
-            stack.push_async_callback(server.stop, None)
-            add_SnapshotsServicer_to_server(self._servicer, server)
-            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-            inner = _inner_socket(self._options.home, stack)
-            try:
-                server.add_insecure_port(f"unix:{inner}")
-            except RuntimeError as error:
-                raise ServiceError(f"{self._options.home}: no socket can be made there") from error
-            await server.start()
-            await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-            self._relay = Relay(listening, inner)
-            await self._relay.start()
-            stack.push_async_callback(self._relay.close)
+            self._health = ServiceStatus()
+            self._health.set(True)
+            checks = [self._health]
+            health = Health({self._servicer: checks, OVERALL: checks})
+            self._connections = Connections([self._servicer, health])
+            await self._connections.accept(listening)
+            stack.push_async_callback(self._connections.close)
             self._open = stack.pop_all()
 
     async def stop(self) -> None:
         """Accept nothing new; return when the requests that run have been answered."""
         async with self._open:
-            await self._health.enter_graceful_shutdown()
-            self._relay.send_away()
-            while not await self._relay.left(_LAST_LOOK) and not self._servicer.is_idle:
+            self._health.set(False)
+            self._connections.send_away()
+            while not await self._connections.left(_LAST_LOOK) and not self._servicer.is_idle:
                 await self._servicer.idle()
 
     def _opened(self, stack: AsyncExitStack) -> Snapshotter:
         home = self._options.home
-        try:
+        with failing(home, "mkdir"):
             make_folders(home, 0o700)
-        except OSError as error:
-            raise OperationError.from_os_error(error, os.fsencode(home), "mkdir") from error
-        if not stack.enter_context(locked_at_once(f"{home}/lock")):
+        if not stack.enter_context(locked(f"{home}/lock", wait=False)):
             raise ServiceError(
                 f"{home}: another process serves it: stop it, or give another --home"
             )
-        driver = Driver(
-            home,
-            method=self._options.method,
-            workers=self._options.workers,
-        )
+        driver = Driver(home, method=self._options.method, workers=self._options.workers)
         records = Records(f"{home}/snapshots.db")
         stack.callback(records.close)
-        agree(driver, records)
+        snapshotter = Snapshotter(driver, records, self._work, self._metrics)
+        snapshotter.recover()
         self._metrics.clones(self.name, records.count)
-        return Snapshotter(driver, records, self._work, self._metrics)
+        return snapshotter
 
 
-def _inner_socket(home: str, stack: AsyncExitStack) -> str:
-    """The path of the socket that gRPC makes, in our home, where only root gets in.
+class Connections:
+    """The connections of clients to ``services``, each of them from its beginning to its end."""
 
-    By a descriptor: the home's own path may be too long for a socket (unix(7)).
-    """
-    folder = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    stack.callback(os.close, folder)
-    return f"/proc/self/fd/{folder}/grpc.sock"
+    def __init__(self, services: Collection[IServable]) -> None:
+        self._server = Server(services)
+        self._open: set[_Connection] = set()
+        self._all_closed = asyncio.Event()
+        self._all_closed.set()
+        self._sends_away = False
+
+    async def accept(self, listening: socket.socket) -> None:
+        """Begin to accept at a socket, which is closed when that ends."""
+        loop = asyncio.get_running_loop()
+        # Not create_unix_server: from Python 3.13 on it unlinks the socket, were it systemd's.
+        self._accepting = await loop.create_server(self._new, sock=listening, backlog=BACKLOG)
+
+    def send_away(self) -> None:
+        """Accept nothing more, and tell clients to begin nothing more.
+
+        What they have begun goes on. A client of gRPC closes its connection when it has all
+        answers.
+        """
+        self._accepting.close()
+        self._sends_away = True
+        for connection in self._open:
+            connection.send_away()
+
+    async def left(self, seconds: float) -> bool:
+        """Whether all clients have gone, for which this waits for so long."""
+        await asyncio.sleep(0)  # who is just being accepted is one of them
+        try:
+            async with asyncio.timeout(seconds):
+                await self._all_closed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Accept nothing more, send what is waiting to be sent, and close all connections.
+
+        Who does not take what is sent is not waited for.
+        """
+        self._accepting.close()
+        for connection in list(self._open):
+            connection.transport.close()
+        if not await self.left(_LAST_WORDS):
+            for connection in list(self._open):
+                connection.transport.abort()
+            await self._all_closed.wait()
+
+    def _new(self) -> _Connection:
+        return _Connection(self._server._protocol_factory(), self)
+
+    def opened(self, connection: _Connection) -> None:
+        """A client has come."""
+        self._open.add(connection)
+        self._all_closed.clear()
+        if self._sends_away:
+            connection.send_away()
+
+    def closed(self, connection: _Connection) -> None:
+        """A client has gone."""
+        self._open.discard(connection)
+        if not self._open:
+            self._all_closed.set()
+
+
+class _Connection(H2Protocol):
+    """One connection of grpclib's, which can be sent away."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, made: H2Protocol, all_of_them: Connections) -> None:
+        super().__init__(made.handler, made.config, made.h2_config)
+        self._all = all_of_them
+        self._is_silent = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport = cast("asyncio.Transport", transport)
+        asyncio.get_running_loop().call_later(_HANDSHAKE, self._look)
+        # grpclib would end the connection, but RFC 9113 says in section 5.5 that it is ignored.
+        self.processor.processors[UnknownFrameReceived] = lambda _: None
+        self._all.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._is_silent = False
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._all.closed(self)
+
+    def send_away(self) -> None:
+        """Tell the client to begin nothing more on this connection."""
+        # Past h2, which would take the connection for closed. It is sent whole frames at a time.
+        self.transport.write(GoAwayFrame(last_stream_id=_ALL_STREAMS).serialize())
+
+    def _look(self) -> None:
+        if self._is_silent:
+            self.transport.abort()

@@ -1,18 +1,22 @@
-"""The service's requests and answers as messages, and refusals as gRPC's codes."""
+"""The service's requests and answers as messages, and refusals as gRPC's statuses."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import asynccontextmanager
+from functools import partial
 
-import grpc.aio
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
+from grpclib import GRPCError, Status
+from grpclib.const import Cardinality, Handler
 
 from reflayer.errors import ReflayerError
 from reflayer.plugins.containerd.protocol import mount_pb2
 from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
-from reflayer.plugins.containerd.refusals import (
+from reflayer.plugins.containerd.snapshot import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
@@ -22,24 +26,27 @@ from reflayer.plugins.containerd.refusals import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
-    from typing import TypeAlias
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from typing import Any
+
+    from grpclib.server import Stream
 
     from reflayer.plugins.containerd.snapshot import Snapshot
     from reflayer.plugins.containerd.snapshotter import Mount, Snapshotter
     from reflayer.plugins.metrics import Metrics
 
-    Context: TypeAlias = grpc.aio.ServicerContext[object, object]
-
-_CODES: dict[type[SnapshotError], grpc.StatusCode] = {
-    NotFoundError: grpc.StatusCode.NOT_FOUND,
-    AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
-    FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
-    InvalidArgumentError: grpc.StatusCode.INVALID_ARGUMENT,
+_SERVICE = messages.DESCRIPTOR.services_by_name["Snapshots"]
+_STATUSES: dict[type[SnapshotError], Status] = {
+    NotFoundError: Status.NOT_FOUND,
+    AlreadyExistsError: Status.ALREADY_EXISTS,
+    FailedPreconditionError: Status.FAILED_PRECONDITION,
+    InvalidArgumentError: Status.INVALID_ARGUMENT,
 }
 _CHUNK = 100  # snapshots in one message of List, at the most
 _CHUNK_SIZE = 1 << 20  # bytes after which it is full, too; clients take 4 MiB unless told otherwise
 _NANOSECONDS = 1_000_000_000
+
+_log = logging.getLogger("reflayer.containerd")
 
 
 class Servicer:
@@ -61,100 +68,108 @@ class Servicer:
         """Return when no request is being answered."""
         await self._idle.wait()
 
+    def __mapping__(self) -> dict[str, Handler]:
+        """The handlers by path, as grpclib takes a service."""
+        return {
+            f"/{_SERVICE.full_name}/{method.name}": Handler(
+                partial(_stream if method.server_streaming else _one, getattr(self, method.name)),
+                Cardinality.UNARY_STREAM if method.server_streaming else Cardinality.UNARY_UNARY,
+                GetMessageClass(method.input_type),
+                GetMessageClass(method.output_type),
+            )
+            for method in _SERVICE.methods
+        }
+
     async def Prepare(  # noqa: N802
-        self, request: messages.PrepareSnapshotRequest, context: Context
+        self, request: messages.PrepareSnapshotRequest
     ) -> messages.PrepareSnapshotResponse:
-        async with self._answering(context, "Prepare", key=request.key, parent=request.parent):
+        async with self._answering("Prepare", key=request.key, parent=request.parent):
             mount = await self._snapshotter.prepare(request.key, request.parent, request.labels)
             return messages.PrepareSnapshotResponse(mounts=[_mount(mount)])
 
     async def View(  # noqa: N802
-        self, request: messages.ViewSnapshotRequest, context: Context
+        self, request: messages.ViewSnapshotRequest
     ) -> messages.ViewSnapshotResponse:
-        async with self._answering(context, "View", key=request.key, parent=request.parent):
+        async with self._answering("View", key=request.key, parent=request.parent):
             mount = await self._snapshotter.view(request.key, request.parent, request.labels)
             return messages.ViewSnapshotResponse(mounts=[_mount(mount)])
 
-    async def Mounts(  # noqa: N802
-        self, request: messages.MountsRequest, context: Context
-    ) -> messages.MountsResponse:
-        async with self._answering(context, "Mounts", key=request.key):
+    async def Mounts(self, request: messages.MountsRequest) -> messages.MountsResponse:  # noqa: N802
+        async with self._answering("Mounts", key=request.key):
             mount = self._snapshotter.mounts(request.key)
             return messages.MountsResponse(mounts=[_mount(mount)])
 
-    async def Commit(  # noqa: N802
-        self, request: messages.CommitSnapshotRequest, context: Context
-    ) -> Empty:
-        async with self._answering(context, "Commit", key=request.key, committed=request.name):
+    async def Commit(self, request: messages.CommitSnapshotRequest) -> Empty:  # noqa: N802
+        async with self._answering("Commit", key=request.key, committed=request.name):
             await self._snapshotter.commit(request.name, request.key, request.labels)
             return Empty()
 
-    async def Remove(  # noqa: N802
-        self, request: messages.RemoveSnapshotRequest, context: Context
-    ) -> Empty:
-        async with self._answering(context, "Remove", key=request.key):
+    async def Remove(self, request: messages.RemoveSnapshotRequest) -> Empty:  # noqa: N802
+        async with self._answering("Remove", key=request.key):
             await self._snapshotter.remove(request.key)
             return Empty()
 
     async def Stat(  # noqa: N802
-        self, request: messages.StatSnapshotRequest, context: Context
+        self, request: messages.StatSnapshotRequest
     ) -> messages.StatSnapshotResponse:
-        async with self._answering(context, "Stat", key=request.key):
-            info = _info(self._snapshotter.stat(request.key))
-            return messages.StatSnapshotResponse(info=info)
+        async with self._answering("Stat", key=request.key):
+            return messages.StatSnapshotResponse(info=_info(self._snapshotter.stat(request.key)))
 
     async def Update(  # noqa: N802
-        self, request: messages.UpdateSnapshotRequest, context: Context
+        self, request: messages.UpdateSnapshotRequest
     ) -> messages.UpdateSnapshotResponse:
-        info = request.info
-        async with self._answering(context, "Update", key=info.name):
-            snapshot = await self._snapshotter.update(
-                info.name, info.labels, request.update_mask.paths
-            )
+        info, paths = request.info, request.update_mask.paths
+        async with self._answering("Update", key=info.name):
+            snapshot = await self._snapshotter.update(info.name, info.labels, paths)
             return messages.UpdateSnapshotResponse(info=_info(snapshot))
 
     async def List(  # noqa: N802
-        self, request: messages.ListSnapshotsRequest, context: Context
+        self,
+        request: messages.ListSnapshotsRequest,
+        send: Callable[[messages.ListSnapshotsResponse], Awaitable[None]],
     ) -> None:
-        async with self._answering(context, "List", filters=list(request.filters)):
+        async with self._answering("List", filters=list(request.filters)):
             for chunk in _chunks(map(_info, self._snapshotter.walk(request.filters))):
-                await context.write(messages.ListSnapshotsResponse(info=chunk))
+                await send(messages.ListSnapshotsResponse(info=chunk))
 
-    async def Usage(  # noqa: N802
-        self, request: messages.UsageRequest, context: Context
-    ) -> messages.UsageResponse:
-        async with self._answering(context, "Usage", key=request.key):
+    async def Usage(self, request: messages.UsageRequest) -> messages.UsageResponse:  # noqa: N802
+        async with self._answering("Usage", key=request.key):
             size, inodes = await self._snapshotter.usage(request.key)
             return messages.UsageResponse(size=size, inodes=inodes)
 
-    async def Cleanup(  # noqa: N802
-        self,
-        _request: messages.CleanupRequest,
-        context: Context,
-    ) -> Empty:
-        async with self._answering(context, "Cleanup"):
+    async def Cleanup(self, _request: messages.CleanupRequest) -> Empty:  # noqa: N802
+        async with self._answering("Cleanup"):
             await self._snapshotter.cleanup()
             return Empty()
 
     @asynccontextmanager
-    async def _answering(
-        self, context: Context, name: str, **fields: object
-    ) -> AsyncIterator[None]:
-        """The block answers one request; what it raises becomes a code and one line of text."""
+    async def _answering(self, name: str, **fields: object) -> AsyncIterator[None]:
+        """The block answers one request; what it raises becomes a status and one line of text."""
         self._running += 1
         self._idle.clear()
         try:
             with self._metrics.operation("containerd", name, **fields):
                 yield
         except SnapshotError as error:
-            await context.abort(_CODES[type(error)], str(error))
+            raise GRPCError(_STATUSES[type(error)], str(error)) from error
         except ReflayerError as error:
             # As containerd's own snapshotters do with what it has no word for.
-            await context.abort(grpc.StatusCode.UNKNOWN, str(error))
+            raise GRPCError(Status.UNKNOWN, str(error)) from error
+        except Exception as error:
+            _log.exception("%s: a mistake in reflayer", name)
+            raise GRPCError(Status.UNKNOWN, f"a mistake in reflayer: {error!r}") from error
         finally:
             self._running -= 1
             if not self._running:
                 self._idle.set()
+
+
+async def _one(method: Callable[[Any], Awaitable[Any]], stream: Stream[Any, Any]) -> None:
+    await stream.send_message(await method(await stream.recv_message()))
+
+
+async def _stream(method: Callable[[Any, Any], Awaitable[None]], stream: Stream[Any, Any]) -> None:
+    await method(await stream.recv_message(), stream.send_message)
 
 
 def _chunks(infos: Iterable[messages.Info]) -> Iterator[list[messages.Info]]:

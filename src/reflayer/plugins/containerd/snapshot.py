@@ -1,9 +1,11 @@
-"""One snapshot, as it is recorded."""
+"""One snapshot, as it is recorded; and what containerd's rules forbid to do with one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+
+from reflayer.errors import LayerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,3 +45,28 @@ class Snapshot:
     labels: Mapping[str, str]
     size: int = 0
     inodes: int = 0
+
+    @property
+    def has_own_folder(self) -> bool:
+        """Whether its folder is its own: a view of a parent shows that of its parent."""
+        return self.kind is not Kind.VIEW or not self.parent
+
+
+class SnapshotError(LayerError):
+    """A request that cannot be granted as things are, by a word of containerd's ``errdefs``."""
+
+
+class NotFoundError(SnapshotError):
+    """There is no such snapshot."""
+
+
+class AlreadyExistsError(SnapshotError):
+    """A snapshot is called so already."""
+
+
+class FailedPreconditionError(SnapshotError):
+    """The snapshot is not of the kind for this, or others need it."""
+
+
+class InvalidArgumentError(SnapshotError):
+    """The request makes no sense, whatever there is."""

@@ -9,28 +9,29 @@ know: so names are not told apart by namespace here, and a home is for one of th
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections import Counter
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
-from reflayer.driver.trash import empty_trash
 from reflayer.errors import LayerError, StoreError
 from reflayer.plugins.containerd.filters import parse_filters
-from reflayer.plugins.containerd.folders import has_own_folder, left_by_removed
 from reflayer.plugins.containerd.labels import changed, kept
-from reflayer.plugins.containerd.refusals import (
+from reflayer.plugins.containerd.snapshot import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
+    Kind,
     NotFoundError,
+    Snapshot,
 )
-from reflayer.plugins.containerd.snapshot import Kind, Snapshot
-from reflayer.plugins.containerd.turns import Turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from reflayer.driver import Driver
     from reflayer.plugins.containerd.records import Records
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
     from reflayer.plugins.work import Work
     from reflayer.progress import Progress
 
-
-_PAUSE = 0.05  # seconds between two looks at what another process deletes
+_log = logging.getLogger("reflayer.containerd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,28 @@ class Snapshotter:
         self._records = records
         self._work = work
         self._metrics = metrics
-        self._turns = Turns()
+        self._turns = _Turns()
         self._children_to_be: Counter[str] = Counter()
+
+    def recover(self) -> None:
+        """Let go of what is only half there after a crash or power cut: a folder, or a record.
+
+        A snapshot's folder is made before it is recorded, and its record goes together with its
+        folder: so a folder without a record is nobody's, and a record without a folder is of a
+        snapshot that was being removed.
+
+        Raises:
+            ReflayerError: that cannot be done.
+        """
+        folders = set(self._driver.list())
+        snapshots = list(self._records.all())
+        lost = [snapshot.name for snapshot in snapshots if snapshot.folder not in folders]
+        for name in lost:
+            _log.warning("snapshot %s has no folder any more: it is forgotten", name)
+        if lost:
+            self._records.forget(lost)
+        for folder in folders - {snapshot.folder for snapshot in snapshots}:
+            self._driver.remove(folder, wait=False)
 
     async def prepare(self, key: str, parent: str, labels: Mapping[str, str]) -> Mount:
         """Make an active snapshot: a clone of ``parent``, or an empty folder where that is empty.
@@ -203,12 +223,7 @@ class Snapshotter:
         Raises:
             OperationError: something cannot be deleted.
         """
-        removed = await self._work.run(left_by_removed, self._driver.home)
-        while removed:
-            await self._work.run(empty_trash, self._driver.home)
-            removed &= await self._work.run(left_by_removed, self._driver.home)
-            if removed:  # another process is at it
-                await asyncio.sleep(_PAUSE)
+        await self._work.run(self._driver.empty_trash)
 
     async def _create(self, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> Mount:
         if not key:
@@ -252,18 +267,19 @@ class Snapshotter:
 
     async def _made(self, snapshot: Snapshot, source: Snapshot | None) -> None:
         """Make its folder where it has one of its own, then record it."""
-        if not has_own_folder(snapshot):
+        if not snapshot.has_own_folder:
             await self._work.run(self._records.add, snapshot)
         elif source is None:
-            await self._work.run(self._make, snapshot, None, _unheard)
+            await self._work.run(self._make, snapshot, None, None)
         else:
             folder = source.folder
             await self._work.copy(lambda progress: self._make(snapshot, folder, progress))
 
-    def _make(self, snapshot: Snapshot, parent: str | None, progress: Progress) -> None:
+    def _make(self, snapshot: Snapshot, parent: str | None, progress: Progress | None) -> None:
         report = self._driver.create(snapshot.folder, parent, progress=progress)
         try:
-            progress("clone", 0, None)
+            if progress is not None:
+                progress("clone", 0, None)
             self._records.add(snapshot)
         except BaseException:
             self._driver.remove(snapshot.folder, wait=False)
@@ -272,7 +288,7 @@ class Snapshotter:
 
     def _remove(self, snapshot: Snapshot) -> None:
         def remove_folder() -> None:
-            if has_own_folder(snapshot):
+            if snapshot.has_own_folder:
                 self._driver.remove(snapshot.folder, wait=False)
 
         self._records.remove(snapshot.name, remove_folder)
@@ -297,5 +313,17 @@ class Snapshotter:
         return Mount(self._driver.path(snapshot.folder), snapshot.kind is Kind.VIEW)
 
 
-def _unheard(_stage: str, _done: int, _total: int | None) -> None:
-    pass
+class _Turns:
+    """Requests for the same names follow each other; those for different ones do not wait."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def of(self, *names: str) -> AsyncIterator[None]:
+        """Have ``names`` to oneself while the block runs; wait for those who came before."""
+        async with AsyncExitStack() as stack:
+            for name in sorted(set(names)):  # all in one order: nobody waits in a circle
+                lock = self._locks.setdefault(name, asyncio.Lock())
+                await stack.enter_async_context(lock)
+            yield

@@ -7,8 +7,7 @@ from reflayer.plugins.docker.service import DockerService
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.plugins.metrics import Metrics
-    from reflayer.plugins.options import DockerOptions
-    from reflayer.plugins.service import Service
+    from reflayer.plugins.service import DockerOptions, Service
     from reflayer.plugins.work import Work
 
 __all__ = ["service"]

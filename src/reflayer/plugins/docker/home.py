@@ -19,7 +19,7 @@ from reflayer.plugins.docker.unanswered import forget_unanswered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.plugins.options import DockerOptions
+    from reflayer.plugins.service import DockerOptions
 
 _log = logging.getLogger("reflayer.docker")
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from reflayer.plugins.metrics import Metrics
-    from reflayer.plugins.options import DockerOptions
+    from reflayer.plugins.service import DockerOptions
     from reflayer.plugins.work import Work
 
 _LOOK = 0.02  # seconds between two looks at what still runs
