@@ -74,9 +74,9 @@ def _run() -> int:
 
     try:
         if sys.argv[1:2] == ["copy"] and len(sys.argv) == 4 and _are_paths(sys.argv[2:]):
-            from reflayer.cli.copy import Plain, run_copy
+            from reflayer.cli.copy import Plain, copy
 
-            status: object = run_copy(Plain(*sys.argv[2:]))
+            status: object = copy(Plain(*sys.argv[2:]))
         else:
             status = _parse_and_run()
         _flush()

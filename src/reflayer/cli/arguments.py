@@ -1,4 +1,4 @@
-"""What several commands take: types of arguments, names that a shell completes, options."""
+"""How a command tells what it takes, and what several of them take."""
 
 from __future__ import annotations
 
@@ -9,13 +9,43 @@ from reflayer.errors import OperationError, ReflayerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace
+    from argparse import ArgumentParser, ArgumentTypeError, Namespace
     from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from reflayer.store import Store
+
+    Command = Callable[[Any], int]
+    Option = Callable[[ArgumentParser], object]  # adds itself
 
 ANY_NAME = "a name, an id, or the beginning of an id"
-ITS_NAME = "its name, its id, or the beginning of its id"
-
 _LEFT_OUT = ("chown", "mknod", "setxattr")  # the operations that --ownership ignore does without
+
+
+def takes(*options: Option) -> Callable[[Command], Command]:
+    """Let a command take ``options``. What its docstring says is the text of its help."""
+
+    def tell(command: Command) -> Command:
+        command.options = options  # type: ignore[attr-defined]
+        return command
+
+    return tell
+
+
+def option(
+    *names: str, completer: Callable[..., list[str]] | None = None, **settings: Any
+) -> Option:
+    """An option or positional argument, as argparse's ``add_argument`` takes it.
+
+    Args:
+        names, settings: that method's.
+        completer: what argcomplete completes it by.
+    """
+
+    def add(parser: ArgumentParser) -> None:
+        parser.add_argument(*names, **settings).completer = completer  # type: ignore[attr-defined]
+
+    return add
 
 
 def refusal(reason: str) -> ArgumentTypeError:
@@ -36,7 +66,7 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
-def path(text: str) -> str:
+def any_path(text: str) -> str:
     """A path, with the user's home in place of a ``~`` at its beginning.
 
     Raises:
@@ -58,21 +88,6 @@ def folder(text: str) -> str:
     if not os.path.isdir(text):
         raise refusal(f"{text!r} is not a folder")
     return text
-
-
-def add_container(parser: ArgumentParser, words: str = ITS_NAME) -> None:
-    """Let a command take the ``name`` of a container."""
-    completed(parser.add_argument("name", metavar="NAME", help=words), complete_containers)
-
-
-def add_image(parser: ArgumentParser, words: str) -> None:
-    """Let a command take an ``image``."""
-    completed(parser.add_argument("image", metavar="IMAGE", help=words), complete_images)
-
-
-def completed(argument: Action, names: Callable[..., list[str]]) -> None:
-    """Let argcomplete complete ``argument`` by what ``names`` returns."""
-    argument.completer = names  # type: ignore[attr-defined]
 
 
 def complete_containers(parsed_args: Namespace, **_: object) -> list[str]:
@@ -114,33 +129,19 @@ def each(names: Iterable[str], action: Callable[[str], None]) -> int:
     return status
 
 
-def add_json(parser: ArgumentParser) -> None:
-    """Let a command take ``--json``."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+JSON = option("--json", action="store_true", help="print JSON")
+QUIET = option("-q", "--quiet", action="store_true", help="print ids alone")
+WAIT = option("--wait", action="store_true", help="wait until the files are deleted")
+PLATFORM = option(
+    "--platform",
+    metavar="OS/ARCH[/VARIANT]",
+    help="take the image for this platform; by default for this machine",
+)
 
 
-def add_quiet(parser: ArgumentParser) -> None:
-    """Let a command take ``--quiet``."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="print ids alone")
-
-
-def add_wait(parser: ArgumentParser) -> None:
-    """Let a command take ``--wait``."""
-    parser.add_argument("--wait", action="store_true", help="wait until the files are deleted")
-
-
-def add_platform(parser: ArgumentParser) -> None:
-    """Let a command take ``--platform``."""
-    parser.add_argument(
-        "--platform",
-        metavar="OS/ARCH[/VARIANT]",
-        help="take the image for this platform; by default for this machine",
-    )
-
-
-def add_ownership(parser: ArgumentParser, default: str | None = None) -> None:
-    """Let a command take ``--ownership``; without ``default`` it is what the store remembers."""
-    parser.add_argument(
+def ownership(default: str | None = None) -> Option:
+    """``--ownership``; without ``default`` it is what the store remembers."""
+    return option(
         "--ownership",
         choices=["keep", "ignore"],
         default=default,
@@ -148,6 +149,16 @@ def add_ownership(parser: ArgumentParser, default: str | None = None) -> None:
         "owners, devices and attributes that only root may set; in a layer that is made, what "
         "belongs to an ordinary user belongs to root",
     )
+
+
+def container_name(words: str = "its name, its id, or the beginning of its id") -> Option:
+    """The ``name`` of a container."""
+    return option("name", metavar="NAME", help=words, completer=complete_containers)
+
+
+def image_name(words: str) -> Option:
+    """An ``image``."""
+    return option("image", metavar="IMAGE", help=words, completer=complete_images)
 
 
 class telling_of_ownership:  # noqa: N801  # contextlib costs start-up time
@@ -167,3 +178,10 @@ class telling_of_ownership:  # noqa: N801  # contextlib costs start-up time
         if error.errno in REFUSED and error.operation.startswith(_LEFT_OUT):
             reason = f"{error.reason}: --ownership ignore leaves out what only root may set"
             raise OperationError(error.path, error.operation, reason, error.errno) from error
+
+
+def open_store(arguments: Namespace) -> Store:
+    """The store that ``--root`` names, with what ``--ownership`` says if the command takes it."""
+    from reflayer.store import Store
+
+    return Store(arguments.root, ownership=getattr(arguments, "ownership", None))

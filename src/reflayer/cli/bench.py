@@ -17,7 +17,7 @@ from reflayer.bench.methods import (
 )
 from reflayer.bench.runs import alternate
 from reflayer.bench.sample_tree import make_tree
-from reflayer.cli.arguments import add_json, at_least_one, folder
+from reflayer.cli.arguments import JSON, at_least_one, folder, option, takes
 from reflayer.cli.bench_chart import chart, time_text
 from reflayer.cli.output import print_json, size_text
 from reflayer.copy import copy_tree
@@ -26,7 +26,7 @@ from reflayer.errors import failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import Namespace
     from collections.abc import Iterator, Sequence
 
     from reflayer.bench.runs import Times
@@ -36,41 +36,38 @@ _LAYER = "image"
 _ENTRIES = 6000  # of the tree that is made: as many as a minimal Debian has
 
 
-def add_bench(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what the command takes."""
-    parser.description = (
-        "Measure each method of making a container's tree in the folder DIR.\n\n"
-        "The methods run in turn, side by side with cp -a, in a new folder of DIR that is\n"
-        "removed at the end, however it ends."
-    )
-    parser.add_argument(
+@takes(
+    option(
         "folder",
         metavar="DIR",
         nargs="?",
         type=folder,
         default=".",
         help="where; by default the current folder",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--tree",
         metavar="DIR",
         type=folder,
         help="measure with a copy of this folder; by default a tree like a small distribution's "
         "is made, always the same",
-    )
-    parser.add_argument(
+    ),
+    option(
         "--runs",
         metavar="N",
         type=at_least_one,
         default=5,
         help="how often each method is measured; the median counts (default: 5)",
-    )
-    parser.add_argument("--plot", metavar="FILE", help="draw a chart, as SVG")
-    add_json(parser)
+    ),
+    option("--plot", metavar="FILE", help="draw a chart, as SVG"),
+    JSON,
+)
+def bench(arguments: Namespace) -> int:
+    """Measure each method of making a container's tree in the folder DIR.
 
-
-def run_bench(arguments: Namespace) -> int:
-    """Measure and tell."""
+    The methods run in turn, side by side with cp -a, in a new folder of DIR that is
+    removed at the end, however it ends.
+    """
     place, tree, runs = arguments.folder, arguments.tree, arguments.runs
     with scratch(place) as home, _shown(1 + (1 + len(METHODS)) * (1 + runs)) as progress:
         progress("making the tree", 0, None)

@@ -6,11 +6,14 @@ import os
 import re
 
 from reflayer.cli.arguments import (
-    add_container,
-    add_image,
-    add_json,
-    add_ownership,
+    JSON,
+    container_name,
+    image_name,
+    open_store,
+    option,
+    ownership,
     refusal,
+    takes,
     telling_of_ownership,
 )
 from reflayer.cli.bars import bars
@@ -29,69 +32,7 @@ _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?")
 _SIGNAL = re.compile(r"[0-9]{1,2}|(?:SIG)?[A-Z][A-Z0-9]*(?:[+-][0-9]{1,2})?")
 
 
-def add_commit(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what the command takes."""
-    parser.description = (
-        "Make an image of a container: the layers of its own image, and on top what changed in\n"
-        "it (reflayer diff). Print the image's id.\n\n"
-        "Sockets and what is mounted in the container are not in the image. Stop what writes to\n"
-        "the container first: a file that changes while it is read is an error.\n\n"
-        "The same tree and the same options give the same image, where SOURCE_DATE_EPOCH in the\n"
-        "environment says when it was made (seconds since 1970)."
-    )
-    add_container(parser, "the container's name, its id, or the beginning of its id")
-    add_image(parser, "what to call the image: [HOST/]NAME[:TAG]")
-    parser.add_argument("-a", "--author", default="", help="who made it")
-    parser.add_argument("-m", "--message", default="", help="what for; it is kept in its history")
-    _add_image_config(parser)
-    parser.add_argument(
-        "--compression",
-        choices=["gzip", "zstd", "none"],
-        default="gzip",
-        help="of the new layer; zstd is smaller, but Docker before 23 does not read it",
-    )
-    add_ownership(parser)
-    add_json(parser)
-
-
-def run_commit(arguments: Namespace) -> int:
-    """Make it, and print its id."""
-    from reflayer.store import Store
-
-    store = Store(arguments.root, ownership=arguments.ownership)
-    with telling_of_ownership(store.ownership), bars() as progress:
-        committed = store.commit(
-            arguments.name,
-            arguments.image,
-            changes=_image_config(arguments),
-            author=arguments.author,
-            message=arguments.message,
-            created=_created(),
-            compression=arguments.compression,
-            progress=progress,
-        )
-        ignore_signals()
-    image = committed.image
-    if arguments.json:
-        print_json({"id": image.id, "names": list(image.names), "skipped": committed.skipped})
-    else:
-        print(image.id)
-    if committed.skipped:
-        complain(f"left out: {counted(committed.skipped)}")
-    return 0
-
-
-def _created() -> float | None:
-    """When the image is to have been made (reproducible-builds.org, SOURCE_DATE_EPOCH)."""
-    text = os.environ.get(_EPOCH)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal()):
-        raise ReflayerError(f"{_EPOCH} is {text!r}, not a number of seconds since 1970")
-    return int(text)
-
-
-def _add_image_config(parser: ArgumentParser) -> None:
+def _image_config_options(parser: ArgumentParser) -> None:
     """Options that change how an image's containers run, in Docker's and buildah's words."""
     group = parser.add_argument_group(
         "how containers of the image run", "What is not given stays as the container's image has it"
@@ -140,6 +81,64 @@ def _add_image_config(parser: ArgumentParser) -> None:
     group.add_argument(
         "--stop-signal", type=_signal, metavar="SIGNAL", help="what ends it, such as SIGTERM"
     )
+
+
+@takes(
+    container_name("the container's name, its id, or the beginning of its id"),
+    image_name("what to call the image: [HOST/]NAME[:TAG]"),
+    option("-a", "--author", default="", help="who made it"),
+    option("-m", "--message", default="", help="what for; it is kept in its history"),
+    _image_config_options,
+    option(
+        "--compression",
+        choices=["gzip", "zstd", "none"],
+        default="gzip",
+        help="of the new layer; zstd is smaller, but Docker before 23 does not read it",
+    ),
+    ownership(),
+    JSON,
+)
+def commit(arguments: Namespace) -> int:
+    """Make an image of a container: the layers of its own image, and on top what changed in
+    it (reflayer diff). Print the image's id.
+
+    Sockets and what is mounted in the container are not in the image. Stop what writes to
+    the container first: a file that changes while it is read is an error.
+
+    The same tree and the same options give the same image, where SOURCE_DATE_EPOCH in the
+    environment says when it was made (seconds since 1970).
+    """
+    store = open_store(arguments)
+    with telling_of_ownership(store.ownership), bars() as progress:
+        committed = store.commit(
+            arguments.name,
+            arguments.image,
+            changes=_image_config(arguments),
+            author=arguments.author,
+            message=arguments.message,
+            created=_created(),
+            compression=arguments.compression,
+            progress=progress,
+        )
+        ignore_signals()
+    image = committed.image
+    if arguments.json:
+        print_json({"id": image.id, "names": list(image.names), "skipped": committed.skipped})
+    else:
+        print(image.id)
+    if committed.skipped:
+        complain(f"left out: {counted(committed.skipped)}")
+    return 0
+
+
+def _created() -> float | None:
+    """When the image is to have been made (reproducible-builds.org, SOURCE_DATE_EPOCH)."""
+    text = os.environ.get(_EPOCH)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        raise ReflayerError(f"{_EPOCH} is {text!r}, not a number of seconds since 1970")
+    return int(text)
 
 
 def _image_config(arguments: Namespace) -> ConfigChanges:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from reflayer.cli.arguments import option, takes
 from reflayer.plugins.containerd.config import (
     HOME,
     SOCKET,
@@ -14,59 +15,6 @@ from reflayer.plugins.containerd.config import (
 )
 
 _SOCKET_BYTES = 107  # of sun_path, without the zero at its end: unix(7)
-
-
-def add_containerd_config(parser: argparse.ArgumentParser) -> None:
-    """Tell ``parser`` what the command takes."""
-    parser.description = (
-        "Print what a program that speaks containerd's snapshotter protocol has to be told, so\n"
-        'that it uses "reflayer serve containerd":\n\n'
-        "  containerd   TOML for /etc/containerd/config.toml (the default)\n"
-        "  buildkit     options of buildkitd, one a line\n"
-        "  docker       JSON for /etc/docker/daemon.json, of Docker Engine 28 and later"
-    )
-    parser.add_argument(
-        "program",
-        nargs="?",
-        choices=["containerd", "buildkit", "docker"],
-        default="containerd",
-        metavar="PROGRAM",
-        help="containerd, buildkit or docker",
-    )
-    parser.add_argument(
-        "--socket",
-        metavar="PATH",
-        type=_socket,
-        default=SOCKET,
-        help=f"where reflayer is served (default: {SOCKET})",
-    )
-    parser.add_argument(
-        "--home",
-        metavar="DIR",
-        type=_path,
-        default=HOME,
-        help=f"where it keeps the snapshots (default: {HOME})",
-    )
-    parser.add_argument(
-        "--config-version",
-        type=int,
-        choices=VERSIONS,
-        default=2,
-        help="of the file that this is for: 2, which every containerd reads (default), or 3, which "
-        "containerd 2 writes",
-    )
-
-
-def run_containerd_config(arguments: argparse.Namespace) -> int:
-    """Print it."""
-    if arguments.program == "containerd":
-        told = containerd_toml(arguments.socket, arguments.home, arguments.config_version)
-    elif arguments.program == "buildkit":
-        told = buildkit_options(arguments.socket)
-    else:
-        told = docker_json()
-    print(told, end="")
-    return 0
 
 
 def _path(text: str) -> str:
@@ -91,3 +39,53 @@ def _socket(text: str) -> str:
             f"{text!r}: a socket's path has {_SOCKET_BYTES} bytes at the most"
         )
     return text
+
+
+@takes(
+    option(
+        "program",
+        nargs="?",
+        choices=["containerd", "buildkit", "docker"],
+        default="containerd",
+        metavar="PROGRAM",
+        help="containerd, buildkit or docker",
+    ),
+    option(
+        "--socket",
+        metavar="PATH",
+        type=_socket,
+        default=SOCKET,
+        help=f"where reflayer is served (default: {SOCKET})",
+    ),
+    option(
+        "--home",
+        metavar="DIR",
+        type=_path,
+        default=HOME,
+        help=f"where it keeps the snapshots (default: {HOME})",
+    ),
+    option(
+        "--config-version",
+        type=int,
+        choices=VERSIONS,
+        default=2,
+        help="of the file that this is for: 2, which every containerd reads (default), or 3, which "
+        "containerd 2 writes",
+    ),
+)
+def containerd_config(arguments: argparse.Namespace) -> int:
+    """Print what a program that speaks containerd's snapshotter protocol has to be told, so
+    that it uses "reflayer serve containerd":
+
+      containerd   TOML for /etc/containerd/config.toml (the default)
+      buildkit     options of buildkitd, one a line
+      docker       JSON for /etc/docker/daemon.json, of Docker Engine 28 and later
+    """
+    if arguments.program == "containerd":
+        told = containerd_toml(arguments.socket, arguments.home, arguments.config_version)
+    elif arguments.program == "buildkit":
+        told = buildkit_options(arguments.socket)
+    else:
+        told = docker_json()
+    print(told, end="")
+    return 0

@@ -8,27 +8,30 @@ from contextlib import contextmanager
 
 from reflayer.cli.arguments import (
     ANY_NAME,
-    add_container,
-    add_image,
-    add_json,
-    add_ownership,
-    add_platform,
-    add_quiet,
-    add_wait,
+    JSON,
+    PLATFORM,
+    QUIET,
+    WAIT,
+    any_path,
     complete_containers,
-    completed,
+    container_name,
     each,
-    path,
+    image_name,
+    open_store,
+    option,
+    ownership,
+    takes,
     telling_of_ownership,
 )
 from reflayer.cli.bars import bars
 from reflayer.cli.interrupt import ignore_signals
 from reflayer.cli.output import ago, complain, print_json, print_path, print_table, timestamp
+from reflayer.cli.registries import access_of, access_options
 from reflayer.errors import StoreError, UsageError, counted, failing, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import Namespace
     from collections.abc import Iterator
     from typing import BinaryIO
 
@@ -36,44 +39,37 @@ if TYPE_CHECKING:
     from reflayer.store import Container
 
 
-def add_create(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what ``reflayer create`` takes."""
-    from reflayer.cli.registries import add_access
-
-    parser.description = (
-        "Make a container, a writable clone of an image, and print the path of its root.\n\n"
-        "IMAGE is one of\n"
-        "  oci:DIR[:TAG]               an OCI image layout\n"
-        "  oci-archive:FILE[:TAG]      a tar of one\n"
-        "  docker-archive:FILE[:REF]   what docker save writes\n"
-        "  tar:FILE                    a root file system's tar, of any usual compression\n"
-        "  rootfs:DIR                  a folder that is a root file system\n"
-        "  NAME or ID                  an image that is in the store (reflayer images)\n"
-        "  [docker://]NAME             an image in its registry, where the store has it not\n\n"
-        "What the store has already is neither read nor unpacked again. It is all there, or\n"
-        "nothing is: a container that could not be made leaves nothing behind."
-    )
-    add_image(parser, "what to clone")
-    parser.add_argument("--name", help="the container's name; by default one is made up")
-    add_platform(parser)
-    parser.add_argument(
+@takes(
+    image_name("what to clone"),
+    option("--name", help="the container's name; by default one is made up"),
+    PLATFORM,
+    option(
         "--pull",
         choices=["missing", "always", "never"],
         default="missing",
         help="always: ask the registry, or take in a rootfs: folder anew, though the store has it; "
         "never: take only what the store has",
-    )
-    add_access(parser)
-    add_ownership(parser)
-    add_json(parser)
+    ),
+    access_options,
+    ownership(),
+    JSON,
+)
+def create(arguments: Namespace) -> int:
+    """Make a container, a writable clone of an image, and print the path of its root.
 
+    IMAGE is one of
+      oci:DIR[:TAG]               an OCI image layout
+      oci-archive:FILE[:TAG]      a tar of one
+      docker-archive:FILE[:REF]   what docker save writes
+      tar:FILE                    a root file system's tar, of any usual compression
+      rootfs:DIR                  a folder that is a root file system
+      NAME or ID                  an image that is in the store (reflayer images)
+      [docker://]NAME             an image in its registry, where the store has it not
 
-def run_create(arguments: Namespace) -> int:
-    """Create it, and print where it is."""
-    from reflayer.cli.registries import access_of
-    from reflayer.store import Store
-
-    store = Store(arguments.root, ownership=arguments.ownership)
+    What the store has already is neither read nor unpacked again. It is all there, or
+    nothing is: a container that could not be made leaves nothing behind.
+    """
+    store = open_store(arguments)
     with telling_of_ownership(store.ownership), bars() as progress:
         container = store.create(
             arguments.image,
@@ -99,18 +95,10 @@ def run_create(arguments: Namespace) -> int:
     return 0
 
 
-def add_ps(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what ``reflayer ps`` takes."""
-    parser.description = "List the containers, the newest first."
-    add_quiet(parser)
-    add_json(parser)
-
-
-def run_ps(arguments: Namespace) -> int:
-    """Print them."""
-    from reflayer.store import Store
-
-    containers = Store(arguments.root).containers()
+@takes(QUIET, JSON)
+def ps(arguments: Namespace) -> int:
+    """List the containers, the newest first."""
+    containers = open_store(arguments).containers()
     if arguments.json:
         print_json([container_fields(one) for one in containers])
     elif arguments.quiet:
@@ -147,40 +135,27 @@ def _image_of(container: Container) -> str:
     return container.image_id[7:19] if is_id else familiar(container.image)
 
 
-def add_path(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what ``reflayer path`` takes."""
-    parser.description = "Print the path of a container's root file system."
-    add_container(parser)
-
-
-def run_path(arguments: Namespace) -> int:
-    """Print it."""
-    from reflayer.store import Store
-
-    container = Store(arguments.root).container(arguments.name)
+@takes(container_name())
+def path(arguments: Namespace) -> int:
+    """Print the path of a container's root file system."""
+    container = open_store(arguments).container(arguments.name)
     if not os.path.isdir(container.path):
         raise StoreError(f"{container.name}: its folder is gone: reflayer rm {container.name}")
     print_path(container.path)
     return 0
 
 
-def add_rm(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what ``reflayer rm`` takes."""
-    parser.description = (
-        "Remove containers, and print the names of those that are gone.\n\n"
-        "They are gone at once; their files are deleted behind, by another process, and so\n"
-        "their space comes back a little later. Where one cannot be removed, the others are."
-    )
-    names = parser.add_argument("names", metavar="NAME", nargs="+", help=ANY_NAME)
-    completed(names, complete_containers)
-    add_wait(parser)
+@takes(
+    option("names", metavar="NAME", nargs="+", help=ANY_NAME, completer=complete_containers),
+    WAIT,
+)
+def rm(arguments: Namespace) -> int:
+    """Remove containers, and print the names of those that are gone.
 
-
-def run_rm(arguments: Namespace) -> int:
-    """Remove them."""
-    from reflayer.store import Store
-
-    store = Store(arguments.root)
+    They are gone at once; their files are deleted behind, by another process, and so
+    their space comes back a little later. Where one cannot be removed, the others are.
+    """
+    store = open_store(arguments)
 
     def remove(name: str) -> None:
         store.remove_container(name, wait=arguments.wait)
@@ -189,23 +164,17 @@ def run_rm(arguments: Namespace) -> int:
     return each(arguments.names, remove)
 
 
-def add_diff(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what ``reflayer diff`` takes."""
-    parser.description = (
-        "List what changed in a container since it was made, as Docker does:\n\n"
-        "  A /path    added\n"
-        "  C /path    changed; a folder where anything in it is\n"
-        "  D /path    deleted, with all that was in it"
-    )
-    add_container(parser)
-    add_json(parser)
+@takes(container_name(), JSON)
+def diff(arguments: Namespace) -> int:
+    """List what changed in a container since it was made, as Docker does:
 
+      A /path    added
+      C /path    changed
+      D /path    deleted, with all that was in it
 
-def run_diff(arguments: Namespace) -> int:
-    """List them."""
-    from reflayer.store import Store
-
-    changes = Store(arguments.root).changes(arguments.name)
+    A folder is changed where anything in it is.
+    """
+    changes = open_store(arguments).changes(arguments.name)
     if arguments.json:
         _print_as_json(changes)
         return 0
@@ -229,26 +198,23 @@ def _print_as_json(changes: Iterator[Change]) -> None:
     print("[]" if between == "[" else "]")
 
 
-def add_export(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what ``reflayer export`` takes."""
-    parser.description = (
-        "Write the root file system of a container as a tar, to FILE or to standard output.\n\n"
-        "Owners, modes, extended attributes, times in nanoseconds, hard links, holes and devices\n"
-        "are in it; sockets and what is mounted are not. GNU tar takes all of it out with\n"
-        "  tar --xattrs --xattrs-include='*' -xpf FILE"
-    )
-    add_container(parser)
-    parser.add_argument(
+@takes(
+    container_name(),
+    option(
         "-o",
         "--output",
         metavar="FILE",
-        type=path,
+        type=any_path,
         help="write to FILE, which is replaced when all is written; by default to standard output",
-    )
+    ),
+)
+def export(arguments: Namespace) -> int:
+    """Write the root file system of a container as a tar, to FILE or to standard output.
 
-
-def run_export(arguments: Namespace) -> int:
-    """Write it."""
+    Owners, modes, extended attributes, times in nanoseconds, hard links, holes and devices
+    are in it; sockets and what is mounted are not. GNU tar takes all of it out with
+      tar --xattrs --xattrs-include='*' -xpf FILE
+    """
     if arguments.output is not None:
         with _output_file(arguments.output) as out:
             packing = _export(arguments, out)
@@ -264,10 +230,8 @@ def run_export(arguments: Namespace) -> int:
 
 
 def _export(arguments: Namespace, out: BinaryIO) -> Packing:
-    from reflayer.store import Store
-
     with bars() as progress:
-        return Store(arguments.root).export(arguments.name, out, progress=progress)
+        return open_store(arguments).export(arguments.name, out, progress=progress)
 
 
 @contextmanager

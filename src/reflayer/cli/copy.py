@@ -6,10 +6,12 @@ import sys
 
 from reflayer.archive.methods import METHODS, copy_tree
 from reflayer.cli.arguments import (
-    add_json,
-    add_ownership,
+    JSON,
+    any_path,
     at_least_one,
-    path,
+    option,
+    ownership,
+    takes,
     telling_of_ownership,
 )
 from reflayer.cli.bars import bars
@@ -20,37 +22,7 @@ from reflayer.errors import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
-
-
-def add_copy(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what the command takes."""
-    parser.description = (
-        "Make DST the same tree as the folder SRC. DST is absent or an empty folder.\n\n"
-        "Everything is kept: content (shared where the file system can), owners, modes, times,\n"
-        "extended attributes, ACLs, hard links, holes, devices. If it fails, DST is left as it was."
-    )
-    parser.add_argument("src", metavar="SRC", type=path, help="the folder to copy")
-    parser.add_argument("dst", metavar="DST", type=path, help="where the copy goes")
-    parser.add_argument(
-        "--method",
-        choices=METHODS,
-        default="auto",
-        help="how content is copied: shared (reflink), by copy_file_range (range), read and "
-        "written (stream), packed and unpacked as a tar (tar, to compare with), or auto, the "
-        "default: the first of the first three that works here",
-    )
-    parser.add_argument(
-        "--workers",
-        metavar="N",
-        type=at_least_one,
-        help="threads that work on it; by default the processors that may be used",
-    )
-    add_ownership(parser, default="keep")
-    parser.add_argument(
-        "--cross-mounts", action="store_true", help="copy what is mounted inside SRC, too"
-    )
-    add_json(parser)
+    from argparse import Namespace
 
 
 class Plain:
@@ -66,8 +38,33 @@ class Plain:
         self.dst = dst
 
 
-def run_copy(arguments: Namespace | Plain) -> int:
-    """Copy, and tell how it went."""
+@takes(
+    option("src", metavar="SRC", type=any_path, help="the folder to copy"),
+    option("dst", metavar="DST", type=any_path, help="where the copy goes"),
+    option(
+        "--method",
+        choices=METHODS,
+        default="auto",
+        help="how content is copied: shared (reflink), by copy_file_range (range), read and "
+        "written (stream), packed and unpacked as a tar (tar, to compare with), or auto, the "
+        "default: the first of the first three that works here",
+    ),
+    option(
+        "--workers",
+        metavar="N",
+        type=at_least_one,
+        help="threads that work on it; by default the processors that may be used",
+    ),
+    ownership("keep"),
+    option("--cross-mounts", action="store_true", help="copy what is mounted inside SRC, too"),
+    JSON,
+)
+def copy(arguments: Namespace | Plain) -> int:
+    """Make DST the same tree as the folder SRC. DST is absent or an empty folder.
+
+    Everything is kept: content (shared where the file system can), owners, modes, times,
+    extended attributes, ACLs, hard links, holes, devices. If it fails, DST is left as it was.
+    """
     with telling_of_ownership(arguments.ownership), bars() as progress:
         report = copy_tree(
             arguments.src,

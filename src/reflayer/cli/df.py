@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import sys
 
-from reflayer.cli.arguments import add_json, complete_either, completed
+from reflayer.cli.arguments import (
+    JSON,
+    complete_either,
+    open_store,
+    option,
+    takes,
+)
 from reflayer.cli.bars import bars
 from reflayer.cli.containers import container_fields
 from reflayer.cli.output import complain, print_json, print_table, size_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import Namespace
     from collections.abc import Sequence
 
     from reflayer.store.blocks import Space
@@ -23,40 +29,36 @@ _CONTAINER_HEADS = ("CONTAINER", "FILES", "SIZE", "SHARED", "OWN", "GIVES BACK")
 _IMAGE_HEADS = ("IMAGE", "FILES", "SIZE", "SHARED", "OWN", "GIVES BACK", "LATER")
 
 
-def add_df(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what the command takes."""
-    parser.description = (
-        "Show how much disk containers and images really take. Clones share their blocks with\n"
-        "the image and with each other, which du counts for each of them again.\n\n"
-        "  FILES        files, folders and all others\n"
-        "  SIZE         what it would take if nothing were shared, as du shows it\n"
-        "  SHARED       what it takes together with others: other containers and images, "
-        "or anything else on the file system\n"
-        "  OWN          what nobody else has\n"
-        "  GIVES BACK   what rm or rmi would free: what is its own; nothing for an image "
-        "while it has containers, but LATER, when they are gone\n\n"
-        "All files are looked at, about 100,000 in one or two seconds, and what is not written\n"
-        "yet is written first. The numbers are those of the file system's own map (FIEMAP):\n"
-        "compressed data counts as it takes (to others than root: as it reads), and what btrfs\n"
-        "keeps in its metadata, small files among it, is not told and not counted. Where a file\n"
-        "system tells nothing (NFS), all is taken for its own, and a line says so."
-    )
-    names = parser.add_argument(
+@takes(
+    option(
         "names",
         metavar="NAME",
         nargs="*",
         help="a container or image, by name, id, or the beginning of an id; by default all",
-    )
-    completed(names, complete_either)
-    add_json(parser)
+        completer=complete_either,
+    ),
+    JSON,
+)
+def df(arguments: Namespace) -> int:
+    """Show how much disk containers and images really take. Clones share their blocks with
+    the image and with each other, which du counts for each of them again.
 
+      FILES        files, folders and all others
+      SIZE         what it would take if nothing were shared, as du shows it
+      SHARED       what it takes together with others: other containers and images, or
+          anything else on the file system
+      OWN          what nobody else has
+      GIVES BACK   what rm or rmi would free: what is its own; nothing for an image
+          while it has containers, but LATER, when they are gone
 
-def run_df(arguments: Namespace) -> int:
-    """Show it."""
-    from reflayer.store import Store
-
+    All files are looked at, about 100,000 in one or two seconds, and what is not written
+    yet is written first. The numbers are those of the file system's own map (FIEMAP):
+    compressed data counts as it takes (to others than root: as it reads), and what btrfs
+    keeps in its metadata, small files among it, is not told and not counted. Where a file
+    system tells nothing (NFS), all is taken for its own, and a line says so.
+    """
     with bars() as progress:
-        usage = Store(arguments.root).usage(*arguments.names, progress=progress)
+        usage = open_store(arguments).usage(*arguments.names, progress=progress)
     if arguments.json:
         print_json(_fields(usage))
         return 0

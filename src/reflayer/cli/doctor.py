@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import os
 
-from reflayer.cli.arguments import add_json, folder
+from reflayer.cli.arguments import JSON, folder, option, takes
 from reflayer.cli.output import print_json
 from reflayer.errors import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import Namespace
 
     from reflayer.doctor.examination import Findings
 
 
-def add_doctor(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what the command takes."""
-    parser.description = (
-        "Tell what a folder's file system can do for layers: which methods of cloning work, found\n"
-        "out by trying in a folder made there for the moment; whether clones share their blocks;\n"
-        "what this user cannot keep; whether the part in C is in use; and what to change for\n"
-        "better. Of the data root of a Docker daemon it also tells the layers that the daemon has\n"
-        "no record of."
-    )
-    parser.add_argument(
+@takes(
+    option(
         "folder",
         metavar="DIR",
         nargs="?",
         type=folder,
         help="the folder; by default the store's, or the nearest above it that is there",
-    )
-    add_json(parser)
-
-
-def run_doctor(arguments: Namespace) -> int:
-    """Examine it, and tell."""
+    ),
+    JSON,
+)
+def doctor(arguments: Namespace) -> int:
+    """Tell what a folder's file system can do for layers: which methods of cloning work, found
+    out by trying in a folder made there for the moment; whether clones share their blocks;
+    what this user cannot keep; whether the part in C is in use; and what to change for
+    better. Of the data root of a Docker daemon it also tells the layers that the daemon has
+    no record of.
+    """
     from dataclasses import asdict
 
     from reflayer.doctor.examination import examine

@@ -6,15 +6,17 @@ import os
 
 from reflayer.cli.arguments import (
     ANY_NAME,
-    add_image,
-    add_json,
-    add_ownership,
-    add_quiet,
-    add_wait,
+    JSON,
+    QUIET,
+    WAIT,
     complete_either,
     complete_images,
-    completed,
     each,
+    image_name,
+    open_store,
+    option,
+    ownership,
+    takes,
 )
 from reflayer.cli.bars import bars
 from reflayer.cli.interrupt import ignore_signals
@@ -23,28 +25,19 @@ from reflayer.errors import brief
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import Namespace
 
     from reflayer.images.model.document import Document
     from reflayer.store import Container, Store
     from reflayer.store.records import StoredImage
 
 
-def add_images(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what ``reflayer images`` takes."""
-    parser.description = (
-        "List the images. <none> is one whose name has moved to another image; it goes with\n"
-        "the last of its containers."
-    )
-    add_quiet(parser)
-    add_json(parser)
-
-
-def run_images(arguments: Namespace) -> int:
-    """Print them."""
-    from reflayer.store import Store
-
-    images = Store(arguments.root).images()
+@takes(QUIET, JSON)
+def images(arguments: Namespace) -> int:
+    """List the images. <none> is one whose name has moved to another image; it goes with
+    the last of its containers.
+    """
+    images = open_store(arguments).images()
     if arguments.json:
         print_json([image_fields(one) for one in images])
     elif arguments.quiet:
@@ -86,22 +79,17 @@ def _rows(image: StoredImage) -> list[tuple[str, ...]]:
     return [(name, *rest) for name in map(familiar, image.names or ("<none>",))]
 
 
-def add_inspect(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what ``reflayer inspect`` takes."""
-    parser.description = (
-        "Print what is known of containers and images, their command and environment among it, as\n"
-        "a JSON array of objects as docker inspect has them. Where a container and an image are\n"
-        "called the same, it is the container."
-    )
-    names = parser.add_argument("names", metavar="NAME", nargs="+", help=ANY_NAME)
-    completed(names, complete_either)
+@takes(
+    option("names", metavar="NAME", nargs="+", help=ANY_NAME, completer=complete_either),
+)
+def inspect(arguments: Namespace) -> int:
+    """Print what is known of containers and images, their command and environment among it, as
+    a JSON array of objects as docker inspect has them. Where a container and an image are
+    called the same, it is the container.
+    """
+    from reflayer.store import Container
 
-
-def run_inspect(arguments: Namespace) -> int:
-    """Print it."""
-    from reflayer.store import Container, Store
-
-    store = Store(arguments.root)
+    store = open_store(arguments)
     told: list[dict[str, object]] = []
 
     def add(name: str) -> None:
@@ -161,47 +149,34 @@ def _config(store: Store, image: str) -> Document:
     return Document(store.image_config(image), f"the config of image {image[:19]}")
 
 
-def add_tag(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what ``reflayer tag`` takes."""
-    parser.description = (
-        "Give an image another name. What was called so before is called so no longer, and goes\n"
-        "if it has neither another name nor a container."
-    )
-    add_image(parser, ANY_NAME)
-    parser.add_argument("name", metavar="NAME", help="the new name: [HOST/]NAME[:TAG]")
-
-
-def run_tag(arguments: Namespace) -> int:
-    """Name it."""
-    from reflayer.store import Store
-
-    Store(arguments.root).tag(arguments.image, arguments.name)
+@takes(
+    image_name(ANY_NAME),
+    option("name", metavar="NAME", help="the new name: [HOST/]NAME[:TAG]"),
+)
+def tag(arguments: Namespace) -> int:
+    """Give an image another name. What was called so before is called so no longer, and goes
+    if it has neither another name nor a container.
+    """
+    open_store(arguments).tag(arguments.image, arguments.name)
     return 0
 
 
-def add_rmi(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what ``reflayer rmi`` takes."""
-    parser.description = (
-        "Remove images: a name, and with the last name the image. One that containers were made\n"
-        "from stays until they are removed."
-    )
-    images = parser.add_argument("images", metavar="IMAGE", nargs="+", help=ANY_NAME)
-    completed(images, complete_images)
-    parser.add_argument(
+@takes(
+    option("images", metavar="IMAGE", nargs="+", help=ANY_NAME, completer=complete_images),
+    option(
         "-f",
         "--force",
         action="store_true",
         help="take all names of an image given by its id, and the last one though there are "
         "containers of it: it goes with them",
-    )
-    add_wait(parser)
-
-
-def run_rmi(arguments: Namespace) -> int:
-    """Remove them."""
-    from reflayer.store import Store
-
-    store = Store(arguments.root)
+    ),
+    WAIT,
+)
+def rmi(arguments: Namespace) -> int:
+    """Remove images: a name, and with the last name the image. One that containers were made
+    from stays until they are removed.
+    """
+    store = open_store(arguments)
 
     def remove(name: str) -> None:
         gone = store.remove_image(name, wait=arguments.wait, force=arguments.force)
@@ -210,34 +185,30 @@ def run_rmi(arguments: Namespace) -> int:
     return each(arguments.images, remove)
 
 
-def add_save(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what ``reflayer save`` takes."""
-    parser.description = (
-        "Write an image to where other programs can read it.\n\n"
-        "DEST is one of\n"
-        "  oci:DIR[:TAG]               an OCI image layout, made or added to; what was called TAG "
-        "there is no longer\n"
-        "  docker-archive:FILE[:REF]   what docker load reads; FILE is replaced. Without REF "
-        "the image is called there what IMAGE is\n\n"
-        "In a layout, layers that came compressed go out as the same bytes; in an archive all are\n"
-        "plain, as docker save writes them. It is there when all of it is written."
-    )
-    add_image(parser, "a name of the image, its id, or the beginning of its id")
-    parser.add_argument("destination", metavar="DEST", help="where to write it")
-    parser.add_argument(
+@takes(
+    image_name("a name of the image, its id, or the beginning of its id"),
+    option("destination", metavar="DEST", help="where to write it"),
+    option(
         "--compression",
         choices=["gzip", "zstd", "none"],
         help="in a layout, of layers that are plain so far; by default gzip",
-    )
-    add_ownership(parser)
+    ),
+    ownership(),
+)
+def save(arguments: Namespace) -> int:
+    """Write an image to where other programs can read it.
 
+    DEST is one of
+      oci:DIR[:TAG]               an OCI image layout, made or added to; what was called
+          TAG there is no longer
+      docker-archive:FILE[:REF]   what docker load reads; FILE is replaced.
+          Without REF the image is called there what IMAGE is
 
-def run_save(arguments: Namespace) -> int:
-    """Write it."""
-    from reflayer.store import Store
-
+    In a layout, layers that came compressed go out as the same bytes; in an archive all are
+    plain, as docker save writes them. It is there when all of it is written.
+    """
     with bars() as progress:
-        Store(arguments.root, ownership=arguments.ownership).save(
+        open_store(arguments).save(
             arguments.image,
             arguments.destination,
             compression=arguments.compression,
@@ -247,22 +218,16 @@ def run_save(arguments: Namespace) -> int:
     return 0
 
 
-def add_prune(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what ``reflayer prune`` takes."""
-    parser.description = (
-        "Delete what was removed and is still on the disk, and what crashes left; say why where\n"
-        "something cannot be deleted. Containers stay."
-    )
-    parser.add_argument(
+@takes(
+    option(
         "-a", "--all", action="store_true", help="remove all images that have no container, too"
-    )
-
-
-def run_prune(arguments: Namespace) -> int:
-    """Delete it."""
-    from reflayer.store import Store
-
-    store = Store(arguments.root)
+    ),
+)
+def prune(arguments: Namespace) -> int:
+    """Delete what was removed and is still on the disk, and what crashes left; say why where
+    something cannot be deleted. Containers stay.
+    """
+    store = open_store(arguments)
     before = _free(store.root)
     for image in store.prune(unused=arguments.all):
         for name in image.names:

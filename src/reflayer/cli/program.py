@@ -48,8 +48,7 @@ COMMANDS = {
 }
 """Each command with the file that it is in, and its line of help.
 
-In module ``reflayer.cli.FILE``, ``add_COMMAND`` tells a parser what the command takes, and
-``run_COMMAND`` does it and returns the exit status; a ``-`` in the name is a ``_`` there.
+The function of its name in module ``reflayer.cli.FILE`` does it, and returns its exit status.
 """
 
 _DESCRIPTION = """\
@@ -89,7 +88,10 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, width=min(columns, _WIDTH))
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        """Paragraphs filled, and each line that begins with a space below its second column."""
+        """Paragraphs filled, and each line that begins with a space below its second column.
+
+        A line that begins with more spaces goes on with the one before.
+        """
         if len(text) <= width and "\n" not in text:
             return indent + text  # so --version does not import textwrap
         from textwrap import fill
@@ -103,7 +105,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
                 break_long_words=False,
                 break_on_hyphens=False,
             )
-            for line in re.sub(r"(?<=\S)\n(?=\S)", " ", text).splitlines()
+            for line in re.sub(r"(?<=\S)\n(?:(?=\S)| {4,})", " ", text).splitlines()
         )
 
 
@@ -159,11 +161,13 @@ class _Command(_Parser):
         """Import the command."""
         if self._command:
             module = import_module(f"reflayer.cli.{COMMANDS[self._command][0]}")
-            function = self._command.replace("-", "_")
+            run = getattr(module, self._command.replace("-", "_"))
             self._command = ""
             _add_root(self, argparse.SUPPRESS)
-            getattr(module, f"add_{function}")(self)
-            self.set_defaults(run=getattr(module, f"run_{function}"))
+            for option in run.options:
+                option(self)
+            self.set_defaults(run=run)
+            self.description = (run.__doc__ or "").strip().replace("\n    ", "\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As its base class does, but all have to be known."""
@@ -207,9 +211,9 @@ def _before_command(words: Sequence[str]) -> Iterator[str]:
 
 
 def _path(text: str) -> str:
-    from reflayer.cli.arguments import path
+    from reflayer.cli.arguments import any_path
 
-    return path(text)
+    return any_path(text)
 
 
 def _add_root(parser: argparse.ArgumentParser, default: str | None) -> None:

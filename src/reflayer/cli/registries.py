@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from reflayer.cli.arguments import (
-    add_image,
-    add_json,
-    add_ownership,
-    add_platform,
-    path,
+    JSON,
+    PLATFORM,
+    any_path,
+    image_name,
+    open_store,
+    option,
+    ownership,
     refusal,
+    takes,
     telling_of_ownership,
 )
 from reflayer.cli.bars import bars
@@ -30,85 +33,9 @@ included; certificates are looked for in /etc/docker/certs.d/HOST and /etc/conta
 """
 
 
-def add_pull(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what ``reflayer pull`` takes."""
-    parser.description = (
-        "Fetch an image as its registry has it now, unpack it, and print its id. So reflayer\n"
-        "create needs only to clone it.\n\n"
-        "  reflayer pull alpine\n"
-        "  reflayer pull --platform linux/arm64 quay.io/fedora/fedora:41\n"
-        "  reflayer pull localhost:5000/app@sha256:...\n\n"
-        "Layers come side by side and are unpacked while they come. A broken connection is taken\n"
-        "up where it broke off, and what a failed or killed pull has fetched is used by the next\n"
-        "within a day. Nothing is recorded before all of it is there, its digests checked.\n\n"
-        + _HELP
-    )
-    add_image(parser, "a name, with docker:// before it or not")
-    add_platform(parser)
-    add_access(parser)
-    add_ownership(parser)
-    add_json(parser)
-
-
-def run_pull(arguments: Namespace) -> int:
-    """Pull it, and print its id."""
-    from reflayer.store import Store
-
-    store = Store(arguments.root, ownership=arguments.ownership)
-    access = access_of(arguments)
-    with telling_of_ownership(store.ownership), bars() as progress:
-        image = store.pull(
-            arguments.image, platform=arguments.platform, access=access, progress=progress
-        )
-        ignore_signals()
-    if arguments.json:
-        from reflayer.cli.images import image_fields
-
-        print_json(image_fields(image))
-    else:
-        print(image.id)
-    return 0
-
-
-def add_push(parser: ArgumentParser) -> None:
-    """Tell ``parser`` what ``reflayer push`` takes."""
-    parser.description = (
-        "Send an image to a registry, and print the digest of its manifest there.\n\n"
-        "  reflayer push app registry.example.com/team/app:1.2\n"
-        "  reflayer push app localhost:5000/app\n\n"
-        "Layers that came compressed go out as the same bytes. What the registry has already is\n"
-        "not sent, and what it has in a repository that the image came from is mounted there.\n\n"
-        + _HELP
-    )
-    add_image(parser, "a name or id (reflayer images)")
-    parser.add_argument(
-        "destination", metavar="DEST", help="where to: [docker://]HOST/REPOSITORY[:TAG]"
-    )
-    add_access(parser)
-    add_ownership(parser)
-    add_json(parser)
-
-
-def run_push(arguments: Namespace) -> int:
-    """Push it, and print its digest."""
-    from reflayer.store import Store
-
-    access = access_of(arguments)
-    with bars() as progress:
-        there = Store(arguments.root, ownership=arguments.ownership).push(
-            arguments.image, arguments.destination, access=access, progress=progress
-        )
-        ignore_signals()
-    if arguments.json:
-        print_json({"name": str(there), "digest": there.digest})
-    else:
-        print(there.digest)
-    return 0
-
-
-def add_access(parser: ArgumentParser) -> None:
+def access_options(parser: ArgumentParser) -> None:
     """Let a command take how a registry is to be spoken to."""
-    group = parser.add_argument_group("registries")
+    group = parser.add_argument_group("registries", _HELP)
     group.add_argument(
         "--tls-verify",
         metavar="BOOL",
@@ -127,15 +54,79 @@ def add_access(parser: ArgumentParser) -> None:
     group.add_argument(
         "--authfile",
         metavar="FILE",
-        type=path,
+        type=any_path,
         help="look for credentials in this file, and nowhere else",
     )
     group.add_argument(
         "--cert-dir",
         metavar="DIR",
-        type=path,
+        type=any_path,
         help="trust the *.crt in it, show *.cert with *.key of the same name",
     )
+
+
+@takes(
+    image_name("a name, with docker:// before it or not"),
+    PLATFORM,
+    access_options,
+    ownership(),
+    JSON,
+)
+def pull(arguments: Namespace) -> int:
+    """Fetch an image as its registry has it now, unpack it, and print its id. So reflayer
+    create needs only to clone it.
+
+      reflayer pull alpine
+      reflayer pull --platform linux/arm64 quay.io/fedora/fedora:41
+      reflayer pull localhost:5000/app@sha256:...
+
+    Layers come side by side and are unpacked while they come. A broken connection is taken
+    up where it broke off, and what a failed or killed pull has fetched is used by the next
+    within a day. Nothing is recorded before all of it is there, its digests checked.
+    """
+    store = open_store(arguments)
+    access = access_of(arguments)
+    with telling_of_ownership(store.ownership), bars() as progress:
+        image = store.pull(
+            arguments.image, platform=arguments.platform, access=access, progress=progress
+        )
+        ignore_signals()
+    if arguments.json:
+        from reflayer.cli.images import image_fields
+
+        print_json(image_fields(image))
+    else:
+        print(image.id)
+    return 0
+
+
+@takes(
+    image_name("a name or id (reflayer images)"),
+    option("destination", metavar="DEST", help="where to: [docker://]HOST/REPOSITORY[:TAG]"),
+    access_options,
+    ownership(),
+    JSON,
+)
+def push(arguments: Namespace) -> int:
+    """Send an image to a registry, and print the digest of its manifest there.
+
+      reflayer push app registry.example.com/team/app:1.2
+      reflayer push app localhost:5000/app
+
+    Layers that came compressed go out as the same bytes. What the registry has already is
+    not sent, and what it has in a repository that the image came from is mounted there.
+    """
+    access = access_of(arguments)
+    with bars() as progress:
+        there = open_store(arguments).push(
+            arguments.image, arguments.destination, access=access, progress=progress
+        )
+        ignore_signals()
+    if arguments.json:
+        print_json({"name": str(there), "digest": there.digest})
+    else:
+        print(there.digest)
+    return 0
 
 
 def access_of(arguments: Namespace) -> Access | None:

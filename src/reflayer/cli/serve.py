@@ -9,7 +9,7 @@ import shlex
 import sys
 from contextlib import contextmanager
 
-from reflayer.cli.arguments import at_least_one, path
+from reflayer.cli.arguments import any_path, at_least_one, option, takes
 from reflayer.driver import METHODS
 from reflayer.errors import ServiceError, UsageError
 from reflayer.plugins.containerd.config import HOME as CONTAINERD_HOME
@@ -31,81 +31,6 @@ DOCKER_SOCKET = "/run/docker/plugins/reflayer.sock"
 """Where Docker's daemon looks for a plugin of this name."""
 
 
-def add_serve(parser: argparse.ArgumentParser) -> None:
-    """Tell ``parser`` what the command takes."""
-    parser.description = (
-        "Keep the layers of a container engine: answer its requests on a Unix socket that only\n"
-        "root can reach, until a signal.\n\n"
-        "  docker       Docker's graph-driver plugin, for Docker Engine up to 27: "
-        "dockerd --experimental --storage-driver=reflayer\n"
-        "  containerd   containerd's snapshotter, for containerd, nerdctl, Kubernetes, BuildKit "
-        "and Docker Engine from 28 on: see reflayer containerd-config\n\n"
-        "Both in one process: reflayer serve docker containerd. Each needs its libraries: in a\n"
-        "checkout of reflayer, pip install '.[docker,containerd]'."
-    )
-    parser.epilog = (
-        "SIGTERM or SIGINT: nothing new is accepted, what runs is finished, the exit status is 0.\n"
-        "A second one does not wait: 143 or 130. Under systemd, readiness is told (Type=notify)\n"
-        "and sockets are taken over (socket activation), so that requests wait while it restarts."
-    )
-    parser.add_argument(
-        "services", metavar="SERVICE", nargs="+", choices=SERVICES, help="docker, containerd"
-    )
-    parser.add_argument(
-        "--docker-socket",
-        metavar="PATH",
-        type=path,
-        default=DOCKER_SOCKET,
-        help=f"by default {DOCKER_SOCKET}, where Docker looks for it",
-    )
-    parser.add_argument(
-        "--containerd-socket",
-        metavar="PATH",
-        type=path,
-        default=CONTAINERD_SOCKET,
-        help=f"by default {CONTAINERD_SOCKET}",
-    )
-    parser.add_argument(
-        "--home",
-        metavar="DIR",
-        type=path,
-        help=f"where containerd's snapshots are kept; by default {CONTAINERD_HOME}. "
-        "Docker's layers are where its daemon says: DATA-ROOT/reflayer",
-    )
-    parser.add_argument(
-        "--method",
-        choices=METHODS,
-        default="auto",
-        help="how a layer is cloned; auto, the default, is the best that works there "
-        "(reflayer doctor tells which)",
-    )
-    parser.add_argument(
-        "--workers",
-        metavar="N",
-        type=at_least_one,
-        help="threads that work on one clone; by default the processors that may be used",
-    )
-    parser.add_argument(
-        "--log-format",
-        choices=("text", "json"),
-        default="text",
-        help="of the lines on standard error; json: one object a line, time in UTC",
-    )
-    parser.add_argument(
-        "--log-level",
-        choices=("debug", "info", "warning", "error"),
-        default="info",
-        help="debug: a line for each request",
-    )
-    parser.add_argument(
-        "--metrics",
-        metavar="HOST:PORT",
-        type=host_and_port,
-        help="serve Prometheus metrics at /metrics and a health check at /healthz there: "
-        "127.0.0.1:9500, [::1]:9500",
-    )
-
-
 def host_and_port(text: str) -> tuple[str, int]:
     """``HOST:PORT`` in two parts, the brackets of an IPv6 address off.
 
@@ -124,8 +49,78 @@ def host_and_port(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def run_serve(arguments: argparse.Namespace) -> int:
-    """Serve until a signal."""
+@takes(
+    option("services", metavar="SERVICE", nargs="+", choices=SERVICES, help="docker, containerd"),
+    option(
+        "--docker-socket",
+        metavar="PATH",
+        type=any_path,
+        default=DOCKER_SOCKET,
+        help=f"by default {DOCKER_SOCKET}, where Docker looks for it",
+    ),
+    option(
+        "--containerd-socket",
+        metavar="PATH",
+        type=any_path,
+        default=CONTAINERD_SOCKET,
+        help=f"by default {CONTAINERD_SOCKET}",
+    ),
+    option(
+        "--home",
+        metavar="DIR",
+        type=any_path,
+        help=f"where containerd's snapshots are kept; by default {CONTAINERD_HOME}. "
+        "Docker's layers are where its daemon says: DATA-ROOT/reflayer",
+    ),
+    option(
+        "--method",
+        choices=METHODS,
+        default="auto",
+        help="how a layer is cloned; auto, the default, is the best that works there "
+        "(reflayer doctor tells which)",
+    ),
+    option(
+        "--workers",
+        metavar="N",
+        type=at_least_one,
+        help="threads that work on one clone; by default the processors that may be used",
+    ),
+    option(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="of the lines on standard error; json: one object a line, time in UTC",
+    ),
+    option(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="debug: a line for each request",
+    ),
+    option(
+        "--metrics",
+        metavar="HOST:PORT",
+        type=host_and_port,
+        help="serve Prometheus metrics at /metrics and a health check at /healthz there: "
+        "127.0.0.1:9500, [::1]:9500",
+    ),
+)
+def serve(arguments: argparse.Namespace) -> int:
+    """Keep the layers of a container engine: answer its requests on a Unix socket that only
+    root can reach, until a signal.
+
+      docker       Docker's graph-driver plugin, for Docker Engine up to 27:
+          dockerd --experimental --storage-driver=reflayer
+      containerd   containerd's snapshotter, for containerd, nerdctl, Kubernetes, BuildKit
+          and Docker Engine from 28 on: see reflayer containerd-config
+
+    Both in one process: reflayer serve docker containerd. Each needs its libraries: in a
+    checkout of reflayer, pip install '.[docker,containerd]'.
+
+    SIGTERM or SIGINT: nothing new is accepted, what runs is finished, the exit status is 0.
+    A second one does not wait: 143 or 130. Under systemd, readiness is told (Type=notify)
+    and sockets are taken over (socket activation), so that requests wait while it restarts.
+    """
     import asyncio
 
     from reflayer.plugins.logs import log_to_stderr
