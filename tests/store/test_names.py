@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from reflayer import Store
 from reflayer.errors import StoreError
-from reflayer.store.names import checked_name, free_name
+from reflayer.store.containers import checked_name, free_name
 from tests.store.stores import BASE, image
 
 

@@ -103,7 +103,7 @@ def complete_containers(parsed_args: Namespace, **_: object) -> list[str]:
 def complete_images(parsed_args: Namespace, **_: object) -> list[str]:
     """The names that an image's can be completed to."""
     from reflayer.store import Store
-    from reflayer.store.find import familiar
+    from reflayer.store.images import familiar
 
     try:
         images = Store(parsed_args.root).images()

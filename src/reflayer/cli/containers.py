@@ -129,7 +129,7 @@ def container_fields(container: Container) -> dict[str, object]:
 
 def _image_of(container: Container) -> str:
     """What its image is called, or the beginning of its id."""
-    from reflayer.store.find import familiar
+    from reflayer.store.images import familiar
 
     is_id = container.image == container.image_id
     return container.image_id[7:19] if is_id else familiar(container.image)

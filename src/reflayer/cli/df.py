@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
-    from reflayer.store.blocks import Space
-    from reflayer.store.usage import ImageUsage, Usage
+    from reflayer.store.usage import ImageUsage, Space, Usage
 
     Table = tuple[Sequence[str], Sequence[tuple[tuple[str, ...], Space]]]  # heads, lines
 
@@ -101,7 +100,7 @@ def _tables(usage: Usage) -> list[Table]:
 
 
 def _image_name(one: ImageUsage) -> str:
-    from reflayer.store.find import familiar
+    from reflayer.store.images import familiar
 
     return ", ".join(map(familiar, one.image.names)) or f"<none> {one.image.id[7:19]}"
 

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reflayer.store.blocks import Space
+    from reflayer.store.usage import Space
 
     Line = tuple[tuple[str, ...], Space]  # its cells, and what its bar shows
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from reflayer.images.model.document import Document
     from reflayer.store import Container, Store
-    from reflayer.store.records import StoredImage
+    from reflayer.store.images import StoredImage
 
 
 @takes(QUIET, JSON)
@@ -67,7 +67,7 @@ def _digits(image: StoredImage) -> str:
 
 
 def _rows(image: StoredImage) -> list[tuple[str, ...]]:
-    from reflayer.store.find import familiar
+    from reflayer.store.images import familiar
 
     created = seconds_of(image.created)
     rest = (
@@ -102,7 +102,7 @@ def inspect(arguments: Namespace) -> int:
 
 
 def _container(store: Store, container: Container) -> dict[str, object]:
-    from reflayer.store.find import familiar
+    from reflayer.store.images import familiar
 
     settings = _config(store, container.image_id).child("config")
     words = () if settings is None else (settings.words("Entrypoint"), settings.words("Cmd"))
@@ -121,7 +121,7 @@ def _container(store: Store, container: Container) -> dict[str, object]:
 
 
 def _image(store: Store, image: StoredImage) -> dict[str, object]:
-    from reflayer.store.find import familiar
+    from reflayer.store.images import familiar
 
     config = _config(store, image.id)
     settings, rootfs = config.child("config"), config.child("rootfs")

@@ -6,15 +6,19 @@
 
 from __future__ import annotations
 
-from reflayer.errors import ImageError
-from reflayer.images.content.blob_store import Content
-from reflayer.images.content.fetch import Destination, Source
-from reflayer.images.model.descriptor import Descriptor
-from reflayer.images.model.image import Image
-from reflayer.images.model.platform import Platform
-from reflayer.images.model.reference import Reference, parse_reference
-from reflayer.images.transports import RootFs, open_source, registry_reference
-from reflayer.progress import Progress
+from reflayer.lazy import on_first_use
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from reflayer.errors import ImageError
+    from reflayer.images.content.blob_store import Content
+    from reflayer.images.content.fetch import Destination, Source
+    from reflayer.images.model.descriptor import Descriptor
+    from reflayer.images.model.image import Image
+    from reflayer.images.model.platform import Platform
+    from reflayer.images.model.reference import Reference, parse_reference
+    from reflayer.images.transports import RootFs, open_source, registry_reference
+    from reflayer.progress import Progress
 
 __all__ = [
     "Content",
@@ -31,3 +35,22 @@ __all__ = [
     "parse_reference",
     "registry_reference",
 ]
+
+__getattr__ = on_first_use(
+    globals(),
+    {
+        "Content": "reflayer.images.content.blob_store",
+        "Descriptor": "reflayer.images.model.descriptor",
+        "Destination": "reflayer.images.content.fetch",
+        "Image": "reflayer.images.model.image",
+        "ImageError": "reflayer.errors",
+        "Platform": "reflayer.images.model.platform",
+        "Progress": "reflayer.progress",
+        "Reference": "reflayer.images.model.reference",
+        "RootFs": "reflayer.images.transports",
+        "Source": "reflayer.images.content.fetch",
+        "open_source": "reflayer.images.transports",
+        "parse_reference": "reflayer.images.model.reference",
+        "registry_reference": "reflayer.images.transports",
+    },
+)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import time
 from dataclasses import dataclass, replace
 
 from reflayer.errors import ImageError, OperationError, did_you_mean, printable
-from reflayer.images.content.fetch import UNSETTLED
 from reflayer.images.model.reference import Reference, parse_reference, refuse_digest
 from reflayer.xdg import expanded
 
@@ -44,7 +41,11 @@ class RootFs:
 
         Empty where something was changed just now, or cannot be read, of which copying it tells.
         """
+        import hashlib
+        import time
+
         from reflayer.archive.walk import Walk
+        from reflayer.images.content.fetch import UNSETTLED
 
         try:
             found = [entry.status for entry in Walk(os.fsencode(self.path), None, None)]

@@ -1,16 +1,22 @@
-"""What nobody needs any more goes, and so does what a crash left."""
+"""Garbage: what nobody needs any more goes, and so does what a crash left.
+
+A SIGKILL leaves folders, records that do not agree with them, or blobs that no record needs. The
+first two show when folders and records are compared, which ``tidy`` does each time; for the third
+whoever may leave blobs (or tags in the content's index) leaves a mark first, ``locks/dirty``, which
+only a whole collection takes away. So a container of an image that is there costs a look or two.
+"""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 
-from reflayer.errors import NO_ROOM, OperationError, StoreError
-from reflayer.store.locks import locked_at_once
+from reflayer.errors import NO_ROOM, OperationError, ReflayerError, StoreError, failing
+from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from sqlite3 import Connection
 
     from reflayer.images import Descriptor
@@ -20,6 +26,83 @@ _USED = (  # an image that has lost its names stays while there are containers o
     "SELECT id FROM images WHERE id IN (SELECT image FROM names) "
     "OR id IN (SELECT image FROM containers)"
 )
+_NEEDED = (  # folders
+    f"SELECT id FROM layers WHERE id IN (SELECT layer FROM images WHERE id IN ({_USED})) "
+    "UNION SELECT id FROM containers"
+)
+
+
+@contextmanager
+def making(parts: Parts) -> Iterator[ExitStack]:
+    """Share the store's lock while the block runs, so that nothing is collected before its record.
+
+    What is left over is collected before and after that.
+
+    Yields:
+        What gets all that has to be held until the end of the block.
+
+    Raises:
+        ReflayerError: the store cannot be made, or be brought in order first.
+    """
+    parts.make_folders()
+    with parts.database.kept_open():
+        parts.database.make()
+        tidy(parts)
+        try:
+            with locked(parts.lock, shared=True), ExitStack() as until:
+                yield until
+        finally:
+            with suppress(ReflayerError):  # then the next start tells, before it makes anything
+                tidy(parts)
+
+
+@contextmanager
+def dirtying(parts: Parts) -> Iterator[None]:
+    """Share the store's lock while records go in the block, after which ``collect`` is called.
+
+    Raises:
+        OperationError: the lock or the mark cannot be made.
+    """
+    parts.make_folders()
+    with locked(parts.lock, shared=True):
+        mark_dirty(parts)
+        yield
+
+
+def mark_dirty(parts: Parts) -> None:
+    """Have a whole collection follow, be it the next start's; the store's lock is shared.
+
+    Raises:
+        OperationError: the mark cannot be made, for another reason than a full disk, on which
+            nobody makes any blobs.
+    """
+    path = parts.lock_of("dirty")
+    try:
+        with failing(path, "open"):
+            os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    except OperationError as error:
+        if error.errno not in NO_ROOM:
+            raise
+
+
+def tidy(parts: Parts, *, wait: bool = False) -> None:
+    """``collect`` if there may be something to collect, which costs less to find out.
+
+    Raises:
+        OperationError, StoreError: as ``collect``.
+    """
+    if not _is_tidy(parts):
+        collect(parts, wait=wait)
+
+
+def _is_tidy(parts: Parts) -> bool:
+    if _names_in(parts.locks) or _names_in(os.path.join(parts.root, "content", "ingest")):
+        return False  # the mark; or downloads that may be too old
+    there = set(parts.driver.list())
+    with parts.database.reading() as db:
+        if db.execute(f"SELECT 1 FROM images WHERE id NOT IN ({_USED})").fetchone():
+            return False
+        return _column(db, _NEEDED) == there
 
 
 def collect(parts: Parts, *, wait: bool = False) -> None:
@@ -33,7 +116,7 @@ def collect(parts: Parts, *, wait: bool = False) -> None:
         OperationError: something could not be removed.
         StoreError: the database failed, or half of the store is missing.
     """
-    with locked_at_once(parts.lock) as alone:
+    with locked(parts.lock, wait=False) as alone:
         if not alone:
             return
         _refuse_without_folders(parts)
@@ -49,8 +132,10 @@ def collect(parts: Parts, *, wait: bool = False) -> None:
         try:
             with_room(parts, lambda: _tag(parts))
         except OperationError as error:
-            if error.errno not in NO_ROOM:  # then the next collection does it
+            if error.errno not in NO_ROOM:
                 raise
+            mark_dirty(parts)  # the next collection does it
+            return
         _remove_locks(parts)
 
 
@@ -68,24 +153,11 @@ def with_room(parts: Parts, step: Callable[[], None]) -> None:
         step()
 
 
-def agree(parts: Parts) -> bool:
-    """Whether folders and records agree: a look that costs less than a collection.
-
-    Raises:
-        OperationError: the folders cannot be read.
-        StoreError: the database cannot.
-    """
-    with parts.database.reading() as db:
-        unused = _column(db, f"SELECT id FROM images WHERE id NOT IN ({_USED})")
-        folders = _column(db, "SELECT id FROM layers UNION SELECT id FROM containers")
-    return not unused and folders == set(parts.driver.list())
-
-
 def _refuse_without_folders(parts: Parts) -> None:
     """All folders are gone: no crash does that, and the records are not garbage."""
     there = set(parts.driver.list())
     with parts.database.reading() as db:
-        needed = _needed_folders(db)
+        needed = _column(db, _NEEDED)
     if needed and not needed & there:
         raise StoreError(
             f"{os.path.dirname(parts.home)}: all containers and layers are gone: is a file system "
@@ -110,15 +182,9 @@ def _forget(parts: Parts) -> None:
 
 def _remove_folders(parts: Parts, wait: bool) -> None:
     with parts.database.reading() as db:
-        needed = _needed_folders(db)
+        needed = _column(db, _NEEDED)
     for folder in set(parts.driver.list()) - needed:
         parts.driver.remove(folder, wait=wait)
-
-
-def _needed_folders(db: Connection) -> frozenset[str]:
-    used = f"SELECT layer FROM images WHERE id IN ({_USED})"
-    layers = _column(db, f"SELECT id FROM layers WHERE id IN ({used})")
-    return layers | _column(db, "SELECT id FROM containers")
 
 
 def _remove_blobs(parts: Parts) -> None:
@@ -137,7 +203,7 @@ def _tag(parts: Parts) -> None:
     An image is tagged by its references; one that has none, by the digits of its id, as paths are
     no tags (OCI image-spec, annotations.md: org.opencontainers.image.ref.name).
     """
-    from reflayer.store.records import descriptor
+    from reflayer.images.model.document import Document
 
     wanted: dict[str, Descriptor] = {}
     with parts.database.reading() as db:
@@ -146,20 +212,23 @@ def _tag(parts: Parts) -> None:
             names = _column(db, "SELECT name FROM names WHERE image = ?", image)
             references = {name for name in names if ":/" not in name and ":-" not in name}
             for tag in references or {image.partition(":")[2]}:
-                wanted[tag] = descriptor(text)
+                wanted[tag] = Document.parse(text.encode(), image).descriptor()
     tagged = {tag: there.digest for tag, there in parts.content.tags().items()}
     if tagged != {tag: manifest.digest for tag, manifest in wanted.items()}:
         parts.content.set_tags(wanted)
 
 
 def _remove_locks(parts: Parts) -> None:
-    """The lock files of single chains; whoever wants one shares the store's lock first."""
-    try:
-        for name in os.listdir(parts.locks):
+    """The mark, and the lock files of single chains; whoever makes one shares the store's lock."""
+    for name in _names_in(parts.locks):
+        with failing(parts.lock_of(name), "unlink"):
             os.unlink(parts.lock_of(name))
-    except OSError as error:
-        where = os.fsencode(error.filename or parts.locks)
-        raise OperationError.from_os_error(error, where, "unlink") from error
+
+
+def _names_in(folder: str) -> list[str]:
+    with failing(folder, "list"), suppress(FileNotFoundError):
+        return os.listdir(folder)
+    return []
 
 
 def _column(db: Connection, query: str, *values: str) -> frozenset[str]:

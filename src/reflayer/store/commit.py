@@ -1,7 +1,4 @@
-"""What changed in a container becomes a layer, and with its image's others a new image.
-
-An image gets another name, too.
-"""
+"""What changed in a container becomes a layer, and with its image's others a new image."""
 
 from __future__ import annotations
 
@@ -11,19 +8,23 @@ from dataclasses import dataclass
 from reflayer.archive import pack_layer
 from reflayer.images.build.commit_config import ConfigChanges, child_config
 from reflayer.images.build.layer import add_layer
-from reflayer.images.build.manifest import add_image, oci_layers
+from reflayer.images.build.manifest import add_image as add_blobs
+from reflayer.images.build.manifest import oci_layers
 from reflayer.images.content.resolve import read_document
 from reflayer.images.model.image import LARGEST_CONFIG
 from reflayer.images.transports import new_name
-from reflayer.store import records
-from reflayer.store.blobs import blobs_of, record_of
-from reflayer.store.collect import collect
+from reflayer.store.collect import making, mark_dirty
 from reflayer.store.containers import container_with_folder
-from reflayer.store.find import find_image
-from reflayer.store.making import making
-from reflayer.store.owners import ids_in_layers, remember_ownership
-from reflayer.store.packed import packed_image
-from reflayer.store.unpack import layer_there, unpack
+from reflayer.store.images import (
+    StoredImage,
+    add_image,
+    blobs_of,
+    image_with_id,
+    layer_there,
+    record_of,
+)
+from reflayer.store.save import packed_image
+from reflayer.store.unpack import unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from reflayer.progress import Progress
     from reflayer.store.containers import Container
     from reflayer.store.parts import Parts
-    from reflayer.store.records import StoredImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +62,12 @@ def commit(
     compression: str,
     progress: Progress | None,
 ) -> Committed:
-    """What ``Store.commit`` does.
-
-    The new image's layer is made from its blobs, and not of the container itself: so it is what
-    everybody gets who has the image, though the container goes on changing.
-    """
     reference = new_name(image)
     with parts.database.reading() as db:
         container = container_with_folder(db, name, parts)
-        parent = records.image(db, container.image_id)
+        parent = image_with_id(db, container.image_id)
     with making(parts):
+        mark_dirty(parts)
         base = packed_image(parts, parent, compression, progress)
         added, packing = _pack_changes(parts, container, parent.layer, compression, progress)
         config = child_config(
@@ -84,25 +80,16 @@ def commit(
             message=message,
         )
         layers = (*base.layers, added.layer) if packing.entries else base.layers
-        made = add_image(parts.content, config, oci_layers(parts.content, layers))
-        unpack(made, parts, progress, folder=_folder(parent, parts))
+        made = add_blobs(parts.content, config, oci_layers(parts.content, layers))
+        # From the blobs, and not the container itself: so it is what everybody gets who has the
+        # image, though the container goes on changing.
+        with parts.database.reading() as db:
+            folder = layer_there(db, parent.layer, parts) if parent.is_folder else None
+        unpack(made, parts, progress, folder=folder)
         with parts.database.writing() as db:
-            records.add_image(db, record_of(made, (str(reference),)), blobs_of(made), "")
-            remember_ownership(db, parts)
-            return Committed(records.image(db, made.id), packing.skipped)
-
-
-def tag(parts: Parts, image: str, name: str) -> StoredImage:
-    """What ``Store.tag`` does."""
-    reference = new_name(name)
-    with parts.database.reading() as db:
-        find_image(db, image)  # nothing is made in order to name what is not there
-    with parts.database.writing() as db:
-        known, _ = find_image(db, image)
-        db.execute("INSERT OR REPLACE INTO names VALUES (?, ?, '')", (str(reference), known.id))
-        known = records.image(db, known.id)
-    collect(parts)  # what was called so
-    return known
+            add_image(db, record_of(made, (str(reference),)), blobs_of(made))
+            parts.remember_ownership(db)
+            return Committed(image_with_id(db, made.id), packing.skipped)
 
 
 def _pack_changes(
@@ -115,12 +102,8 @@ def _pack_changes(
     """What is different in ``container`` from ``layer`` as a blob of the content store."""
     cloned = parts.driver.cloned(container.id, layer)
     packing = pack_layer(
-        container.path, parts.driver.path(layer), cloned=cloned, id_map=ids_in_layers(parts)
+        container.path, parts.driver.path(layer), cloned=cloned, id_map=parts.ids_in_layers()
     )
     added = add_layer(parts.content, packing, compression, progress)
     parts.driver.path(container.id)  # else its deletion may have gone before us
     return added, packing
-
-
-def _folder(parent: StoredImage, parts: Parts) -> records.StoredLayer | None:
-    return layer_there(parent.layer, parts) if parent.is_folder else None

@@ -1,14 +1,17 @@
-"""Containers: what the database tells of them, and how it is asked and told."""
+"""Containers: their names, what the database tells of them, and how one is removed."""
 
 from __future__ import annotations
 
 import os
+import re
 
 from reflayer.errors import StoreError, did_you_mean, printable
-from reflayer.store.ids import ids_with
+from reflayer.store.collect import tidy, with_room
+from reflayer.store.database import ids_with
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container as Names
     from sqlite3 import Connection
     from typing import NoReturn, Self
 
@@ -18,6 +21,16 @@ _COLUMNS = """SELECT id, name, CASE
     WHEN image_name LIKE '%@sha%' -- a digest cannot become another image's
         OR EXISTS (SELECT 1 FROM names WHERE name = image_name AND image = containers.image)
     THEN image_name ELSE image END, image, created FROM containers"""
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
+_MOODS = (
+    "amber brisk calm clever eager fair fond gentle glad hardy keen kind lively lucid merry mild "
+    "neat nimble patient plain proud quiet ready serene sharp steady sunny swift tidy warm wise"
+)
+_THINGS = (
+    "alder anvil beacon birch bridge cedar cliff comet copper delta ember fern fjord flint grove "
+    "harbor hazel lantern maple meadow mesa oak orchard pebble prairie quartz reef ridge river "
+    "slate spruce summit timber valley willow"
+)
 
 
 class Container:
@@ -66,8 +79,6 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
-        from reflayer.store.remove import remove_container
-
         parts = self._parts
         with parts.database.reading() as db:
             is_there = db.execute("SELECT 1 FROM containers WHERE id = ?", (self.id,)).fetchone()
@@ -150,3 +161,54 @@ def add_container(db: Connection, container: Container) -> None:
             container.created,
         ),
     )
+
+
+def remove_container(parts: Parts, name: str, wait: bool) -> Container:
+    with parts.database.reading() as db:
+        container = find_container(db, name, parts)
+    # The folder first: a record whose folder is gone is forgotten by the next collection, and
+    # a folder that cannot be removed still has its record.
+    parts.driver.remove(container.id, wait=wait)
+    with_room(parts, lambda: _forget(parts, container.id))
+    tidy(parts, wait=wait)  # the image may have gone with it
+    return container
+
+
+def _forget(parts: Parts, id: str) -> None:
+    with parts.database.writing() as db:
+        db.execute("DELETE FROM containers WHERE id = ?", (id,))
+
+
+def new_id() -> str:
+    """A new id: 64 hexadecimal digits, at random."""
+    return os.urandom(32).hex()
+
+
+def checked_name(name: str) -> str:
+    """``name``, if a container may be called so, by Docker's rule.
+
+    Raises:
+        StoreError: it may not.
+    """
+    if not _NAME.fullmatch(name):
+        raise StoreError(
+            f"{printable(name)!r} is no name for a container: it takes two or more of "
+            "a-z, A-Z, 0-9, '_', '.' and '-', and begins with a letter or digit"
+        )
+    return name
+
+
+def free_name(taken: Names[str]) -> str:
+    """A name in Docker's manner that is not ``taken``: two words, and a number if need be."""
+    tries = 0
+    while True:
+        number = tries // 10 or ""
+        name = f"{_one_of(_MOODS)}_{_one_of(_THINGS)}{number}"
+        if name not in taken:
+            return name
+        tries += 1
+
+
+def _one_of(choice: str) -> str:
+    words = choice.split()
+    return words[int.from_bytes(os.urandom(4), "big") % len(words)]

@@ -1,15 +1,22 @@
-"""The store's SQLite database: its schema, who reads it and who writes."""
+"""SQLite databases, and the store's own: its schema, who reads it and who writes.
+
+Several processes share one that has a rollback journal, a file that stays, with room in it. So
+reading makes no file, which a full disk and one that is read-only have no place for; and forgetting
+what was removed overwrites blocks that are there. (A write-ahead log needs two files to be read at
+all, and maps one of them: where the disk is full, its pages are a SIGBUS.) One process that has a
+database to itself has a write-ahead log all the same, since that commits without waiting for the
+disk; its index is on the heap.
+"""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from threading import get_ident
 
-from reflayer.errors import OperationError, StoreError
-from reflayer.store import sqlite
-from reflayer.store.locks import locked
+from reflayer.errors import OperationError, StoreError, failing, printable
+from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +59,12 @@ CREATE INDEX names_by_image ON names (image);
 CREATE INDEX containers_by_image ON containers (image);
 """
 
+HEX = frozenset("0123456789abcdef")
+_PATIENCE = 60.0  # seconds to wait for another process's transaction, all of which are short
+_JOURNAL = 1 << 19  # bytes: for some thirty pages of 4096 at a removal
+_LOG = 1 << 21  # bytes: for many transactions, before a disk has to be waited for
+_NEW = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
 
 class Database:
     """The database in the file ``path``; any thread may use it.
@@ -88,7 +101,7 @@ class Database:
         finally:
             kept = self._kept.pop(thread)
             if kept is not None:
-                with sqlite.telling(self._path):
+                with telling(self._path):
                     kept.close()
 
     @contextmanager
@@ -98,11 +111,11 @@ class Database:
         Raises:
             StoreError: it cannot be read, is none, is lost, or is of a newer schema.
         """
-        with sqlite.telling(self._path):
+        with telling(self._path):
             if _is_there(self._path):
                 with self._connection() as db:
-                    if sqlite.version_of(db) == SCHEMA_VERSION:
-                        with sqlite.transaction(db, "DEFERRED"):
+                    if version_of(db) == SCHEMA_VERSION:
+                        with transaction(db, "DEFERRED"):
                             yield db
                         return
             self._refuse_lost()
@@ -118,29 +131,34 @@ class Database:
             StoreError: it cannot be written, is none, is lost, or is of a newer schema.
             OperationError: it cannot be made.
         """
-        with sqlite.telling(self._path):
-            if not _is_there(self._path):
-                self._make()
-            with self._connection() as db:
-                if sqlite.version_of(db) != SCHEMA_VERSION:
-                    self._make()
-                with sqlite.transaction(db):
-                    yield db
+        self.make()
+        with telling(self._path), self._connection() as db, transaction(db):
+            yield db
+
+    def make(self) -> None:
+        """Make it where it is absent, before the first layer.
+
+        Raises:
+            StoreError: it is none, is lost, or is of a newer schema.
+            OperationError: it cannot be made.
+        """
+        with telling(self._path):
+            if _is_there(self._path):
+                with self._connection() as db:
+                    if version_of(db) == SCHEMA_VERSION:
+                        return
+            self._make()
 
     def _make(self) -> None:
         with locked(self._lock):
             self._refuse_lost()
-            sqlite.make(self._path, _SCHEMA, SCHEMA_VERSION)
+            make(self._path, _SCHEMA, SCHEMA_VERSION)
 
     def _refuse_lost(self) -> None:
         """It is made before the first layer, so what is there without it is not all there was."""
-        try:
-            is_empty = not os.listdir(self._home)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise OperationError.from_os_error(error, os.fsencode(self._home), "list") from error
-        if not is_empty:
+        with failing(self._home, "list"), suppress(FileNotFoundError):
+            if not os.listdir(self._home):
+                return
             raise StoreError(
                 f"{self._path}: there are containers or layers in {self._home}, but no database: "
                 "put it back, or remove all to begin anew"
@@ -154,18 +172,165 @@ class Database:
         if kept is not None and not kept.in_transaction:
             yield kept
         elif kept is None and thread in self._kept:
-            self._kept[thread] = kept = sqlite.connect(self._path, SCHEMA_VERSION)
+            self._kept[thread] = kept = connect(self._path, SCHEMA_VERSION)
             yield kept
         else:
-            with closing(sqlite.connect(self._path, SCHEMA_VERSION)) as db:
+            with closing(connect(self._path, SCHEMA_VERSION)) as db:
                 yield db
 
 
-def _is_there(path: str) -> bool:
+def connect(path: str, version: int, *, alone: bool = False) -> sqlite3.Connection:
+    """Open the database ``path``.
+
+    Args:
+        path: its file.
+        version: the highest ``user_version`` that is known.
+        alone: no other process or connection opens it, and any thread may use this one, in turn.
+
+    Raises:
+        sqlite3.Error: it cannot be opened, or is none.
+        StoreError: it is of a newer schema.
+    """
+    db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=not alone)
     try:
-        os.stat(path)
-    except FileNotFoundError:
-        return False
+        if alone:
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute(f"PRAGMA journal_mode = {'WAL' if alone else 'PERSIST'}")
+        if alone:
+            db.execute(f"PRAGMA wal_autocheckpoint = {_LOG // 4096 // 2}")  # half is always free
+            with suppress(OperationError):  # on a full disk it grows as long as it can
+                make_room(f"{path}-wal", _LOG)
+        db.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
+        db.execute("PRAGMA foreign_keys = ON")
+        found = version_of(db)
+        if found > version:
+            raise StoreError(
+                f"{path}: a newer reflayer made it (schema {found}, this one knows {version}): use "
+                "that one, or another folder"
+            )
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def make(path: str, schema: str, version: int, *, alone: bool = False) -> None:
+    """Make the database ``path`` where it is absent or empty; nobody else may be making it.
+
+    What is used ``alone`` gets its log when it is opened.
+
+    Raises:
+        sqlite3.Error: it cannot be made.
+        StoreError: it is of a newer schema.
+        OperationError: there is no room for its journal.
+    """
+    with suppress(FileExistsError):
+        os.close(_open(path, _NEW | os.O_EXCL))
+    with closing(connect(path, version)) as db:
+        if version_of(db) == version:
+            return
+        db.execute("PRAGMA journal_mode = DELETE")  # the one that stays is made below
+        db.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
+    if not alone:
+        make_room(f"{path}-journal", _JOURNAL)
+
+
+def make_room(log: str, size: int) -> None:
+    """Set aside ``size`` bytes for the journal or write-ahead log ``log``; zeros are an empty one.
+
+    Raises:
+        OperationError: there is none.
+    """
+    fd = _open(log, _NEW)
+    try:
+        with failing(log, "fallocate"):
+            os.posix_fallocate(fd, 0, size)
+    finally:
+        os.close(fd)
+
+
+def version_of(db: sqlite3.Connection) -> int:
+    """The version of its schema; 0 where it has none yet."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    assert isinstance(version, int)
+    return version
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    """What the block does is committed at its end, or undone if it raises.
+
+    Raises:
+        sqlite3.Error: it cannot be committed.
+    """
+    db.execute(f"BEGIN {kind}")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # SQLite has ended it itself where the disk is full
+            db.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def telling(path: str) -> Iterator[None]:
+    """Whatever SQLite raises in the block becomes one line with the file's name.
+
+    So does what it cannot even be asked for: its texts are UTF-8, and a path can be any bytes.
+
+    Raises:
+        StoreError: instead.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "")
+        hint = next((text for start, text in _HINTS.items() if name.startswith(start)), "")
+        raise StoreError(f"{path}: {error}{hint}") from error
+    except UnicodeEncodeError as error:
+        reason = "it is not UTF-8, as every name in a store has to be"
+        raise StoreError(f"{printable(error.object)}: {reason}") from error
+
+
+_HINTS = {
+    "SQLITE_BUSY": ": another process has kept it locked for a minute; try again",
+    "SQLITE_CORRUPT": ": restore it, or remove the store and begin anew",
+    "SQLITE_NOTADB": ": put back what it was, or use another --root",
+    "SQLITE_FULL": ": free some space and try again",
+    "SQLITE_CANTOPEN": ": this user may not open it, or the disk has no room for another file",
+    "SQLITE_READONLY": ": it has to be in a place that this user can write",
+}
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a file that on btrfs is overwritten in place: each new copy of a block takes a block."""
+    from reflayer.linux.btrfs import forbid_copies
+
+    try:
+        fd = os.open(path, flags, 0o600)
+    except FileExistsError:
+        raise
     except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "stat") from error
+        raise OperationError.from_os_error(error, os.fsencode(path), "open") from error
+    with suppress(OSError):  # not btrfs, or not empty
+        forbid_copies(fd)
+    return fd
+
+
+def _is_there(path: str) -> bool:
+    with failing(path, "stat"):
+        try:
+            os.stat(path)
+        except FileNotFoundError:
+            return False
     return True
+
+
+def ids_with(db: sqlite3.Connection, table: str, start: str) -> list[str]:
+    """The ids in ``table`` that begin so; none where ``start`` has no digit, or others."""
+    digits = start.removeprefix("sha256:")
+    if not digits or not HEX.issuperset(digits):
+        return []
+    rows = db.execute(f"SELECT id FROM {table} WHERE id >= ? AND id < ?", (start, f"{start}g"))
+    return [row[0] for row in rows]

@@ -1,4 +1,7 @@
-"""What a store is made of, where each part lies, and the store's folder."""
+"""What all that works on a store shares: where each of its parts lies, and how it is opened.
+
+In ``Store`` itself it would tie every file of this room into a circle.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,13 @@ from reflayer.store.database import Database
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sqlite3 import Connection
+
+    from reflayer.archive import IdMap
     from reflayer.driver import Driver
     from reflayer.images import Content
+
+_ALL = 2**32 - 1  # ids; the one that is missing means none (chown(2))
 
 
 def default_root() -> str:
@@ -54,12 +62,10 @@ class Parts:
         self.root = root
         self.lock = os.path.join(root, "lock")
         self.locks = os.path.join(root, "locks")
-        self.database = Database(
-            os.path.join(root, "reflayer.db"),
-            self.lock_of("database"),
-            os.path.join(root, "layers", "dir"),
-        )
         self.home = os.path.join(root, "layers", "dir")
+        self.database = Database(
+            os.path.join(root, "reflayer.db"), self.lock_of("database"), self.home
+        )
         self._said = ownership
         self._method = method
         self._workers = workers
@@ -83,13 +89,6 @@ class Parts:
     def lock_of(self, name: str) -> str:
         """The lock file of one thing that only one may make at a time."""
         return os.path.join(self.locks, name)
-
-    @cached_property
-    def ownership(self) -> str:
-        """What was said, else what the store remembers."""
-        from reflayer.store.owners import remembered_ownership
-
-        return self._said or remembered_ownership(self.database)
 
     def go_on(self) -> None:
         """Let what was removed and is still there be deleted, as opening the driver does."""
@@ -115,3 +114,40 @@ class Parts:
         from reflayer.images import Content
 
         return Content(os.path.join(self.root, "content"))
+
+    @cached_property
+    def ownership(self) -> str:
+        """``keep`` or ``ignore``: as it was said, else as the last image or container was made."""
+        if self._said is None:
+            with self.database.reading() as db:
+                return _remembered(db)
+        return self._said
+
+    def remember_ownership(self, db: Connection) -> None:
+        """Record the ownership, in the transaction that records what was made with it."""
+        if self.ownership != _remembered(db):
+            db.execute("CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT)")
+            db.execute("INSERT OR REPLACE INTO settings VALUES ('ownership', ?)", (self.ownership,))
+
+    def ids_in_layers(self) -> IdMap | None:
+        """What the ids on disk are in a layer that is packed; None where they are the same.
+
+        Where owners are not kept, all that an image's root owned is the user's, and is root's again
+        when it is packed: otherwise each commit would give the folders above a change to a user
+        whom the image does not know.
+        """
+        user, group = os.geteuid(), os.getegid()
+        if self.ownership == "keep" or user == 0:
+            return None
+        from reflayer.archive import IdMap, IdRange
+
+        same = IdRange(0, 0, _ALL)
+        return IdMap(uids=(IdRange(0, user, 1), same), gids=(IdRange(0, group, 1), same))
+
+
+def _remembered(db: Connection) -> str:
+    # The table came after the first release of the schema, which had no need of another version.
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'settings'").fetchone():
+        return "keep"
+    row = db.execute("SELECT value FROM settings WHERE name = 'ownership'").fetchone()
+    return "keep" if row is None else str(row[0])

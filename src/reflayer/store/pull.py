@@ -1,33 +1,267 @@
-"""An image is had as its registry has it now."""
+"""What a user calls an image becomes an image whose layer is there, wherever it comes from."""
 
 from __future__ import annotations
 
-from reflayer.images import Platform
-from reflayer.store import records
-from reflayer.store.bring import bring
-from reflayer.store.making import making
-from reflayer.store.owners import remember_ownership
+import hashlib
+import os
+import time
+from dataclasses import dataclass, replace
+
+from reflayer.errors import StoreError, counted, printable
+from reflayer.store.collect import making, mark_dirty
+from reflayer.store.containers import new_id
+from reflayer.store.images import (
+    StoredImage,
+    StoredLayer,
+    add_image,
+    add_layer,
+    blobs_of,
+    blobs_on_record,
+    find_image,
+    image_named,
+    image_with_full_id,
+    image_with_id,
+    is_full_id,
+    layer_there,
+    look_for_image,
+    read_stored,
+    record_of,
+    refuse_incomplete,
+)
+from reflayer.store.unpack import unpack
+from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import ExitStack
+    from sqlite3 import Connection
+
+    from reflayer.images import Image, Platform, Reference, RootFs, Source
+    from reflayer.images.content.resolve import Open
     from reflayer.images.registry import Access
     from reflayer.progress import Progress
     from reflayer.store.parts import Parts
-    from reflayer.store.records import StoredImage
 
 
-def pull(
-    parts: Parts,
-    image: str,
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """An image whose layer is there and recorded, and what is to be recorded of itself.
+
+    Attributes:
+        image: its record; ``names`` are those that move to it.
+        blobs: the digests of all that it refers to.
+        called: what to call it in a container's record.
+        stamp: what tells whether its source is still the same; empty where that is not known.
+    """
+
+    image: StoredImage
+    blobs: frozenset[str]
+    called: str
+    stamp: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An image as it is asked for.
+
+    Attributes:
+        text: ``oci:DIR[:TAG]``, ``docker-archive:FILE[:REF]``, ``tar:FILE``, ``rootfs:DIR``, or the
+            name or id of an image that is in the store or, a name, in its registry.
+        platform: which of several to take, or None for what this machine runs.
+        pull: ``missing``; ``always`` to ask the registry, or take in a folder, though the store has
+            it; ``never`` to take nothing but what the store has.
+        access: how a registry is to be spoken to; as usual where it is None.
+        progress: is told the stages ``fetch``, ``clone`` and ``unpack``.
+        warn: is told in a line what may not be as it was meant.
+    """
+
+    text: str
+    platform: Platform | None
+    pull: str
+    access: Access | None
+    progress: Progress | None
+    warn: Callable[[str], None]
+
+
+def wanted_image(
+    text: str,
     platform: str | None,
+    pull: str,
     access: Access | None,
     progress: Progress | None,
-) -> StoredImage:
-    """What ``Store.pull`` does."""
-    wanted = None if platform is None else Platform.parse(platform)
+    warn: Callable[[str], None] | None,
+) -> Wanted:
+    """A ``Wanted`` of what users of the library give.
+
+    Raises:
+        ImageError: ``platform`` is none.
+        ValueError: ``pull`` is none of what it may be.
+    """
+    if pull not in ("missing", "always", "never"):
+        raise ValueError(f"pull {pull!r} is none of missing, always, never")
+    parsed = None
+    if platform is not None:
+        from reflayer.images import Platform
+
+        parsed = Platform.parse(platform)
+    return Wanted(text, parsed, pull, access, progress, warn or _say_nothing)
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+def pull(parts: Parts, wanted: Wanted) -> StoredImage:
     with making(parts) as until:
-        brought = bring(image, wanted, "always", access, parts, until, progress)
+        pulled = pull_image(wanted, parts, until)
         with parts.database.writing() as db:
-            records.add_image(db, brought.image, brought.blobs, brought.stamp)
-            remember_ownership(db, parts)
-            return records.image(db, brought.image.id)
+            add_image(db, pulled.image, pulled.blobs, pulled.stamp)
+            parts.remember_ownership(db)
+            return image_with_id(db, pulled.image.id)
+
+
+def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
+    """Fetch and unpack what is not there of an image.
+
+    The caller shares the store's lock until the image is recorded; ``until`` gets what has to be
+    held as long.
+
+    Raises:
+        ReflayerError: it cannot be had.
+    """
+    from reflayer.images.model.reference import Reference
+    from reflayer.images.transports import RootFs, open_source
+
+    with parts.database.reading() as db:
+        is_id = is_full_id(wanted.text) or image_with_full_id(db, wanted.text) is not None
+        source = None if is_id else open_source(wanted.text)
+        known, called = _on_record(db, wanted, source)
+        layer = layer_there(db, known.layer, parts) if known else None
+        blobs = blobs_on_record(db, known.id) if known else frozenset()
+    if known is not None:
+        if layer is None:
+            _unpack_again(known, called, wanted, parts)
+        else:
+            refuse_incomplete(layer, parts)
+        return Pulled(replace(known, names=()), blobs, called)
+    assert source is not None
+    if isinstance(source, RootFs):
+        return _from_folder(source, wanted, parts, until)
+    if isinstance(source, Reference):
+        from reflayer.images.registry.credentials import Access
+        from reflayer.images.registry.source import RegistrySource
+
+        source = RegistrySource(source, wanted.access or Access())
+    mark_dirty(parts)
+    return _from_source(source, wanted, parts)
+
+
+def _on_record(
+    db: Connection, wanted: Wanted, source: Source | RootFs | Reference | None
+) -> tuple[StoredImage | None, str]:
+    """The image that the store has and need not ask anybody for, and what it is called."""
+    from reflayer.images.model.reference import Reference
+
+    text = wanted.text
+    if wanted.pull == "always":
+        if source is None:
+            raise StoreError(f"{printable(text)}: an id cannot be pulled: give the image's name")
+        return None, ""
+    can_be_pulled = source is not None and wanted.pull == "missing"
+    if can_be_pulled and not isinstance(source, Reference):
+        return None, ""  # a place is asked anew each time: its tag may have moved
+    known, name = (look_for_image if can_be_pulled else find_image)(db, text, source)
+    if known is None:
+        return None, ""
+    if wanted.platform and known.platform not in map(str, wanted.platform.fitting()):
+        if can_be_pulled:
+            return None, ""
+        raise StoreError(f"{printable(text)}: is for {known.platform}, not for {wanted.platform}")
+    return known, name or (text if "@" in text else known.id)
+
+
+def _unpack_again(known: StoredImage, called: str, wanted: Wanted, parts: Parts) -> None:
+    if known.is_folder:
+        raise StoreError(f"{printable(called)}: its layer is gone: take it in anew by rootfs:DIR")
+    unpack(read_stored(known, parts), parts, wanted.progress)
+
+
+def _from_source(source: Source, wanted: Wanted, parts: Parts) -> Pulled:
+    """Fetched and unpacked, which from a registry go on side by side."""
+    stamp, told = source.stamp(), _one_at_a_time(wanted.progress)
+    known = None
+    if stamp:
+        with parts.database.reading() as db:
+            known = image_named(db, source.name, stamp)
+    if known is not None and (not wanted.platform or known.platform == str(wanted.platform)):
+        names: tuple[str, ...] = (source.name,)
+        image = read_stored(known, parts)
+        unpack(image, parts, told)
+    else:
+
+        def unpack_it(image: Image, open_blob: Open) -> None:
+            unpack(image, parts, told, open_blob=open_blob)
+
+        image, names = source.fetch(parts.content, wanted.platform, told, unpack_it)
+        _warn_of_platform(image, wanted)
+    return Pulled(record_of(image, names), blobs_of(image), names[0], stamp)
+
+
+def _one_at_a_time(progress: Progress | None) -> Progress | None:
+    from threading import Lock
+
+    lock = Lock()
+
+    def told(stage: str, done: int, total: int | None) -> None:
+        assert progress is not None
+        with lock:
+            progress(stage, done, total)
+
+    return progress and told
+
+
+def _warn_of_platform(image: Image, wanted: Wanted) -> None:
+    """Tell of an image that is taken for want of another, or whose config says what it is."""
+    from reflayer.images import Platform
+
+    platform = wanted.platform or Platform.of_machine()
+    if image.platform not in platform.fitting():
+        wanted.warn(f"{printable(wanted.text)}: is for {image.platform}, not for {platform}")
+
+
+def _from_folder(source: RootFs, wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
+    """From a folder, which is cloned at its first use; others who want it wait until then."""
+    from reflayer.copy import copy_tree
+    from reflayer.images import Platform
+
+    digest = hashlib.sha256(os.fsencode(source.name)).hexdigest()
+    until.enter_context(locked(parts.lock_of(f"rootfs-{digest}")))
+    stamp = source.stamp()
+    if stamp and wanted.pull != "always":
+        with parts.database.reading() as db:
+            known = image_named(db, source.name, stamp)
+            layer = layer_there(db, known.layer, parts) if known else None
+        if known and layer:
+            refuse_incomplete(layer, parts)
+            known = replace(known, names=(source.name,))
+            return Pulled(known, frozenset(), source.name, stamp)
+    layer_id = new_id()
+    with parts.driver.build(layer_id) as folder:
+        report = copy_tree(source.path, folder, ownership=parts.ownership, progress=wanted.progress)
+    if report.skipped:
+        wanted.warn(f"left out: {counted(report.skipped)}")
+    with parts.database.writing() as db:
+        size = sum(report.bytes.values())
+        skipped = report.skipped if parts.ownership == "ignore" else {}
+        add_layer(db, StoredLayer(layer_id, size, skipped))
+    image = StoredImage(
+        id=f"sha256:{layer_id}",
+        names=(source.name,),
+        platform=str(Platform.of_machine()),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        layer=layer_id,
+        manifest=None,
+        size=None,
+    )
+    return Pulled(image, frozenset(), source.name, stamp)

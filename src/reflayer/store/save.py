@@ -1,21 +1,32 @@
-"""An image of the store goes out, to a layout or an archive."""
+"""An image of the store goes out: to a layout, an archive, or a registry."""
 
 from __future__ import annotations
 
-from reflayer.errors import ImageError
-from reflayer.store.find import find_image
-from reflayer.store.making import making
-from reflayer.store.packed import packed_image
+from dataclasses import replace
+
+from reflayer.errors import ImageError, ReflayerError, StoreError, printable
+from reflayer.store.collect import making, mark_dirty
+from reflayer.store.images import (
+    StoredImage,
+    add_manifest,
+    blobs_of,
+    find_image,
+    image_with_full_id,
+    layer_there,
+    manifest_text,
+    read_stored,
+    refuse_incomplete,
+)
+from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.images import Destination, Image, Reference
+    from reflayer.images import Image, Reference
+    from reflayer.images.registry import Access
     from reflayer.progress import Progress
     from reflayer.store.parts import Parts
-    from reflayer.store.records import StoredImage
 
-DEFAULT_COMPRESSION = "gzip"
-"""What every program reads."""
+_COMPRESSION = "gzip"  # what every program reads
 
 
 def save(
@@ -25,71 +36,137 @@ def save(
     compression: str | None,
     progress: Progress | None,
 ) -> None:
-    """What ``Store.save`` does."""
     from reflayer.images.transports import open_destination
 
     with parts.database.reading() as db:
         _, found = find_image(db, name)  # nothing is made in order to save what is not there
     there = open_destination(destination, _reference(found))
     with making(parts):
-        _save(parts, name, there, compression, progress)
+        mark_dirty(parts)
+        with parts.database.reading() as db:
+            known, _ = find_image(db, name)
+        if not there.is_plain:
+            image = _compressed_image(parts, known, compression or _COMPRESSION, progress)
+        elif compression is None:
+            image = packed_image(parts, known, _COMPRESSION, progress)
+        else:
+            raise ImageError("layers are always plain in a docker-archive: give no compression")
+        there.write(parts.content, image, progress)
 
 
-def _save(
-    parts: Parts,
-    name: str,
-    destination: Destination,
-    compression: str | None,
-    progress: Progress | None,
-) -> None:
+def push(
+    parts: Parts, name: str, destination: str, access: Access | None, progress: Progress | None
+) -> Reference:
+    from reflayer.images.model.reference import refuse_digest
+    from reflayer.images.registry.credentials import Access
+    from reflayer.images.registry.destination import RegistryDestination
+    from reflayer.images.transports import registry_reference
+
+    reference = registry_reference(destination)
+    if reference is None:
+        raise StoreError(
+            f"{printable(destination)} is not in a registry: reflayer save writes such ones"
+        )
+    refuse_digest(reference)
     with parts.database.reading() as db:
-        known, _ = find_image(db, name)
-    if not destination.is_plain:
-        kind = compression or DEFAULT_COMPRESSION
-        image = image_content(parts, known, compression=kind, progress=progress)
-    elif compression is None:
-        image = packed_image(parts, known, DEFAULT_COMPRESSION, progress)
-    else:
-        raise ImageError("layers are always plain in a docker-archive: give no compression")
-    destination.write(parts.content, image, progress)
+        find_image(db, name)  # nothing is made in order to send what is not there
+    with making(parts):
+        mark_dirty(parts)
+        with parts.database.reading() as db:
+            known, _ = find_image(db, name)
+        image = _compressed_image(parts, known, _COMPRESSION, progress)
+        there = RegistryDestination(
+            reference, access or Access(), lambda digest: _repository_with(digest, reference, parts)
+        )
+        there.write(parts.content, image, progress)
+    return replace(reference, digest=image.manifest.digest)
 
 
-def image_content(
-    parts: Parts,
-    image: StoredImage,
-    *,
-    compression: str = DEFAULT_COMPRESSION,
-    progress: Progress | None = None,
+def packed_image(
+    parts: Parts, known: StoredImage, compression: str, progress: Progress | None
 ) -> Image:
-    """The image with all of its blobs in the content store, as others take it.
+    """The image ``known`` with all of its blobs in the content store.
 
-    Layers that came compressed are the same bytes; those that are plain, and that of a folder that
-    was taken in, are compressed now. The caller shares the store's lock as long as it needs them.
+    A folder that was taken in is packed for that; what it was packed to is recorded, and is the
+    same from then on. The caller shares the store's lock.
 
     Args:
         parts: the store's.
-        image: it.
-        compression: ``gzip`` or ``zstd``; ``none`` leaves plain layers plain.
-        progress: is told of stage ``pack``, in bytes of each plain layer.
+        known: the image.
+        compression: of the layer of a folder: ``gzip``, ``zstd`` or ``none``.
+        progress: is told the stage ``pack`` and the bytes of the plain layer that are done.
 
     Raises:
         ArchiveError: a name in the folder cannot be in a layer.
         ImageError, OperationError: something cannot be read or written.
-        StoreError: the folder's layer is gone, or lacks what was left out.
+        StoreError: its layer is gone, or lacks what was left out.
     """
+    if not known.is_folder:
+        return read_stored(known, parts)
+    with locked(parts.lock_of(f"pack-{known.layer}")):
+        with parts.database.reading() as db:
+            known = image_with_full_id(db, known.id) or known
+        if known.manifest is None:
+            image = _pack(parts, known, compression, progress)
+            with parts.database.writing() as db:
+                add_manifest(db, known.id, manifest_text(image), blobs_of(image))
+            return image
+    return read_stored(known, parts)
+
+
+def _pack(parts: Parts, known: StoredImage, compression: str, progress: Progress | None) -> Image:
+    from reflayer.archive import pack_layer
+    from reflayer.images import Platform
+    from reflayer.images.build.layer import add_layer
+    from reflayer.images.build.manifest import add_image, config_of
+
+    with parts.database.reading() as db:
+        layer = layer_there(db, known.layer, parts)
+    if layer is None:
+        raise StoreError(f"image {known.id[:19]}: its layer is gone: take it in anew by rootfs:DIR")
+    refuse_incomplete(layer, parts)
+    packing = pack_layer(parts.driver.path(layer.id), id_map=parts.ids_in_layers())
+    added = add_layer(parts.content, packing, compression, progress)
+    config = config_of(Platform.parse(known.platform), added.diff_id)
+    return add_image(parts.content, config, (added.layer,))
+
+
+def _compressed_image(
+    parts: Parts, known: StoredImage, compression: str, progress: Progress | None
+) -> Image:
+    """As ``packed_image``, and layers that came plain are compressed; others are the same bytes."""
     from reflayer.images.build.manifest import with_compressed_layers
 
-    packed = packed_image(parts, image, compression, progress)
+    packed = packed_image(parts, known, compression, progress)
     return with_compressed_layers(parts.content, packed, compression, progress)
 
 
 def _reference(name: str | None) -> Reference | None:
     """The reference that one of the store's names is; None where it says whence an image came."""
-    from reflayer.images import registry_reference
+    from reflayer.images.transports import registry_reference
 
-    if name is None:
-        return None
     try:
-        return registry_reference(name)
+        return registry_reference(name) if name else None
     except ImageError:
         return None
+
+
+def _repository_with(digest: str, reference: Reference, parts: Parts) -> str | None:
+    """Another repository of the same registry that the blob may be in: an image came from there."""
+    from reflayer.images.transports import registry_reference
+
+    with parts.database.reading() as db:
+        rows = db.execute(
+            "SELECT name FROM names JOIN blobs ON blobs.image = names.image "
+            "WHERE digest = ? ORDER BY name",
+            (digest,),
+        ).fetchall()
+    for (name,) in rows:
+        try:
+            other = registry_reference(name)
+        except ReflayerError:  # an archive that is gone
+            continue
+        if other is not None and other.domain == reference.domain:
+            # Where it is of the same repository, it is there most likely.
+            return None if other.path == reference.path else other.path
+    return None

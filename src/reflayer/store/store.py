@@ -1,15 +1,21 @@
-"""``Store``: what can be done with a store, each in a file of its own."""
+"""``Store``: what can be done with a store."""
 
 from __future__ import annotations
 
 import os
 
-from reflayer.store.containers import Container, containers, find_container
+from reflayer.store.containers import (
+    Container,
+    container_with_folder,
+    containers,
+    find_container,
+    remove_container,
+)
 from reflayer.store.parts import Parts, default_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from os import PathLike
     from typing import BinaryIO
 
@@ -19,7 +25,7 @@ if TYPE_CHECKING:
     from reflayer.images.registry import Access
     from reflayer.progress import Progress
     from reflayer.store.commit import Committed
-    from reflayer.store.records import StoredImage
+    from reflayer.store.images import StoredImage
     from reflayer.store.usage import Usage
     from reflayer.walk.folders import AnyPath
 
@@ -79,6 +85,7 @@ class Store:
         pull: str = "missing",
         access: Access | None = None,
         progress: Progress | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> Container:
         """Make a container: a writable clone of ``image``, whole or not at all.
 
@@ -94,14 +101,18 @@ class Store:
                 credentials and certificates say.
             progress: is told a stage (``fetch``, ``unpack``, ``clone``), how much of it is done
                 (bytes, bytes, entries) and, where it is known, of how much.
+            warn: is told in a line what was left out of a folder, or that the image is for another
+                platform.
 
         Raises:
             ReflayerError: it cannot be made; the store is as it was before.
             ValueError: ``pull`` is none of these.
         """
         from reflayer.store.create import create
+        from reflayer.store.pull import wanted_image
 
-        return create(self._parts, _text(image), name, platform, pull, access, progress)
+        wanted = wanted_image(_text(image), platform, pull, access, progress, warn)
+        return create(self._parts, wanted, name)
 
     def pull(
         self,
@@ -110,6 +121,7 @@ class Store:
         platform: str | None = None,
         access: Access | None = None,
         progress: Progress | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> StoredImage:
         """Have an image in the store as its registry has it now, unpacked.
 
@@ -119,13 +131,15 @@ class Store:
             access: how the registry is to be spoken to.
             progress: is told a stage (``fetch``, ``unpack``), how many bytes of it are done and,
                 where it is known, of how many.
+            warn: as for ``create``.
 
         Raises:
             ReflayerError: it cannot be had; the store is as it was before.
         """
-        from reflayer.store.pull import pull
+        from reflayer.store.pull import pull, wanted_image
 
-        return pull(self._parts, _text(image), platform, access, progress)
+        wanted = wanted_image(_text(image), platform, "always", access, progress, warn)
+        return pull(self._parts, wanted)
 
     def push(
         self,
@@ -150,7 +164,7 @@ class Store:
         Raises:
             ReflayerError: it is not in the store, or the registry does not take it.
         """
-        from reflayer.store.push import push
+        from reflayer.store.save import push
 
         return push(self._parts, image, destination, access, progress)
 
@@ -185,8 +199,6 @@ class Store:
             StoreError: there is none, or more than one.
             OperationError: its folder cannot be removed; the container is still there.
         """
-        from reflayer.store.remove import remove_container
-
         return remove_container(self._parts, name, wait)
 
     def changes(self, name: str) -> Iterator[Change]:
@@ -200,9 +212,13 @@ class Store:
             LayerError: it was removed meanwhile.
             OperationError: something in it cannot be read.
         """
-        from reflayer.store.changes import changes
-
-        return changes(self._parts, name)
+        parts = self._parts
+        with parts.database.reading() as db:
+            container = container_with_folder(db, name, parts)
+            (layer,) = db.execute(
+                "SELECT layer FROM images WHERE id = ?", (container.image_id,)
+            ).fetchone()
+        return parts.driver.changes(container.id, layer)
 
     def export(self, name: str, out: BinaryIO, *, progress: Progress | None = None) -> Packing:
         """Write all of a container as a plain tar.
@@ -221,9 +237,17 @@ class Store:
             OperationError: something in it cannot be read, or changed meanwhile.
             OSError: ``out`` cannot be written.
         """
-        from reflayer.store.export import export
+        from reflayer.archive import pack_tree
 
-        return export(self._parts, name, out, progress)
+        with self._parts.database.reading() as db:
+            container = container_with_folder(db, name, self._parts)
+        packing = pack_tree(container.path)
+        for chunk in packing:
+            out.write(chunk)
+            if progress is not None:
+                progress("pack", packing.size, None)
+        self._parts.driver.path(container.id)  # else its deletion may have gone before us
+        return packing
 
     def commit(
         self,
@@ -309,7 +333,7 @@ class Store:
         Raises:
             StoreError: the database cannot be read.
         """
-        from reflayer.store.records import images
+        from reflayer.store.images import images
 
         self._parts.go_on()
         with self._parts.database.reading() as db:
@@ -324,7 +348,7 @@ class Store:
         Raises:
             StoreError: there is neither, or more than one of a kind.
         """
-        from reflayer.store.find import find_either
+        from reflayer.store.images import find_either
 
         with self._parts.database.reading() as db:
             return find_either(db, name, self._parts)
@@ -339,8 +363,7 @@ class Store:
             StoreError: there is none, or more than one.
             ImageError: its blobs are damaged.
         """
-        from reflayer.store.blobs import config_of
-        from reflayer.store.find import find_image
+        from reflayer.store.images import config_of, find_image
 
         with self._parts.database.reading() as db:
             known, _ = find_image(db, image)
@@ -357,7 +380,7 @@ class Store:
             StoreError: there is no such image, or more than one.
             ImageError: the name cannot be one.
         """
-        from reflayer.store.commit import tag
+        from reflayer.store.images import tag
 
         return tag(self._parts, image, name)
 
@@ -397,7 +420,7 @@ class Store:
             StoreError: there is none; or, without ``force``, there are containers of it, or its id
                 is given but it has several names.
         """
-        from reflayer.store.remove import remove_image
+        from reflayer.store.images import remove_image
 
         return remove_image(self._parts, name, wait, force)
 
@@ -414,7 +437,7 @@ class Store:
             OperationError: something cannot be deleted, the first that could not; all else is.
             StoreError: the database failed.
         """
-        from reflayer.store.remove import prune
+        from reflayer.store.images import prune
 
         return prune(self._parts, unused)
 

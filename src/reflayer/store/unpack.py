@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from reflayer.errors import StoreError, counted
-from reflayer.store import records
-from reflayer.store.blobs import layer_id, layer_of
-from reflayer.store.locks import locked
-from reflayer.store.records import StoredLayer
-from reflayer.store.sockets import remove_sockets
-from reflayer.store.unapplied import check_unapplied
+import os
+import stat
+from contextlib import contextmanager
+
+from reflayer.errors import ArchiveError, ImageError, OperationError
+from reflayer.store.images import (
+    StoredLayer,
+    add_layer,
+    image_with_id,
+    layer_id,
+    layer_of,
+    layer_there,
+    manifest_text,
+    read_stored,
+    refuse_incomplete,
+)
+from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
+    from sqlite3 import Connection
 
-    from reflayer.images import Image
+    from reflayer.images import Descriptor, Image
     from reflayer.images.content.resolve import Open
     from reflayer.progress import Progress
+    from reflayer.store.images import StoredImage
     from reflayer.store.parts import Parts
 
 
@@ -45,110 +57,167 @@ def unpack(
         StoreError: it is there, but things were left out that ``ownership="keep"`` asks for.
     """
     top = layer_of(image)
+    opener = open_blob or parts.content.open
     with locked(parts.lock_of(top)):
-        known = layer_there(top, parts)
-        if known is not None:
+        with parts.database.reading() as db:
+            known = layer_there(db, top, parts)
+            depth, below = (len(image.layers), known) if known else _deepest(db, image, parts)
+        if known is None:
+            parts.driver.remove(top)  # whole, but its maker was killed before it was recorded
+            if below is None and folder is not None:
+                depth, below = 1, folder
+        else:
             refuse_incomplete(known, parts)
-            check_unapplied(image, len(image.layers), open_blob or parts.content.open, parts)
-            return
-        parts.driver.remove(top)  # whole, but whoever made it was killed before it was recorded
-        deepest = _deepest(image, folder, parts)
-        check_unapplied(image, deepest[0], open_blob or parts.content.open, parts)
-        layer = _apply(image, deepest, folder, open_blob, parts, progress)
-        with parts.database.writing() as db:
-            records.add_layer(db, layer)
+        _verify_diff_ids(image, depth, opener, parts)
+        if known is None:
+            checked = open_blob is not None
+            layer = _apply(image, depth, below, below is folder, opener, checked, parts, progress)
+            with parts.database.writing() as db:
+                add_layer(db, layer)
 
 
-def layer_there(layer_id: str, parts: Parts) -> StoredLayer | None:
-    """The record of a layer whose folder is there, too."""
-    with parts.database.reading() as db:
-        known = records.layer(db, layer_id)
-    return known if known is not None and parts.driver.exists(layer_id) else None
-
-
-def refuse_incomplete(layer: StoredLayer, parts: Parts) -> None:
-    """Raise StoreError where ``layer`` lacks what was left out and is now to be kept."""
-    if layer.skipped and parts.ownership == "keep":
-        raise StoreError(
-            "the image is there as --ownership ignore unpacked it, which left out "
-            f"{counted(layer.skipped)}: use that again, or remove the image first"
-        )
-
-
-def _deepest(
-    image: Image, folder: StoredLayer | None, parts: Parts
-) -> tuple[int, StoredLayer | None]:
+def _deepest(db: Connection, image: Image, parts: Parts) -> tuple[int, StoredLayer | None]:
     """How many of the image's layers are there already, as one folder, and that folder."""
     chain_ids = image.chain_ids
     for depth in range(len(chain_ids) - 1, 0, -1):
-        known = layer_there(layer_id(chain_ids[depth - 1]), parts)
+        known = layer_there(db, layer_id(chain_ids[depth - 1]), parts)
         if known is not None and not (known.skipped and parts.ownership == "keep"):
             return depth, known
-    return (0, None) if folder is None else (1, folder)
+    return 0, None
 
 
 def _apply(
     image: Image,
-    deepest: tuple[int, StoredLayer | None],
-    packed: StoredLayer | None,
-    open_blob: Open | None,
+    depth: int,
+    below: StoredLayer | None,
+    is_packed: bool,
+    open_blob: Open,
+    checked: bool,
     parts: Parts,
     progress: Progress | None,
 ) -> StoredLayer:
-    """Apply the image's other layers onto a clone of the deepest that is there."""
-    from reflayer.archive import ArchiveError, apply_layer
+    """Apply the layers above ``depth`` onto a clone of ``below``, which is those up to it.
+
+    Args:
+        is_packed: ``below`` is the folder that the lowest layer was packed from.
+        checked: whoever opens a blob checks its digest, too.
+    """
+    from reflayer.archive import apply_layer
     from reflayer.driver.sync import writing_back
 
-    depth, below = deepest
     top = layer_of(image)
     size = below.size if below else 0
     skipped = dict(below.skipped) if below else {}
     missing = list(zip(image.layers, image.diff_ids, strict=True))[depth:]
-    parent = below.id if below else None
+    total = sum(blob.size for blob, _ in missing)
+    before = 0  # bytes of the blobs that are done
     with (
-        parts.driver.build(top, parent, progress=progress) as folder,
+        parts.driver.build(top, below.id if below else None, progress=progress) as folder,
         writing_back(folder) as written,
     ):
-        told = _Told(progress, sum(blob.size for blob, _ in missing), written)
-        if packed is not None and below == packed:
-            remove_sockets(folder)
+
+        def told(done: int) -> None:
+            written(before + done)
+            if progress is not None:
+                progress("unpack", before + done, total)
+
+        if below and is_packed:
+            _remove_sockets(folder)
         for blob, diff_id in missing:
-            with (open_blob or parts.content.open)(blob.digest) as file:
-                try:
-                    applied = apply_layer(
-                        folder,
-                        file,
-                        digest=blob.digest,
-                        size=blob.size,
-                        diff_id=diff_id,
-                        checked=open_blob is not None,
-                        ownership=parts.ownership,
-                        progress=told.within,
-                    )
-                except ArchiveError as error:
-                    raise ArchiveError(f"layer {blob.digest}: {error}") from error
-            told.finished(blob.size)
+            with open_blob(blob.digest) as file, _naming(blob):
+                applied = apply_layer(
+                    folder,
+                    file,
+                    digest=blob.digest,
+                    size=blob.size,
+                    diff_id=diff_id,
+                    checked=checked,
+                    ownership=parts.ownership,
+                    progress=told,
+                )
+            before += blob.size
             size += applied.plain_size
             for kind, count in applied.skipped.items():
                 skipped[kind] = skipped.get(kind, 0) + count
     return StoredLayer(top, size, skipped if parts.ownership == "ignore" else {})
 
 
-class _Told:
-    """Adds up what is read of one blob after the other, and tells the sum."""
+@contextmanager
+def _naming(layer: Descriptor) -> Iterator[None]:
+    """Say of which layer an error is that names only what is in it."""
+    try:
+        yield
+    except ArchiveError as error:
+        raise ArchiveError(f"layer {layer.digest}: {error}") from error
 
-    def __init__(self, progress: Progress | None, total: int, also: Callable[[int], None]) -> None:
-        self._progress = progress
-        self._total = total
-        self._also = also
-        self._before = 0
 
-    def within(self, done: int) -> None:
-        """So many bytes of this blob are read."""
-        self._also(self._before + done)
-        if self._progress is not None:
-            self._progress("unpack", self._before + done, self._total)
+def _remove_sockets(root: str) -> None:
+    """Make the tree ``root`` what unpacking its layer would have made: all but the sockets in it.
 
-    def finished(self, size: int) -> None:
-        """This blob, of ``size`` bytes, is read; the next follows."""
-        self._before += size
+    Raises:
+        OperationError: something cannot be read or removed.
+    """
+    from reflayer.archive.walk import Walk
+
+    for found in Walk(os.fsencode(root), None, None):
+        if found.name and stat.S_ISSOCK(found.status.st_mode):
+            times = (found.folder.status.st_atime_ns, found.folder.status.st_mtime_ns)
+            try:
+                os.unlink(found.name, dir_fd=found.folder.new)
+                os.utime(found.folder.new, ns=times)
+            except OSError as error:
+                path = os.path.join(os.fsencode(root), found.folder.path(found.name))
+                raise OperationError.from_os_error(error, path, "unlink") from error
+
+
+def _verify_diff_ids(image: Image, count: int, open_blob: Open, parts: Parts) -> None:
+    """Verify the diff ids of the lowest layers, which are not unpacked as their folder exists.
+
+    Raises:
+        ArchiveError, ImageError, OperationError: one is damaged, or another than the config says.
+    """
+    # Without this, a manifest that pairs a known config (hence a known chain id) with other blobs
+    # would be stored, and pushed on, as that image. Blobs that an image on record pairs with the
+    # same diff id are not read: they were when it came.
+    with parts.database.reading() as db:
+        same = db.execute(
+            "SELECT 1 FROM images WHERE id = ? AND manifest = ?", (image.id, manifest_text(image))
+        ).fetchone()
+    if same:
+        return
+    read: dict[str, frozenset[tuple[str, str]]] = {}
+    for layer, diff_id in list(zip(image.layers, image.diff_ids, strict=True))[:count]:
+        with parts.database.reading() as db:
+            rows = db.execute("SELECT image FROM blobs WHERE digest = ?", (layer.digest,))
+            images = [image_with_id(db, row[0]) for row in rows.fetchall()]
+        for known in images:
+            if known.id not in read:
+                read[known.id] = _layers_of(known, parts)
+        if not any((layer.digest, diff_id) in read[known.id] for known in images):
+            _check(layer, diff_id, open_blob)
+
+
+def _layers_of(known: StoredImage, parts: Parts) -> frozenset[tuple[str, str]]:
+    """The digest of each layer's blob, with the diff id that it was found to have."""
+    try:
+        image = read_stored(known, parts)
+    except ImageError:  # damaged: no word of it counts
+        return frozenset()
+    return frozenset(
+        (one.digest, diff_id) for one, diff_id in zip(image.layers, image.diff_ids, strict=True)
+    )
+
+
+def _check(layer: Descriptor, diff_id: str, open_blob: Open) -> None:
+    from reflayer.images.build.layer import plain_tar
+    from reflayer.images.model.descriptor import digest_text, hash_like
+
+    hashing = hash_like(diff_id)
+    with _naming(layer), open_blob(layer.digest) as blob, plain_tar(blob, layer.size) as chunks:
+        for chunk in chunks:
+            hashing.update(chunk)
+    if digest_text(hashing) != diff_id:
+        raise ArchiveError(
+            f"layer {layer.digest}: its diff id is {digest_text(hashing)}, but the config says "
+            f"{diff_id}"
+        )

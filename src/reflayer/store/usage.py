@@ -1,25 +1,53 @@
-"""What containers and images take on disk, and what their removal would give back."""
+"""What containers and images take on disk, each block counted once, and what removal gives back."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
-from reflayer.errors import OperationError
-from reflayer.extents import measure_trees
-from reflayer.store.blocks import measured
+from reflayer.errors import failing
+from reflayer.extents import measure_files, measure_trees, share_out
+from reflayer.images.content.blob_store import blob_path
 from reflayer.store.containers import Container, containers
-from reflayer.store.find import find_either
-from reflayer.store.records import StoredImage, images
+from reflayer.store.images import StoredImage, find_either, images
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence, Set
     from sqlite3 import Connection
 
+    from reflayer.extents import TreeUsage
     from reflayer.progress import Progress
-    from reflayer.store.blocks import Blocks, Space, Unit
     from reflayer.store.parts import Parts
+
+_TELL = 1000  # entries between two words of progress
+
+Unit = str | frozenset[str]
+"""What is measured as one: a folder, by its id, or the blobs that the same images use, by those."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What some trees and blobs take together; all sizes in bytes.
+
+    Attributes:
+        inodes: files of every type.
+        size: lengths of the regular files, as ``ls`` shows them.
+        allocated: what they would take if nothing were shared, as ``du`` shows it.
+        shared: what they really take, together with others.
+        own: what they really take and nobody else does.
+        untold: how much of ``own`` may be shared all the same, since nobody tells.
+        unread: files and folders that this user may not read.
+    """
+
+    inodes: int
+    size: int
+    allocated: int
+    shared: int
+    own: int
+    untold: int
+    unread: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +112,11 @@ def usage(parts: Parts, names: Sequence[str], progress: Progress | None) -> Usag
         OperationError: something cannot be read for another reason than its permissions.
     """
     with parts.database.reading() as db:
-        stored = _Stored(
-            tuple(containers(db, parts)), tuple(images(db)), _blobs_by_users(db)
-        )  # fmt: skip
-        chosen = _chosen(db, names, parts) if names else None
-    shown_containers = [one for one in stored.containers if chosen is None or one.id in chosen]
-    shown_images = [one for one in stored.images if chosen is None or one.id in chosen]
-    blocks = measured(
+        stored = _Stored(tuple(containers(db, parts)), tuple(images(db)), _blobs_by_users(db))
+        chosen = {one.id for name in names for one in find_either(db, name, parts)}
+    shown_containers = [one for one in stored.containers if not names or one.id in chosen]
+    shown_images = [one for one in stored.images if not names or one.id in chosen]
+    blocks = _measured(
         parts, _needed(stored, shown_containers, shown_images), stored.blobs, progress
     )
     told_containers = tuple(_container_usage(one, stored, blocks) for one in shown_containers)
@@ -104,12 +130,9 @@ def usage(parts: Parts, names: Sequence[str], progress: Progress | None) -> Usag
 
 def _removed(parts: Parts) -> int:
     trash = os.path.join(parts.root, "layers", "trash")
-    try:
+    names: list[str] = []
+    with failing(trash, "list"), suppress(FileNotFoundError):
         names = os.listdir(trash)
-    except FileNotFoundError:
-        return 0
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(trash), "list") from error
     return sum(tree.own for tree in measure_trees([os.path.join(trash, name) for name in names]))
 
 
@@ -155,11 +178,6 @@ def _blobs_by_users(db: Connection) -> dict[frozenset[str], list[str]]:
     return blobs
 
 
-def _chosen(db: Connection, names: Iterable[str], parts: Parts) -> set[str]:
-    """The ids of the containers and images that are meant."""
-    return {one.id for name in names for one in find_either(db, name, parts)}
-
-
 def _needed(
     stored: _Stored, shown: Iterable[Container], shown_images: Iterable[StoredImage]
 ) -> set[Unit]:
@@ -173,7 +191,7 @@ def _needed(
     return needed
 
 
-def _container_usage(container: Container, stored: _Stored, blocks: Blocks) -> ContainerUsage:
+def _container_usage(container: Container, stored: _Stored, blocks: _Blocks) -> ContainerUsage:
     alone: set[Unit] = {container.id}
     going = set(alone)
     image = stored.image_of(container)
@@ -182,7 +200,7 @@ def _container_usage(container: Container, stored: _Stored, blocks: Blocks) -> C
     return ContainerUsage(container, blocks.space(alone, alone), blocks.freed(going))
 
 
-def _image_usage(image: StoredImage, stored: _Stored, blocks: Blocks) -> ImageUsage:
+def _image_usage(image: StoredImage, stored: _Stored, blocks: _Blocks) -> ImageUsage:
     only = stored.only_of(image)
     space = blocks.space(stored.units_of(image), only)
     users = stored.containers_of(image)
@@ -190,3 +208,87 @@ def _image_usage(image: StoredImage, stored: _Stored, blocks: Blocks) -> ImageUs
     later = blocks.freed(gone | only) - blocks.freed(gone)
     names = tuple(one.name for one in users)
     return ImageUsage(image, names, space, 0 if users else space.own, later)
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """What was measured: each unit by itself, and what several have in common.
+
+    Attributes:
+        units: each with its usage.
+        shared: bytes by the units that have them; None is one for all who are not known.
+    """
+
+    units: dict[Unit, TreeUsage]
+    shared: dict[frozenset[Unit | None], int]
+
+    def freed(self, units: Set[Unit]) -> int:
+        """Bytes that nobody has but ``units``."""
+        return sum(self.units[unit].own for unit in units) + sum(
+            size for owners, size in self.shared.items() if owners <= units
+        )
+
+    def held(self, units: Set[Unit]) -> int:
+        """Bytes that any of ``units`` has."""
+        return sum(self.units[unit].own for unit in units) + sum(
+            size for owners, size in self.shared.items() if not owners.isdisjoint(units)
+        )
+
+    def space(self, units: Set[Unit], only: Set[Unit]) -> Space:
+        """What ``units`` take, of which those that are in ``only`` have no other user."""
+        own = self.freed(only)
+        told = [self.units[unit] for unit in units]
+        return Space(
+            inodes=sum(one.inodes for one in told),
+            size=sum(one.size for one in told),
+            allocated=sum(one.allocated for one in told),
+            shared=self.held(units) - own,
+            own=own,
+            untold=sum(self.units[unit].untold for unit in only),
+            unread=sum(one.unread for one in told),
+        )
+
+
+def _measured(
+    parts: Parts,
+    needed: Set[Unit],
+    blobs: Mapping[frozenset[str], Sequence[str]],
+    progress: Progress | None,
+) -> _Blocks:
+    """Measure what is ``needed``; ``blobs`` are the digests by the images that use them.
+
+    Raises:
+        OperationError: something cannot be read for another reason than its permissions.
+    """
+    done = told = 0
+
+    def report(entries: int) -> None:
+        nonlocal done, told
+        done += entries
+        if progress is not None and done - told >= _TELL:
+            told = done
+            progress("measure", done, None)
+
+    units: dict[Unit, TreeUsage] = {}
+    shared: dict[frozenset[Unit | None], int] = {}
+    folders = [unit for unit in needed if isinstance(unit, str)]
+    paths = [os.path.join(parts.home, folder) for folder in folders]
+    units.update(zip(folders, measure_trees(paths, progress=report), strict=True))
+    content = os.path.join(parts.root, "content")
+    sets = [unit for unit in needed if not isinstance(unit, str)]
+    for users in sets:
+        units[users] = measure_files(content, [blob_path("", digest) for digest in blobs[users]])
+    # No block of a blob is one of a folder, and they may be on different file systems.
+    for some in (folders, sets):
+        _add_shared(shared, some, units)
+    return _Blocks(units, shared)
+
+
+def _add_shared(
+    shared: dict[frozenset[Unit | None], int],
+    some: Sequence[Unit],
+    units: dict[Unit, TreeUsage],
+) -> None:
+    for bits, size in share_out([units[unit] for unit in some]).items():
+        owners = frozenset(unit for at, unit in enumerate([None, *some]) if bits >> at & 1)
+        shared[owners] = shared.get(owners, 0) + size

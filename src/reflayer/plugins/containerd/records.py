@@ -20,7 +20,7 @@ from reflayer.plugins.containerd.snapshot import (
     NotFoundError,
     Snapshot,
 )
-from reflayer.store import sqlite
+from reflayer.store import database
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ class Records:
         """
         self._path = path
         self._mutex = threading.Lock()
-        with sqlite.telling(path):
+        with database.telling(path):
             if not os.path.exists(path) or not os.path.getsize(path):
-                sqlite.make(path, _SCHEMA, SCHEMA_VERSION, alone=True)
-            self._db = sqlite.connect(path, SCHEMA_VERSION, alone=True)
+                database.make(path, _SCHEMA, SCHEMA_VERSION, alone=True)
+            self._db = database.connect(path, SCHEMA_VERSION, alone=True)
             try:
                 rows = self._db.execute(f"SELECT {_COLUMNS} FROM snapshots")
                 self._snapshots = {row[0]: _snapshot(row) for row in rows}
@@ -73,7 +73,7 @@ class Records:
 
     def close(self) -> None:
         """Close it; all is in the one file then."""
-        with self._mutex, sqlite.telling(self._path):
+        with self._mutex, database.telling(self._path):
             self._db.close()
 
     def get(self, name: str) -> Snapshot:
@@ -169,15 +169,15 @@ class Records:
         durable: bool = False,
     ) -> None:
         """Make a change, after which what is ``changed`` is so; one that cannot be is undone."""
-        with self._mutex, sqlite.telling(self._path):
+        with self._mutex, database.telling(self._path):
             db = self._db
             db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             try:
-                with sqlite.transaction(db):
+                with database.transaction(db):
                     change(db)
             except sqlite3.OperationalError:  # the disk is full, perhaps
                 db.execute("PRAGMA wal_checkpoint(RESTART)")
-                with sqlite.transaction(db):
+                with database.transaction(db):
                     change(db)
             for name, snapshot in changed.items():
                 if snapshot is None:

@@ -1,0 +1,421 @@
+"""Images: what the database tells of them, which one a name means, and how one is removed."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+
+from reflayer.errors import (
+    ImageError,
+    ReflayerError,
+    StoreError,
+    counted,
+    did_you_mean,
+    printable,
+)
+from reflayer.store.collect import collect, dirtying, with_room
+from reflayer.store.containers import Container, look_for_container
+from reflayer.store.database import HEX, ids_with
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from sqlite3 import Connection
+
+    from reflayer.images import Image, Reference, RootFs, Source
+    from reflayer.store.parts import Parts
+
+_NO_LAYERS = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of nothing
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """One image.
+
+    Attributes:
+        id: the digest of its config, ``sha256:...``; of a folder that was taken in, a random one.
+        names: what it is called; none where its names have moved to another image.
+        platform: ``os/architecture[/variant]``.
+        created: when it was built, RFC 3339 as its config says, or None.
+        layer: the id of the layer that its containers are cloned from.
+        manifest: its manifest's descriptor as JSON; None for a folder that was taken in, until it
+            is packed.
+        size: bytes of what was unpacked; None where nothing is unpacked.
+    """
+
+    id: str
+    names: tuple[str, ...]
+    platform: str
+    created: str | None
+    layer: str
+    manifest: str | None
+    size: int | None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder that was taken in, whose layer no blob has been unpacked to."""
+        return self.id == f"sha256:{self.layer}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLayer:
+    """One unpacked chain: a folder of the driver.
+
+    Attributes:
+        id: the folder's name, the chain id's hexadecimal digits.
+        size: bytes of what was unpacked, the chain below included.
+        skipped: how many things ``ownership="ignore"`` left out, by kind.
+    """
+
+    id: str
+    size: int
+    skipped: Mapping[str, int]
+
+
+def images(db: Connection) -> list[StoredImage]:
+    """All images, those with names first, by name."""
+    records = [image_with_id(db, row[0]) for row in db.execute("SELECT id FROM images").fetchall()]
+    return sorted(records, key=lambda record: (not record.names, record.names, record.id))
+
+
+def image_with_id(db: Connection, image_id: str) -> StoredImage:
+    """The image with this id, which exists."""
+    platform, created, layer, manifest, size = db.execute(
+        "SELECT platform, created, layer, manifest, size FROM images "
+        "LEFT JOIN layers ON layers.id = layer WHERE images.id = ?",
+        (image_id,),
+    ).fetchone()
+    rows = db.execute("SELECT name FROM names WHERE image = ? ORDER BY name", (image_id,))
+    names = tuple(row[0] for row in rows)
+    return StoredImage(image_id, names, platform, created, layer, manifest, size)
+
+
+def image_named(db: Connection, name: str, stamp: str | None = None) -> StoredImage | None:
+    """The image of exactly this name; with ``stamp``, only if its source had that stamp."""
+    row = db.execute("SELECT image, stamp FROM names WHERE name = ?", (name,)).fetchone()
+    if row is None or stamp not in (None, row[1]):
+        return None
+    return image_with_id(db, row[0])
+
+
+def image_with_full_id(db: Connection, text: str) -> StoredImage | None:
+    """The image whose id is ``text``, with ``sha256:`` before it or not."""
+    digits = text.removeprefix("sha256:")
+    found = db.execute("SELECT id FROM images WHERE id = 'sha256:' || ?", (digits,)).fetchone()
+    return found and image_with_id(db, found[0])
+
+
+def blobs_on_record(db: Connection, image_id: str) -> frozenset[str]:
+    """The digests of all that an image refers to; none for a folder that is not packed."""
+    rows = db.execute("SELECT digest FROM blobs WHERE image = ?", (image_id,))
+    return frozenset(row[0] for row in rows)
+
+
+def add_image(db: Connection, record: StoredImage, blobs: frozenset[str], stamp: str = "") -> None:
+    """Record an image that refers to ``blobs``, by digest; its ``names`` move to it.
+
+    Without ``blobs`` it is a folder, which may have been packed meanwhile: what that is stays.
+    Nothing is written where it is on record as it is.
+    """
+    row = db.execute("SELECT manifest, platform FROM images WHERE id = ?", (record.id,)).fetchone()
+    if row is None or row != (record.manifest or row[0], record.platform):
+        db.execute(
+            "INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "manifest = coalesce(excluded.manifest, manifest), platform = excluded.platform",
+            (record.id, record.manifest, record.platform, record.created, record.layer),
+        )
+        if blobs:
+            _set_blobs(db, record.id, blobs)
+    rows = [(name, record.id, stamp) for name in record.names]
+    db.executemany("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", rows)
+
+
+def add_manifest(db: Connection, image_id: str, manifest: str, blobs: frozenset[str]) -> None:
+    """Record what a folder that was taken in is when it is packed."""
+    db.execute("UPDATE images SET manifest = ? WHERE id = ?", (manifest, image_id))
+    _set_blobs(db, image_id, blobs)
+
+
+def _set_blobs(db: Connection, image_id: str, blobs: frozenset[str]) -> None:
+    db.execute("DELETE FROM blobs WHERE image = ?", (image_id,))
+    db.executemany("INSERT INTO blobs VALUES (?, ?)", [(image_id, blob) for blob in blobs])
+
+
+def add_layer(db: Connection, record: StoredLayer) -> None:
+    """Record a layer, whose folder is durable."""
+    db.execute(
+        "INSERT OR REPLACE INTO layers VALUES (?, ?, ?)",
+        (record.id, record.size, json.dumps(dict(record.skipped))),
+    )
+
+
+def layer_there(db: Connection, layer_id: str, parts: Parts) -> StoredLayer | None:
+    """The record of a layer whose folder is there, too."""
+    row = db.execute("SELECT id, size, skipped FROM layers WHERE id = ?", (layer_id,)).fetchone()
+    if row is None or not parts.driver.exists(layer_id):
+        return None
+    return StoredLayer(row[0], row[1], json.loads(row[2]))
+
+
+def refuse_incomplete(layer: StoredLayer, parts: Parts) -> None:
+    """Raise StoreError where ``layer`` lacks what was left out and is now to be kept."""
+    if layer.skipped and parts.ownership == "keep":
+        raise StoreError(
+            "the image is there as --ownership ignore unpacked it, which left out "
+            f"{counted(layer.skipped)}: use that again, or remove the image first"
+        )
+
+
+# From an image's blobs, which are in the content store, to its record, and back.
+
+
+def record_of(image: Image, names: tuple[str, ...]) -> StoredImage:
+    """The record of an image whose ``names`` are to move to it."""
+    return StoredImage(
+        id=image.id,
+        names=names,
+        platform=str(image.platform),
+        created=image.created,
+        layer=layer_of(image),
+        manifest=manifest_text(image),
+        size=None,
+    )
+
+
+def layer_of(image: Image) -> str:
+    """The id of the layer that the image's whole chain becomes."""
+    return layer_id(image.chain_ids[-1] if image.chain_ids else _NO_LAYERS)
+
+
+def layer_id(chain_id: str) -> str:
+    """The id of the layer that the chain of layers with this chain id becomes."""
+    return chain_id.partition(":")[2]
+
+
+def manifest_text(image: Image) -> str:
+    """The descriptor of an image's manifest as a record has it."""
+    return json.dumps(image.manifest.as_json())
+
+
+def blobs_of(image: Image) -> frozenset[str]:
+    """The digests of all that an image refers to, and its own."""
+    return frozenset(one.digest for one in (image.manifest, image.config, *image.layers))
+
+
+def read_stored(known: StoredImage, parts: Parts) -> Image:
+    """A recorded image that has a manifest, from its blobs.
+
+    Raises:
+        ImageError: a blob is missing or damaged.
+        OperationError: one cannot be read.
+    """
+    from reflayer.images import Platform
+    from reflayer.images.content.resolve import find_image as resolve
+    from reflayer.images.model.document import Document
+
+    assert known.manifest is not None
+    # The config may say nothing of that; the index that led to the image did.
+    system, architecture, variant = (*known.platform.split("/", 2), "")[:3]
+    platform = Platform(system, architecture, variant)
+    manifest = Document.parse(known.manifest.encode(), f"the record of {known.id}").descriptor()
+    return resolve(replace(manifest, platform=platform), None, parts.content.open)
+
+
+def config_of(known: StoredImage, parts: Parts) -> dict[str, object]:
+    """A recorded image's config (OCI image-spec, config.md), as it came; that of a folder is made.
+
+    Raises:
+        ImageError: a blob is missing or damaged.
+        OperationError: one cannot be read.
+    """
+    from reflayer.images import Platform
+    from reflayer.images.build.manifest import config_of as minimal_config
+    from reflayer.images.content.resolve import read_document
+    from reflayer.images.model.document import Document
+    from reflayer.images.model.image import LARGEST_CONFIG
+
+    if known.manifest is None:
+        config = minimal_config(Platform.parse(known.platform))
+    else:
+        config = read_document(read_stored(known, parts).config, parts.content.open, LARGEST_CONFIG)
+    return Document.parse(config, f"the config of image {known.id[:19]}").fields
+
+
+# Which image a user means.
+
+
+def is_full_id(text: str) -> bool:
+    """Whether ``text`` can only be an id, with ``sha256:`` before it or not."""
+    digits = text.removeprefix("sha256:")
+    return len(digits) == 64 and HEX.issuperset(digits)
+
+
+def find_image(
+    db: Connection, text: str, source: Source | RootFs | Reference | None = None
+) -> tuple[StoredImage, str | None]:
+    """The image that ``text`` means, and which of its names that is; None where it is an id.
+
+    A name is one that the store has, one that Docker reads as such, or where an image came from.
+    An id may lack its end. ``NAME@DIGEST`` is what was pulled as such, or the image whose manifest
+    has the digest. ``source`` is what ``text`` has been read as, if it has.
+
+    Raises:
+        ImageError: it is neither a name nor an id.
+        StoreError: there is none, or more than one.
+    """
+    found, name = look_for_image(db, text, source)
+    if found is None:
+        close = did_you_mean(text, _familiar_names(db)) or (
+            ": reflayer images lists them, reflayer pull fetches one"
+        )
+        raise StoreError(f"{printable(text)}: no such image in the store{close}")
+    return found, name
+
+
+def look_for_image(
+    db: Connection, text: str, source: Source | RootFs | Reference | None = None
+) -> tuple[StoredImage | None, str | None]:
+    """As ``find_image``; None where there is none.
+
+    Raises:
+        ImageError: it is neither a name nor an id.
+        StoreError: there is more than one.
+    """
+    if (found := image_named(db, text)) is not None:
+        return found, text
+    if (found := image_with_full_id(db, text)) is not None:
+        return found, None
+    if not is_full_id(text):
+        from reflayer.images.model.reference import Reference
+        from reflayer.images.transports import open_source
+
+        source = source or open_source(text)
+        name = str(source) if isinstance(source, Reference) else source.name
+        if (found := image_named(db, name)) is not None:
+            return found, name
+        if isinstance(source, Reference) and source.digest:
+            return _image_with_manifest(db, source.digest), None
+    ids = ids_with(db, "images", f"sha256:{text.removeprefix('sha256:')}")
+    if len(ids) > 1:
+        raise StoreError(f"{text}: the ids of {len(ids)} images begin so: give more digits")
+    return (image_with_id(db, ids[0]) if ids else None), None
+
+
+def _image_with_manifest(db: Connection, digest: str) -> StoredImage | None:
+    rows = db.execute("SELECT id, manifest FROM images WHERE manifest NOTNULL").fetchall()
+    ids = [image for image, manifest in rows if json.loads(manifest)["digest"] == digest]
+    return image_with_id(db, ids[0]) if ids else None
+
+
+def find_either(db: Connection, text: str, parts: Parts) -> list[Container | StoredImage]:
+    """The container and the image that ``text`` means, the container first.
+
+    Raises:
+        StoreError: there is neither, or more than one of a kind.
+    """
+    container = look_for_container(db, text, parts)
+    try:
+        found, _ = look_for_image(db, text)
+    except ImageError:  # no name of an image
+        found = None
+    either = [one for one in (container, found) if one is not None]
+    if not either:
+        names = [row[0] for row in db.execute("SELECT name FROM containers")]
+        close = did_you_mean(text, names + _familiar_names(db)) or (
+            ": reflayer ps and reflayer images list them"
+        )
+        raise StoreError(f"{printable(text)}: no such container or image{close}")
+    return either
+
+
+def familiar(name: str) -> str:
+    """An image's name as Docker shows it; where an image came from stays as it is."""
+    from reflayer.images import Reference, open_source
+
+    try:
+        source = open_source(name)
+    except ReflayerError:  # <none>, or an id
+        return name
+    return source.familiar() if isinstance(source, Reference) else name
+
+
+def _familiar_names(db: Connection) -> list[str]:
+    return [familiar(row[0]) for row in db.execute("SELECT name FROM names")]
+
+
+# What changes an image's names, or takes the image away.
+
+
+def tag(parts: Parts, text: str, name: str) -> StoredImage:
+    from reflayer.images.transports import new_name
+
+    reference = new_name(name)
+    with parts.database.reading() as db:
+        find_image(db, text)  # nothing is made in order to name what is not there
+    with dirtying(parts), parts.database.writing() as db:
+        known, _ = find_image(db, text)
+        db.execute("INSERT OR REPLACE INTO names VALUES (?, ?, '')", (str(reference), known.id))
+        known = image_with_id(db, known.id)
+    collect(parts)  # what was called so
+    return known
+
+
+def remove_image(parts: Parts, text: str, wait: bool, force: bool) -> StoredImage | None:
+    with parts.database.reading() as db:
+        find_image(db, text)  # nothing is made in order to remove what is not there
+    with dirtying(parts), parts.database.writing() as db:
+        found, name = find_image(db, text)
+        gone = _unname(db, found, name, force)
+    collect(parts, wait=wait)
+    return found if gone else None
+
+
+def _unname(db: Connection, image: StoredImage, name: str | None, force: bool) -> bool:
+    """Take ``name`` from ``image``, or the one that it has; tell whether the image goes by that."""
+    others = [other for other in image.names if other != name]
+    if name is not None and others:
+        db.execute("DELETE FROM names WHERE name = ?", (name,))
+        return False
+    if len(others) > 1 and not force:
+        raise StoreError(
+            f"image {image.id[:19]} has {len(others)} names: remove them one by one: "
+            + ", ".join(others)
+            + ", or all by --force"
+        )
+    rows = db.execute("SELECT name FROM containers WHERE image = ? ORDER BY name", (image.id,))
+    users = [row[0] for row in rows]
+    if users and force:
+        db.execute("DELETE FROM names WHERE image = ?", (image.id,))
+        return False
+    if users:
+        containers = ", ".join(users)
+        raise StoreError(
+            f"{name or image.id[:19]}: is in use: remove its containers first: {containers}"
+        )
+    db.execute("DELETE FROM images WHERE id = ?", (image.id,))
+    return True
+
+
+def prune(parts: Parts, everything: bool) -> list[StoredImage]:
+    gone: list[StoredImage] = []
+    if not os.path.isdir(parts.root):
+        return gone
+    with parts.database.reading() as db:
+        used = {row[0] for row in db.execute("SELECT image FROM containers")}
+        if everything:
+            gone = [one for one in images(db) if one.id not in used]
+    if gone:
+        with_room(parts, lambda: _forget(parts, gone))
+    collect(parts, wait=True)
+    parts.driver.empty_trash()
+    return gone
+
+
+def _forget(parts: Parts, gone: list[StoredImage]) -> None:
+    """Forget images, unless a container of them has been made meanwhile."""
+    with dirtying(parts), parts.database.writing() as db:
+        db.executemany(
+            "DELETE FROM images WHERE id = ? AND id NOT IN (SELECT image FROM containers)",
+            [(one.id,) for one in gone],
+        )
