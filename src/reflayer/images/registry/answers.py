@@ -46,9 +46,7 @@ def follow(
 
     Args:
         transport: sends it.
-        method: of HTTP.
-        url: where to.
-        headers: without ``Authorization``.
+        method, url, headers: of the request, without ``Authorization``.
         authorization: goes to ``trusted`` and nowhere else; where a redirect leads out of the API,
             only if it is refused without: a signature in the address may be all that it takes.
         trusted: what it is for.

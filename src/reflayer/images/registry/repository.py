@@ -80,11 +80,9 @@ class Repository:
         """Ask once; the block reads the answer, which is a success or of a status in ``accept``.
 
         Args:
-            method: of HTTP.
-            url: where to.
+            method, url, headers: of the request.
             what: is not possible if it fails, in words.
-            headers: to send.
-            body: makes what is sent.
+            body: makes what is sent; called anew for each time.
             also: scopes that are needed beside that of the repository.
             accept: statuses that are no failure.
 

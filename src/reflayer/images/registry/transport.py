@@ -130,12 +130,6 @@ class Transport:
 
         The answer's body is to be read within ``answering``.
 
-        Args:
-            method: of HTTP.
-            url: where to.
-            headers: what ours are added to.
-            body: what is sent.
-
         Raises:
             NotConnectedError, NoTlsError, TemporaryError, RegistryError: there is no answer.
             StoppedError: ``stop`` is set.
