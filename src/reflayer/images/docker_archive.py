@@ -97,10 +97,6 @@ class DockerArchive(Source, Destination):
         """What a store calls the image: its first name in the archive where it has one.
 
         Reads the archive where that was not asked for by name, and can be read twice.
-
-        Raises:
-            ImageError: the archive has no such image, or is malformed.
-            OperationError: it cannot be read.
         """
         if isinstance(self.which, Reference) or is_stream(self.path):
             return self._names(())[0]
@@ -148,11 +144,7 @@ class DockerArchive(Source, Destination):
 
 
 def parse_which(text: str) -> Which:
-    """The name or place that ``REF`` is; None where it is empty.
-
-    Raises:
-        ImageError: it is neither.
-    """
+    """The name or place that ``REF`` is; None where it is empty."""
     if re.fullmatch(r"@[0-9]{1,6}", text):
         return int(text[1:])
     return parse_reference(text) if text else None
@@ -288,11 +280,7 @@ class SavedImage:
 
 
 def parse_saved(data: bytes) -> list[SavedImage]:
-    """Read ``manifest.json``.
-
-    Raises:
-        ImageError: it is malformed.
-    """
+    """Read ``manifest.json``."""
     entries = parse_json(data, MANIFEST_JSON)
     if not isinstance(entries, list):
         raise ImageError("manifest.json is not a list of images")
@@ -315,9 +303,6 @@ def parse_repositories(data: bytes) -> list[SavedImage]:
     """Read ``repositories``, which is all that Docker wrote before 1.10 (Docker's image spec v1).
 
     The config of an image is then that of its top layer, which names the layer below.
-
-    Raises:
-        ImageError: it is malformed.
     """
     document = Document.parse(data, _REPOSITORIES)
     tags: dict[str, list[Reference]] = {}
@@ -332,11 +317,7 @@ def parse_repositories(data: bytes) -> list[SavedImage]:
 
 
 def choose(images: list[SavedImage], which: Which) -> SavedImage:
-    """The image of that name or place, or the only one.
-
-    Raises:
-        ImageError: there is none, or more than one without a name asked for.
-    """
+    """The image of that name or place, or the only one."""
     names = (
         image.tags[0].familiar() if image.tags else f"@{place}"
         for place, image in enumerate(images)

@@ -54,10 +54,6 @@ def archive_members(path: str, content: Content, progress: Progress | None) -> I
     """The members of the archive ``path``, or ``-`` for standard input.
 
     One that is compressed, or a stream, takes the space of a plain one in ``content`` meanwhile.
-
-    Raises:
-        ImageError: it is no archive, or damaged; or what the block raises of that kind.
-        OperationError: it cannot be read.
     """
     with opened_archive(path) as (file, compression):
         if compression == "none":
@@ -76,12 +72,7 @@ def archive_members(path: str, content: Content, progress: Progress | None) -> I
 
 @contextmanager
 def opened_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
-    """The archive, and its compression; ``unknown`` of a stream.
-
-    Raises:
-        ImageError: it is no file; also for every ImageError and ArchiveError of the block.
-        OperationError: it cannot be read.
-    """
+    """The archive, and its compression; ``unknown`` of a stream."""
     with failing(path, "open"):
         once = is_stream(path)
         file = _open_stream(path) if once else open_regular(path)
@@ -97,12 +88,7 @@ def opened_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
 
 
 def standard_input() -> BinaryIO:
-    """Standard input, which stays open.
-
-    Raises:
-        ImageError: it is a terminal.
-        OSError: it is closed.
-    """
+    """Standard input, which stays open."""
     if os.isatty(0):
         raise ImageError("standard input is a terminal: let an archive come from it")
     return io.FileIO(0, closefd=False)
@@ -131,13 +117,7 @@ class TarMembers:
     """What a plain tar file holds; of members with the same name the first."""
 
     def __init__(self, fd: int) -> None:
-        """Read the headers of the tar that ``fd`` is, open for reading; the data is not read.
-
-        Raises:
-            ArchiveError: it is malformed.
-            ImageError: it has too many members.
-            OSError: it cannot be read.
-        """
+        """Read the headers of the tar that ``fd`` is, open for reading; the data is not read."""
         self._fd = fd
         self._size = os.fstat(fd).st_size
         self._members = _members(fd, self._size)
@@ -147,11 +127,7 @@ class TarMembers:
         return clean_path(name.encode()) in self._members
 
     def open(self, name: str) -> BinaryIO:
-        """Open a file for reading, through links within the tar.
-
-        Raises:
-            ImageError: it is not there, or no file, or nearly all of it are holes.
-        """
+        """Open a file for reading, through links within the tar."""
         path = clean_path(name.encode())
         for _ in range(_MOST_LINKS):
             member = self._members.get(path)
@@ -163,11 +139,7 @@ class TarMembers:
         raise ImageError(f"the archive has no file {brief(name)}")
 
     def read(self, name: str, most: int) -> bytes:
-        """All of a file that has ``most`` bytes at most.
-
-        Raises:
-            ImageError: as ``open``, or it has more.
-        """
+        """All of a file that has ``most`` bytes at most."""
         with self.open(name) as file:
             data = file.read(most + 1)
         if len(data) > most:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
 from reflayer.errors import ImageError
-from reflayer.images.model.document import Document
 from reflayer.images.build.manifest import to_json
+from reflayer.images.model.document import Document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,9 +95,6 @@ def child_config(
         created: when it was made, in seconds since the epoch.
         author: who made it; or empty.
         message: what for; or empty.
-
-    Raises:
-        ImageError: the parent's is malformed, or something in the changes is no text.
     """
     document = Document.parse(parent, "the config of the container's image")
     moment = _moment(created)
@@ -143,20 +141,20 @@ def _changed(settings: Mapping[str, Any], changes: ConfigChanges) -> dict[str, A
         changed["Cmd"] = list(changes.cmd) or None
     if changes.env:
         changed["Env"] = _environment(Document(changed, "the image's config"), changes.env)
-    for key, added in (
-        ("Labels", changes.labels),
-        ("ExposedPorts", {port: {} for port in changes.expose}),
-        ("Volumes", {path: {} for path in changes.volumes}),
-    ):
-        if added:
-            before = Document(changed, "the image's config").child(key)
-            changed[key] = {**(before.fields if before else {}), **added}
-    values = (
-        ("WorkingDir", changes.workdir),
-        ("User", changes.user),
-        ("StopSignal", changes.stop_signal),
-    )
-    changed |= {key: value for key, value in values if value is not None}
+    added = {
+        "Labels": changes.labels,
+        "ExposedPorts": {port: {} for port in changes.expose},
+        "Volumes": {path: {} for path in changes.volumes},
+    }
+    for key in filter(added.get, added):
+        before = Document(changed, "the image's config").child(key)
+        changed[key] = {**(before.fields if before else {}), **added[key]}
+    said = {
+        "WorkingDir": changes.workdir,
+        "User": changes.user,
+        "StopSignal": changes.stop_signal,
+    }
+    changed |= {key: value for key, value in said.items() if value is not None}
     return {key: value for key, value in changed.items() if value is not None}
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import cast
+from typing import NamedTuple, cast
 
 from reflayer.archive.compression import Blob, PlainReader
 from reflayer.archive.read_ahead import ReadAhead
@@ -24,28 +23,17 @@ if TYPE_CHECKING:
 
     Chunk = bytes | memoryview
 
-COMPRESSIONS = tuple(LAYER_TYPES)
-"""``none``, ``gzip`` and ``zstd``: what a new layer can be compressed by."""
-
 _GZIP_LEVEL = 3  # the best of igzip, and ten times as fast as zlib for 8% more bytes
 _ZSTD_LEVEL = 3  # zstd's own default
 _BLOCK = 1 << 20  # bytes that one thread compresses at a time
 _MOST_THREADS = 4  # a core makes the tar and hashes it; more of these would only wait
 
 
-@dataclass(frozen=True, slots=True)
-class NewLayer:
-    """A layer that was added.
-
-    Attributes:
-        layer: its blob.
-        diff_id: the digest of the plain tar.
-        plain_size: bytes of the plain tar.
-    """
+class NewLayer(NamedTuple):
+    """A layer's blob, and the digest of its plain tar."""
 
     layer: Descriptor
     diff_id: str
-    plain_size: int
 
 
 def add_layer(
@@ -58,15 +46,11 @@ def add_layer(
     Args:
         content: where it goes.
         chunks: the tar, read to its end.
-        compression: one of ``COMPRESSIONS``.
+        compression: ``none``, ``gzip`` or ``zstd``.
         progress: is told of stage ``pack``, in bytes of the plain tar.
-
-    Raises:
-        OperationError: it could not be written.
-        ValueError: ``compression`` is none.
     """
     if compression not in LAYER_TYPES:
-        raise ValueError(f"compression {compression!r} is not one of {', '.join(COMPRESSIONS)}")
+        raise ValueError(f"compression {compression!r} is not one of {', '.join(LAYER_TYPES)}")
     plain_size = 0
     with content.temp_file() as file:
         blob = _Hashed(file.fd)
@@ -82,7 +66,7 @@ def add_layer(
         digest = digest_text(blob.hash)
         content.commit(file, digest)
     layer = Descriptor(LAYER_TYPES[compression], digest, blob.size)
-    return NewLayer(layer, digest_text(plain), plain_size)
+    return NewLayer(layer, digest_text(plain))
 
 
 def plain_tar(blob: BinaryIO, size: int | None = None) -> ReadAhead:

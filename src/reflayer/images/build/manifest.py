@@ -50,18 +50,11 @@ def config_of(platform: Platform, *diff_ids: str) -> bytes:
 
 
 def add_image(
-    content: Content,
-    config: bytes,
-    layers: tuple[Descriptor, ...],
-    said: Platform | None = None,
+    content: Content, config: bytes, layers: tuple[Descriptor, ...], said: Platform | None = None
 ) -> Image:
     """Add the config and a manifest for the layers, which are in ``content``.
 
     Where the config does not say what the image runs on, that is ``said``, else this machine.
-
-    Raises:
-        ImageError: the config is malformed or not of these layers.
-        OperationError: they could not be written.
     """
     return add_manifest(content, content.add_bytes(config, OCI_CONFIG), layers, {}, said)
 
@@ -73,17 +66,15 @@ def add_manifest(
     annotations: Mapping[str, object],
     said: Platform | None,
 ) -> Image:
-    """Add a manifest for a config and layers that are in ``content``.
-
-    Raises:
-        ImageError: the config is malformed or not of these layers.
-        OperationError: it could not be written.
-    """
+    """Add a manifest for a config and layers that are in ``content``."""
     manifest = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": {**config.as_json(), "mediaType": OCI_CONFIG},
-        "layers": [_with_annotations(layer) for layer in layers],
+        "layers": [
+            {**one.as_json(), **({"annotations": {**one.annotations}} if one.annotations else {})}
+            for one in layers
+        ],
     }
     if annotations:
         manifest["annotations"] = dict(annotations)
@@ -105,10 +96,6 @@ def with_compressed_layers(
         image: it.
         compression: of the others: ``gzip``, ``zstd`` or ``none``.
         progress: is told of stage ``pack``, in bytes of each plain layer.
-
-    Raises:
-        ImageError: a blob is missing or damaged.
-        OperationError: one could not be read or written.
     """
     found = [_compression(content, layer) for layer in image.layers]
     if {"gzip", "zstd", compression}.issuperset(found):
@@ -123,12 +110,7 @@ def with_compressed_layers(
 
 
 def with_oci_types(content: Content, image: Image) -> Image:
-    """The image with a manifest of OCI's media types; its config and layers are the same bytes.
-
-    Raises:
-        ImageError: a blob is missing or damaged.
-        OperationError: one could not be read or written.
-    """
+    """The image with a manifest of OCI's media types; its config and layers are the same bytes."""
     layer_types = {layer.media_type for layer in image.layers}
     types = image.manifest.media_type, image.config.media_type
     if types == (OCI_MANIFEST, OCI_CONFIG) and layer_types <= set(LAYER_TYPES.values()):
@@ -137,12 +119,7 @@ def with_oci_types(content: Content, image: Image) -> Image:
 
 
 def oci_layers(content: Content, layers: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
-    """The same layers with the media types that OCI has for what they are.
-
-    Raises:
-        ImageError: one is missing.
-        OperationError: one could not be read.
-    """
+    """The same layers with the media types that OCI has for what they are."""
     return tuple(
         replace(layer, media_type=layer_type(_compression(content, layer))) for layer in layers
     )
@@ -154,11 +131,7 @@ def _compression(content: Content, layer: Descriptor) -> str:
 
 
 def _compressed(
-    content: Content,
-    layer: Descriptor,
-    diff_id: str,
-    compression: str,
-    progress: Progress | None,
+    content: Content, layer: Descriptor, diff_id: str, compression: str, progress: Progress | None
 ) -> Descriptor:
     with content.open(layer.digest) as file, plain_tar(file, layer.size) as chunks:
         added = add_layer(content, chunks, compression, progress)
@@ -175,14 +148,5 @@ def _with_layers(content: Content, image: Image, layers: tuple[Descriptor, ...])
 
 
 def to_json(value: object) -> bytes:
-    """A JSON document as we write all of them.
-
-    Raises:
-        UnicodeEncodeError: it has half a character in it.
-    """
+    """A JSON document as we write all of them."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _with_annotations(layer: Descriptor) -> dict[str, object]:
-    said = {"annotations": dict(layer.annotations)} if layer.annotations else {}
-    return {**layer.as_json(), **said}

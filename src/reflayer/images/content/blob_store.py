@@ -59,17 +59,15 @@ class Content:
     A blob is there whole and checked, or not at all. What keeps it there is no business of this:
     whoever deletes blobs has to know that nobody is about to use them.
 
+    A blob that is missing, or is not what it has to be, is an ImageError; so is another kind of
+    folder. What cannot be read or written is an OperationError.
+
     Attributes:
         folder: the layout.
     """
 
     def __init__(self, folder: AnyPath) -> None:
-        """Open the layout ``folder``, make it where it is not there, clear what crashes left.
-
-        Raises:
-            ImageError: something else is there.
-            OperationError: it cannot be made or read.
-        """
+        """Open the layout ``folder``, make it where it is not there, clear what crashes left."""
         self.folder = os.path.abspath(os.fsdecode(folder))
         self._blobs = os.path.join(self.folder, BLOBS)
         self._names = os.path.join(self.folder, "tmp")  # of temporary files
@@ -84,37 +82,19 @@ class Content:
         check_layout(self.folder)
 
     def has(self, digest: str) -> bool:
-        """Whether a blob is there.
-
-        Raises:
-            ImageError: ``digest`` is not one.
-        """
+        """Whether a blob is there."""
         return os.path.exists(self.path(digest))
 
     def path(self, digest: str) -> str:
-        """Where a blob is, or would be.
-
-        Raises:
-            ImageError: ``digest`` is not one.
-        """
+        """Where a blob is, or would be."""
         return blob_path(self.folder, digest)
 
     def open(self, digest: str) -> BinaryIO:
-        """Open a blob for reading.
-
-        Raises:
-            ImageError: it is not there.
-            OperationError: it cannot be opened.
-        """
+        """Open a blob for reading."""
         return open_blob(self.folder, digest)
 
     def size(self, digest: str) -> int:
-        """The size of a blob, in bytes.
-
-        Raises:
-            ImageError: it is not there.
-            OperationError: it cannot be opened.
-        """
+        """The size of a blob, in bytes."""
         with self.open(digest) as blob:
             return os.fstat(blob.fileno()).st_size
 
@@ -147,10 +127,6 @@ class Content:
             size: how many bytes it has to have.
             media_type: for the descriptor that is returned.
             progress: is called now and then with the number of its bytes that are done.
-
-        Raises:
-            ImageError: it is not what it has to be.
-            OperationError: it could not be read or written.
         """
         if digest is not None and self.has(digest):
             there = self.size(digest)
@@ -169,11 +145,7 @@ class Content:
         return Descriptor(media_type, found, count)
 
     def add_bytes(self, data: bytes, media_type: str) -> Descriptor:
-        """Take in ``data`` as a blob.
-
-        Raises:
-            OperationError: it could not be written.
-        """
+        """Take in ``data`` as a blob."""
         digest = digest_bytes(data)
         return self.add(io.BytesIO(data), digest=digest, size=len(data), media_type=media_type)
 
@@ -189,11 +161,7 @@ class Content:
             yield file
 
     def commit(self, file: TempFile, digest: str) -> None:
-        """Make ``file``, which was found to have this digest, a blob.
-
-        Raises:
-            OperationError: it could not be written.
-        """
+        """Make ``file``, which was found to have this digest, a blob."""
         path = self.path(digest)
         if os.path.exists(path):
             return
@@ -202,23 +170,14 @@ class Content:
             file.commit(path)
 
     def sync(self) -> None:
-        """Write out the names of blobs, whose content has been already.
-
-        Raises:
-            OperationError: they could not be written.
-        """
+        """Write out the names of blobs, whose content has been already."""
         for name in (*ALGORITHMS, ""):
             path = os.path.join(self._blobs, name)
             if os.path.exists(path):
                 sync_folder(path)
 
     def delete(self, digest: str) -> None:
-        """Remove a blob; one that is not there is no error.
-
-        Raises:
-            ImageError: ``digest`` is not one.
-            OperationError: it cannot be removed.
-        """
+        """Remove a blob; one that is not there is no error."""
         path = self.path(digest)
         with failing(path, "remove"), suppress(FileNotFoundError):
             os.unlink(path)
@@ -239,11 +198,7 @@ class Content:
             entries.append(_tagged(name, descriptor))
 
     def set_tags(self, tags: Mapping[str, Descriptor]) -> None:
-        """Let these be all tags, all at once; what is listed without one stays.
-
-        Raises:
-            OperationError: the index could not be written.
-        """
+        """Let these be all tags, all at once; what is listed without one stays."""
         with self._changing_index() as entries:
             digests = {name: one.digest for name, one in tags.items()}
             entries[:] = [
@@ -255,31 +210,18 @@ class Content:
             entries += [_tagged(name, one) for name, one in tags.items() if name not in there]
 
     def list_untagged(self, descriptor: Descriptor) -> None:
-        """Have the manifest or index ``descriptor``, whose blob is there, listed without a tag.
-
-        Raises:
-            OperationError: the index could not be written.
-        """
+        """Have the manifest or index ``descriptor``, whose blob is there, listed without a tag."""
         with self._changing_index() as entries:
             if not any(entry.get("digest") == descriptor.digest for entry in entries):
                 entries.append(descriptor.as_json())
 
     def tags(self) -> dict[str, Descriptor]:
-        """What each name is.
-
-        Raises:
-            ImageError: the index is malformed.
-            OperationError: it cannot be read.
-        """
+        """What each name is."""
         listed = [entry.descriptor() for entry in read_index(self.folder).children("manifests")]
         return {name: one for one in listed if (name := one.annotations.get(REF_NAME))}
 
     def tidy(self) -> None:
-        """Remove what only writers need, and what they make again where they need it.
-
-        Raises:
-            OperationError: it cannot be removed.
-        """
+        """Remove what only writers need, and what they make again where they need it."""
         with locked(self._lock), failing(self.folder, "tidy"):
             try:
                 os.rmdir(self._names)
@@ -314,21 +256,12 @@ class Content:
 
 
 def blob_path(folder: str, digest: str) -> str:
-    """Where a blob of the layout ``folder`` is or would be.
-
-    Raises:
-        ImageError: ``digest`` is not one.
-    """
+    """Where a blob of the layout ``folder`` is or would be."""
     return os.path.join(folder, BLOBS, *check_digest(digest))
 
 
 def open_blob(folder: str, digest: str) -> BinaryIO:
-    """Open a blob of the layout ``folder`` for reading.
-
-    Raises:
-        ImageError: it is not there.
-        OperationError: it cannot be opened.
-    """
+    """Open a blob of the layout ``folder`` for reading."""
     path = blob_path(folder, digest)
     try:
         return open_regular(path)
@@ -339,12 +272,7 @@ def open_blob(folder: str, digest: str) -> BinaryIO:
 
 
 def open_regular(path: str) -> BinaryIO:
-    """Open a regular file for reading, and never wait for a FIFO.
-
-    Raises:
-        ImageError: it is something else.
-        OSError: as open(2) says.
-    """
+    """Open a regular file for reading, and never wait for a FIFO."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -353,12 +281,7 @@ def open_regular(path: str) -> BinaryIO:
 
 
 def check_layout(folder: str) -> None:
-    """Make sure that ``folder`` is an image layout of the version that we know.
-
-    Raises:
-        ImageError: it is not.
-        OperationError: it cannot be read.
-    """
+    """Make sure that ``folder`` is an image layout of the version that we know."""
     check_version(_read(folder, LAYOUT_FILE), folder)
 
 
@@ -373,12 +296,7 @@ def check_version(data: bytes, where: str) -> None:
 
 
 def read_index(folder: str) -> Document:
-    """The index of the layout ``folder``.
-
-    Raises:
-        ImageError: it is not there or malformed.
-        OperationError: it cannot be read.
-    """
+    """The index of the layout ``folder``."""
     return Document.parse(_read(folder, INDEX_FILE), f"{printable(folder)}/{INDEX_FILE}")
 
 

@@ -104,10 +104,6 @@ def fetch_image(image: Image, open_blob: Open, content: Content, progress: Progr
         open_blob: opens a blob of the source by its digest; from several threads at once.
         content: where the blobs go. Those that are there are not read.
         progress: is told of stage ``fetch``, in bytes, by one thread at a time.
-
-    Raises:
-        ImageError: a blob is missing or not what it should be.
-        OperationError: a blob could not be read or written.
     """
     add_blobs(content, open_blob, (image.config, *image.layers), progress)
     add_blobs(content, open_blob, (image.manifest,), None)
@@ -141,12 +137,7 @@ def nearest(content: Content, open_blob: Open) -> Open:
 def add_blobs(
     content: Content, open_blob: Open, blobs: Iterable[Descriptor], progress: Progress | None
 ) -> None:
-    """Add the blobs that ``content`` lacks, the largest first, several at once.
-
-    Raises:
-        ImageError: one is missing or not what it should be.
-        OperationError: one could not be read or written.
-    """
+    """Add the blobs that ``content`` lacks, the largest first, several at once."""
 
     def add(one: Descriptor, told: Told) -> None:
         with open_blob(one.digest) as blob:
@@ -158,11 +149,7 @@ def add_blobs(
 
 
 def missing_blobs(content: Content, blobs: Iterable[Descriptor]) -> list[Descriptor]:
-    """Those of ``blobs`` that ``content`` lacks, each once.
-
-    Raises:
-        ImageError: one that is there has another size.
-    """
+    """Those of ``blobs`` that ``content`` lacks, each once."""
     missing = []
     for one in {one.digest: one for one in blobs}.values():
         if content.has(one.digest):

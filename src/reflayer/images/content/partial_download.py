@@ -35,11 +35,7 @@ def ingest_path(content: Content, digest: str) -> str:
 
 
 def open_ingest(content: Content, digest: str) -> int:
-    """Open the file that a blob is to come into, with what is there of it; made where it is not.
-
-    Raises:
-        OperationError: it cannot be.
-    """
+    """Open the file that a blob is to come into, with what is there of it; made where it is not."""
     path = ingest_path(content, digest)
     with failing(content.path(digest), "write"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -69,16 +65,12 @@ def writing(fd: int, path: str, wait: Callable[[], None]) -> Iterator[bool]:
 
 
 def is_complete(fd: int) -> bool:
-    """Whether what ``open_ingest`` opened has been completed."""
+    """Whether what ``open_ingest`` opened is all there, and checked."""
     return stat.S_IMODE(os.fstat(fd).st_mode) == _COMPLETE
 
 
 def complete(fd: int) -> None:
-    """Say that what ``open_ingest`` opened is all there and checked; it is written out (fsync(2)).
-
-    Raises:
-        OSError: it cannot be.
-    """
+    """Say that such a file is all there and checked; it is written out (fsync(2))."""
     os.fsync(fd)
     os.fchmod(fd, _COMPLETE)
 
@@ -87,9 +79,6 @@ def commit_ingest(content: Content, digest: str) -> None:
     """Make a blob of what came in, which is complete.
 
     Another process that has the same may have done so.
-
-    Raises:
-        OperationError: it cannot be.
     """
     came, path = ingest_path(content, digest), content.path(digest)
     with failing(path, "write"):
@@ -106,11 +95,7 @@ def commit_ingest(content: Content, digest: str) -> None:
 
 
 def expire(content_folder: str) -> None:
-    """Remove what came into a ``Content`` long ago and nobody has asked for since.
-
-    Raises:
-        OperationError: it cannot be.
-    """
+    """Remove what came into a ``Content`` long ago and nobody has asked for since."""
     folder = os.path.join(content_folder, _FOLDER)
     with failing(folder, "clear"), suppress(FileNotFoundError):
         for name in os.listdir(folder):

@@ -88,22 +88,13 @@ def find_images(
         platform: what the image has to run on; None for this machine.
         open_blob: opens a blob by its digest.
         name: of where they are listed.
-
-    Raises:
-        ImageError: there is none, or a document is missing, malformed or not what it should be.
-        OperationError: a blob could not be read.
     """
     images = _Search(open_blob, platform, name).images(tops)
     return list({image.manifest.digest: image for image in images}.values())
 
 
 def is_image(top: Descriptor, open_blob: Open) -> bool:
-    """Whether ``top`` is an image or leads to one; and not to a signature, say.
-
-    Raises:
-        ImageError: a document is missing, malformed or not what it should be.
-        OperationError: a blob could not be read.
-    """
+    """Whether ``top`` is an image or leads to one; and not to a signature, say."""
     search = _Search(open_blob, None, "")
     return any(search.look(one) for one, _ in search.candidates((top,)))
 
@@ -119,10 +110,6 @@ def choose_image(
         platform: what it has to run on; None for this machine, or for whatever the only one is.
         open_blob: opens a blob by its digest.
         where: the layout in words.
-
-    Raises:
-        ImageError: there is none, more than one, or it is not what it should be.
-        OperationError: a blob could not be read.
     """
     entries = [entry.descriptor() for entry in index.children("manifests")]
     if re.fullmatch(r"@[0-9]{1,6}", which):
@@ -155,12 +142,7 @@ def names_of(one: Descriptor) -> tuple[str, ...]:
 
 
 def read_document(descriptor: Descriptor, open_blob: Open, largest: int) -> bytes:
-    """All of a small blob, checked against its descriptor.
-
-    Raises:
-        ImageError: it is not there, not what it should be, or has more than ``largest`` bytes.
-        OperationError: it could not be read.
-    """
+    """All of a small blob, checked against its descriptor."""
     digest, size = descriptor.digest, descriptor.size
     if size > largest:
         raise ImageError(f"{digest} claims {size} bytes, more than the {largest} it may have")

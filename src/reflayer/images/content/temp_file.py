@@ -57,11 +57,7 @@ class TempFile:
         self.fd = os.open(self._new_name(), flags, _MODE)
 
     def commit(self, path: str) -> None:
-        """Write it out (fsync(2)), then make it ``path``, absolute, in place of what is there.
-
-        Raises:
-            OSError: it cannot be.
-        """
+        """Write it out (fsync(2)), then make it ``path``, absolute, in place of what is there."""
         os.fsync(self.fd)
         if not self._path:
             try:
@@ -123,11 +119,7 @@ def temp_file(folder: str, names: str | None = None) -> Iterator[TempFile]:
 
 
 def clear(names: str) -> None:
-    """Remove the files in such a folder whose writers are dead; the folder may be gone with them.
-
-    Raises:
-        OperationError: one cannot be removed.
-    """
+    """Remove the files whose writers are dead; the folder may be gone with them."""
     try:
         for path, _ in abandoned(names):
             with failing(path, "clear"), suppress(FileNotFoundError):
@@ -158,11 +150,7 @@ def replacement(path: str) -> Iterator[BinaryIO]:
 
 
 def sync_folder(path: str) -> None:
-    """Write out the names in a folder (fsync(2)).
-
-    Raises:
-        OperationError: they cannot be written.
-    """
+    """Write out the names in a folder (fsync(2))."""
     with failing(path, "fsync"):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -188,10 +176,6 @@ def fill(
         hashing: gets every byte that was written.
         most: bytes that it should have; where the size is another, not all of it is written.
         progress: is called with the number of bytes that are done.
-
-    Raises:
-        OSError: as read(2), write(2) and copy_file_range(2) say.
-        ImageError: the source changed meanwhile.
     """
     size = _regular_size(source)
     if size is None:
@@ -216,11 +200,7 @@ def fill(
 
 
 def write_all(fd: int, data: memoryview) -> None:
-    """Write ``data`` at the file's position.
-
-    Raises:
-        OSError: as write(2) says.
-    """
+    """Write ``data`` at the file's position."""
     while data:
         data = data[os.write(fd, data) :]
 

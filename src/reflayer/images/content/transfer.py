@@ -71,9 +71,6 @@ class Transfer:
 
         Nothing goes on after it: where ``work`` or the block raises, the others end at their next
         step.
-
-        Raises:
-            BaseException: what ``work`` raised.
         """
         try:
             for number in range(min(_WORKERS, self._left)):

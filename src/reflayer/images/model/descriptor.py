@@ -80,11 +80,7 @@ def is_digest(text: str) -> bool:
 
 
 def check_digest(digest: str) -> tuple[str, str]:
-    """Algorithm and hexadecimal digits of ``digest``; both are safe as names of files.
-
-    Raises:
-        ImageError: it is not a sha256 or sha512 digest.
-    """
+    """Algorithm and hexadecimal digits of ``digest``; both are safe as names of files."""
     if not is_digest(digest):
         raise ImageError(f"{printable(digest[:200])!r} is not a sha256 or sha512 digest")
     algorithm, _, encoded = digest.partition(":")

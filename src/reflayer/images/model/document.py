@@ -85,11 +85,7 @@ class Document:
         return [value] if isinstance(value, str) else self.strings(key)
 
     def descriptor(self) -> Descriptor:
-        """The descriptor that this object is.
-
-        Raises:
-            ImageError: it is none.
-        """
+        """The descriptor that this object is."""
         digest, size = self.required_string("digest"), self._member("size", int)
         check_digest(digest)
         if size is None or not 0 <= size <= _LARGEST_SIZE:
@@ -136,9 +132,6 @@ def parse_json(data: bytes, what: str) -> object:
     """The value of a JSON text (RFC 8259).
 
     What is not UTF-8, and half a surrogate pair, becomes U+FFFD, as Go's ``encoding/json`` has it.
-
-    Raises:
-        ImageError: it is none, or nested too deeply.
     """
     try:
         text = data.decode(errors="replace")
