@@ -14,8 +14,8 @@ import pytest
 
 from reflayer import copy_tree
 from reflayer.copy import CopyError
-from reflayer.copy import content as content_module
-from reflayer.copy.content import Content
+from reflayer.copy import method as method_module
+from reflayer.copy.method import Method
 from reflayer.linux.names import native
 from reflayer.walk.facts import SizeChangedError
 from tests.copy.hard_cases import no_cow
@@ -174,7 +174,7 @@ def test_a_file_whose_size_changes_is_an_error_and_no_loop(
     os.ftruncate(src, size)  # after it was looked at
 
     with pytest.raises(SizeChangedError):
-        Content(method, False).copy(src, dst, status.st_size, status.st_dev)
+        Method(method).copy(src, dst, status.st_size, status.st_dev)
 
     os.close(src)
     os.close(dst)
@@ -189,24 +189,24 @@ def test_a_file_that_shrinks_between_its_parts_is_an_error_and_no_loop(
     for part in range(8):
         os.pwrite(src, b"x" * 4096, part * _MIB)
     size = os.fstat(src).st_size
-    name = "copy_file_range" if method == "range" else "_stream_extent"
-    move = getattr(content_module, name)
+    name = "_copy_file_range" if method == "range" else "_stream_extent"
+    move = getattr(method_module, name)
 
     def shrinks(*arguments: int) -> int:
         moved: int = move(*arguments)
         os.ftruncate(src, 4096)
         return moved
 
-    monkeypatch.setattr(content_module, name, shrinks)
+    monkeypatch.setattr(method_module, name, shrinks)
     if method == "stream":
         monkeypatch.setitem(
-            content_module._MOVE,
+            method_module._MOVE,
             "stream",
-            lambda src, dst, size, pause: content_module._extents(src, dst, size, shrinks, pause),  # type: ignore[arg-type]
+            lambda src, dst, size, pause: method_module._extents(src, dst, size, shrinks, pause),  # type: ignore[arg-type]
         )
 
     with pytest.raises(SizeChangedError):
-        Content(method, False).copy(src, dst, size, 1)
+        Method(method).copy(src, dst, size, 1)
 
     os.close(src)
     os.close(dst)
@@ -221,9 +221,9 @@ def test_what_is_about_the_data_or_its_room_does_not_lower_the_method(
     def fails(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setitem(content_module._MOVE, "reflink", fails)
+    monkeypatch.setitem(method_module._MOVE, "reflink", fails)
     with pytest.raises(OSError, match=os.strerror(number)):
-        Content("reflink", True).copy(src, dst, 10, 1)
+        Method("auto").copy(src, dst, 10, 1)
 
     os.close(src)
     os.close(dst)
@@ -247,16 +247,21 @@ def test_every_other_answer_does_for_the_file_or_for_all(
         tried += 1
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setitem(content_module._MOVE, method, fails)
-    content = Content(method, True)
+    def cannot(*_: object) -> int:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    if method == "range":
+        monkeypatch.setitem(method_module._MOVE, "reflink", cannot)
+    monkeypatch.setitem(method_module._MOVE, method, fails)
+    content = Method("auto")
     below = {"reflink": "range", "range": "stream"}[method]
     for _ in range(3):
         content.copy(src, dst, 10, 1)
     assert content.moved == {below: 30}
-    assert tried == (1 if number in content_module.NOT_SUPPORTED[method] else 3)
+    assert tried == (1 if number in method_module._NOT_SUPPORTED[method] else 3)
 
     with pytest.raises(OSError, match=os.strerror(number)):
-        Content(method, False).copy(src, dst, 10, 1)
+        Method(method).copy(src, dst, 10, 1)
     os.close(src)
     os.close(dst)
 
@@ -291,10 +296,10 @@ def test_content_that_a_size_does_not_tell_is_read(tmp_path: Path, source: str) 
     status = os.fstat(src)
     assert status.st_size != len(expected)
 
-    Content("reflink", True).copy(src, dst, status.st_size, status.st_dev)
+    Method("auto").copy(src, dst, status.st_size, status.st_dev)
 
     assert os.pread(dst, 1 << 16, 0) == expected
     with pytest.raises(OSError):  # each file system has a number of its own
-        Content("reflink", False).copy(src, dst, status.st_size, status.st_dev)
+        Method("reflink").copy(src, dst, status.st_size, status.st_dev)
     os.close(src)
     os.close(dst)

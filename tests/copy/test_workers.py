@@ -315,7 +315,7 @@ def interrupt(*_):
     at = time.monotonic()
     raise KeyboardInterrupt
 signal.signal(signal.SIGALRM, interrupt)
-from reflayer.copy.paths import Destination
+from reflayer.copy.destination import Destination
 undo = Destination.undo
 def note_and_undo(destination):
     print(time.monotonic() - at)

@@ -92,7 +92,7 @@ def test_a_clone_is_abandoned_in_the_middle_of_a_large_file(
     method: str,
     error: Exception,
 ) -> None:
-    monkeypatch.setattr("reflayer.copy.content._STEP", 1 << 20)
+    monkeypatch.setattr("reflayer.copy.method._STEP", 1 << 20)
     driver = Driver(place_on("tmpfs"), method=method, workers=1)
     with driver.build("base") as path:
         (Path(path) / "large").write_bytes(bytes(64 << 20))

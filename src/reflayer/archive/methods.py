@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reflayer.copy import method as copy_method
 from reflayer.copy import tree
 
 TYPE_CHECKING = False
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from reflayer.walk.folders import AnyPath
     from reflayer.workers.pool import Pool
 
-METHODS = (*tree.METHODS, "tar")
+METHODS = (*copy_method.METHODS, "tar")
 """The names of the methods that ``copy_tree`` takes."""
 
 

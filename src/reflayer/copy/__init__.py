@@ -9,9 +9,10 @@ from reflayer.lazy import on_first_use
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from reflayer.copy.method import METHODS
     from reflayer.copy.remove import remove_tree
     from reflayer.copy.report import CopyReport
-    from reflayer.copy.tree import METHODS, copy_tree
+    from reflayer.copy.tree import copy_tree
     from reflayer.errors import CopyError
     from reflayer.workers.pool import Pool
 
@@ -21,7 +22,7 @@ __all__ = ["METHODS", "CopyError", "CopyReport", "Pool", "copy_tree", "remove_tr
 __getattr__ = on_first_use(
     globals(),
     {
-        "METHODS": "reflayer.copy.tree",
+        "METHODS": "reflayer.copy.method",
         "CopyError": "reflayer.errors",
         "CopyReport": "reflayer.copy.report",
         "Pool": "reflayer.workers.pool",

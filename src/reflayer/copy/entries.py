@@ -20,9 +20,9 @@ from reflayer.walk.mounts import status_at_mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.copy.content import Content
     from reflayer.copy.folder import Folder, Job
     from reflayer.copy.links import Links
+    from reflayer.copy.method import Method
     from reflayer.walk.metadata import Metadata
 
 _SPECIAL = {
@@ -40,10 +40,10 @@ class Entries:
         made: names made, by type.
     """
 
-    def __init__(self, job: Job, content: Content, metadata: Metadata, links: Links) -> None:
+    def __init__(self, job: Job, method: Method, metadata: Metadata, links: Links) -> None:
         self.made = {"file": 0, "directory": 0}
         self._job = job
-        self._content = content
+        self._method = method
         self._metadata = metadata
         self._links = links
 
@@ -87,14 +87,12 @@ class Entries:
                     return
                 self._links.link(waiting, folder.dst, name, status.st_nlink)
             operation = "copy its content"
-            self._content.copy(src, dst, status.st_size, status.st_dev)
+            self._method.copy(src, dst, status.st_size, status.st_dev)
             facts = Facts(status, read_attributes(src, attributes, self._metadata.skip))
             self._metadata.set_all(dst, facts, new.uid, new.gid, mode & ~new.umask)
             self.made["file"] += 1
-        except OSError as error:
+        except (OSError, FailedError) as error:
             raise self._job.failure(folder, name, operation, error) from error
-        except FailedError as failed:
-            raise self._job.failure(folder, name, failed.operation, failed.cause) from failed
         except SizeChangedError as error:
             raise CopyError(self._job.path(folder.path(name)), operation, str(error)) from error
         finally:
@@ -130,10 +128,8 @@ class Entries:
                 mode = None if kind == "symlink" else facts.mode & 0o777 & ~new.umask
                 self._metadata.set_all_at(folder.dst, name, facts, new.uid, new.gid, mode)
                 self.made[kind] = self.made.get(kind, 0) + 1
-        except OSError as error:
+        except (OSError, FailedError) as error:
             raise self._job.failure(folder, name, operation, error) from error
-        except FailedError as failed:
-            raise self._job.failure(folder, name, failed.operation, failed.cause) from failed
 
     def copy_mounted(self, folder: Folder, name: bytes, is_folder: bool) -> bool:
         """Copy ``name`` of ``folder`` if something is mounted on it; else say False.
@@ -163,10 +159,8 @@ class Entries:
                 self._metadata.set_all(dst, Facts(status, {}), new.uid, new.gid, -1)
                 self._metadata.skip("mount")
                 self.made["directory" if is_folder else "file"] += 1
-        except OSError as error:
+        except (OSError, FailedError) as error:
             raise self._job.failure(folder, name, operation, error) from error
-        except FailedError as failed:
-            raise self._job.failure(folder, name, failed.operation, failed.cause) from failed
         finally:
             if dst >= 0:
                 os.close(dst)

@@ -8,6 +8,7 @@ import os
 
 from reflayer.errors import CopyError
 from reflayer.walk import folders
+from reflayer.walk.facts import FailedError
 from reflayer.walk.mounts import is_mounted
 
 TYPE_CHECKING = False
@@ -20,8 +21,7 @@ class Job:
 
     Attributes:
         source: the source as the user named it, for errors.
-        method: the first method for content.
-        fall_back: whether the methods below it may be used where it is not supported.
+        method: the method for content, or ``auto``.
         ignore_refused: whether what only a privileged user may keep is left out and counted.
         cross_mounts: whether mount points inside the source are copied through.
         mounts: the mount points inside the source, as paths from its root.
@@ -34,7 +34,7 @@ class Job:
     """
 
     __slots__ = (
-        "cross_mounts", "fall_back", "folder_mode", "ignore_refused", "leave", "links", "method",
+        "cross_mounts", "folder_mode", "ignore_refused", "leave", "links", "method",
         "mount_names", "mounts", "new", "root", "source",
     )  # fmt: skip
 
@@ -42,7 +42,6 @@ class Job:
         self,
         source: bytes,
         method: str,
-        fall_back: bool,
         ignore_refused: bool,
         cross_mounts: bool,
         mounts: frozenset[bytes],
@@ -51,7 +50,6 @@ class Job:
     ) -> None:
         self.source = source
         self.method = method
-        self.fall_back = fall_back
         self.ignore_refused = ignore_refused
         self.cross_mounts = cross_mounts
         self.mounts = mounts
@@ -66,13 +64,16 @@ class Job:
         """The path as the user would write it of ``below``, which is from the source's root."""
         return os.path.join(self.source, below).rstrip(b"/") or b"/"
 
-    def failure(self, folder: Folder, name: bytes, operation: str, error: OSError) -> CopyError:
+    def failure(
+        self, folder: Folder, name: bytes, operation: str, error: OSError | FailedError
+    ) -> CopyError:
         """The error that names ``name`` of ``folder``, or the folder, as the user knows it."""
         path = self.path(folder.path(name))
-        reason = _MEANWHILE.get(error.errno or 0) if operation in ("open", "stat") else None
-        if reason is not None:
-            return CopyError(path, operation, reason, error.errno)
-        return CopyError.from_os_error(error, path, operation)
+        if operation in ("open", "stat") and isinstance(error, OSError):
+            reason = _MEANWHILE.get(error.errno or 0)
+            if reason is not None:
+                return CopyError(path, operation, reason, error.errno)
+        return copy_error(error, path, operation)
 
     def is_mount_point(self, folder: Folder, name: bytes) -> bool:
         """Whether something is mounted on ``name`` in ``folder``.
@@ -82,6 +83,13 @@ class Job:
         """
         told = is_mounted(folder.src, name)
         return folder.path(name) in self.mounts if told is None else told
+
+
+def copy_error(error: OSError | FailedError, path: bytes, operation: str) -> CopyError:
+    """The error that names ``path``; ``operation`` is what failed where ``error`` does not tell."""
+    if isinstance(error, FailedError):
+        operation, error = error.operation, error.cause
+    return CopyError.from_os_error(error, path, operation)
 
 
 CHANGED = OSError(errno.ESTALE, "it became another type of file during the copy")

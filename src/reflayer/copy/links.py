@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
 
 from reflayer.walk.folders import OPEN_FOLDER
 
@@ -54,10 +53,12 @@ class Links:
             return
         # Not only at the end: what changes an inode last is the copy of its last name, so that
         # times tell it from what is changed when the copy is complete.
-        with suppress(FileNotFoundError):  # another worker was first
+        try:
             status = os.stat(waiting, dir_fd=self.folder(), follow_symlinks=False)
             if status.st_nlink > names:
                 os.unlink(waiting, dir_fd=self.folder())
+        except FileNotFoundError:
+            pass  # another worker was first
 
     def close(self) -> None:
         """Shut the descriptor; the folder stays for the other workers."""

@@ -6,14 +6,14 @@ import errno
 import os
 import time
 
-from reflayer.copy.content import LADDER
-from reflayer.copy.folder import Filling, Folder, Job
-from reflayer.copy.paths import Destination, open_source_root
+from reflayer.copy.destination import Destination
+from reflayer.copy.folder import Filling, Folder, Job, copy_error
+from reflayer.copy.method import LADDER, METHODS, why_not
 from reflayer.copy.report import CopyReport
 from reflayer.copy.worker import Worker
-from reflayer.errors import CopyError, OperationError, printable
+from reflayer.errors import CopyError, OperationError, failing, printable
 from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes
-from reflayer.walk.folders import identity
+from reflayer.walk.folders import OPEN_ANY_FOLDER, identity, open_noatime
 from reflayer.walk.metadata import NewInode
 from reflayer.walk.mounts import mounts_below
 from reflayer.workers.pool import Workers
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     Move = Callable[[Job, Folder, Progress | None], Counts]
 
 _OF_THE_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMLINK, errno.EROFS})
-
-METHODS = ("auto", *LADDER)
-"""The names of the methods that ``copy_tree`` takes."""
 
 
 def copy_tree(
@@ -81,7 +78,7 @@ def copy_tree(
         raise ValueError(f"workers is {workers}, but has to be at least 1")
     started = time.monotonic()
     src_path = os.fsencode(src)
-    source = open_source_root(src_path)
+    source = _open_source(src_path)
     try:
         destination = Destination(os.fsencode(dst))
         try:
@@ -119,6 +116,15 @@ def copy_tree(
     )
 
 
+def _open_source(path: bytes) -> int:
+    try:
+        return open_noatime(path, None, OPEN_ANY_FOLDER)
+    except NotADirectoryError as error:
+        raise CopyError(path, "open", "the source is not a folder", error.errno) from error
+    except OSError as error:
+        raise CopyError.from_os_error(error, path, "open") from error
+
+
 def _undo(destination: Destination, error: BaseException) -> None:
     """Make the destination what it was; where that fails ``error`` tells that, too."""
     try:
@@ -132,12 +138,8 @@ def _undo(destination: Destination, error: BaseException) -> None:
 
 
 def _refuse_unsupported(method: str, source: int, destination: Destination, path: bytes) -> None:
-    from reflayer.copy.probe import why_not
-
-    try:
+    with failing(path, "look for a file to try with", CopyError):
         refusal = why_not(method, source, destination.place)
-    except OSError as error:
-        raise CopyError.from_os_error(error, path, "look for a file to try with") from error
     if refusal is not None:
         reason = f"{refusal.strerror}: the method does not work here, use another or auto"
         raise CopyError(destination.path, method, reason, refusal.errno)
@@ -146,11 +148,10 @@ def _refuse_unsupported(method: str, source: int, destination: Destination, path
 def _prepare(
     source: int, dst: int, path: bytes, method: str, ignore_refused: bool, cross_mounts: bool
 ) -> tuple[Job, Folder]:
-    try:
+    with failing(path, "prepare the copy", CopyError):
         job = Job(
             source=path,
-            method=LADDER[0] if method == "auto" else method,
-            fall_back=method == "auto",
+            method=method,
             ignore_refused=ignore_refused,
             cross_mounts=cross_mounts,
             mounts=mounts_below(source),
@@ -158,8 +159,6 @@ def _prepare(
             new=NewInode(dst),
         )
         return job, Folder(None, b"", source, dst).part([])
-    except OSError as error:
-        raise CopyError.from_os_error(error, path, "prepare the copy") from error
 
 
 def _copy(
@@ -194,10 +193,8 @@ def _copy(
             found = read_attributes(src, list_attributes(src), first.metadata.skip)
             facts = Facts(status, found)
             first.metadata.set_all(dst, facts, job.new.uid, job.new.gid, 0o700)
-        except FailedError as failed:
-            raise CopyError.from_os_error(failed.cause, job.source, failed.operation) from failed
-        except OSError as error:
-            raise CopyError.from_os_error(error, job.source, "finish the copy") from error
+        except (OSError, FailedError) as error:
+            raise copy_error(error, job.source, "finish the copy") from error
         first.entries.made["directory"] += 1
     finally:
         for worker in team:
@@ -206,7 +203,7 @@ def _copy(
         tell()
     return (
         _sums(w.entries.made for w in team),
-        _sums(w.content.moved for w in team),
+        _sums(w.method.moved for w in team),
         _sums(w.metadata.skipped for w in team),
     )
 

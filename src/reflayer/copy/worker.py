@@ -6,10 +6,10 @@ import os
 import stat
 from itertools import islice
 
-from reflayer.copy.content import LADDER, Content
 from reflayer.copy.entries import Entries
 from reflayer.copy.folder import Filling, Folder
 from reflayer.copy.links import Links
+from reflayer.copy.method import LADDER, Method
 from reflayer.errors import CopyError
 from reflayer.linux.names import native
 from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes
@@ -40,7 +40,7 @@ class Worker:
     child folders does not touch it any more.
 
     Attributes:
-        content: copies contents; has the bytes by method.
+        method: copies contents; has the bytes by method.
         metadata: sets metadata; has what was left out.
         entries: makes what is no folder; has the names made, by type.
         links: where inodes with several names wait, to be closed by whoever made the worker.
@@ -49,9 +49,9 @@ class Worker:
     def __init__(self, job: Job, root: int, workers: Workers) -> None:
         """Prepare to copy into ``root``, an open folder, as one of ``workers``."""
         self.links = Links(root, job.links)
-        self.content = Content(job.method, job.fall_back, workers.pause)
+        self.method = Method(job.method, workers.pause)
         self.metadata = Metadata(job.ignore_refused)
-        self.entries = Entries(job, self.content, self.metadata, self.links)
+        self.entries = Entries(job, self.method, self.metadata, self.links)
         self._stack = FolderStack[Folder](workers.most)
         self._workers = workers
         self._job = job
@@ -156,7 +156,7 @@ class Worker:
             facts.mode = mode
             self.metadata.set_all(folder.dst, facts, new.uid, new.gid, self._job.folder_mode)
         except FailedError as failed:
-            raise self._job.failure(folder, b"", failed.operation, failed.cause) from failed
+            raise self._job.failure(folder, b"", "", failed) from failed
 
     def _fill(self, folder: Folder) -> bool:
         """Make the entries of ``folder``; child folders are made empty and noted for later.
@@ -178,11 +178,11 @@ class Worker:
 
     def _fill_by_names(self, folder: Folder, filling: Filling) -> None:
         """Let the part in C make what is ordinary, batch by batch, and do the rest."""
-        job, entries, content = self._job, self.entries, self.content
+        job, entries = self._job, self.entries
         new = job.new
         left: bytes | None = b""
         while left is not None:
-            method = content.method(folder.status.st_dev)
+            method = self.method.on(folder.status.st_dev)
             (files, links, size), folders, rest, left = _clone_names(
                 folder.src,
                 folder.dst,
@@ -195,7 +195,7 @@ class Worker:
                 left,
             )
             entries.count_made(files, links, len(folders))
-            content.count_moved(method, size)
+            self.method.count_moved(method, size)
             folder.children += folders
             if rest:
                 self._make(folder, rest)

@@ -44,8 +44,7 @@ def _best_method(home: str) -> str:
 
 
 def _try(path: str) -> str:
-    from reflayer.copy.content import LADDER
-    from reflayer.copy.probe import why_not
+    from reflayer.copy.method import best_method
     from reflayer.driver.snapshot import snapshot
 
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -54,6 +53,6 @@ def _try(path: str) -> str:
             file.write(_CONTENT)
         if snapshot(folder, f"{path}/clone") is None:
             return "snapshot"
-        return next(method for method in LADDER if why_not(method, folder, folder) is None)
+        return best_method(folder, folder)
     finally:
         os.close(folder)

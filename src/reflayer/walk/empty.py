@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
 
 from reflayer.errors import OperationError
 from reflayer.linux.names import native
@@ -77,9 +76,11 @@ def empty_folder(
                 else:
                     stack.reopen_parent()
                     stack.pop().close()
-                    with suppress(FileNotFoundError):
+                    try:
                         os.rmdir(folder.name, dir_fd=stack[-1].fd)
                         removed += 1
+                    except FileNotFoundError:
+                        pass
         except OSError as error:
             # A name; what is opened besides is no bytes.
             name = error.filename if isinstance(error.filename, bytes) else b""
@@ -103,15 +104,16 @@ class _Emptied(Folder):
         super().__init__(parent, name, fd, -1, os.fstat(fd))
         self.children: list[bytes] = []
         if self.status.st_mode & 0o700 != 0o700 and os.geteuid() != 0:
-            with suppress(PermissionError):  # another user's: what cannot go from it is named
+            try:
                 os.chmod(fd, 0o700)
+            except PermissionError:
+                pass  # another user's: what cannot go from it is named
 
     def unlink_files(self, pause: Callable[[], object]) -> int:
         """Unlink all that is no folder, note the folders in ``children``; return how many went."""
         removed = 0
-        # Not found: the name, or the folder itself, which then lists no more.
-        with suppress(FileNotFoundError):
-            left: bytes | None = b""
+        left: bytes | None = b""
+        try:
             while left is not None and _unlink_names is not None:
                 here, folders, rest, left = _unlink_names(self.fd, left)
                 removed += here
@@ -126,6 +128,8 @@ class _Emptied(Folder):
                             self.children.append(os.fsencode(entry.name))
                         else:
                             removed += self._unlink(os.fsencode(entry.name))
+        except FileNotFoundError:
+            pass  # the name, or the folder itself, which then lists no more
         return removed
 
     def _unlink(self, name: bytes, may_be_folder: bool = False) -> bool:

@@ -216,12 +216,11 @@ def _regular_size(source: BinaryIO) -> int | None:
 
 def _share(source: BinaryIO, fd: int, size: int) -> None:
     # Not needed by a program that writes no blobs.
-    from reflayer.copy.content import LADDER
-    from reflayer.copy.content import Content as FileContent
+    from reflayer.copy.method import Method
     from reflayer.walk.facts import SizeChangedError
 
     try:
-        FileContent(LADDER[0], fall_back=True).copy(source.fileno(), fd, size, 0)
+        Method("auto").copy(source.fileno(), fd, size, 0)
     except SizeChangedError as error:
         raise ImageError(f"a blob was being written while it was read: {error}") from error
 

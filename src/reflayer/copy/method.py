@@ -1,4 +1,11 @@
-"""The content of one file: shared by FICLONE, moved by copy_file_range(2), or read and written."""
+"""The method by which contents are copied: how it is chosen, and how each works.
+
+``reflink`` shares a file's blocks (ioctl_ficlone(2)), ``range`` moves data in the kernel
+(copy_file_range(2)), ``stream`` reads and writes. A named method is tried before a copy begins
+(``why_not``) and never left. ``auto`` begins with the best, and goes on to the next where two file
+systems answer that they cannot: that is found out by the first file of each source file system and
+remembered for all others. Where one file alone cannot, it alone is copied otherwise.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +13,11 @@ import errno
 import os
 
 from reflayer.walk.facts import OF_THE_DATA, SizeChangedError, data_extents
+from reflayer.walk.folders import OPEN_FILE, OPEN_FOLDER, open_noatime
+from reflayer.walk.mounts import is_mounted
 
 try:
-    from reflayer.linux.ficlone import ficlone as ficlone
+    from reflayer.linux.ficlone import ficlone
 except ImportError:  # a platform without ioctl(2)
 
     def ficlone(dst_fd: int, src_fd: int) -> None:  # noqa: ARG001
@@ -19,8 +28,7 @@ def _no_copy_file_range(*arguments: int) -> int:  # noqa: ARG001
     raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
-copy_file_range = getattr(os, "copy_file_range", _no_copy_file_range)
-"""copy_file_range(2), where the platform has it."""
+_copy_file_range = getattr(os, "copy_file_range", _no_copy_file_range)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,41 +37,38 @@ if TYPE_CHECKING:
 LADDER = ("reflink", "range", "stream")
 """The methods for content, best first."""
 
-_STEP = 1 << 26  # bytes between two looks at whether the copy is still wanted
-_BUFFER = 1 << 20  # bytes that stream reads at once
+METHODS = ("auto", *LADDER)
+"""The names that ``copy_tree`` takes."""
 
-NOT_SUPPORTED = {
+_NOT_SUPPORTED = {
     # Any other answer speaks of one file alone (EINVAL: NOCOW, ETXTBSY: a swap file), so it lowers
     # the method for that and says nothing of the next.
     "reflink": frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.ENOSYS}),
     "range": frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.ENOSYS}),
     "stream": frozenset[int](),
 }
-"""The answers of each method's call that mean that two file systems cannot."""
+_STEP = 1 << 26  # bytes between two looks at whether the copy is still wanted
+_BUFFER = 1 << 20  # bytes that stream reads at once
+_DEPTH = 32  # levels that are searched for a file to try with
+_NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
 
 
-class Content:
+class Method:
     """Copies contents by the best method that works, decided once for each source file system.
 
     Attributes:
         moved: bytes of content by method; ``reflink`` counts a file's size, the others its data.
     """
 
-    def __init__(
-        self, method: str, fall_back: bool, pause: Callable[[], object] = lambda: None
-    ) -> None:
-        """Use ``method``; go on to those below it where ``fall_back`` and it is not supported.
-
-        ``pause`` is called now and then in the middle of a large file.
-        """
-        start = LADDER.index(method)
+    def __init__(self, name: str, pause: Callable[[], object] = lambda: None) -> None:
+        """Use the method ``name``; ``pause`` is called now and then in a large file."""
         self.moved: dict[str, int] = {}
         self._pause = pause
-        self._rungs = LADDER[start:] if fall_back else (method,)
+        self._rungs = LADDER if name == "auto" else (name,)
         self._decided: dict[int, str] = {}
 
-    def method(self, device: int) -> str:
-        """The method that files of ``device`` are copied by now."""
+    def on(self, device: int) -> str:
+        """The method that files of ``device``, an st_dev, are copied by now."""
         return self._decided.get(device) or self._rungs[0]
 
     def count_moved(self, method: str, size: int) -> None:
@@ -81,7 +86,7 @@ class Content:
         if not size:
             self._copy_unsized(src, dst)
             return
-        method = self.method(device)
+        method = self.on(device)
         while True:
             try:
                 moved = _MOVE[method](src, dst, size, self._pause)
@@ -106,9 +111,92 @@ class Content:
         if method == self._rungs[-1] or error.errno in OF_THE_DATA:
             raise error
         below = self._rungs[self._rungs.index(method) + 1]
-        if error.errno in NOT_SUPPORTED[method]:
+        if error.errno in _NOT_SUPPORTED[method]:
             self._decided[device] = below
         return below
+
+
+def why_not(method: str, src: int, dst: int) -> OSError | None:
+    """The error that ``method`` meets between two folders, or None where it works.
+
+    Tried with a file of the source, which is only read, and a nameless one of the destination.
+
+    Args:
+        method: ``reflink``, ``range`` or ``stream``.
+        src: open folder; searched for a file that is not empty, on its own file system only.
+            Without one everything works.
+        dst: open folder on the destination's file system, which is left as it was.
+
+    Raises:
+        OSError: the source cannot be read or the destination not be written for another reason.
+    """
+    file = -1 if method == "stream" else _first_file(src, os.fstat(src).st_dev, _DEPTH)
+    if file < 0:
+        return None
+    try:
+        scratch = _scratch_file(dst)
+        try:
+            if method == "reflink":
+                ficlone(scratch, file)
+            else:
+                _copy_file_range(file, scratch, 1, 0)
+        except OSError as error:
+            if error.errno in OF_THE_DATA:
+                raise
+            return error
+        finally:
+            os.close(scratch)
+    finally:
+        os.close(file)
+    return None
+
+
+def best_method(src: int, dst: int) -> str:
+    """The method that ``auto`` comes to for the files of an open folder, and another open folder.
+
+    Raises:
+        OSError: as ``why_not`` does.
+    """
+    return next(method for method in LADDER if why_not(method, src, dst) is None)
+
+
+def _first_file(folder: int, device: int, depth: int) -> int:
+    """Open the first regular file with content below ``folder``; -1 where there is none."""
+    folders = []
+    if os.fstat(folder).st_dev != device:  # a subvolume
+        return -1
+    with os.scandir(folder) as scan:
+        for entry in scan:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+            elif entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_size:
+                return open_noatime(entry.name, folder, OPEN_FILE)
+    for name in folders if depth else ():
+        if is_mounted(folder, name):
+            continue
+        child = open_noatime(name, folder, OPEN_FOLDER)
+        try:
+            file = _first_file(child, device, depth - 1)
+        finally:
+            os.close(child)
+        if file >= 0:
+            return file
+    return -1
+
+
+def _scratch_file(folder: int) -> int:
+    """A file without a name in the open ``folder`` (open(2): O_TMPFILE), for writing."""
+    try:
+        if hasattr(os, "O_TMPFILE"):
+            return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in _NO_TMPFILE:
+            raise
+    name = f".reflayer-{os.urandom(8).hex()}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    fd = os.open(name, flags, 0o600, dir_fd=folder)
+    os.unlink(name, dir_fd=folder)
+    return fd
 
 
 def _reflink(src: int, dst: int, size: int, pause: Callable[[], object]) -> int:  # noqa: ARG001
@@ -122,7 +210,7 @@ def _range(src: int, dst: int, size: int, pause: Callable[[], object]) -> int:
 
 def _range_extent(src: int, dst: int, offset: int, end: int) -> None:
     while offset < end:
-        moved = copy_file_range(src, dst, end - offset, offset, offset)
+        moved = _copy_file_range(src, dst, end - offset, offset, offset)
         if moved == 0:
             # The end of the file, or a file system that answers 0 for what it cannot copy.
             if os.fstat(src).st_size < end:

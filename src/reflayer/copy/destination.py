@@ -1,4 +1,4 @@
-"""The two ends of a copy: opened, checked, and the destination made ready."""
+"""The destination of a copy: checked, made ready, and made what it was after a failure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import errno
 import os
 import stat
 
-from reflayer.errors import CopyError
+from reflayer.copy.folder import copy_error
+from reflayer.errors import CopyError, failing
 from reflayer.linux.openat2 import RESOLVE_NO_XDEV, openat2
 from reflayer.walk.empty import empty_folder
 from reflayer.walk.facts import FailedError, list_attributes
@@ -21,25 +22,12 @@ _LOOK = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY  # it may only let u
 _ATTRIBUTES = ("user.", "trusted.", "system.posix_acl_access", "system.posix_acl_default")
 
 
-def open_source_root(path: bytes) -> int:
-    """Open the source folder; a symbolic link to one is followed, since the user named it.
-
-    Raises:
-        CopyError: it is no folder, or cannot be opened.
-    """
-    try:
-        return open_noatime(path, None, OPEN_ANY_FOLDER)
-    except NotADirectoryError as error:
-        raise CopyError(path, "open", "the source is not a folder", error.errno) from error
-    except OSError as error:
-        raise CopyError.from_os_error(error, path, "open") from error
-
-
 class Destination:
     """The destination's place, and the folder there once ``make`` has been called.
 
     Attributes:
         path: the path as the user named it.
+        place: an open folder on its file system: the destination or its parent.
         fd: the destination's root, open; -1 before ``make``.
     """
 
@@ -52,36 +40,25 @@ class Destination:
         self.fd = -1
         self._attributes: dict[str, bytes] = {}
         self._made = False
+        self._before: os.stat_result | None = None
         self.path = path if path.strip(b"/") == b"" else path.rstrip(b"/")
-        try:
-            status = os.lstat(self.path)
-        except FileNotFoundError:
-            self._before: os.stat_result | None = None
-        except OSError as error:
-            raise CopyError.from_os_error(error, path, "stat") from error
-        else:
-            if not stat.S_ISDIR(status.st_mode):
-                raise CopyError(path, "create", "it exists and is not a folder", errno.ENOTDIR)
-            self._before = status
+        with failing(path, "stat", CopyError):
+            try:
+                self._before = os.lstat(self.path)
+            except FileNotFoundError:
+                pass
+        if self._before is not None and not stat.S_ISDIR(self._before.st_mode):
+            raise CopyError(path, "create", "it exists and is not a folder", errno.ENOTDIR)
         place = self.path if self._before else os.path.dirname(self.path) or b"."
+        with failing(place, "open", CopyError):
+            self.place = open_noatime(place, None, OPEN_ANY_FOLDER)
         try:
-            self._place = open_noatime(place, None, OPEN_ANY_FOLDER)
-        except OSError as error:
-            raise CopyError.from_os_error(error, place, "open") from error
-        try:
-            if self._before and os.listdir(self._place):
-                raise CopyError(path, "create", "the folder is not empty", errno.ENOTEMPTY)
-        except OSError as error:
-            self.close()
-            raise CopyError.from_os_error(error, path, "look whether it is empty") from error
+            with failing(path, "look whether it is empty", CopyError):
+                if self._before and os.listdir(self.place):
+                    raise CopyError(path, "create", "the folder is not empty", errno.ENOTEMPTY)
         except CopyError:
             self.close()
             raise
-
-    @property
-    def place(self) -> int:
-        """An open folder on the destination's file system: the destination or its parent."""
-        return self._place
 
     def refuse_inside(self, source: int, cross_mounts: bool) -> None:
         """Refuse to copy the open folder ``source`` into itself.
@@ -92,14 +69,13 @@ class Destination:
             CopyError: the destination is the source or below it.
         """
         wanted = identity(os.fstat(source))
-        try:
-            is_inside = _is_below(self._place, wanted, _above)
-            if is_inside and not cross_mounts:
-                is_inside = _is_below(self._place, wanted, _above_in_mount)
-        except PermissionError:
-            return  # further up we may not look; the copy itself stops where it meets ``dst``
-        except OSError as error:
-            raise CopyError.from_os_error(error, self.path, "look above it") from error
+        with failing(self.path, "look above it", CopyError):
+            try:
+                is_inside = _is_below(self.place, wanted, _above)
+                if is_inside and not cross_mounts:
+                    is_inside = _is_below(self.place, wanted, _above_in_mount)
+            except PermissionError:
+                return  # further up we may not look; the copy itself stops where it meets ``dst``
         if is_inside:
             reason = "the destination is inside the source"
             raise CopyError(self.path, "create", reason, errno.EINVAL)
@@ -113,18 +89,15 @@ class Destination:
         try:
             if self._before is None:
                 name = os.path.basename(self.path)
-                os.mkdir(name, 0o700, dir_fd=self._place)
+                os.mkdir(name, 0o700, dir_fd=self.place)
                 self._made = True
-                self.fd = os.open(name, OPEN_FOLDER, dir_fd=self._place)
+                self.fd = os.open(name, OPEN_FOLDER, dir_fd=self.place)
             else:
-                self.fd = os.dup(self._place)
+                self.fd = os.dup(self.place)
             self._disinherit()
-        except OSError as error:
+        except (OSError, FailedError) as error:
             self.undo()
-            raise CopyError.from_os_error(error, self.path, "create") from error
-        except FailedError as failed:
-            self.undo()
-            raise CopyError.from_os_error(failed.cause, self.path, failed.operation) from failed
+            raise copy_error(error, self.path, "create") from error
 
     def _disinherit(self) -> None:
         # What is made in here must not take its group or ACL from it, and a folder that was there
@@ -159,7 +132,7 @@ class Destination:
 
     def _remove(self) -> None:
         try:
-            os.rmdir(os.path.basename(self.path), dir_fd=self._place)
+            os.rmdir(os.path.basename(self.path), dir_fd=self.place)
         except FileNotFoundError:
             pass
 
@@ -180,10 +153,10 @@ class Destination:
 
     def close(self) -> None:
         """Shut the descriptors."""
-        for fd in {self.fd, self._place}:
+        for fd in {self.fd, self.place}:
             if fd >= 0:
                 os.close(fd)
-        self.fd = self._place = -1
+        self.fd = self.place = -1
 
 
 def _is_below(place: int, wanted: tuple[int, int], above: Callable[[int], int]) -> bool:
