@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from reflayer import Store
+from reflayer.images import Platform
 from tests.archive.tars import NOBODY
 from tests.cli.processes import PROGRAM, unprivileged
 from tests.file_systems import require, require_root
-from tests.images.layouts import Layout
+from tests.images.layouts import Layout, on
 from tests.store.stores import BASE, MORE, assert_clean, image, reflayer
 from tests.trees import assert_same, facts
 
@@ -253,6 +254,38 @@ def test_without_root_owners_are_kept_or_the_line_says_how_to_leave_them_out(
     done = _unprivileged(root, "create", "--name", "yy", made)  # the store remembers it
     assert (done.returncode, done.stderr) == (0, "")
     assert _unprivileged(root, "rm", "--wait", "xx", "yy").stdout == "xx\nyy\n"
+    assert_clean(root)
+
+
+def test_create_tells_what_it_left_out_of_a_folder(base: Path, root: Path) -> None:
+    require_root()  # the folder has files of somebody else
+    (base / "rootfs").mkdir()
+    (base / "rootfs/theirs").touch()
+    os.chown(base / "rootfs/theirs", 7, 9)
+    time.sleep(2)  # of what was changed just now nothing tells whether it changed again
+    create = ("create", "--ownership", "ignore", f"rootfs:{base}/rootfs")
+    done = _unprivileged(root, *create)
+    assert (done.returncode, done.stderr) == (0, "reflayer: left out: 1 owner\n")
+    assert done.stdout.count("\n") == 1
+    assert _unprivileged(root, *create).stderr == ""  # nothing is taken in
+    assert_clean(root)
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["a manifest", "an index"])
+@pytest.mark.parametrize("command", ["create", "pull"])
+def test_an_image_whose_config_is_for_another_platform_is_told_of(
+    base: Path, root: Path, command: str, listed: bool
+) -> None:
+    here = str(Platform.of_machine())
+    layout = Layout(base / "image")
+    made = layout.image(BASE, architecture="riscv64")
+    layout.index(latest=layout.list(on(made, here)) if listed else made)
+    name = f"oci:{layout.folder}:latest"
+    done = reflayer(root, command, name)
+    assert done.returncode == 0
+    assert done.stderr == f"reflayer: {name}: is for linux/riscv64, not for {here}\n"
+    if not listed:
+        assert reflayer(root, command, "--platform", "linux/riscv64", name).stderr == ""
     assert_clean(root)
 
 

@@ -70,6 +70,7 @@ def create(arguments: Namespace) -> int:
     nothing is: a container that could not be made leaves nothing behind.
     """
     store = open_store(arguments)
+    warnings: list[str] = []
     with telling_of_ownership(store.ownership), bars() as progress:
         container = store.create(
             arguments.image,
@@ -78,8 +79,11 @@ def create(arguments: Namespace) -> int:
             pull=arguments.pull,
             access=access_of(arguments),
             progress=progress,
+            warn=warnings.append,
         )
         ignore_signals()
+    for line in warnings:
+        complain(line)
     try:
         if arguments.json:
             print_json(container_fields(container))

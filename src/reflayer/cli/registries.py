@@ -16,7 +16,7 @@ from reflayer.cli.arguments import (
 )
 from reflayer.cli.bars import bars
 from reflayer.cli.interrupt import ignore_signals
-from reflayer.cli.output import print_json
+from reflayer.cli.output import complain, print_json
 from reflayer.errors import UsageError
 
 TYPE_CHECKING = False
@@ -86,11 +86,18 @@ def pull(arguments: Namespace) -> int:
     """
     store = open_store(arguments)
     access = access_of(arguments)
+    warnings: list[str] = []
     with telling_of_ownership(store.ownership), bars() as progress:
         image = store.pull(
-            arguments.image, platform=arguments.platform, access=access, progress=progress
+            arguments.image,
+            platform=arguments.platform,
+            access=access,
+            progress=progress,
+            warn=warnings.append,
         )
         ignore_signals()
+    for line in warnings:
+        complain(line)
     if arguments.json:
         from reflayer.cli.images import image_fields
 
