@@ -29,14 +29,14 @@ _KEPT = 24 * 3600  # seconds after the last byte
 _COMING, _COMPLETE = 0o600, 0o644  # modes
 
 
-def ingest_path(content: Content, digest: str) -> str:
+def partial_path(content: Content, digest: str) -> str:
     """Where a blob is while it comes in."""
     return os.path.join(content.folder, _FOLDER, "-".join(check_digest(digest)))
 
 
-def open_ingest(content: Content, digest: str) -> int:
+def open_partial(content: Content, digest: str) -> int:
     """Open the file that a blob is to come into, with what is there of it; made where it is not."""
-    path = ingest_path(content, digest)
+    path = partial_path(content, digest)
     with failing(content.path(digest), "write"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         fd = os.open(path, _OPEN, _COMING)
@@ -46,7 +46,7 @@ def open_ingest(content: Content, digest: str) -> int:
 
 @contextmanager
 def writing(fd: int, path: str, wait: Callable[[], None]) -> Iterator[bool]:
-    """Be the only one who writes to what ``open_ingest`` opened.
+    """Be the only one who writes to what ``open_partial`` opened.
 
     Args:
         fd: what it returned.
@@ -65,7 +65,7 @@ def writing(fd: int, path: str, wait: Callable[[], None]) -> Iterator[bool]:
 
 
 def is_complete(fd: int) -> bool:
-    """Whether what ``open_ingest`` opened is all there, and checked."""
+    """Whether what ``open_partial`` opened is all there, and checked."""
     return stat.S_IMODE(os.fstat(fd).st_mode) == _COMPLETE
 
 
@@ -75,12 +75,12 @@ def complete(fd: int) -> None:
     os.fchmod(fd, _COMPLETE)
 
 
-def commit_ingest(content: Content, digest: str) -> None:
+def commit_partial(content: Content, digest: str) -> None:
     """Make a blob of what came in, which is complete.
 
     Another process that has the same may have done so.
     """
-    came, path = ingest_path(content, digest), content.path(digest)
+    came, path = partial_path(content, digest), content.path(digest)
     with failing(path, "write"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         try:

@@ -42,7 +42,7 @@ def download(repo: Repository, blob: Descriptor, fd: int, progress: Told, readab
     Args:
         repo: its repository.
         blob: what it has to be.
-        fd: what ``open_ingest`` opened, locked by this process.
+        fd: what ``open_partial`` opened, locked by this process.
         progress: is called with the number of bytes that are there.
         readable: is called with the number of bytes that may be read before all are checked: not
             those of an earlier try, which a crash may have spoiled.

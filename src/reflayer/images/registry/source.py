@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from reflayer.errors import ArchiveError, ImageError, RegistryError, brief, failing, printable
 from reflayer.images.content.fetch import Source, missing_blobs, nearest
 from reflayer.images.content.partial_download import (
-    commit_ingest,
-    ingest_path,
-    open_ingest,
+    commit_partial,
+    open_partial,
+    partial_path,
     writing,
 )
 from reflayer.images.content.resolve import find_image
@@ -145,7 +145,7 @@ def _fetch_layers(
                 transfer.wait(lambda: all(one.done for one in layers.values() if one.opened))
                 raise
         for digest in layers:
-            commit_ingest(content, digest)
+            commit_partial(content, digest)
         content.sync()
     finally:
         for layer in layers.values():
@@ -165,7 +165,7 @@ class _Layer:
 
     def __init__(self, blob: Descriptor, content: Content) -> None:
         self.blob = blob
-        self.fd = open_ingest(content, blob.digest)
+        self.fd = open_partial(content, blob.digest)
         self.readable = 0
         self.opened = False
         self.done = False
@@ -185,7 +185,7 @@ class _Layer:
 
         with failing(content.path(digest), "write"):
             while True:
-                with writing(self.fd, ingest_path(content, digest), pause) as is_there:
+                with writing(self.fd, partial_path(content, digest), pause) as is_there:
                     if is_there:
                         download(repo, self.blob, self.fd, told, readable)
                         break
@@ -194,7 +194,7 @@ class _Layer:
                     readable(self.blob.size)
                     told(self.blob.size)
                     break
-                self._become(open_ingest(content, digest))
+                self._become(open_partial(content, digest))
         with transfer.changed:
             self.done = True
             transfer.changed.notify_all()

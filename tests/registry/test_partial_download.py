@@ -7,10 +7,10 @@ from pathlib import Path
 
 from reflayer.images.content.blob_store import Content
 from reflayer.images.content.partial_download import (
-    commit_ingest,
+    commit_partial,
     complete,
-    ingest_path,
-    open_ingest,
+    open_partial,
+    partial_path,
 )
 from reflayer.images.model.descriptor import digest_bytes
 
@@ -20,14 +20,14 @@ DIGEST = digest_bytes(DATA)
 
 def test_what_a_third_one_has_begun_does_not_take_the_place_of_a_blob(tmp_path: Path) -> None:
     content = Content(tmp_path / "content")
-    fd = open_ingest(content, DIGEST)
+    fd = open_partial(content, DIGEST)
     os.write(fd, DATA)
     complete(fd)
-    commit_ingest(content, DIGEST)
+    commit_partial(content, DIGEST)
     os.close(fd)
-    begun = open_ingest(content, DIGEST)
+    begun = open_partial(content, DIGEST)
     os.write(begun, DATA[:1])
-    commit_ingest(content, DIGEST)  # by the second one, who had the first one's file
+    commit_partial(content, DIGEST)  # by the second one, who had the first one's file
     os.close(begun)
     assert Path(content.path(DIGEST)).read_bytes() == DATA
-    assert not os.path.exists(ingest_path(content, DIGEST))
+    assert not os.path.exists(partial_path(content, DIGEST))
