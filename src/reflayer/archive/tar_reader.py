@@ -47,10 +47,8 @@ _DEVICES = frozenset({types.CHAR, types.BLOCK_DEVICE})
 _WITHOUT_DATA = frozenset(  # whatever size they state
     {types.HARD_LINK, types.SYMLINK, types.CHAR, types.BLOCK_DEVICE, types.DIRECTORY, types.FIFO}
 )
-_EXTENSIONS = frozenset({b"x", b"L", b"K"})
-_GLOBAL = b"g"
 _NO_DEVICE = (0, 0)
-_NO_RECORDS: Records = {}
+_NOTHING_MORE: tuple[Records, bytes, bytes] = ({}, b"", b"")
 
 # Where an old GNU header, and each block that extends it, keep the map of a sparse file.
 _SPAN = struct.Struct("12s12s")
@@ -175,39 +173,13 @@ class TarStream:
             raise ArchiveError("the archive ends in the middle of an entry")
 
 
-class _Extensions:
-    """What headers before an entry say of it: of each type the last."""
-
-    __slots__ = ("long_name", "long_target", "records")
-
-    def __init__(self) -> None:
-        self.records: Records = _NO_RECORDS
-        self.long_name = b""
-        self.long_target = b""
-
-    def add(self, kind: bytes, data: bytes) -> None:
-        """Take in the header of type ``kind``."""
-        match kind:
-            case b"x":
-                self.records = parse_records(data)
-            case b"L":
-                self.long_name = text(data)
-            case _:
-                self.long_target = text(data)
-
-    @property
-    def wait_for_entry(self) -> bool:
-        """Whether there is any, and an entry has to follow."""
-        return bool(self.records or self.long_name or self.long_target)
-
-
 def read_entries(stream: TarStream) -> Iterator[Entry]:
     """Each entry in turn, with ``stream`` at its data.
 
     Raises:
         ArchiveError: the archive is malformed; its ``entry`` is the name as far as it is known.
     """
-    extensions = _Extensions()
+    records, long_name, long_target = _NOTHING_MORE
     name = b""
     try:
         while stream.next_header():
@@ -218,20 +190,26 @@ def read_entries(stream: TarStream) -> Iterator[Entry]:
                 reason = f"{which} has a wrong checksum: the archive is damaged, or no tar"
                 raise ArchiveError(reason)
             name = fields[0].partition(b"\0")[0]
-            if kind in _EXTENSIONS:
-                extensions.add(kind, _small_data(fields, stream))
-                continue
-            if kind == _GLOBAL:  # of no meaning to Docker, containerd, Podman and umoci
-                stream.enter_data(_size(fields))
-                continue
-            entry = _entry(fields, extensions, stream)
-            if extensions.wait_for_entry:
-                extensions = _Extensions()
+            match kind:  # of headers before an entry the last of each type counts
+                case b"x":
+                    records = parse_records(_small_data(fields, stream))
+                    continue
+                case b"L":
+                    long_name = text(_small_data(fields, stream))
+                    continue
+                case b"K":
+                    long_target = text(_small_data(fields, stream))
+                    continue
+                case b"g":  # of no meaning to Docker, containerd, Podman and umoci
+                    stream.enter_data(_size(fields))
+                    continue
+            entry = _entry(fields, records, long_name, long_target, stream)
+            records, long_name, long_target = _NOTHING_MORE
             name = entry.name
             if len(name) > _LONGEST_NAME and not stream.is_own:
                 raise ArchiveError(f"its name has {len(name)} bytes: too many", name[:100])
             yield entry
-        if extensions.wait_for_entry:
+        if records or long_name or long_target:
             raise ArchiveError("the archive ends before the entry that this header belongs to")
     except ArchiveError as error:
         if error.entry is None and name:
@@ -255,7 +233,9 @@ def _size(fields: Fields) -> int:
     return size
 
 
-def _entry(fields: Fields, extensions: _Extensions, stream: TarStream) -> Entry:
+def _entry(
+    fields: Fields, records: Records, long_name: bytes, long_target: bytes, stream: TarStream
+) -> Entry:
     """The entry whose header is at hand; ``stream`` goes to its data."""
     (name, mode, uid_field, gid_field, size_field, mtime_field, _, kind, target, *_) = fields
     name = name.partition(b"\0")[0]
@@ -270,7 +250,6 @@ def _entry(fields: Fields, extensions: _Extensions, stream: TarStream) -> Entry:
             name = prefix + b"/" + name
         atime = mtime if gnu_atime is None else gnu_atime
     attributes = NO_ATTRIBUTES
-    records = extensions.records
     if records:
         get = records.get
         name = get(b"GNU.sparse.name") or get(b"path") or name
@@ -286,10 +265,10 @@ def _entry(fields: Fields, extensions: _Extensions, stream: TarStream) -> Entry:
         if value := get(b"atime"):
             atime = common_nanoseconds(value, "atime")
         attributes = extended_attributes(records)
-    if extensions.wait_for_entry:
-        name = extensions.long_name or name
-        target = extensions.long_target or target
-    _check_names(name, target)
+    name = long_name or name
+    target = long_target or target
+    if b"\0" in name or b"\0" in target:
+        raise ArchiveError("its name, or that it links to, has a NUL in it", name)
     if size < 0 or not (0 <= uid < _NO_ID and 0 <= gid < _NO_ID):
         if size < 0 or not -_NO_ID // 2 <= min(uid, gid) <= max(uid, gid) <= _NO_ID:
             raise ArchiveError(f"its size ({size}) or owner ({uid}:{gid}) is out of range", name)
@@ -322,11 +301,6 @@ def _entry(fields: Fields, extensions: _Extensions, stream: TarStream) -> Entry:
     return Entry(
         name, made, size, permissions, uid, gid, atime, mtime, target, device, attributes, sparse
     )  # fmt: skip
-
-
-def _check_names(name: bytes, target: bytes) -> None:
-    if b"\0" in name or b"\0" in target:
-        raise ArchiveError("its name, or that it links to, has a NUL in it", name)
 
 
 def _tail(fields: Fields, stream: TarStream) -> tuple[bytes, int | None]:
