@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, TypeAlias
 
-    from reflayer.archive.folder import Folder
-    from reflayer.archive.metadata import Metadata
+    from reflayer.archive.layer_metadata import Folder, LayerMetadata
     from reflayer.archive.tar_entry import Entry
     from reflayer.archive.tar_reader import TarStream
 
@@ -56,7 +55,7 @@ class _Batch:
 class Files:
     """Makes files behind, until it is left."""
 
-    def __init__(self, metadata: Metadata, stream: TarStream, make: Make) -> None:
+    def __init__(self, metadata: LayerMetadata, stream: TarStream, make: Make) -> None:
         """Take data from ``stream``; ``make`` makes a file that the part in C cannot."""
         self._metadata = metadata
         self._stream = stream

@@ -7,15 +7,20 @@ import os
 import stat
 from collections import OrderedDict
 
-from reflayer.archive.folder import Folder
-from reflayer.archive.metadata import Metadata
-from reflayer.archive.opening import LONGEST_PATH, OPEN, link_target, open_shut, open_straight
+from reflayer.archive.layer_metadata import Folder, LayerMetadata
 from reflayer.archive.tar_entry import join_path
 from reflayer.archive.upper_paths import UpperPaths
 from reflayer.errors import ArchiveError, OperationError
 from reflayer.linux.openat2 import RESOLVE_IN_ROOT, openat2
 from reflayer.walk.empty import empty_folder
 from reflayer.walk.facts import FailedError
+from reflayer.walk.folders import (
+    LONGEST_PATH,
+    OPEN_ANY_FOLDER,
+    OPEN_FOLDER,
+    open_beneath,
+    open_shut,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,10 +28,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from reflayer.archive.folder import Key
+    from reflayer.archive.layer_metadata import Key
     from reflayer.archive.tar_entry import Entry
 
-_OPEN_ITSELF = OPEN | os.O_NOFOLLOW
 _MOST_OPEN = 64
 _MOST_LINKS = 40  # that one path may go through: path_resolution(7)
 _ARCHIVE_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EFBIG})
@@ -54,14 +58,14 @@ class Folders:
     def __init__(
         self, root_path: bytes, ignore_refused: bool, owner: tuple[int, int] | None = None
     ) -> None:
-        """Open ``root_path``; ``ignore_refused`` is for ``Metadata``.
+        """Open ``root_path``; ``ignore_refused`` is for ``LayerMetadata``.
 
         What has no entry gets ``owner`` for its user and group, or else this process's.
         """
         self.root_path = root_path
         self._owner = owner or (os.geteuid(), os.getegid())
         try:
-            fd = os.open(root_path, OPEN)
+            fd = os.open(root_path, OPEN_ANY_FOLDER)
         except PermissionError:
             fd = open_shut(root_path)
         try:
@@ -74,7 +78,7 @@ class Folders:
             with os.scandir(fd) as scan:
                 self.upper_paths = UpperPaths(status, everything=next(scan, None) is None)
             self.root.made = self.upper_paths.names_in(self.root.key)
-            self.metadata = Metadata(fd, ignore_refused)
+            self.metadata = LayerMetadata(fd, ignore_refused)
         except BaseException:
             os.close(fd)
             raise
@@ -145,7 +149,7 @@ class Folders:
 
         ``above`` is the path of ``top``, for messages.
         """
-        return self._adopt(open_straight(top, path), join_path(above, path))
+        return self._adopt(open_beneath(top, path), join_path(above, path))
 
     def enter(self, parent: Folder, name: bytes, path: bytes, entry: Entry) -> None:
         """Make the folder ``name`` in ``parent`` for its ``entry`` at ``path``, or change it.
@@ -188,7 +192,7 @@ class Folders:
         try:
             if len(path) > LONGEST_PATH:
                 return self._walk(path, make=False)
-            fd = openat2(self.root.fd, path, OPEN, RESOLVE_IN_ROOT)
+            fd = openat2(self.root.fd, path, OPEN_ANY_FOLDER, RESOLVE_IN_ROOT)
         except FileNotFoundError:
             # A file that is still to be made is no folder, and may be on the way.
             return self._find(path) if self.settle(None) else None
@@ -225,7 +229,7 @@ class Folders:
             except OSError as error:
                 if error.errno not in _NO_FOLDER:
                     raise
-                target = link_target(here.fd, name)
+                target = _link_target(here.fd, name)
                 links += 1
                 if target is None or links > _MOST_LINKS:
                     number = errno.ENOTDIR if target is None else errno.ELOOP
@@ -264,7 +268,7 @@ class Folders:
 
     def _open_child(self, parent: Folder, name: bytes) -> int:
         try:
-            return os.open(name, _OPEN_ITSELF, dir_fd=parent.fd)
+            return os.open(name, OPEN_FOLDER, dir_fd=parent.fd)
         except PermissionError:
             return open_shut(name, parent.fd)
 
@@ -318,3 +322,13 @@ def failure(
     if error.errno in _ARCHIVE_FAULTS:
         return ArchiveError(f"{operation}: {error.strerror}", path)
     return OperationError.from_os_error(error, os.path.join(root, path), operation)
+
+
+def _link_target(dir_fd: int, name: bytes) -> bytes | None:
+    """Where the symbolic link ``name`` points; None where it is something else."""
+    try:
+        return os.readlink(name, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # readlink(2)
+            return None
+        raise

@@ -10,8 +10,8 @@ import struct
 from dataclasses import dataclass
 from functools import partial
 
-from reflayer.archive.folder import ACCESS_ACL, DEFAULT_ACL
 from reflayer.errors import ArchiveError
+from reflayer.linux.xattrs import ACCESS_ACL, DEFAULT_ACL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

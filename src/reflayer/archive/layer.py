@@ -18,19 +18,19 @@ from reflayer.archive.whiteouts import (
 )
 from reflayer.errors import ArchiveError, printable
 from reflayer.walk.facts import FailedError
+from reflayer.walk.folders import NEW_FILE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from reflayer.archive.folder import Folder
     from reflayer.archive.folders import Folders
     from reflayer.archive.id_map import IdMap
+    from reflayer.archive.layer_metadata import Folder
     from reflayer.archive.tar_entry import Entry, SparseMap
 
 _BLOCK = 4096  # bytes; of most file systems, and a hole is whole blocks
 _ZEROS = bytes(_BLOCK)
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_MAJOR, _MOST_MINOR = (1 << 12) - 1, (1 << 20) - 1  # linux/kdev_t.h
 _OPERATIONS = {
     types.FILE: "write the file",
@@ -144,10 +144,10 @@ class Layer:
     def _make_file(self, folder: Folder, name: bytes, entry: Entry, stream: TarStream) -> None:
         mode = self._metadata.creation_mode(entry)
         try:
-            fd = os.open(name, _CREATE, mode, dir_fd=folder.fd)
+            fd = os.open(name, NEW_FILE, mode, dir_fd=folder.fd)
         except FileExistsError:
             self._folders.remove(folder, name)
-            fd = os.open(name, _CREATE, mode, dir_fd=folder.fd)
+            fd = os.open(name, NEW_FILE, mode, dir_fd=folder.fd)
         try:
             if entry.size or entry.sparse:
                 write_data(fd, stream, entry.sparse)
@@ -189,7 +189,7 @@ class Layer:
                 self._replace(folder, name, lambda: _link(src, target_name, folder.fd, name))
             self._folders.upper_paths.add(folder, name)
             if target_above != AUFS_INODES:  # what is there has a header of its own
-                self._metadata.finish_at(name, folder, entry, status)
+                self._metadata.finish_link(name, folder, entry, status)
         except FileNotFoundError as error:
             if target not in self._left_out:
                 reason = f"it links to {printable(target)}, which is not there"

@@ -7,16 +7,21 @@ import os
 import stat
 
 from reflayer.archive import tar_entry as types
-from reflayer.archive.attributes import attributes, attributes_at
-from reflayer.archive.opening import open_straight
 from reflayer.archive.pax import attribute_records, format_sparse
 from reflayer.archive.tar_header import padding
 from reflayer.archive.tar_writer import END, headers
 from reflayer.archive.walk import DELETED, RELINKED, Walk
 from reflayer.archive.whiteouts import OPAQUE, WHITEOUT_PREFIX
 from reflayer.errors import ArchiveError, OperationError
-from reflayer.walk.facts import FailedError, SizeChangedError, data_extents
-from reflayer.walk.folders import OPEN_FILE, open_noatime
+from reflayer.walk.facts import (
+    FailedError,
+    SizeChangedError,
+    data_extents,
+    list_attributes,
+    read_attributes,
+    read_attributes_at,
+)
+from reflayer.walk.folders import OPEN_FILE, open_beneath, open_noatime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -161,18 +166,18 @@ class Packing:
                 _TYPES[stat.S_IFMT(status.st_mode)],
                 status,
                 target=target,
-                records=self._records(attributes_at(folder.new, name, self._unread)),
+                records=self._records(read_attributes_at(folder.new, name, self._unread)),
             )
 
     def _folder_attributes(self, folder: Pair) -> dict[str, bytes]:
         if folder.new >= 0:
-            return attributes(folder.new, self._unread)
+            return read_attributes(folder.new, list_attributes(folder.new), self._unread)
         root = folder
         while root.above is not None:
             root = root.above
-        fd = open_straight(root.new, folder.path())  # it was shut on the way down
+        fd = open_beneath(root.new, folder.path())  # it was shut on the way down
         try:
-            return attributes(fd, self._unread)
+            return read_attributes(fd, list_attributes(fd), self._unread)
         finally:
             os.close(fd)
 
@@ -201,7 +206,8 @@ class Packing:
             # its tar anew from its files (tar-split), and the digest of that is another.
             path = folder.path(name)
             file = PackedFile(fd, path, sparse=not self._is_layer)
-            records = {**self._records(attributes(fd, self._unread)), **file.records}
+            found = read_attributes(fd, list_attributes(fd), self._unread)
+            records = {**self._records(found), **file.records}
             yield self._entry(path, types.FILE, file.status, size=file.size, records=records)
             yield from file.data()
         finally:

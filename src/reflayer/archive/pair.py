@@ -6,8 +6,7 @@ import os
 import sys
 from operator import methodcaller
 
-from reflayer.archive.opening import open_straight
-from reflayer.walk.folders import identity, open_parent
+from reflayer.walk.folders import identity, open_beneath, open_parent
 
 # os.fsencode, as it is for what os.listdir returns
 _encode = methodcaller("encode", sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
@@ -113,4 +112,4 @@ class Pair:
             if below.old >= 0:
                 self.old = open_parent(below.old, identity(self.before))
             else:
-                self.old = open_straight(root.old, self.path())
+                self.old = open_beneath(root.old, self.path())

@@ -6,8 +6,8 @@ import errno
 import os
 import stat
 
-from reflayer.archive.attributes import attributes, attributes_at
 from reflayer.linux.fiemap import share_all_data
+from reflayer.walk.facts import list_attributes, read_attributes, read_attributes_at
 from reflayer.walk.folders import OPEN_FILE, open_noatime
 
 _BLOCK = 1 << 20
@@ -36,7 +36,7 @@ def is_same_inode(now: os.stat_result, before: os.stat_result) -> bool:
 
 def is_same_folder(new: int, old: int) -> bool:
     """Whether two open folders of the same status have the same attributes."""
-    return attributes(new) == attributes(old)
+    return _attributes(new) == _attributes(old)
 
 
 def is_same_entry(
@@ -54,7 +54,7 @@ def is_same_entry(
         return _is_same_file(name, new, old, now, before)
     if stat.S_ISLNK(now.st_mode) and os.readlink(name, dir_fd=new) != os.readlink(name, dir_fd=old):
         return False
-    return attributes_at(new, name) == attributes_at(old, name)
+    return read_attributes_at(new, name) == read_attributes_at(old, name)
 
 
 def _is_same_file(
@@ -64,7 +64,7 @@ def _is_same_file(
     try:
         other = open_noatime(name, old, OPEN_FILE)
         try:
-            if attributes(one) != attributes(other):
+            if _attributes(one) != _attributes(other):
                 return False
             # On btrfs each subvolume has a device number, and places are told for all together.
             if now.st_dev == before.st_dev and _lie_together(one, other):
@@ -94,3 +94,7 @@ def _has_same_bytes(one: int, other: int) -> bool:
         if not block:
             return True
         offset += len(block)
+
+
+def _attributes(fd: int) -> dict[str, bytes]:
+    return read_attributes(fd, list_attributes(fd))

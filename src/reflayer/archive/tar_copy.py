@@ -13,14 +13,20 @@ import time
 from contextlib import closing
 
 from reflayer.archive import tar_entry as types
-from reflayer.archive.opening import open_straight
 from reflayer.archive.pack import Packing
 from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.archive.walk import Walk
 from reflayer.errors import ArchiveError, CopyError, OperationError
 from reflayer.walk.facts import FailedError
-from reflayer.walk.folders import OPEN_FOLDER, identity, open_parent
+from reflayer.walk.folders import (
+    NEW_FILE,
+    OPEN_FOLDER,
+    Folder,
+    FolderStack,
+    identity,
+    open_beneath,
+)
 from reflayer.walk.metadata import Metadata
 
 TYPE_CHECKING = False
@@ -31,13 +37,12 @@ if TYPE_CHECKING:
 
     from reflayer.archive.pair import Pair
     from reflayer.archive.tar_entry import Entry
-    from reflayer.copy.folder import Folder, Job
+    from reflayer.copy import folder
+    from reflayer.copy.folder import Job
     from reflayer.copy.tree import Counts
     from reflayer.progress import Progress
 
 
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_LEVELS = 64  # folders whose descriptors stay open
 _TELL = 0.1  # seconds between two calls of a progress callback
 _SPECIAL_BITS = 0o7000
 _KINDS = {
@@ -51,7 +56,7 @@ _KINDS = {
 }
 
 
-def copy_as_tar(job: Job, root: Folder, progress: Progress | None) -> Counts:
+def copy_as_tar(job: Job, root: folder.Folder, progress: Progress | None) -> Counts:
     """Copy ``root``, its own metadata too, and close it.
 
     Returns:
@@ -76,7 +81,6 @@ def copy_as_tar(job: Job, root: Folder, progress: Progress | None) -> Counts:
         at = os.fsencode(error.entry or "")
         raise CopyError(_path(job, at), "unpack", error.reason) from error
     finally:
-        unpacker.close()
         root.close()
     for kind, count in packing.skipped.items():
         unpacker.metadata.skipped[kind] = unpacker.metadata.skipped.get(kind, 0) + count
@@ -147,7 +151,7 @@ class _Unpacker:
         self._root = root
         self._progress = progress
         self._told = time.monotonic()
-        self._stack: list[_Level] = []
+        self._stack = FolderStack[_Level]()
         self._left_out: set[bytes] = set()
 
     def tell(self) -> None:
@@ -156,11 +160,6 @@ class _Unpacker:
             self._told = time.monotonic()
             self._progress("clone", sum(self.made.values()), None)
 
-    def close(self) -> None:
-        """Shut all folders."""
-        for level in self._stack:
-            level.shelve()
-
     def unpack(self, stream: TarStream) -> None:
         """Make all that the tar holds.
 
@@ -168,24 +167,25 @@ class _Unpacker:
             CopyError: a call failed.
             OperationError: of whom packs it.
         """
-        for entry in read_entries(stream):
-            try:
-                self._make(entry, stream)
-            except (FailedError, OSError) as error:
-                raise self._failure(entry, "unpack", error) from error
-            if time.monotonic() - self._told > _TELL:
-                self.tell()
-        while self._stack:
-            self._leave()
+        with self._stack:
+            for entry in read_entries(stream):
+                try:
+                    self._make(entry, stream)
+                except (FailedError, OSError) as error:
+                    raise self._failure(entry, "unpack", error) from error
+                if time.monotonic() - self._told > _TELL:
+                    self.tell()
+            while self._stack:
+                self._leave()
 
     def _make(self, entry: Entry, stream: TarStream) -> None:
         path = entry.name.rstrip(b"/")
         if path == b".":
-            self._stack.append(_Level(b"", entry, os.dup(self._root), 0o700))
+            self._stack.push(_Level(None, b"", entry, os.dup(self._root), 0o700))
             self.made["directory"] += 1
             return
         above, _, name = path.rpartition(b"/")
-        while self._stack[-1].path != above:
+        while self._stack[-1].below_root != above:
             self._leave()
         folder = self._stack[-1].fd
         kind = _KINDS[entry.type]
@@ -197,7 +197,7 @@ class _Unpacker:
         else:
             mode = self._job.new.creation_mode(entry.mode, bool(entry.attributes))
             if kind == "file":
-                fd = os.open(name, _NEW_FILE, mode, dir_fd=folder)
+                fd = os.open(name, NEW_FILE, mode, dir_fd=folder)
                 try:
                     self._fill(fd, entry, stream)
                 finally:
@@ -244,7 +244,7 @@ class _Unpacker:
             self.metadata.skip("device")
             return False
         above, _, first = target.rpartition(b"/")
-        at = open_straight(self._root, above)
+        at = open_beneath(self._root, above)
         try:
             os.link(first, name, src_dir_fd=at, dst_dir_fd=folder, follow_symlinks=False)
         finally:
@@ -255,25 +255,20 @@ class _Unpacker:
         mode = self._job.folder_mode
         os.mkdir(name, mode, dir_fd=parent)
         fd = os.open(name, OPEN_FOLDER, dir_fd=parent)
-        self._stack.append(_Level(path, entry, fd, mode))
-        if len(self._stack) > _OPEN_LEVELS:
-            self._stack[-_OPEN_LEVELS].shelve()
+        self._stack.push(_Level(self._stack[-1], path, entry, fd, mode))
 
     def _leave(self) -> None:
         """Close the innermost folder, all in which is made, and set its metadata."""
-        level = self._stack.pop()
+        level = self._stack[-1]
         try:
-            folder, name = level.fd, b"."
-            if self._stack:
-                above = self._stack[-1]
-                if above.fd < 0:
-                    above.fd = open_parent(level.fd, above.identity)
-                folder, name = above.fd, level.path.rpartition(b"/")[2]
+            self._stack.reopen_parent()
+            self._stack.pop()
+            folder, name = (self._stack[-1].fd, level.name) if self._stack else (level.fd, b".")
             self._finish(folder, name, level.entry, level.entry.mode == level.mode)
         except (FailedError, OSError) as error:
             raise self._failure(level.entry, "set its times", error) from error
         finally:
-            level.shelve()
+            level.close()
 
     def _finish(self, folder: int, name: bytes, entry: Entry, has_mode: bool) -> None:
         """Set all of ``name`` in ``folder`` in the order that keeps it (see ``walk.metadata``).
@@ -292,20 +287,15 @@ class _Unpacker:
         return CopyError.from_os_error(error, path, operation)
 
 
-class _Level:
-    """A folder that is being filled: its path in the tar, its entry, descriptor and mode."""
+class _Level(Folder):
+    """A folder that is being filled: its path in the tar, its entry, and the mode that it has."""
 
-    __slots__ = ("entry", "fd", "identity", "mode", "path")
+    __slots__ = ("below_root", "entry", "mode")
 
-    def __init__(self, path: bytes, entry: Entry, fd: int, mode: int) -> None:
-        self.path = path
+    def __init__(
+        self, parent: _Level | None, path: bytes, entry: Entry, fd: int, mode: int
+    ) -> None:
+        super().__init__(parent, path.rpartition(b"/")[2], fd, -1, os.fstat(fd))
+        self.below_root = path
         self.entry = entry
-        self.fd = fd
-        self.identity = identity(os.fstat(fd))
         self.mode = mode
-
-    def shelve(self) -> None:
-        """Shut the descriptor; the folder is found again from one in it."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)

@@ -10,7 +10,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.archive.folder import Folder, Key
+    from reflayer.archive.layer_metadata import Folder, Key
 
 _UP = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 

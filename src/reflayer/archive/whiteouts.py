@@ -16,8 +16,8 @@ from reflayer.errors import ArchiveError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.archive.folder import Folder
     from reflayer.archive.folders import Folders
+    from reflayer.archive.layer_metadata import Folder
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE = b".wh..wh..opq"

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _OF_THE_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMLINK, errno.EROFS})
 
+MOVES: dict[str, Move] = {}
+"""Methods of packages above this one, which enter them: each copies a root and all in it."""
+
 
 def copy_tree(
     src: AnyPath,
@@ -42,7 +45,6 @@ def copy_tree(
     workers: int | None = None,
     pool: Pool | None = None,
     progress: Progress | None = None,
-    move: Move | None = None,
 ) -> CopyReport:
     """Make ``dst`` the same tree as the folder ``src``.
 
@@ -55,7 +57,8 @@ def copy_tree(
         dst: a path that is absent, or an empty folder.
         method: how content is copied: ``reflink`` (ioctl_ficlone(2)), ``range``
             (copy_file_range(2)), ``stream`` (read and write), or ``auto``: the first of these that
-            the two file systems support.
+            the two file systems support; or ``tar``: packed as a PAX archive by one thread and
+            unpacked by another. That keeps all that a tar can hold, which is all but sockets.
         ownership: ``keep``, or ``ignore`` to leave out and count what only a privileged process
             can keep: owners, devices, some extended attributes.
         cross_mounts: copy what is mounted inside ``src`` too; otherwise an empty folder (or file)
@@ -64,14 +67,14 @@ def copy_tree(
             process may use. A small tree never waits for one to start.
         pool: how many threads may work, for all copies that share it; by default all share one.
         progress: called some times a second with the stage ``clone`` and the entries made so far.
-        move: what copies the root and all in it instead, by a method of another name.
 
     Raises:
         CopyError: something failed. The destination is as it was before, absent or empty.
         ValueError: ``method``, ``ownership`` or ``workers`` is not one of the above.
     """
+    move = MOVES.get(method)
     if method not in METHODS and move is None:
-        raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
+        raise ValueError(f"method {method!r} is not one of {', '.join((*METHODS, *MOVES))}")
     if ownership not in ("keep", "ignore"):
         raise ValueError(f"ownership {ownership!r} is neither keep nor ignore")
     if workers is not None and workers < 1:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 
+ACCESS_ACL = "system.posix_acl_access"
+DEFAULT_ACL = "system.posix_acl_default"
+
 _OF_TREE = ("user.", "system.posix_acl_")
 _OF_FILE_SYSTEM = (
     "SGI_ACL_",  # XFS shows root each ACL a second time

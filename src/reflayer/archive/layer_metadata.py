@@ -1,0 +1,195 @@
+"""What entries say of owners, modes, times and attributes; a folder gets the last of it when shut.
+
+A folder at work lacks what its content would inherit (a default ACL) and lets us in. It gets its
+metadata, times included, when it is shut: so a folder that has no entry in the layer comes out as
+it was, as with umoci, and nothing need be remembered of folders that are done.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from reflayer.archive.tar_entry import SYMLINK
+from reflayer.errors import ArchiveError, printable
+from reflayer.linux.xattrs import ACCESS_ACL, DEFAULT_ACL, is_of_tree
+from reflayer.walk.facts import FailedError, list_attributes
+from reflayer.walk.metadata import REFUSED, Metadata, NewInode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from reflayer.archive.tar_entry import Entry
+
+    Key = int | tuple[int, int]  # inode number, with the device where that is not the root's
+
+_IMPOSSIBLE = REFUSED | {errno.ERANGE, errno.E2BIG}  # setxattr(2): here, or anywhere
+_SPECIAL_BITS = 0o7000
+
+
+class Folder:
+    """An open folder, and what it will have when it is shut.
+
+    Attributes:
+        fd: its descriptor, -1 once shut.
+        key: what tells it from every other folder.
+        path: one of its paths from the root, for messages.
+        names: all paths by which it is known.
+        uid: its owner.
+        gid: its group, which files made in it may inherit.
+        mode: permission bits that it will have.
+        mode_now: permission bits that it has; -1 where that is not known.
+        atime: access time that it will have, in nanoseconds.
+        mtime: modification time that it will have, in nanoseconds.
+        attributes: POSIX ACLs that it will have, by name, beyond those that it has.
+        batch: number of the last batch of files that are made in it.
+        made: names in it that this layer's entries made; None where all were, the folder too.
+    """
+
+    __slots__ = (
+        "atime", "attributes", "batch", "fd", "gid", "key", "made", "mode", "mode_now", "mtime",
+        "names", "path", "uid",
+    )  # fmt: skip
+
+    def __init__(self, fd: int, status: os.stat_result, key: Key, path: bytes) -> None:
+        """Take over ``fd``."""
+        self.fd = fd
+        self.key = key
+        self.path = path
+        self.names: set[bytes] = set()
+        self.uid = status.st_uid
+        self.gid = status.st_gid
+        self.mode = self.mode_now = stat.S_IMODE(status.st_mode)
+        self.atime = status.st_atime_ns
+        self.mtime = status.st_mtime_ns
+        self.attributes: Mapping[str, bytes] = {}
+        self.batch = 0
+        self.made: set[bytes] | None = None
+
+    def let_in(self) -> None:
+        """Give ourselves the owner's permissions for the time being."""
+        if self.mode & 0o700 != 0o700:
+            self.mode_now = self.mode | 0o700
+            os.chmod(self.fd, self.mode_now)
+
+    def withhold_default_acl(self) -> None:
+        """Take away the ACL that files made in it would inherit (acl(5)) for the time being."""
+        if DEFAULT_ACL in list_attributes(self.fd):
+            self.attributes = {DEFAULT_ACL: os.getxattr(self.fd, DEFAULT_ACL)}
+            os.removexattr(self.fd, DEFAULT_ACL)
+
+    def shut(self) -> None:
+        """Shut it as it is."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class LayerMetadata(Metadata):
+    """Sets what entries say; calls whose result is known beforehand are left out.
+
+    An attribute that cannot be set is the archive's fault where this system, or any, refuses it.
+
+    Attributes:
+        powerful: permission bits do not bind this process.
+        withheld: permission bits that a file is made without.
+    """
+
+    def __init__(self, root: int, ignore_refused: bool) -> None:
+        """Learn what that which is made in ``root`` has from the moment it is made.
+
+        Args:
+            root: descriptor of the layer's root, which has no default ACL for now.
+            ignore_refused: what ``ownership="ignore"`` means.
+        """
+        super().__init__(ignore_refused)
+        self._new = new = NewInode(root)
+        self.powerful = new.powerful
+        self.withheld = new.umask
+        self._given = 0o777 & ~new.umask
+        # Where files do not have our group from birth, each gets its group set.
+        self._gid = new.gid if new.gid == os.getegid() else -1
+
+    def of_tree(self, attributes: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Those of an entry that are not of the host or the file system where it was packed."""
+        found = {name: value for name, value in attributes.items() if is_of_tree(name)}
+        for _ in range(len(attributes) - len(found)):
+            self.skip("xattr")
+        return found
+
+    def creation_mode(self, entry: Entry) -> int:
+        """The mode to make a file with."""
+        return self._new.creation_mode(entry.mode, bool(entry.attributes))
+
+    def is_owned(self, folder: Folder, entry: Entry) -> bool:
+        """Whether what is made in ``folder`` has the owner and group of ``entry``."""
+        return entry.uid == self._new.uid and entry.gid == folder.gid == self._gid
+
+    def finish_file(self, fd: int, folder: Folder, entry: Entry) -> None:
+        """Set all of a new regular file in ``folder``."""
+        gid = folder.gid if folder.gid == self._gid else -1
+        self.set_all(fd, entry, self._new.uid, gid, entry.mode & self._given)
+
+    def finish_at(self, name: bytes, folder: Folder, entry: Entry) -> None:
+        """Set all of ``name`` in ``folder``, no regular file or folder, that was just made."""
+        gid = folder.gid if folder.gid == self._gid else -1
+        mode = None if entry.type == SYMLINK else entry.mode & self._given
+        self.set_all_at(folder.fd, name, entry, self._new.uid, gid, mode)
+
+    def finish_link(
+        self, name: bytes, folder: Folder, entry: Entry, status: os.stat_result
+    ) -> None:
+        """Set all of an inode that got ``name`` as a further one; ``status`` was its own before."""
+        mode = None if stat.S_ISLNK(status.st_mode) else stat.S_IMODE(status.st_mode)
+        is_owned = entry.uid == status.st_uid and entry.gid == status.st_gid
+        has_mode = mode is None or mode == entry.mode
+        if is_owned and has_mode and entry.mtime == status.st_mtime_ns and not entry.attributes:
+            return  # as in nearly all archives
+        known = None if mode is None else -1  # chown(2) may have taken some of its bits
+        self.set_all_at(folder.fd, name, entry, status.st_uid, status.st_gid, known)
+
+    def enter_folder(self, folder: Folder, entry: Entry) -> None:
+        """Give ``folder`` its entry's owner and attributes, and note the rest for its end."""
+        if entry.uid != folder.uid or entry.gid != folder.gid:
+            self.set_owner(folder.fd, entry)
+            status = os.fstat(folder.fd)
+            folder.uid, folder.gid = status.st_uid, status.st_gid
+        acls = {}
+        for name, value in entry.attributes.items():
+            if name in (ACCESS_ACL, DEFAULT_ACL):
+                acls[name] = value
+            else:
+                self.set_attribute(folder.fd, name, value)
+        folder.attributes = acls
+        folder.mode = entry.mode
+        folder.atime, folder.mtime = entry.atime, entry.mtime
+
+    def finish_folder(self, folder: Folder) -> None:
+        """Give ``folder`` the rest of its metadata: nothing will be made in it for now."""
+        self.set_all(folder.fd, folder, folder.uid, folder.gid, folder.mode_now)
+
+    def clear_attributes(self, folder: Folder, kept: Mapping[str, bytes]) -> None:
+        """Take away the attributes of a folder of lower layers that its entry lacks.
+
+        As umoci does, and as an overlay of the layers would show it.
+        """
+        for name in list_attributes(folder.fd):
+            if not is_of_tree(name) or name in kept:
+                continue
+            try:
+                os.removexattr(folder.fd, name)
+            except OSError as error:
+                if not self.refused("xattr", error):
+                    raise FailedError(f"removexattr {name}", error) from error
+            if name == ACCESS_ACL:
+                folder.mode_now = -1  # its mask is the group's permissions now
+
+    def _attribute_failed(self, name: str, error: OSError) -> None:
+        if self.refused("xattr", error):
+            return
+        if error.errno in _IMPOSSIBLE:
+            reason = f"its attribute {printable(name)} cannot be set here: {error.strerror}"
+            raise ArchiveError(reason) from error
+        raise FailedError(f"setxattr {printable(name)}", error) from error
