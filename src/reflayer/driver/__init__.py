@@ -7,6 +7,7 @@ A home is a folder as Docker's own vfs driver has it, which may have filled it:
 - ``trash/``: what was removed and is still to be deleted; ``trash.lock`` is held by who does that.
 - ``cloned/BOOT/ID``: when a layer was cloned, and from which.
 - ``folded/ID``: in place of ``dir/ID``, how a layer differs from its parent; ``folded.lock``.
+- ``unanswered/ID``: a note of a layer that its engine is not told of yet (``recovery``).
 - ``quota.lock``, ``publish.lock``: held while a layer gets a project, or a name in ``dir/``.
 
 Whatever comes into ``dir/`` or leaves it does so by one rename(2). So a layer is there whole or not

@@ -17,7 +17,7 @@ from reflayer.driver.create import (
     new_layer,
     set_label,
 )
-from reflayer.driver.folded import fold_into, folded, folding, is_folded, unfold, unfold_upon
+from reflayer.driver.folded import fold_into, folded, folding, is_there, unfold, unfold_upon
 from reflayer.driver.home import (
     BUILDS,
     LAYERS,
@@ -126,9 +126,7 @@ class Driver:
 
     def exists(self, id: str) -> bool:
         """Whether layer ``id`` is there."""
-        checked_id(id)
-        # Once more at the end: it may have been unfolded meanwhile.
-        return has_folder(self.home, id) or is_folded(self.home, id) or has_folder(self.home, id)
+        return is_there(self.home, checked_id(id))
 
     def list(self) -> list[str]:
         """The ids of all layers, sorted."""

@@ -50,6 +50,12 @@ def is_folded(home: str, id: str) -> bool:
     return os.path.exists(_path(home, id))
 
 
+def is_there(home: str, id: str) -> bool:
+    """Whether there is a layer ``id``, folded up or not."""
+    # Once more at the end: it may have been unfolded meanwhile.
+    return has_folder(home, id) or is_folded(home, id) or has_folder(home, id)
+
+
 def folded(home: str) -> list[str]:
     """The ids of the layers that are folded up.
 

@@ -3,6 +3,9 @@
 Killed while it makes a layer, a process leaves ``tmp/NAME`` with its claim, and perhaps a note of
 when it was cloned; while it removes one, ``trash/NAME``; while it folds or unfolds one, both
 ``folded/ID`` and ``dir/ID``, of which the folder counts. What living processes have there stays.
+
+A whole layer is left, too, if the engine that asked for it was not told of it any more: it would
+never remove it. So such an id can be reserved: a claim on ``unanswered/ID``, with a note beside it.
 """
 
 from __future__ import annotations
@@ -10,12 +13,18 @@ from __future__ import annotations
 import errno
 import os
 
-from reflayer.driver.clone_times import forget
-from reflayer.driver.folded import sweep_folded
-from reflayer.driver.home import BUILDS
+from reflayer.driver.clone_times import boot_id, forget
+from reflayer.driver.folded import is_there, sweep_folded
+from reflayer.driver.home import BUILDS, RESERVED, checked_id, taken, unlink
 from reflayer.driver.trash import delete_behind, discard, holds_trash
-from reflayer.errors import OperationError
-from reflayer.workers.lock import abandoned
+from reflayer.errors import OperationError, failing
+from reflayer.workers.lock import abandoned, claim
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reflayer.workers.lock import Claim
 
 
 def recover(home: str) -> None:
@@ -35,3 +44,84 @@ def recover(home: str) -> None:
     except OperationError as error:
         if error.errno != errno.EROFS:  # there it can be read as it is
             raise
+
+
+class Reservation:
+    """The id of a layer that this process alone makes, until its engine is told of it."""
+
+    __slots__ = ("_claim",)
+
+    def __init__(self, claimed: Claim) -> None:
+        self._claim = claimed
+
+    def release(self) -> None:
+        """Let go of it: the engine is told now, or the layer is gone.
+
+        Raises:
+            OperationError: the note cannot be dropped.
+        """
+        try:
+            unlink(self._claim.path)
+        finally:
+            self._claim.release()
+
+
+def reserve(home: str, id: str, word: str) -> Reservation:
+    """Reserve the id of a layer that an engine asks for, until the engine is told of the layer.
+
+    Args:
+        home: the driver's.
+        id: a layer that is not there.
+        word: what ``orphans`` tells of it, if this process dies before it is released.
+
+    Raises:
+        LayerError: it is there or reserved already, or it is no id.
+        OperationError: it cannot be noted.
+    """
+    folder = f"{home}/{RESERVED}"
+    with failing(folder, "mkdir"):
+        os.makedirs(folder, 0o700, exist_ok=True)
+    claimed = claim(f"{folder}/{checked_id(id)}")
+    if claimed is None:
+        raise taken(id)
+    try:
+        # In this order: a note that is there says that what is so called was made after it.
+        if is_there(home, id):
+            raise taken(id)
+        with failing(claimed.path, "symlink"):  # it is there whole, and on a full disk, too
+            os.symlink(f"{boot_id() or 'unknown'} {word}", claimed.path)
+    except BaseException:
+        claimed.release()
+        raise
+    return Reservation(claimed)
+
+
+def orphans(home: str) -> Iterator[tuple[str, str]]:
+    """What was reserved by processes that died: ids and words, each released when it was used.
+
+    Of an earlier boot nothing is told: after a crash of the machine a note may be there that had
+    been dropped, and the engine know the layer.
+
+    Raises:
+        OperationError: a note cannot be read or dropped.
+    """
+    folder = f"{home}/{RESERVED}"
+    for note, is_claimed in abandoned(folder) if os.path.isdir(folder) else ():
+        if is_claimed:  # else its process has just dropped it
+            try:
+                boot, _, word = _read(note).partition(" ")
+                if boot == boot_id():
+                    yield os.path.basename(note), word
+            finally:
+                unlink(note)
+
+
+def _read(note: str) -> str:
+    """The note; empty where there is none, as where its maker died before it wrote any."""
+    try:
+        with failing(note, "read"):
+            return os.readlink(note)
+    except OperationError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return ""

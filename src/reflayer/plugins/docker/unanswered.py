@@ -15,20 +15,18 @@ import os
 import time
 from contextlib import suppress
 
-from reflayer.driver.clone_times import boot_id
-from reflayer.driver.home import LAYERS, checked_id, is_id, taken, unlink
-from reflayer.errors import LayerError, OperationError, ReflayerError
-from reflayer.workers.lock import abandoned, claim
+from reflayer.driver.home import LAYERS
+from reflayer.driver.recovery import orphans, reserve
+from reflayer.errors import LayerError, ReflayerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.driver import Driver
-    from reflayer.workers.lock import Claim
+    from reflayer.driver.recovery import Reservation
 
-_NOTES = "unanswered"  # the folder of the notes in the home
 _INIT = "-init"  # what follows a container's id in that of its parent
 _ALONE = 120.0  # seconds; Docker tries for 30 to reach a plugin that is being started anew
-_CONTAINER, _IMAGE = "container", "image"  # what a note says of its layer
+_CONTAINER, _IMAGE = "container", "image"  # what the driver notes of a layer
 
 _log = logging.getLogger("reflayer.docker")
 
@@ -46,7 +44,7 @@ class Unanswered:
         self._driver = driver
         self._id = id
         self._parent = parent
-        self._claim: Claim | None = None
+        self._reserved: Reservation | None = None
         self._is_new = True
 
     def note(self) -> None:
@@ -57,19 +55,8 @@ class Unanswered:
             OperationError: the note cannot be written.
         """
         self._is_new = False
-        note = _path(self._driver, checked_id(self._id))
-        claimed = claim(note)
-        if claimed is None:
-            raise taken(self._id)
-        try:
-            # In this order: a note that is there says that what is so called was made after it.
-            if self._driver.exists(self._id):
-                raise taken(self._id)
-            _write(note, is_container(self._id, self._parent))
-        except BaseException:
-            claimed.release()
-            raise
-        self._claim = claimed
+        is_alone = is_container(self._id, self._parent)
+        self._reserved = reserve(self._driver.home, self._id, _CONTAINER if is_alone else _IMAGE)
 
     def answer(self) -> None:
         """Docker is about to be told: from now on the layer is its.
@@ -77,9 +64,9 @@ class Unanswered:
         Raises:
             OperationError: the note cannot be dropped.
         """
-        claimed, self._claim = self._claim, None
-        if claimed is not None:
-            _drop(claimed)
+        reserved, self._reserved = self._reserved, None
+        if reserved is not None:
+            reserved.release()
 
     def forget(self) -> None:
         """Docker will not be told: remove what was made, and what it had made for this layer.
@@ -90,39 +77,23 @@ class Unanswered:
         if self._is_new:  # it was still waiting for its turn
             with suppress(LayerError):
                 self.note()
-        claimed, self._claim = self._claim, None
-        if claimed is not None:
+        reserved, self._reserved = self._reserved, None
+        if reserved is not None:
             try:
                 _remove(self._driver, self._id, is_container(self._id, self._parent))
             finally:
-                _drop(claimed)
+                reserved.release()
 
 
 def forget_unanswered(driver: Driver) -> None:
     """Remove what processes that died had made of layers which Docker was not told of.
 
-    Of an earlier boot nothing is: after a crash of the machine a note may be there that had been
-    dropped, and the layer be known.
-
     Raises:
         OperationError: the notes cannot be read or dropped.
     """
-    folder = f"{driver.home}/{_NOTES}"
-    try:
-        os.makedirs(folder, 0o700, exist_ok=True)
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(folder), "mkdir") from error
-    for note, is_claimed in abandoned(folder):
-        id = os.path.basename(note)
-        if not is_claimed or not is_id(id):  # its process has just dropped it
-            continue
-        try:
-            boot, _, kind = _read(note).partition(" ")
-            if boot == boot_id():
-                _log.info("removing layer %s, of which Docker was not told", id)
-                _remove(driver, id, kind == _CONTAINER)
-        finally:
-            unlink(note)
+    for id, kind in orphans(driver.home):
+        _log.info("removing layer %s, of which Docker was not told", id)
+        _remove(driver, id, kind == _CONTAINER)
     _forget_alone(driver)
 
 
@@ -143,33 +114,3 @@ def _remove(driver: Driver, id: str, of_container: bool) -> None:
             driver.remove(layer, wait=False)
         except ReflayerError as error:
             _log.warning("layer %s, which Docker does not know, was left: %s", layer, error)
-
-
-def _path(driver: Driver, id: str) -> str:
-    return f"{driver.home}/{_NOTES}/{id}"
-
-
-def _write(note: str, of_container: bool) -> None:
-    """Make the note: a symbolic link, which is there whole, and on a full disk, too."""
-    text = f"{boot_id() or 'unknown'} {_CONTAINER if of_container else _IMAGE}"
-    try:
-        os.symlink(text, note)
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(note), "symlink") from error
-
-
-def _read(note: str) -> str:
-    """The note; empty where there is none, as where its maker died before it wrote any."""
-    try:
-        return os.readlink(note)
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(note), "read") from error
-
-
-def _drop(claimed: Claim) -> None:
-    try:
-        unlink(claimed.path)
-    finally:
-        claimed.release()
