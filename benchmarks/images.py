@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from pathlib import Path
 
+from benchmarks.processes import run
 from benchmarks.question import REFLAYER, Setting
 
 
@@ -15,9 +15,9 @@ def oci_image(setting: Setting) -> Path:
     if image.is_dir():
         return image
     tagged = f"{image}:tree"
-    _run("umoci", "init", "--layout", str(image))
-    _run("umoci", "new", "--image", tagged)
-    _run("umoci", "insert", "--image", tagged, str(setting.tree), "/")
+    run(["umoci", "init", "--layout", str(image)])
+    run(["umoci", "new", "--image", tagged])
+    run(["umoci", "insert", "--image", tagged, str(setting.tree), "/"])
     return image
 
 
@@ -38,20 +38,14 @@ class Store:
 
     def create(self, name: str) -> None:
         """Make a container; the first one brings the image in."""
-        _run(*self.command("create", "--name", name, self.image))
+        run(self.command("create", "--name", name, self.image))
 
     def remove(self, name: str) -> None:
         """Remove a container to its last file."""
-        _run(*self.command("rm", "--wait", name))
+        run(self.command("rm", "--wait", name))
 
     def settle(self) -> None:
         """Wait until what was removed is deleted, so that the next one is not disturbed."""
         trash = self._root / "layers" / "trash"
         while any(trash.iterdir()):
             time.sleep(0.01)
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()}")

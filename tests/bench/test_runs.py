@@ -12,17 +12,13 @@ from reflayer.bench.runs import Rival, Times, alternate
 from reflayer.errors import ReflayerError
 
 
-def _unheard(*_: object) -> None:
-    pass
-
-
 def appending(name: str, log: Path) -> Rival:
     return Rival(name, ["sh", "-c", f"echo {name} >>{log}"])
 
 
 def test_rivals_take_turns_and_a_first_round_is_not_counted(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    times = alternate([appending("a", log), appending("b", log)], tmp_path, 2, _unheard)
+    times = alternate([appending("a", log), appending("b", log)], tmp_path, 2)
     assert log.read_text().split() == ["a", "b"] * 3
     assert [len(one.seconds) for one in times] == [2, 2]
 
@@ -32,24 +28,24 @@ def test_what_comes_before_and_after_is_not_timed(tmp_path: Path) -> None:
     rival = Rival(
         "a", ["true"], before=lambda: steps.append("before"), after=lambda: steps.append("after")
     )
-    alternate([rival], tmp_path, 1, _unheard)
+    alternate([rival], tmp_path, 1)
     assert steps == ["before", "after"] * 2
 
 
 def test_one_that_fails_ends_it_with_its_own_words(tmp_path: Path) -> None:
     rival = Rival("a", ["sh", "-c", "echo no such thing >&2; exit 3"])
     with pytest.raises(ReflayerError, match="a: no such thing"):
-        alternate([rival], tmp_path, 1, _unheard)
+        alternate([rival], tmp_path, 1)
 
 
 def test_a_call_in_this_process_is_timed_like_one(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     copying = partial(copy_tree, tmp_path / "src", tmp_path / "dst")
     rival = Rival("a", copying, after=(tmp_path / "dst").rmdir)
-    (times,) = alternate([rival], tmp_path, 2, _unheard)
+    (times,) = alternate([rival], tmp_path, 2)
     assert len(times.seconds) == 2
     with pytest.raises(ReflayerError, match=f"a: .*{tmp_path}/gone"):
-        alternate([Rival("a", partial(copy_tree, tmp_path / "gone", "dst"))], tmp_path, 1, _unheard)
+        alternate([Rival("a", partial(copy_tree, tmp_path / "gone", "dst"))], tmp_path, 1)
 
 
 def test_its_words_are_told_where_nothing_can_be_put_as_it_was_either(tmp_path: Path) -> None:
@@ -58,7 +54,7 @@ def test_its_words_are_told_where_nothing_can_be_put_as_it_was_either(tmp_path: 
 
     rival = Rival("a", ["sh", "-c", "echo no such thing >&2; exit 3"], after=after)
     with pytest.raises(ReflayerError, match="a: no such thing"):
-        alternate([rival], tmp_path, 1, _unheard)
+        alternate([rival], tmp_path, 1)
 
 
 def test_a_ratio_is_the_median_of_those_of_the_pairs() -> None:
@@ -88,4 +84,4 @@ def test_one_that_may_fail_is_missing_if_it_does_at_first(tmp_path: Path) -> Non
 def test_one_that_fails_later_ends_it_though_it_may_fail_at_first(tmp_path: Path) -> None:
     rival = Rival("a", ["sh", "-c", f"test ! -e {tmp_path}/twice && echo >>{tmp_path}/twice"])
     with pytest.raises(ReflayerError, match="a: exit status 1"):
-        alternate([rival], tmp_path, 2, _unheard, may_fail=True)
+        alternate([rival], tmp_path, 2, may_fail=True)

@@ -79,7 +79,7 @@ def alternate(
     rivals: Sequence[Rival],
     place: str | Path,
     rounds: int,
-    progress: Progress,
+    progress: Progress | None = None,
     *,
     may_fail: bool = False,
 ) -> list[Times]:
@@ -105,7 +105,8 @@ def alternate(
     with _opened(place) as fd:
         for number in range(rounds + 1):
             for rival in running:
-                progress(rival.name, number, rounds)
+                if progress is not None:
+                    progress(rival.name, number, rounds)
                 try:
                     run = _run(rival, fd)
                 except ReflayerError as error:

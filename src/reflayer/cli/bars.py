@@ -9,8 +9,8 @@ from reflayer.cli.output import size_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import ExitStack
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
     from reflayer.progress import Progress
 
@@ -23,7 +23,7 @@ _LABELS = {
     "push": "pushing",
     "write": "writing",
 }
-_IN_BYTES = ("fetch", "unpack", "pack", "push", "write")
+_IN_ENTRIES = ("clone", "measure")  # the others of these count bytes
 _PATIENCE = 0.4  # seconds: what takes less needs no bar, and the import of rich takes a third of it
 
 
@@ -32,53 +32,47 @@ class bars:  # noqa: N801  # contextlib costs start-up time
 
     def __init__(self) -> None:
         self._start = time.monotonic() + _PATIENCE
-        self._stack: ExitStack | None = None
-        self._draw: Progress | None = None
+        self._shown: Bars | None = None
+        self._bar_of: dict[str, TaskID] = {}
 
     def __enter__(self) -> Progress | None:
-        return self._report if sys.stderr.isatty() else None
+        return self._draw if sys.stderr.isatty() else None
 
     def __exit__(self, *_: object) -> None:
-        if self._stack is not None:
-            self._stack.close()
+        if self._shown is not None:
+            self._shown.stop()
 
-    def _report(self, stage: str, done: int, total: int | None) -> None:
-        if self._draw is None:
+    def _draw(self, stage: str, done: int, total: int | None) -> None:
+        if self._shown is None:
             if time.monotonic() < self._start:
                 return
-            from contextlib import ExitStack, contextmanager
+            self._shown = _begin()
+        if stage not in self._bar_of:
+            label = _LABELS.get(stage, stage)
+            self._bar_of[stage] = self._shown.add_task(label, total=total, amount="")
+        amount = _amount(stage, done, total)
+        self._shown.update(self._bar_of[stage], completed=done, total=total, amount=amount)
 
-            self._stack = ExitStack()
-            self._draw = self._stack.enter_context(contextmanager(_drawn)())
-        self._draw(stage, done, total)
 
-
-def _drawn() -> Iterator[Progress]:
+def _begin() -> Bars:
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID as Bar
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (
+    shown = Progress(
         TextColumn("{task.description:>10}"),
         BarColumn(),
         TextColumn("{task.fields[amount]}"),
         TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
     )
-    bar_of: dict[str, Bar] = {}
-    with Bars(*columns, console=Console(stderr=True), transient=True) as shown:
-
-        def draw(stage: str, done: int, total: int | None) -> None:
-            if stage not in bar_of:
-                label = _LABELS.get(stage, stage)
-                bar_of[stage] = shown.add_task(label, total=total, amount="")
-            amount = _amount(done, total, stage in _IN_BYTES)
-            shown.update(bar_of[stage], completed=done, total=total, amount=amount)
-
-        yield draw
+    shown.start()
+    return shown
 
 
-def _amount(done: int, total: int | None, in_bytes: bool) -> str:
-    if not in_bytes:
+def _amount(stage: str, done: int, total: int | None) -> str:
+    if stage in _IN_ENTRIES:
         return f"{done:,} entries"
+    if stage not in _LABELS:
+        return f"{done} of {total}"
     return size_text(done) if total is None else f"{size_text(done)} of {size_text(total)}"

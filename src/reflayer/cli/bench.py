@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import contextmanager
-
 from reflayer.bench.methods import (
-    METHODS,
     compared_with,
     count,
     fastest,
@@ -18,6 +14,7 @@ from reflayer.bench.methods import (
 from reflayer.bench.runs import alternate
 from reflayer.bench.sample_tree import make_tree
 from reflayer.cli.arguments import JSON, at_least_one, folder, option, takes
+from reflayer.cli.bars import bars
 from reflayer.cli.bench_chart import chart, time_text
 from reflayer.cli.output import print_json, size_text
 from reflayer.copy import copy_tree
@@ -27,10 +24,9 @@ from reflayer.errors import failing
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from reflayer.bench.runs import Times
-    from reflayer.progress import Progress
 
 _LAYER = "image"
 _ENTRIES = 6000  # of the tree that is made: as many as a minimal Debian has
@@ -69,8 +65,7 @@ def bench(arguments: Namespace) -> int:
     removed at the end, however it ends.
     """
     place, tree, runs = arguments.folder, arguments.tree, arguments.runs
-    with scratch(place) as home, _shown(1 + (1 + len(METHODS)) * (1 + runs)) as progress:
-        progress("making the tree", 0, None)
+    with scratch(place) as home, bars() as progress:
         with Driver(home).build(_LAYER) as layer:
             if tree is None:
                 make_tree(layer, _ENTRIES)
@@ -143,24 +138,3 @@ def _print_table(measured: Sequence[Times], title: str, caption: str) -> None:
     for times in measured:
         if times.missing is not None:
             console.print(f"{times.name} does not work here: {times.missing}")
-
-
-@contextmanager
-def _shown(steps: int) -> Iterator[Progress]:
-    """A callback that is told what begins now, and draws a bar of all steps on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        TextColumn("{task.description:>15}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task("", total=steps, completed=-1)
-        yield lambda what, _, __: bars.update(bar, description=what, advance=1)

@@ -7,12 +7,12 @@ import os
 import resource
 import shlex
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from reflayer.cli.arguments import any_path, at_least_one, option, takes
 from reflayer.driver import METHODS
 from reflayer.errors import ServiceError, UsageError
-from reflayer.plugins.containerd.config import HOME as CONTAINERD_HOME
+from reflayer.plugins.containerd.config import HOME
 from reflayer.plugins.containerd.config import SOCKET as CONTAINERD_SOCKET
 
 TYPE_CHECKING = False
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from reflayer.plugins.metrics import Metrics
-    from reflayer.plugins.service import ContainerdOptions, DockerOptions, Service
+    from reflayer.plugins.service import Service
     from reflayer.plugins.work import Work
 
 SERVICES = ("docker", "containerd")
@@ -69,7 +69,7 @@ def host_and_port(text: str) -> tuple[str, int]:
         "--home",
         metavar="DIR",
         type=any_path,
-        help=f"where containerd's snapshots are kept; by default {CONTAINERD_HOME}. "
+        help=f"where containerd's snapshots are kept; by default {HOME}. "
         "Docker's layers are where its daemon says: DATA-ROOT/reflayer",
     ),
     option(
@@ -143,44 +143,33 @@ async def _serve(arguments: argparse.Namespace) -> None:
     passed_by_systemd()  # before a process is started that would inherit them
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection takes up to four
-    work = Work()
-    try:
-        if arguments.metrics is None:
-            metrics = Metrics()
-            await run_services(_services(arguments, work, metrics), at_once=_end)
-            return
-        with _library_for(arguments.services[0]):
-            from reflayer.plugins.prometheus import PrometheusMetrics
-        counting = PrometheusMetrics()
-        services = _services(arguments, work, counting)
-        counting.serve(*arguments.metrics)
-        try:
-            await run_services(services, at_once=_end)
-        finally:
-            counting.close()
-    finally:
-        work.close()
+    with ExitStack() as stack:
+        work = Work()
+        stack.callback(work.close)
+        metrics = Metrics()
+        if arguments.metrics is not None:
+            with _library_for(arguments.services[0]):
+                from reflayer.plugins.prometheus import PrometheusMetrics
+            metrics = counting = PrometheusMetrics()
+        services = [_service(name, arguments, work, metrics) for name in arguments.services]
+        if arguments.metrics is not None:
+            stack.callback(counting.close)
+            counting.serve(*arguments.metrics)
+        await run_services(services, at_once=_end)
 
 
-def _services(arguments: argparse.Namespace, work: Work, metrics: Metrics) -> list[Service]:
-    return [_service(name, _options(name, arguments), work, metrics) for name in arguments.services]
+def _service(name: str, arguments: argparse.Namespace, work: Work, metrics: Metrics) -> Service:
+    from importlib import import_module
 
-
-def _options(name: str, arguments: argparse.Namespace) -> DockerOptions | ContainerdOptions:
     from reflayer.plugins.service import ContainerdOptions, DockerOptions
 
     how = (arguments.method, arguments.workers)
+    options: DockerOptions | ContainerdOptions
     if name == "docker":
-        return DockerOptions(arguments.docker_socket, *how)
-    home = arguments.home or CONTAINERD_HOME
-    return ContainerdOptions(arguments.containerd_socket, os.path.abspath(home), *how)
-
-
-def _service(
-    name: str, options: DockerOptions | ContainerdOptions, work: Work, metrics: Metrics
-) -> Service:
-    from importlib import import_module
-
+        options = DockerOptions(arguments.docker_socket, *how)
+    else:
+        home = os.path.abspath(arguments.home or HOME)
+        options = ContainerdOptions(arguments.containerd_socket, home, *how)
     with _library_for(name):
         service: Service = import_module(f"reflayer.plugins.{name}").service(options, work, metrics)
     return service
