@@ -81,7 +81,7 @@ def fetch(path: Path, content: Content, which: str = "", platform: str | None = 
 
 
 def name_of(path: Path, which: str = "") -> str:
-    return open_source(f"docker-archive:{path}{which}").name  # type: ignore[union-attr]
+    return open_source(f"docker-archive:{path}{which}").name
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd, bz2.compress, lzma.compress])

@@ -13,6 +13,7 @@ from reflayer.xdg import expanded
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.images.content.fetch import Destination, Source
+    from reflayer.images.registry import Access
 
 _PLACES = ("oci", "oci-archive", "docker-archive", "tar", "rootfs")
 _OTHERS = re.compile(  # containers-transports(5); and what a path follows, which no tag can be
@@ -63,24 +64,9 @@ def registry_reference(text: str) -> Reference | None:
     Raises:
         ImageError: it is neither.
     """
-    there = open_source(text)
-    return there if isinstance(there, Reference) else None
-
-
-def open_source(text: str) -> Source | RootFs | Reference:
-    """What ``text`` names; nothing is read yet.
-
-    ``oci:DIR[:TAG]``, ``oci-archive:FILE[:TAG]``, ``docker-archive:FILE[:REF]``, ``tar:FILE``,
-    ``rootfs:DIR``; or, as ``docker://REF`` or without a prefix, a reference. As in skopeo, the
-    first colon after the prefix ends DIR and FILE where something may follow. Instead of TAG and
-    REF, ``@N`` is the image's place. For FILE, ``-`` is standard input.
-
-    Raises:
-        ImageError: it is none of these.
-    """
-    transport, colon, place = text.partition(":")
+    transport, colon, _ = text.partition(":")
     if colon and transport in _PLACES:
-        return _open_place(transport, place)
+        return None
     if text.startswith("docker://"):
         return parse_reference(text.removeprefix("docker://"))
     if text.startswith(("/", ".")):
@@ -102,6 +88,42 @@ def open_source(text: str) -> Source | RootFs | Reference:
     return parse_reference(text)
 
 
+def open_source(text: str, access: Access | None = None) -> Source | RootFs:
+    """What ``text`` names; nothing is read yet.
+
+    ``oci:DIR[:TAG]``, ``oci-archive:FILE[:TAG]``, ``docker-archive:FILE[:REF]``, ``tar:FILE``,
+    ``rootfs:DIR``; or, as ``docker://REF`` or without a prefix, a reference, whose registry is
+    spoken to as ``access`` says. As in skopeo, the first colon after the prefix ends DIR and FILE
+    where something may follow. Instead of TAG and REF, ``@N`` is the image's place. For FILE, ``-``
+    is standard input.
+
+    Raises:
+        ImageError: it is none of these.
+    """
+    # Each is imported only where it is meant: they need more than most calls do.
+    reference = registry_reference(text)
+    if reference is not None:
+        from reflayer.images.registry import Access, RegistrySource
+
+        return RegistrySource(reference, access or Access())
+    transport = text.partition(":")[0]
+    if transport == "tar":
+        from reflayer.images.tar import TarImage
+
+        path = _expanded(text)
+        return TarImage(path if path == "-" else os.path.abspath(path))
+    if transport == "rootfs":
+        return RootFs(os.path.abspath(_expanded(text)))
+    path, name = _path_and_name(text)
+    if transport == "docker-archive":
+        from reflayer.images.docker_archive import DockerArchive, parse_which
+
+        return DockerArchive(path, parse_which(name))
+    from reflayer.images.oci import OciLayout
+
+    return OciLayout(path, name, is_archive=transport == "oci-archive")
+
+
 def open_destination(text: str, name: Reference | None = None) -> Destination:
     """What ``text`` names; nothing is touched yet.
 
@@ -110,21 +132,27 @@ def open_destination(text: str, name: Reference | None = None) -> Destination:
     Raises:
         ImageError: it is neither a layout nor an archive, or a name in it is none.
     """
-    from reflayer.images.docker_archive import DockerArchive
-    from reflayer.images.oci import OciLayout
+    if registry_reference(text) is None:
+        transport = text.partition(":")[0]
+        if transport == "oci":
+            from reflayer.images.oci import OciLayout
 
-    there = open_source(text)
-    if isinstance(there, DockerArchive):
-        if isinstance(there.which, int):
-            raise ImageError(f"{printable(text)}: an image is saved by a name, not by its place")
-        if there.which is not None and there.which.digest:
-            raise ImageError(f"{printable(text)}: an archive names images without a digest")
-        if there.which is not None:
-            refuse_digest(there.which)
-        elif name is not None and name.tag:
-            return DockerArchive(there.path, replace(name, digest=""))
-    if isinstance(there, DockerArchive) or (isinstance(there, OciLayout) and not there.is_archive):
-        return there
+            return OciLayout(*_path_and_name(text))
+        if transport == "docker-archive":
+            from reflayer.images.docker_archive import DockerArchive, parse_which
+
+            path, place = _path_and_name(text)
+            which = parse_which(place)
+            if isinstance(which, int):
+                raise ImageError(
+                    f"{printable(text)}: an image is saved by a name, not by its place"
+                )
+            if which is None:
+                return DockerArchive(path, replace(name, digest="") if name and name.tag else None)
+            if which.digest:
+                raise ImageError(f"{printable(text)}: an archive names images without a digest")
+            refuse_digest(which)
+            return DockerArchive(path, which)
     raise ImageError(
         f"{printable(text)}: an image is saved to oci:DIR[:TAG] or docker-archive:FILE[:REF]"
     )
@@ -136,8 +164,8 @@ def new_name(text: str) -> Reference:
     Raises:
         ImageError: it cannot be one, or is one of a place, with a digest, or like one.
     """
-    reference = open_source(text)
-    if not isinstance(reference, Reference):
+    reference = registry_reference(text)
+    if reference is None:
         raise ImageError(f"{printable(text)} is a place, not an image's name: save it there then")
     if reference.digest:
         raise ImageError(f"{printable(text)}: a new image's name has no digest yet")
@@ -145,30 +173,17 @@ def new_name(text: str) -> Reference:
     return reference
 
 
-def _open_place(transport: str, place: str) -> Source | RootFs:
-    if not place or "\0" in place:
-        raise ImageError(f"{transport}: needs a path after it")
-    place = expanded(place)
-    # Each is imported only where it is meant: they need more than most calls do.
-    if transport == "tar":
-        from reflayer.images.tar import TarImage
-
-        return TarImage(_absolute(place))
-    if transport == "rootfs":
-        return RootFs(os.path.abspath(place))
+def _path_and_name(text: str) -> tuple[str, str]:
+    """The absolute path, or ``-`` for a file, and what follows it."""
+    transport, place = text.partition(":")[0], _expanded(text)
     path, colon, name = place.partition(":")
     if not path or (colon and not name):
         raise ImageError(f"{printable(f'{transport}:{place}')}: a path or a name is empty")
-    if transport == "docker-archive":
-        from reflayer.images.docker_archive import DockerArchive, parse_which
-
-        return DockerArchive(_absolute(path), parse_which(name))
-    from reflayer.images.oci import OciLayout
-
-    if transport == "oci-archive":
-        return OciLayout(_absolute(path), name, is_archive=True)
-    return OciLayout(os.path.abspath(path), name)
+    return path if path == "-" and transport != "oci" else os.path.abspath(path), name
 
 
-def _absolute(path: str) -> str:
-    return path if path == "-" else os.path.abspath(path)
+def _expanded(text: str) -> str:
+    transport, _, place = text.partition(":")
+    if not place or "\0" in place:
+        raise ImageError(f"{transport}: needs a path after it")
+    return expanded(place)

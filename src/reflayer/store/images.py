@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from sqlite3 import Connection
 
-    from reflayer.images import Image, Reference, RootFs, Source
+    from reflayer.images import Image, Reference
     from reflayer.store.parts import Parts
 
 _NO_LAYERS = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of nothing
@@ -252,19 +252,19 @@ def is_full_id(text: str) -> bool:
 
 
 def find_image(
-    db: Connection, text: str, source: Source | RootFs | Reference | None = None
+    db: Connection, text: str, reference: Reference | None = None
 ) -> tuple[StoredImage, str | None]:
     """The image that ``text`` means, and which of its names that is; None where it is an id.
 
     A name is one that the store has, one that Docker reads as such, or where an image came from.
     An id may lack its end. ``NAME@DIGEST`` is what was pulled as such, or the image whose manifest
-    has the digest. ``source`` is what ``text`` has been read as, if it has.
+    has the digest. ``reference`` is what ``text`` has been read as, if it has.
 
     Raises:
         ImageError: it is neither a name nor an id.
         StoreError: there is none, or more than one.
     """
-    found, name = look_for_image(db, text, source)
+    found, name = look_for_image(db, text, reference)
     if found is None:
         close = did_you_mean(text, _familiar_names(db)) or (
             ": reflayer images lists them, reflayer pull fetches one"
@@ -274,7 +274,7 @@ def find_image(
 
 
 def look_for_image(
-    db: Connection, text: str, source: Source | RootFs | Reference | None = None
+    db: Connection, text: str, reference: Reference | None = None
 ) -> tuple[StoredImage | None, str | None]:
     """As ``find_image``; None where there is none.
 
@@ -287,15 +287,14 @@ def look_for_image(
     if (found := image_with_full_id(db, text)) is not None:
         return found, None
     if not is_full_id(text):
-        from reflayer.images.model.reference import Reference
-        from reflayer.images.transports import open_source
+        from reflayer.images.transports import open_source, registry_reference
 
-        source = source or open_source(text)
-        name = str(source) if isinstance(source, Reference) else source.name
+        reference = reference or registry_reference(text)
+        name = str(reference or open_source(text).name)
         if (found := image_named(db, name)) is not None:
             return found, name
-        if isinstance(source, Reference) and source.digest:
-            return _image_with_manifest(db, source.digest), None
+        if reference and reference.digest:
+            return _image_with_manifest(db, reference.digest), None
     ids = ids_with(db, "images", f"sha256:{text.removeprefix('sha256:')}")
     if len(ids) > 1:
         raise StoreError(f"{text}: the ids of {len(ids)} images begin so: give more digits")
@@ -331,13 +330,13 @@ def find_either(db: Connection, text: str, parts: Parts) -> list[Container | Sto
 
 def familiar(name: str) -> str:
     """An image's name as Docker shows it; where an image came from stays as it is."""
-    from reflayer.images import Reference, open_source
+    from reflayer.images import registry_reference
 
     try:
-        source = open_source(name)
+        reference = registry_reference(name)
     except ReflayerError:  # <none>, or an id
         return name
-    return source.familiar() if isinstance(source, Reference) else name
+    return reference.familiar() if reference else name
 
 
 def _familiar_names(db: Connection) -> list[str]:

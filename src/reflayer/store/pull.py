@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from sqlite3 import Connection
 
-    from reflayer.images import Image, Platform, Reference, RootFs, Source
+    from reflayer.images import Image, Platform, RootFs, Source
     from reflayer.images.content.resolve import Open
     from reflayer.images.registry import Access
     from reflayer.progress import Progress
@@ -130,13 +130,10 @@ def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
     Raises:
         ReflayerError: it cannot be had.
     """
-    from reflayer.images.model.reference import Reference
     from reflayer.images.transports import RootFs, open_source
 
     with parts.database.reading() as db:
-        is_id = is_full_id(wanted.text) or image_with_full_id(db, wanted.text) is not None
-        source = None if is_id else open_source(wanted.text)
-        known, called = _on_record(db, wanted, source)
+        known, called = _on_record(db, wanted)
         layer = layer_there(db, known.layer, parts) if known else None
         blobs = blobs_on_record(db, known.id) if known else frozenset()
     if known is not None:
@@ -145,33 +142,28 @@ def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
         else:
             refuse_incomplete(layer, parts)
         return Pulled(replace(known, names=()), blobs, called)
-    assert source is not None
+    source = open_source(wanted.text, wanted.access)
     if isinstance(source, RootFs):
         return _from_folder(source, wanted, parts, until)
-    if isinstance(source, Reference):
-        from reflayer.images.registry.credentials import Access
-        from reflayer.images.registry.source import RegistrySource
-
-        source = RegistrySource(source, wanted.access or Access())
     mark_dirty(parts)
     return _from_source(source, wanted, parts)
 
 
-def _on_record(
-    db: Connection, wanted: Wanted, source: Source | RootFs | Reference | None
-) -> tuple[StoredImage | None, str]:
+def _on_record(db: Connection, wanted: Wanted) -> tuple[StoredImage | None, str]:
     """The image that the store has and need not ask anybody for, and what it is called."""
-    from reflayer.images.model.reference import Reference
+    from reflayer.images.transports import registry_reference
 
     text = wanted.text
+    is_id = is_full_id(text) or image_with_full_id(db, text) is not None
+    reference = None if is_id else registry_reference(text)
     if wanted.pull == "always":
-        if source is None:
+        if is_id:
             raise StoreError(f"{printable(text)}: an id cannot be pulled: give the image's name")
         return None, ""
-    can_be_pulled = source is not None and wanted.pull == "missing"
-    if can_be_pulled and not isinstance(source, Reference):
+    can_be_pulled = not is_id and wanted.pull == "missing"
+    if can_be_pulled and reference is None:
         return None, ""  # a place is asked anew each time: its tag may have moved
-    known, name = (look_for_image if can_be_pulled else find_image)(db, text, source)
+    known, name = (look_for_image if can_be_pulled else find_image)(db, text, reference)
     if known is None:
         return None, ""
     if wanted.platform and known.platform not in map(str, wanted.platform.fitting()):
