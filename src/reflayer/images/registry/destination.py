@@ -55,18 +55,7 @@ class RegistryDestination(Destination):
     mount_from: Callable[[str], str | None]
 
     def write(self, content: Content, image: Image, progress: Progress | None) -> None:
-        """Send ``image``, all of whose blobs are in ``content`` and go as they are.
-
-        Args:
-            content: has the blobs.
-            image: what is sent.
-            progress: is told of stage ``push``, in bytes, by one thread at a time.
-
-        Raises:
-            RegistryError: the registry cannot be reached, or does not take it.
-            ImageError: a blob is missing, or has another digest.
-            OperationError: a blob cannot be read.
-        """
+        """Send ``image``: its blobs as they are, side by side, and its manifest last."""
         name = self.reference
         if name.digest not in ("", image.manifest.digest):
             raise RegistryError(f"{name}: the image has another digest: {image.manifest.digest}")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from reflayer.errors import ArchiveError, ImageError, RegistryError, brief, failing, printable
-from reflayer.images.content.fetch import Source, missing_blobs, nearest
+from reflayer.images.content.fetch import Source, fetch_image, missing_blobs, nearest
 from reflayer.images.content.partial_download import (
     commit_partial,
     open_partial,
@@ -38,13 +38,12 @@ from reflayer.images.registry.retry import retry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import BinaryIO
 
     from _typeshed import WriteableBuffer
 
     from reflayer.images.content.blob_store import Content
-    from reflayer.images.content.resolve import Open
+    from reflayer.images.content.fetch import Fetched, Unpack
     from reflayer.images.content.transfer import Told
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
@@ -79,23 +78,9 @@ class RegistrySource(Source):
         content: Content,
         platform: Platform | None,
         progress: Progress | None,
-        unpack: Callable[[Image, Open], None] | None = None,
-    ) -> tuple[Image, tuple[str, ...]]:
-        """Fetch what ``content`` lacks of the image, its manifest last.
-
-        What has come when it fails stays for the next try.
-
-        Args:
-            content: where it goes.
-            platform: what it has to run on; None for this machine, or for whatever the only one is.
-            progress: is told of stage ``fetch``, in bytes, by one thread at a time.
-            unpack: called meanwhile, with what opens a layer. A read waits for bytes that have not
-                come yet; at the end of a layer that is not what it should be it raises.
-
-        Raises:
-            ImageError: there is no such image, or it cannot be had, or is not right.
-            OperationError: it could not be written.
-        """
+        unpack: Unpack | None = None,
+    ) -> Fetched:
+        """Fetch what ``content`` lacks of the image; what has come of it stays when that fails."""
         repo = Repository(self.reference, self.access, "pull")
         try:
             documents = _Documents(repo)
@@ -103,11 +88,7 @@ class RegistrySource(Source):
             open_blob = nearest(content, documents.open)
             image = find_image(top, platform, open_blob, self.name)
             _fetch_layers(image, repo, content, progress, unpack)
-            for one in (image.config, image.manifest):
-                if not content.has(one.digest):
-                    with documents.open(one.digest) as document:
-                        content.add(document, digest=one.digest, size=one.size)
-            content.sync()
+            fetch_image(image, documents.open, content, None)  # the small rest, its manifest last
             return image, (self.name,)
         finally:
             repo.close()
@@ -118,7 +99,7 @@ def _fetch_layers(
     repo: Repository,
     content: Content,
     progress: Progress | None,
-    unpack: Callable[[Image, Open], None] | None,
+    unpack: Unpack | None,
 ) -> None:
     layers: dict[str, _Layer] = {}
     try:
