@@ -29,6 +29,7 @@ _LINKED = 253  # as type of a name: it is as before, and its inode has several
 _OPEN = OPEN_FOLDER | os.O_NOATIME  # for the owner and for CAP_FOWNER: open(2)
 _BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 _STEPS = 4  # folders that a path leads through before the one it leads to is kept open
+_DEEPEST = 64  # folders down to which some are kept open: a process has few descriptors
 
 Touched = dict[bytes, set[bytes]]
 """By the path of a folder that was looked at, the names in it that the walk has to look at."""
@@ -96,23 +97,28 @@ class _Scan:
 
     def look(self, workers: Workers, folders: list[tuple[_Pair, bytes]]) -> None:
         """Look at ``folders`` and all in them, but for those that are given to other workers."""
-        while folders:
-            half = len(folders) // 2
-            if workers.pause() and half and workers.give(folders[:half]):
-                del folders[:half]
-            pair, path = folders.pop()
-            try:
-                if path.count(b"/") >= _STEPS:
-                    pair, path = pair.enter(path), b""
-                same, rest = self._look(pair, path)
-            except OSError:
-                self._unread.add(pair.path + path)
-                continue
-            inside = os.path.join(path, b"")
-            folders += [(pair, inside + name) for name in same]
-            for kind, name in rest:
-                names = self._links if kind == _LINKED else self._names
-                names.setdefault((pair.path + path).rstrip(b"/"), set()).add(name)
+        pair: _Pair | None = None
+        try:
+            while folders:
+                half = len(folders) // 2
+                if workers.pause() and half and workers.give(folders[:half]):
+                    del folders[:half]
+                pair, path = folders.pop()
+                try:
+                    if path.count(b"/") >= _STEPS and pair.path.count(b"/") < _DEEPEST:
+                        pair, path = pair.enter(path), b""
+                    same, rest = self._look(pair, path)
+                except OSError:
+                    self._unread.add(pair.path + path)
+                    continue
+                inside = os.path.join(path, b"")
+                folders += [(pair, inside + name) for name in same]
+                for kind, name in rest:
+                    names = self._links if kind == _LINKED else self._names
+                    names.setdefault((pair.path + path).rstrip(b"/"), set()).add(name)
+        finally:  # a traceback would keep them open
+            pair = None
+            folders.clear()
 
     def _look(self, pair: _Pair, path: bytes) -> tuple[list[bytes], list[tuple[int, bytes]]]:
         """The folders in the one at ``path`` that are as before, and the names that are not."""
