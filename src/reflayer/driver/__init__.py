@@ -4,7 +4,7 @@ A home is a folder as Docker's own vfs driver has it, which may have filled it:
 
 - ``dir/ID``: the layers.
 - ``tmp/``: what is being made, each with its claim (``reflayer.workers.lock``).
-- ``trash/``: what was removed and is still to be deleted; ``trash.lock`` is held by who does that.
+- ``trash/``: what was removed and is still to be deleted; ``trash.lock`` is held meanwhile.
 - ``cloned/BOOT/ID``: when a layer was cloned, and from which.
 - ``folded/ID``: in place of ``dir/ID``, how a layer differs from its parent; ``folded.lock``.
 - ``unanswered/ID``: a note of a layer that its engine is not told of yet (``recovery``).

@@ -3,7 +3,7 @@
 How a clone is made: ``auto`` takes a snapshot where one loses nothing (``snapshot``), else what
 ``copy_tree`` finds to be the best; a method that is named is taken, or the clone fails.
 
-What makes one is imported when one is made: who only removes does not wait for it.
+What is needed for that is imported when a layer is made: a removal does not wait for it.
 """
 
 from __future__ import annotations

@@ -184,11 +184,11 @@ class Driver:
         """Make the folder of layer ``parent`` that of the new container's layer ``id``.
 
         ``parent`` stays a layer as it was: what is different in it from the one that it was cloned
-        from is kept, and makes it again when somebody asks for it. So ``id`` costs no second clone.
+        from is kept, and makes it again when it is asked for. So ``id`` costs no second clone.
 
         Args:
             id: the new layer.
-            parent: the layer that ``id`` would be a clone of, which nobody uses as a folder now.
+            parent: the layer that ``id`` would be a clone of, whose folder is not in use now.
             mount_label: as for ``create``.
 
         Returns:
@@ -213,11 +213,8 @@ class Driver:
     ) -> Iterator[str]:
         """The path of a clone of ``parent``, or of an empty folder, for the block to change.
 
-        At the end of the block it is written out to disk and becomes the layer ``id``. If the block
-        raises, it is deleted.
-
-        Raises:
-            LayerError, CopyError, OperationError: as ``create`` does.
+        At the end of the block the folder is written out to disk and becomes the layer ``id``. If
+        the block raises, the folder is deleted. Errors are those of ``create``.
         """
         with self._new(id, parent, progress=progress, durable=True) as (path, _):
             yield path
@@ -292,7 +289,7 @@ class Driver:
             delete_behind(self.home)
 
     def empty_trash(self) -> None:
-        """Return when all that was removed is deleted, whoever is at it.
+        """Return when all that was removed is deleted, by this process or another.
 
         Raises:
             OperationError: the first thing that cannot be deleted; everything else is.
@@ -309,11 +306,7 @@ class Driver:
         return found[1] if found is not None and found[0] == parent else None
 
     def changes(self, id: str, parent: str | None = None) -> Iterator[Change]:
-        """What is different in layer ``id`` from ``parent``, as Docker's diff tells it.
-
-        Args:
-            id: the layer.
-            parent: the layer that it was cloned from; None for an empty one.
+        """What is different in layer ``id`` from ``parent``, or all in it, as in Docker's diff.
 
         Raises:
             LayerError: here or meanwhile: one of them is not there, or was removed.
@@ -325,11 +318,12 @@ class Driver:
         return self._while_there(id, parent, changes(root, before, cloned=cloned))
 
     def diff(self, id: str, parent: str | None = None) -> io.BufferedReader:
-        """The same as an uncompressed OCI layer, made while it is read; to be closed.
+        """The difference of layer ``id`` from ``parent`` as an uncompressed OCI layer.
 
-        Raises:
-            LayerError, OperationError: as ``changes`` does, here or from reading.
-            ArchiveError: from reading: a name cannot be in a layer, or an id not in a container.
+        Returns:
+            A file that is made while it is read, and has to be closed. Reading raises as
+            ``changes`` does, and ``ArchiveError`` for a name that cannot be in a layer, or an id
+            that cannot be in a container.
         """
         from reflayer.archive import pack_layer
 
@@ -341,9 +335,6 @@ class Driver:
         """The bytes of the files that are different in layer ``id`` from ``parent``, as in Docker.
 
         Each file's size counts, holes too, but once for all of its names; deletions do not.
-
-        Raises:
-            LayerError, OperationError: as ``changes`` does.
         """
         from reflayer.archive import changed_size
 
@@ -356,9 +347,6 @@ class Driver:
 
         Where clones share their parents' blocks that is what is different from ``parent``, else all
         of it.
-
-        Raises:
-            LayerError, OperationError: as ``changes`` does.
         """
         from reflayer.archive import changed_usage
 

@@ -1,4 +1,4 @@
-"""Layers folded up: kept as what is different in them from their parent, until someone looks.
+"""Layers folded up: kept as what is different in them from their parent, until they are asked for.
 
 For each container Docker clones an image twice: as ``ID-init``, in which it makes a few files, and
 that as the container's own. The first is rarely looked at again. So the container gets the folder
@@ -37,7 +37,7 @@ class LostError(LayerError):
 
 
 def folding(home: str) -> AbstractContextManager[bool]:
-    """Let nobody else fold or unfold a layer, or remove one that others are folded upon.
+    """Let no other thread or process fold or unfold a layer, or remove one.
 
     Raises:
         OperationError: the lock cannot be had.
@@ -126,7 +126,7 @@ def unfold_upon(home: str, id: str, remake: Remake) -> None:
         CopyError, OperationError: one cannot be made.
     """
     for upon in folded(home):
-        with suppress(LostError):  # who asks for it will be told
+        with suppress(LostError):  # asking for it tells
             if _parent_of(home, upon) == id:
                 _unfold(home, upon, remake)
     unlink(_path(home, id))

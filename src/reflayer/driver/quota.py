@@ -50,7 +50,7 @@ def set_quota(path: str, size: int, home: str) -> None:
     with failing(path, "set its quota"):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            # Held until the folder has the project, so that nobody else takes it for free.
+            # Held until the folder has the project, so that no other takes it for free.
             with locked(f"{home}/{QUOTA_LOCK}"):
                 project = _free_project(fd, _FIRST + os.stat(home).st_ino % _RANGES * _RANGE)
                 set_project_limit(fd, project, size)

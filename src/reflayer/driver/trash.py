@@ -1,4 +1,9 @@
-"""Layers on their way out: moved to ``trash/`` at once, then deleted, whoever does it."""
+"""Removal: a layer is moved to ``trash/`` at once, and then deleted by the remover or behind it.
+
+One process at a time empties the trash. It holds ``trash.lock``, and looks again when it has let go
+of it: so what is put there meanwhile needs no process of its own. Each entry is locked while it is
+deleted, by either of them: so the other one waits for it, or leaves it.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +50,7 @@ def discard(path: str, home: str) -> str | None:
             os.rename(path, trash)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and os.path.isdir(f"{home}/{TRASH}"):
-            return None  # somebody else was faster, whether or not it is there anew by now
+            return None  # another remover was faster, whether or not it is there anew by now
         if error.errno in NO_ROOM:  # btrfs wants megabytes for a rename, and none to delete
             delete_trash(path, wait=True)
             return None
@@ -54,7 +59,7 @@ def discard(path: str, home: str) -> str | None:
 
 
 def delete(path: str) -> None:
-    """Delete the folder ``path`` with all in it; somebody else may be deleting it as well.
+    """Delete the folder ``path`` with all in it, which others may be deleting as well.
 
     Raises:
         OperationError: something in it cannot be deleted, which the error names.
@@ -76,7 +81,7 @@ def delete(path: str) -> None:
 
 
 def delete_trash(path: str, *, wait: bool) -> None:
-    """Delete ``path`` in the trash; if somebody else is at it, ``wait`` for him or leave it to him.
+    """Delete ``path`` in the trash; ``wait`` for another that is at it, or leave it to that.
 
     Raises:
         OperationError: as ``delete`` does.
@@ -113,7 +118,7 @@ def empty_trash(home: str, turn: int | None = None, *, wait: bool = False) -> No
     """
     failed: dict[str, OperationError] = {}
     while wait or turn is not None or _left(home, failed):
-        # Who discards a layer while this is locked leaves it to us. So look again after unlocking.
+        # What is discarded while this is locked is left to us. So look again after unlocking.
         fd = open_locked(f"{home}/{TRASH_LOCK}", wait=wait) if turn is None else turn
         if fd is None:
             break
@@ -147,7 +152,7 @@ def delete_behind(home: str) -> None:
 
 
 def holds_trash(home: str) -> bool:
-    """Whether something waits to be deleted that nobody is deleting.
+    """Whether something in the trash is not being deleted.
 
     Raises:
         OperationError: the trash cannot be read.
@@ -156,7 +161,7 @@ def holds_trash(home: str) -> bool:
 
 
 def _left(home: str, failed: Container[str] = ()) -> list[str]:
-    """What is in the trash and nobody is at, but for what ``failed``."""
+    """What is in the trash and not being deleted, but for what ``failed``."""
     trash = f"{home}/{TRASH}"
     with failing(trash, "list"):
         names = sorted(os.listdir(trash))
@@ -171,14 +176,14 @@ def _is_left(path: str) -> bool:
     except OSError as error:
         return error.errno != errno.ENOENT
     try:
-        # Shared: who only looks is not taken for one who deletes.
+        # Shared: a process that only looks is not taken for one that deletes.
         return _lock(fd, path, shared=True, wait=False)
     finally:
         os.close(fd)
 
 
 def _lock(folder: int, path: str, *, shared: bool = False, wait: bool) -> bool:
-    """Lock the open ``folder`` against those who would do the same work; whether that was had."""
+    """Lock the open ``folder`` against others that would delete it; whether that was had."""
     try:
         return flock(folder, shared=shared, wait=wait)
     except OSError as error:

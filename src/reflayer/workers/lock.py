@@ -5,7 +5,7 @@ file beside a name, ``NAME.lock``, made before what is so called and unlinked af
 it is locked. So a name whose lock can be had, or that has no lock file, is abandoned.
 
 What is half made has no other protocol but two, each where claims cannot serve: in a folder of the
-user's, which nobody sweeps, a file has no name until it is whole (O_TMPFILE); and a download is
+user's, which is never swept, a file has no name until it is whole (O_TMPFILE); and a download is
 locked itself, since the next process does not clear what a dead one left, but goes on with it.
 """
 
@@ -36,7 +36,7 @@ def flock(fd: int, *, shared: bool = False, wait: bool = True) -> bool:
 
     Args:
         fd: the descriptor.
-        shared: hold it together with others who share it.
+        shared: hold it together with others that share it.
         wait: wait until it can be had.
 
     Raises:
@@ -112,7 +112,7 @@ class Claim:
 
 
 def claim(path: str) -> Claim | None:
-    """Claim the name ``path``, which nobody has had before; None where somebody has.
+    """Claim the name ``path``, which has never been claimed; None where it has.
 
     A lock file that has gone is not made again under its name: a sweep that saw it may take what is
     so called for abandoned at any later time.
@@ -127,7 +127,7 @@ def claim(path: str) -> Claim | None:
 
 
 def claim_new(folder: str, name: str) -> Claim:
-    """Claim a name in ``folder`` that begins with ``name``, and that nobody else has or will have.
+    """Claim a name in ``folder`` that begins with ``name``, and is never claimed again.
 
     Raises:
         OperationError: the lock file cannot be made or locked.

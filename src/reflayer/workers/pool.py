@@ -1,14 +1,18 @@
 """Threads that share the work of one walk over a tree.
 
 A worker walks by itself. Between two steps it asks ``pause`` whether another worker is idle, and
-then gives it part of what it still has to do. So nothing is queued: work is handed over only to
-whoever waits for it, and the walk is over when all wait. The caller is a worker, too; the others
-are started when it has worked for a while, so that a small tree never waits for a thread.
+then gives it part of what it still has to do. The caller is a worker, too; the others are started
+when it has worked for a while, so that a small tree never waits for a thread.
+
+When is the walk over? A worker that has nothing left cannot tell: another may be about to give some
+away. With a queue, each piece of work would have to be counted in and out, under a lock. So nothing
+is queued: work goes only to a worker that sleeps, from one that is awake. When the last one falls
+asleep, no other is left that could wake it with work: it wakes all of them with none, and they end.
 
 Signals reach the caller alone, after any call that it makes. So a thread takes its place in the
-pool and among the workers by itself, and whoever is woken is taken off the list without a call.
-Whatever ends one worker ends the others at their next ``pause``, and ``run`` raises it when they
-have ended.
+pool and among the workers by itself, and a sleeper that is woken is taken off the list without a
+call. Whatever ends one worker ends the others at their next ``pause``, and ``run`` raises it when
+they have ended.
 """
 
 from __future__ import annotations
@@ -190,7 +194,7 @@ class Workers:
             raise self._error
 
     def pause(self) -> bool:
-        """Between two steps of the walk: whether somebody is idle, and ``give`` is of use.
+        """Between two steps of the walk: whether a worker is idle, and ``give`` is of use.
 
         Raises:
             Stopped: another worker has failed.
@@ -280,7 +284,7 @@ class Workers:
             self._stop(error)  # now nothing is given any more
         if self._error is not None and sleeper.work is None:
             raise Stopped
-        return sleeper.work  # after an error, too: whoever does it closes what it has open
+        return sleeper.work  # after an error, too: doing it closes what it has open
 
     def _wake_one(self) -> None:
         sleeper = self._sleepers[-1]

@@ -1,7 +1,7 @@
-"""A process that deletes behind the back of whoever removed something, and outlives it.
+"""A process that deletes behind the one that removed something, and outlives it.
 
-It belongs to nobody: its own session, no descriptor of its starter but one that holds a lock, no
-terminal, no folder that it would keep from being unmounted but those that it deletes.
+It has its own session, no descriptor of its starter but one that holds a lock, no terminal, no
+folder that it would keep from being unmounted but those that it deletes.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main(module: str, folder: str) -> None:
 
 
 def _step_back() -> None:
-    """Let whoever wants the processors go first: the next clone, for one (sched(7)).
+    """Let others that want the processors go first: the next clone, for one (sched(7)).
 
     A tenth of a busy one is left: with the least that there is, disks would fill up.
     """
