@@ -22,8 +22,9 @@ first, and then its record; an image only loses its record.
 
 **Collecting.** Who gets ``lock`` for himself knows that nobody is making anything: all blobs,
 layers and folders that no record needs are garbage, and so are records whose folder is gone.
-``collect`` takes the lock only if it is free. It runs before and after each creation, after the
-removal of an image, and where the removal of a container shows that something is left; so whoever
+``collect`` takes the lock only if it is free. It runs after the removal of an image, and before and
+after each creation and after the removal of a container wherever a look shows that something may be
+left: folders and records do not agree, or there is the mark of someone who made blobs. So whoever
 comes last removes what others had to leave, and a crash is cleared by the next start. Where all
 folders or the database are gone it refuses: no crash does that, and the rest is not garbage.
 Half-made layers (``layers/tmp``), those that are being deleted (``layers/trash``) and half-made

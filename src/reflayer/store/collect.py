@@ -40,9 +40,6 @@ def making(parts: Parts) -> Iterator[ExitStack]:
 
     Yields:
         What gets all that has to be held until the end of the block.
-
-    Raises:
-        ReflayerError: the store cannot be made, or be brought in order first.
     """
     parts.make_folders()
     with parts.database.kept_open():
@@ -58,11 +55,7 @@ def making(parts: Parts) -> Iterator[ExitStack]:
 
 @contextmanager
 def dirtying(parts: Parts) -> Iterator[None]:
-    """Share the store's lock while records go in the block, after which ``collect`` is called.
-
-    Raises:
-        OperationError: the lock or the mark cannot be made.
-    """
+    """Share the store's lock while records go in the block, after which ``collect`` is called."""
     parts.make_folders()
     with locked(parts.lock, shared=True):
         mark_dirty(parts)
@@ -70,27 +63,18 @@ def dirtying(parts: Parts) -> Iterator[None]:
 
 
 def mark_dirty(parts: Parts) -> None:
-    """Have a whole collection follow, be it the next start's; the store's lock is shared.
-
-    Raises:
-        OperationError: the mark cannot be made, for another reason than a full disk, on which
-            nobody makes any blobs.
-    """
+    """Have a whole collection follow, be it the next start's; the store's lock is shared."""
     path = parts.lock_of("dirty")
     try:
         with failing(path, "open"):
             os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     except OperationError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in NO_ROOM:  # where nobody makes any blobs
             raise
 
 
 def tidy(parts: Parts, *, wait: bool = False) -> None:
-    """``collect`` if there may be something to collect, which costs less to find out.
-
-    Raises:
-        OperationError, StoreError: as ``collect``.
-    """
+    """``collect`` if there may be something to collect, which costs less to find out."""
     if not _is_tidy(parts):
         collect(parts, wait=wait)
 
@@ -140,11 +124,7 @@ def collect(parts: Parts, *, wait: bool = False) -> None:
 
 
 def with_room(parts: Parts, step: Callable[[], None]) -> None:
-    """Do ``step``, and if that fails once more when all that was removed is deleted.
-
-    Raises:
-        OperationError, StoreError: it failed again.
-    """
+    """Do ``step``, and if that fails once more when all that was removed is deleted."""
     try:
         step()
     except (OperationError, StoreError):

@@ -102,11 +102,7 @@ def containers(db: Connection, parts: Parts) -> list[Container]:
 
 
 def find_container(db: Connection, name: str, parts: Parts) -> Container:
-    """The container with this id, name or beginning of an id, in this order, as Docker does.
-
-    Raises:
-        StoreError: there is none, or more than one.
-    """
+    """The container with this id, name or beginning of an id, in this order, as Docker does."""
     container = look_for_container(db, name, parts)
     if container is None:
         names = [row[0] for row in db.execute("SELECT name FROM containers")]
@@ -116,11 +112,7 @@ def find_container(db: Connection, name: str, parts: Parts) -> Container:
 
 
 def look_for_container(db: Connection, name: str, parts: Parts) -> Container | None:
-    """As ``find_container``; None where there is none.
-
-    Raises:
-        StoreError: there is more than one.
-    """
+    """As ``find_container``; None where there is none."""
     row = (
         db.execute(f"{_COLUMNS} WHERE id = ?", (name,)).fetchone()
         or db.execute(f"{_COLUMNS} WHERE name = ?", (name,)).fetchone()
@@ -134,11 +126,7 @@ def look_for_container(db: Connection, name: str, parts: Parts) -> Container | N
 
 
 def container_with_folder(db: Connection, name: str, parts: Parts) -> Container:
-    """As ``find_container``, for who wants what is in it.
-
-    Raises:
-        StoreError: there is none, or more than one, or its folder is gone.
-    """
+    """As ``find_container``, for who wants what is in it."""
     container = find_container(db, name, parts)
     if not os.path.isdir(container.path):
         raise StoreError(f"{container.name}: its folder is gone: reflayer rm {container.name}")
@@ -149,29 +137,16 @@ def _container(row: tuple[str, str, str, str, float], parts: Parts) -> Container
     return Container(*row, parts)
 
 
-def add_container(db: Connection, container: Container) -> None:
-    """Record a container, whose folder is there and whose name is free."""
-    db.execute(
-        "INSERT INTO containers VALUES (?, ?, ?, ?, ?)",
-        (
-            container.id,
-            container.name,
-            container.image_id,
-            container.image,
-            container.created,
-        ),
-    )
-
-
 def remove_container(parts: Parts, name: str, wait: bool) -> Container:
-    with parts.database.reading() as db:
-        container = find_container(db, name, parts)
-    # The folder first: a record whose folder is gone is forgotten by the next collection, and
-    # a folder that cannot be removed still has its record.
-    parts.driver.remove(container.id, wait=wait)
-    with_room(parts, lambda: _forget(parts, container.id))
-    tidy(parts, wait=wait)  # the image may have gone with it
-    return container
+    with parts.database.kept_open():
+        with parts.database.reading() as db:
+            container = find_container(db, name, parts)
+        # The folder first: a record whose folder is gone is forgotten by the next collection, and
+        # a folder that cannot be removed still has its record.
+        parts.driver.remove(container.id, wait=wait)
+        with_room(parts, lambda: _forget(parts, container.id))
+        tidy(parts, wait=wait)  # the image may have gone with it
+        return container
 
 
 def _forget(parts: Parts, id: str) -> None:
@@ -185,11 +160,7 @@ def new_id() -> str:
 
 
 def checked_name(name: str) -> str:
-    """``name``, if a container may be called so, by Docker's rule.
-
-    Raises:
-        StoreError: it may not.
-    """
+    """``name``, if a container may be called so, by Docker's rule."""
     if not _NAME.fullmatch(name):
         raise StoreError(
             f"{printable(name)!r} is no name for a container: it takes two or more of "

@@ -8,7 +8,6 @@ from reflayer.errors import StoreError
 from reflayer.store.collect import making
 from reflayer.store.containers import (
     Container,
-    add_container,
     checked_name,
     free_name,
     new_id,
@@ -48,17 +47,13 @@ def _record(
     else:
         _refuse_taken(db, name)
     add_image(db, pulled.image, pulled.blobs, pulled.stamp)
-    container = Container(
-        id=container_id,
-        name=name,
-        image=pulled.called,
-        image_id=pulled.image.id,
-        created=time.time(),
-        parts=parts,
+    image, created = pulled.image.id, time.time()
+    db.execute(
+        "INSERT INTO containers VALUES (?, ?, ?, ?, ?)",
+        (container_id, name, image, pulled.called, created),
     )
-    add_container(db, container)
     parts.remember_ownership(db)
-    return container
+    return Container(container_id, name, pulled.called, image, created, parts)
 
 
 def _refuse_taken(db: Connection, name: str) -> None:

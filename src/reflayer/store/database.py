@@ -106,11 +106,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection for reading, at one moment's state; to an empty database if there is none.
-
-        Raises:
-            StoreError: it cannot be read, is none, is lost, or is of a newer schema.
-        """
+        """A connection for reading, at one moment's state; an empty database if there is none."""
         with telling(self._path):
             if _is_there(self._path):
                 with self._connection() as db:
@@ -125,29 +121,23 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A connection in a transaction: durable when the block has ended, undone if it raises.
-
-        Raises:
-            StoreError: it cannot be written, is none, is lost, or is of a newer schema.
-            OperationError: it cannot be made.
-        """
-        self.make()
-        with telling(self._path), self._connection() as db, transaction(db):
+        """A connection in a transaction: durable when the block has ended, undone if it raises."""
+        with telling(self._path), self._made() as db, transaction(db):
             yield db
 
     def make(self) -> None:
-        """Make it where it is absent, before the first layer.
+        """Make it where it is absent, before the first layer."""
+        with telling(self._path), self._made():
+            pass
 
-        Raises:
-            StoreError: it is none, is lost, or is of a newer schema.
-            OperationError: it cannot be made.
-        """
-        with telling(self._path):
-            if _is_there(self._path):
-                with self._connection() as db:
-                    if version_of(db) == SCHEMA_VERSION:
-                        return
+    @contextmanager
+    def _made(self) -> Iterator[sqlite3.Connection]:
+        if not _is_there(self._path):
             self._make()
+        with self._connection() as db:
+            if version_of(db) != SCHEMA_VERSION:
+                self._make()
+            yield db
 
     def _make(self) -> None:
         with locked(self._lock):
@@ -186,10 +176,6 @@ def connect(path: str, version: int, *, alone: bool = False) -> sqlite3.Connecti
         path: its file.
         version: the highest ``user_version`` that is known.
         alone: no other process or connection opens it, and any thread may use this one, in turn.
-
-    Raises:
-        sqlite3.Error: it cannot be opened, or is none.
-        StoreError: it is of a newer schema.
     """
     db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=not alone)
     try:
@@ -218,11 +204,6 @@ def make(path: str, schema: str, version: int, *, alone: bool = False) -> None:
     """Make the database ``path`` where it is absent or empty; nobody else may be making it.
 
     What is used ``alone`` gets its log when it is opened.
-
-    Raises:
-        sqlite3.Error: it cannot be made.
-        StoreError: it is of a newer schema.
-        OperationError: there is no room for its journal.
     """
     with suppress(FileExistsError):
         os.close(_open(path, _NEW | os.O_EXCL))
@@ -236,11 +217,7 @@ def make(path: str, schema: str, version: int, *, alone: bool = False) -> None:
 
 
 def make_room(log: str, size: int) -> None:
-    """Set aside ``size`` bytes for the journal or write-ahead log ``log``; zeros are an empty one.
-
-    Raises:
-        OperationError: there is none.
-    """
+    """Set aside ``size`` bytes for a journal or write-ahead log; zeros are an empty one."""
     fd = _open(log, _NEW)
     try:
         with failing(log, "fallocate"):
@@ -258,11 +235,7 @@ def version_of(db: sqlite3.Connection) -> int:
 
 @contextmanager
 def transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """What the block does is committed at its end, or undone if it raises.
-
-    Raises:
-        sqlite3.Error: it cannot be committed.
-    """
+    """What the block does is committed at its end, or undone if it raises."""
     db.execute(f"BEGIN {kind}")
     try:
         yield
@@ -278,9 +251,6 @@ def telling(path: str) -> Iterator[None]:
     """Whatever SQLite raises in the block becomes one line with the file's name.
 
     So does what it cannot even be asked for: its texts are UTF-8, and a path can be any bytes.
-
-    Raises:
-        StoreError: instead.
     """
     try:
         yield

@@ -204,12 +204,7 @@ def blobs_of(image: Image) -> frozenset[str]:
 
 
 def read_stored(known: StoredImage, parts: Parts) -> Image:
-    """A recorded image that has a manifest, from its blobs.
-
-    Raises:
-        ImageError: a blob is missing or damaged.
-        OperationError: one cannot be read.
-    """
+    """A recorded image that has a manifest, from its blobs."""
     from reflayer.images import Platform
     from reflayer.images.content.resolve import find_image as resolve
     from reflayer.images.model.document import Document
@@ -223,12 +218,7 @@ def read_stored(known: StoredImage, parts: Parts) -> Image:
 
 
 def config_of(known: StoredImage, parts: Parts) -> dict[str, object]:
-    """A recorded image's config (OCI image-spec, config.md), as it came; that of a folder is made.
-
-    Raises:
-        ImageError: a blob is missing or damaged.
-        OperationError: one cannot be read.
-    """
+    """A recorded image's config (OCI image-spec, config.md), as it came; a folder's is made."""
     from reflayer.images import Platform
     from reflayer.images.build.manifest import config_of as minimal_config
     from reflayer.images.content.resolve import read_document
@@ -259,10 +249,6 @@ def find_image(
     A name is one that the store has, one that Docker reads as such, or where an image came from.
     An id may lack its end. ``NAME@DIGEST`` is what was pulled as such, or the image whose manifest
     has the digest. ``reference`` is what ``text`` has been read as, if it has.
-
-    Raises:
-        ImageError: it is neither a name nor an id.
-        StoreError: there is none, or more than one.
     """
     found, name = look_for_image(db, text, reference)
     if found is None:
@@ -276,12 +262,7 @@ def find_image(
 def look_for_image(
     db: Connection, text: str, reference: Reference | None = None
 ) -> tuple[StoredImage | None, str | None]:
-    """As ``find_image``; None where there is none.
-
-    Raises:
-        ImageError: it is neither a name nor an id.
-        StoreError: there is more than one.
-    """
+    """As ``find_image``; None where there is none."""
     if (found := image_named(db, text)) is not None:
         return found, text
     if (found := image_with_full_id(db, text)) is not None:
@@ -308,11 +289,7 @@ def _image_with_manifest(db: Connection, digest: str) -> StoredImage | None:
 
 
 def find_either(db: Connection, text: str, parts: Parts) -> list[Container | StoredImage]:
-    """The container and the image that ``text`` means, the container first.
-
-    Raises:
-        StoreError: there is neither, or more than one of a kind.
-    """
+    """The container and the image that ``text`` means, the container first."""
     container = look_for_container(db, text, parts)
     try:
         found, _ = look_for_image(db, text)

@@ -71,11 +71,7 @@ class Parts:
         self._workers = workers
 
     def make_folders(self) -> None:
-        """Make the store's folder where it is absent, for nobody but its owner.
-
-        Raises:
-            OperationError: it cannot be made.
-        """
+        """Make the store's folder where it is absent, for nobody but its owner."""
         for folder in (self.root, self.locks):
             try:
                 make_folders(folder, 0o700)

@@ -92,12 +92,7 @@ def wanted_image(
     progress: Progress | None,
     warn: Callable[[str], None] | None,
 ) -> Wanted:
-    """A ``Wanted`` of what users of the library give.
-
-    Raises:
-        ImageError: ``platform`` is none.
-        ValueError: ``pull`` is none of what it may be.
-    """
+    """A ``Wanted`` of what users of the library give."""
     if pull not in ("missing", "always", "never"):
         raise ValueError(f"pull {pull!r} is none of missing, always, never")
     parsed = None
@@ -126,9 +121,6 @@ def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
 
     The caller shares the store's lock until the image is recorded; ``until`` gets what has to be
     held as long.
-
-    Raises:
-        ReflayerError: it cannot be had.
     """
     from reflayer.images.transports import RootFs, open_source
 

@@ -95,11 +95,6 @@ def packed_image(
         known: the image.
         compression: of the layer of a folder: ``gzip``, ``zstd`` or ``none``.
         progress: is told the stage ``pack`` and the bytes of the plain layer that are done.
-
-    Raises:
-        ArchiveError: a name in the folder cannot be in a layer.
-        ImageError, OperationError: something cannot be read or written.
-        StoreError: its layer is gone, or lacks what was left out.
     """
     if not known.is_folder:
         return read_stored(known, parts)

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 class Store:
     """The images and containers of one machine; any thread and any process may use it at once.
 
+    A container or an image is meant by a name of it, its id, or the beginning of that. What takes
+    its time has a ``progress`` (``reflayer.progress``), which is told a stage, how much of it is
+    done (``clone`` and ``measure`` in entries, all else in bytes) and, if it is known, of how much.
+
     Attributes:
         root: the store's folder, absolute.
     """
@@ -99,8 +103,7 @@ class Store:
                 has it; ``never`` to take nothing but what the store has.
             access: how a registry is to be spoken to; by default as Docker's and Podman's files of
                 credentials and certificates say.
-            progress: is told a stage (``fetch``, ``unpack``, ``clone``), how much of it is done
-                (bytes, bytes, entries) and, where it is known, of how much.
+            progress: is told of ``fetch``, ``unpack`` and ``clone``.
             warn: is told in a line what was left out of a folder, or that the image is for another
                 platform.
 
@@ -129,8 +132,7 @@ class Store:
             image: what ``create`` takes, but no id.
             platform: ``os/architecture[/variant]``; by default this machine's.
             access: how the registry is to be spoken to.
-            progress: is told a stage (``fetch``, ``unpack``), how many bytes of it are done and,
-                where it is known, of how many.
+            progress: is told of ``fetch``, ``unpack`` and ``clone``.
             warn: as for ``create``.
 
         Raises:
@@ -152,11 +154,10 @@ class Store:
         """Send an image to a registry.
 
         Args:
-            image: a name of an image that is in the store, its id, or the beginning of it.
+            image: one that is in the store.
             destination: a reference, with ``docker://`` before it or not.
             access: how the registry is to be spoken to.
-            progress: is told a stage (``pack`` of layers that are not compressed yet, ``push``)
-                and how many bytes of it are done.
+            progress: is told of ``pack``, for layers that are not compressed yet, and ``push``.
 
         Returns:
             What it is there, with the digest of its manifest.
@@ -192,7 +193,7 @@ class Store:
         """Remove a container; return what it was.
 
         Args:
-            name: its name, id, or beginning of an id.
+            name: the container.
             wait: wait until its folder is deleted; otherwise that goes on in another process.
 
         Raises:
@@ -203,9 +204,6 @@ class Store:
 
     def changes(self, name: str) -> Iterator[Change]:
         """What is different in a container from its image, as Docker's diff tells it.
-
-        Args:
-            name: its name, id, or beginning of an id.
 
         Raises:
             StoreError: there is none, or more than one, or its folder is gone.
@@ -224,9 +222,9 @@ class Store:
         """Write all of a container as a plain tar.
 
         Args:
-            name: its name, id, or beginning of an id.
+            name: the container.
             out: a buffered file; nothing is forced to disk.
-            progress: is told the stage ``pack`` and the bytes that are done.
+            progress: is told of ``pack``.
 
         Returns:
             What was written: ``entries``, ``size`` in bytes, and what was ``skipped`` by kind.
@@ -267,7 +265,7 @@ class Store:
         more layers than its parent.
 
         Args:
-            name: the container's name, id, or beginning of an id.
+            name: the container.
             image: what the image is to be called, as Docker reads names; another that was called so
                 is no longer.
             changes: what is different in how its containers run.
@@ -275,7 +273,7 @@ class Store:
             message: what for; it is in the image's history.
             created: when it was made, in seconds since the epoch; by default now.
             compression: of the new layer: ``gzip``, ``zstd`` or ``none``.
-            progress: is told the stages ``pack`` and ``unpack`` in bytes, ``clone`` in entries.
+            progress: is told of ``pack``, ``unpack`` and ``clone``.
 
         Raises:
             StoreError: there is no such container, or more than one, or its folder is gone.
@@ -311,12 +309,12 @@ class Store:
         Layers that came compressed go out as the same bytes.
 
         Args:
-            image: a name of an image of the store, its id, or the beginning of it.
+            image: one that is in the store.
             destination: ``oci:DIR[:TAG]``, an OCI image layout that it is added to, or
                 ``docker-archive:FILE[:REF]``, a file that is replaced when all is written.
             compression: in a layout, of layers that are plain so far: ``gzip``, which is the
                 default, ``zstd`` or ``none``.
-            progress: is told the stages ``pack`` and ``write``, in bytes.
+            progress: is told of ``pack`` and ``write``.
 
         Raises:
             StoreError: there is no such image, or more than one.
@@ -342,9 +340,6 @@ class Store:
     def find(self, name: str) -> list[Container | StoredImage]:
         """The container and the image that ``name`` means, the container first.
 
-        Args:
-            name: of either, its id, or the beginning of it.
-
         Raises:
             StoreError: there is neither, or more than one of a kind.
         """
@@ -355,9 +350,6 @@ class Store:
 
     def image_config(self, image: str) -> dict[str, object]:
         """An image's config, which says how its containers run (OCI image-spec, config.md).
-
-        Args:
-            image: a name of the image, its id, or the beginning of it.
 
         Raises:
             StoreError: there is none, or more than one.
@@ -373,7 +365,7 @@ class Store:
         """Give an image another name; an image that was called so is no longer.
 
         Args:
-            image: a name of the image, its id, or the beginning of it.
+            image: one that is in the store.
             name: the new one, as Docker reads names.
 
         Raises:
@@ -390,8 +382,8 @@ class Store:
         Every file is looked at; what is not written yet is written first.
 
         Args:
-            names: of containers and images, their ids, or the beginning of those; by default all.
-            progress: is told the stage ``measure`` and the entries that are done.
+            names: of containers and images; by default all.
+            progress: is told of ``measure``.
 
         Raises:
             StoreError: one of ``names`` is neither, or the beginning of several ids.
@@ -408,7 +400,7 @@ class Store:
         """Remove an image, or only one of its names where it has others.
 
         Args:
-            name: a name of the image, its id, or the beginning of it.
+            name: the image.
             wait: wait until its folder is deleted; otherwise that goes on in another process.
             force: take all of its names where its id is given, and the last one though there are
                 containers of it: it goes with the last of them.

@@ -51,10 +51,6 @@ def unpack(
         folder: what the image's lowest layer was packed from, and can be cloned from.
         open_blob: opens a layer by its digest, and checks it on the way: reading its end raises if
             it is another. By default layers come from the content store.
-
-    Raises:
-        ArchiveError, ImageError, OperationError, CopyError: it cannot be unpacked.
-        StoreError: it is there, but things were left out that ``ownership="keep"`` asks for.
     """
     top = layer_of(image)
     opener = open_blob or parts.content.open
@@ -152,11 +148,7 @@ def _naming(layer: Descriptor) -> Iterator[None]:
 
 
 def _remove_sockets(root: str) -> None:
-    """Make the tree ``root`` what unpacking its layer would have made: all but the sockets in it.
-
-    Raises:
-        OperationError: something cannot be read or removed.
-    """
+    """Make a folder's clone what unpacking its layer would have made: all but the sockets."""
     from reflayer.archive.walk import Walk
 
     for found in Walk(os.fsencode(root), None, None):
@@ -171,11 +163,7 @@ def _remove_sockets(root: str) -> None:
 
 
 def _verify_diff_ids(image: Image, count: int, open_blob: Open, parts: Parts) -> None:
-    """Verify the diff ids of the lowest layers, which are not unpacked as their folder exists.
-
-    Raises:
-        ArchiveError, ImageError, OperationError: one is damaged, or another than the config says.
-    """
+    """Verify the diff ids of the lowest layers, which are not unpacked as their folder exists."""
     # Without this, a manifest that pairs a known config (hence a known chain id) with other blobs
     # would be stored, and pushed on, as that image. Blobs that an image on record pairs with the
     # same diff id are not read: they were when it came.

@@ -105,12 +105,7 @@ class Usage:
 
 
 def usage(parts: Parts, names: Sequence[str], progress: Progress | None) -> Usage:
-    """What all, or the containers and images of these ``names``, take.
-
-    Raises:
-        StoreError: one of ``names`` is neither, or the beginning of several ids.
-        OperationError: something cannot be read for another reason than its permissions.
-    """
+    """What all, or the containers and images of these ``names``, take."""
     with parts.database.reading() as db:
         stored = _Stored(tuple(containers(db, parts)), tuple(images(db)), _blobs_by_users(db))
         chosen = {one.id for name in names for one in find_either(db, name, parts)}
@@ -255,11 +250,7 @@ def _measured(
     blobs: Mapping[frozenset[str], Sequence[str]],
     progress: Progress | None,
 ) -> _Blocks:
-    """Measure what is ``needed``; ``blobs`` are the digests by the images that use them.
-
-    Raises:
-        OperationError: something cannot be read for another reason than its permissions.
-    """
+    """Measure what is ``needed``; ``blobs`` are the digests by the images that use them."""
     done = told = 0
 
     def report(entries: int) -> None:
