@@ -23,7 +23,6 @@ from grpclib.health.v1 import health_pb2
 from reflayer.errors import ReflayerError
 from reflayer.plugins.containerd.server import ContainerdService
 from reflayer.plugins.metrics import Metrics
-from reflayer.plugins.service import ContainerdOptions
 from reflayer.plugins.work import Work
 from tests.containerd.served import REFLAYER, Served, code, until
 
@@ -124,14 +123,14 @@ def test_a_start_that_fails_leaves_nothing(
         work = Work()
         try:
             other = ContainerdService(
-                ContainerdOptions(f"{socket}2", str(tmp_path / "other")), work, Metrics()
+                work, Metrics(), socket=f"{socket}2", home=str(tmp_path / "other")
             )
             await other.start()  # for what is opened once, and kept
             await other.stop()
             home = tmp_path / "home"
             take(home, socket)
             before = of_a_service(home)
-            failing = ContainerdService(ContainerdOptions(str(socket), str(home)), work, Metrics())
+            failing = ContainerdService(work, Metrics(), socket=str(socket), home=str(home))
             with pytest.raises(ReflayerError):
                 await failing.start()
             assert of_a_service(home) == before

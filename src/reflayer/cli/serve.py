@@ -159,20 +159,27 @@ async def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _service(name: str, arguments: argparse.Namespace, work: Work, metrics: Metrics) -> Service:
-    from importlib import import_module
-
-    from reflayer.plugins.service import ContainerdOptions, DockerOptions
-
-    how = (arguments.method, arguments.workers)
-    options: DockerOptions | ContainerdOptions
-    if name == "docker":
-        options = DockerOptions(arguments.docker_socket, *how)
-    else:
-        home = os.path.abspath(arguments.home or HOME)
-        options = ContainerdOptions(arguments.containerd_socket, home, *how)
     with _library_for(name):
-        service: Service = import_module(f"reflayer.plugins.{name}").service(options, work, metrics)
-    return service
+        if name == "docker":
+            from reflayer.plugins.docker.server import DockerService
+
+            return DockerService(
+                work,
+                metrics,
+                socket=arguments.docker_socket,
+                method=arguments.method,
+                workers=arguments.workers,
+            )
+        from reflayer.plugins.containerd.server import ContainerdService
+
+        return ContainerdService(
+            work,
+            metrics,
+            socket=arguments.containerd_socket,
+            home=os.path.abspath(arguments.home or HOME),
+            method=arguments.method,
+            workers=arguments.workers,
+        )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import contextmanager
 
 from reflayer.driver.clone_times import boot_id, forget
 from reflayer.driver.folded import is_there, sweep_folded
@@ -23,8 +24,6 @@ from reflayer.workers.lock import abandoned, claim
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from reflayer.workers.lock import Claim
 
 
 def recover(home: str) -> None:
@@ -46,37 +45,20 @@ def recover(home: str) -> None:
             raise
 
 
-class Reservation:
-    """The id of a layer that this process alone makes, until its engine is told of it."""
+@contextmanager
+def reserved(home: str, id: str, word: str) -> Iterator[None]:
+    """Reserve the id of a layer that an engine asks for while the block makes it.
 
-    __slots__ = ("_claim",)
-
-    def __init__(self, claimed: Claim) -> None:
-        self._claim = claimed
-
-    def release(self) -> None:
-        """Let go of it: the engine is told now, or the layer is gone.
-
-        Raises:
-            OperationError: the note cannot be dropped.
-        """
-        try:
-            unlink(self._claim.path)
-        finally:
-            self._claim.release()
-
-
-def reserve(home: str, id: str, word: str) -> Reservation:
-    """Reserve the id of a layer that an engine asks for, until the engine is told of the layer.
+    At the end of the block the engine is told of the layer, or the layer is gone.
 
     Args:
         home: the driver's.
         id: a layer that is not there.
-        word: what ``orphans`` tells of it, if this process dies before it is released.
+        word: what ``orphans`` tells of it, if this process dies meanwhile.
 
     Raises:
         LayerError: it is there or reserved already, or it is no id.
-        OperationError: it cannot be noted.
+        OperationError: it cannot be noted, or the note not be dropped.
     """
     folder = f"{home}/{RESERVED}"
     with failing(folder, "mkdir"):
@@ -90,10 +72,12 @@ def reserve(home: str, id: str, word: str) -> Reservation:
             raise taken(id)
         with failing(claimed.path, "symlink"):  # it is there whole, and on a full disk, too
             os.symlink(f"{boot_id() or 'unknown'} {word}", claimed.path)
-    except BaseException:
+        try:
+            yield
+        finally:
+            unlink(claimed.path)
+    finally:
         claimed.release()
-        raise
-    return Reservation(claimed)
 
 
 def orphans(home: str) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 from reflayer.errors import failing
@@ -40,38 +39,6 @@ class Service(Protocol):
 
     async def stop(self) -> None:
         """Accept nothing new; return when the requests that run have been answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class DockerOptions:
-    """Docker's plugin; its home comes from the daemon, with ``GraphDriver.Init``.
-
-    Attributes:
-        socket: path of the Unix socket.
-        method: how a layer is cloned, one of ``reflayer.driver.METHODS``.
-        workers: threads that work on one clone; None for as many as there are processors.
-    """
-
-    socket: str
-    method: str = "auto"
-    workers: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerdOptions:
-    """containerd's snapshotter.
-
-    Attributes:
-        socket: path of the Unix socket.
-        home: the folder of the snapshots and of what is recorded about them.
-        method: how a snapshot is cloned, one of ``reflayer.driver.METHODS``.
-        workers: threads that work on one clone; None for as many as there are processors.
-    """
-
-    socket: str
-    home: str
-    method: str = "auto"
-    workers: int | None = None
 
 
 async def run(services: Sequence[Service], *, at_once: Callable[[int], NoReturn]) -> None:

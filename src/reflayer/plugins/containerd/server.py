@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from grpclib._typing import IServable
 
     from reflayer.plugins.metrics import Metrics
-    from reflayer.plugins.service import ContainerdOptions
     from reflayer.plugins.work import Work
 
 _HANDSHAKE = 30.0  # seconds; who says nothing for so long keeps no descriptor
@@ -49,11 +48,32 @@ class ContainerdService:
 
     name = "containerd"
 
-    def __init__(self, options: ContainerdOptions, work: Work, metrics: Metrics) -> None:
-        """Nothing is touched before ``start``."""
-        self._options = options
+    def __init__(
+        self,
+        work: Work,
+        metrics: Metrics,
+        *,
+        socket: str,
+        home: str,
+        method: str = "auto",
+        workers: int | None = None,
+    ) -> None:
+        """Nothing is touched before ``start``.
+
+        Args:
+            work: the threads of the process.
+            metrics: what counts the requests.
+            socket: path of the Unix socket.
+            home: the folder of the snapshots and of what is recorded about them.
+            method: how a snapshot is cloned, one of ``reflayer.driver.METHODS``.
+            workers: threads that work on one clone; None for as many as there are processors.
+        """
         self._work = work
         self._metrics = metrics
+        self._socket = socket
+        self._home = home
+        self._method = method
+        self._workers = workers
         self._open = AsyncExitStack()  # what is to be closed
 
     async def start(self) -> None:
@@ -64,7 +84,7 @@ class ContainerdService:
         """
         async with AsyncExitStack() as stack:
             snapshotter = await self._work.run(self._opened, stack)
-            listening = stack.enter_context(listen(self._options.socket))
+            listening = stack.enter_context(listen(self._socket))
             self._servicer = Servicer(snapshotter, self._metrics)
             stack.push_async_callback(self._servicer.idle)
             self._health = ServiceStatus()
@@ -85,14 +105,14 @@ class ContainerdService:
                 await self._servicer.idle()
 
     def _opened(self, stack: AsyncExitStack) -> Snapshotter:
-        home = self._options.home
+        home = self._home
         with failing(home, "mkdir"):
             make_folders(home, 0o700)
         if not stack.enter_context(locked(f"{home}/lock", wait=False)):
             raise ServiceError(
                 f"{home}: another process serves it: stop it, or give another --home"
             )
-        driver = Driver(home, method=self._options.method, workers=self._options.workers)
+        driver = Driver(home, method=self._method, workers=self._workers)
         records = Records(f"{home}/snapshots.db")
         stack.callback(records.close)
         snapshotter = Snapshotter(driver, records, self._work, self._metrics)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-from reflayer.plugins.docker.request import RequestError
-from reflayer.plugins.docker.size import size_in_bytes
-from reflayer.plugins.docker.unanswered import is_container
+from reflayer.plugins.docker.orphans import is_container
+from reflayer.plugins.docker.request import RequestError, size_in_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

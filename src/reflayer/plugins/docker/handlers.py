@@ -8,6 +8,7 @@ that the user reads it as it is, and with another where Docker would take the bo
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import socket
@@ -19,12 +20,11 @@ from weakref import WeakSet
 
 from aiohttp import web
 
-from reflayer.errors import ReflayerError
+from reflayer.errors import ArchiveError, ReflayerError
 from reflayer.plugins.docker.calls import CLONES, SHORT, WALKS
 from reflayer.plugins.docker.home import NotInitialisedError
+from reflayer.plugins.docker.orphans import forget, until_answered
 from reflayer.plugins.docker.request import InitRequest, LayerRequest, RequestError
-from reflayer.plugins.docker.streams import PIECE, Body
-from reflayer.plugins.docker.unanswered import Unanswered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from reflayer.progress import Progress
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+PIECE = 1 << 20
+"""Bytes of a layer that are read at once."""
 
 IDLE = 30.0
 """Seconds that a connection may take to send its request."""
@@ -100,19 +103,21 @@ class Handlers:
         body = await _document(http)
         with self._about_a_layer(name, body) as (request, _):
             driver = self._home.driver
-            layer = Unanswered(driver, request.id, request.parent)
+            begun = False
 
             def make(progress: Progress) -> CopyReport | None:
-                layer.note()
-                report = clone(driver, request, progress)
-                progress("clone", 0, None)  # for whom is it still?
-                layer.answer()
+                nonlocal begun
+                begun = True
+                with until_answered(driver, request.id, request.parent):
+                    report = clone(driver, request, progress)
+                    progress("clone", 0, None)  # for whom is it still?
                 return report
 
             try:
                 report = await self._work.copy(make)
             except BaseException:
-                await self._work.run(layer.forget)
+                if not begun:
+                    await self._work.run(forget, driver, request.id, request.parent)
                 raise
             self._metrics.copied(report)
             return _answer({})
@@ -162,7 +167,7 @@ class Handlers:
         id = http.query.get("id", "")
         with self._answering("ApplyDiff", id=id, parent=http.query.get("parent", "")):
             driver = self._home.driver
-            body = cast("BinaryIO", Body(http.content, asyncio.get_running_loop()))
+            body = cast("BinaryIO", _Body(http.content, asyncio.get_running_loop()))
             try:
                 size = await self._work.stream(lambda _: driver.apply(id, body))
             except ReflayerError:
@@ -263,3 +268,28 @@ def _peer(http: web.Request) -> int:
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     process: int = _PEER.unpack(credentials)[0]
     return process
+
+
+class _Body(io.RawIOBase):
+    """A request's body as a file for a thread; no more of it is received than that has room for."""
+
+    def __init__(self, content: StreamReader, loop: asyncio.AbstractEventLoop) -> None:
+        """Read ``content``, which ``loop`` receives."""
+        self._content = content
+        self._loop = loop
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Wait for some bytes, ``size`` at most; none at the end. They are not copied once more.
+
+        Raises:
+            ArchiveError: the client has gone before the end, or what it sends is no HTTP.
+        """
+        reading = asyncio.run_coroutine_threadsafe(self._content.read(size), self._loop)
+        try:
+            return reading.result()
+        except Exception as error:  # of many kinds: aiohttp hands on what ended the connection
+            raise ArchiveError("the client broke off before its end") from error

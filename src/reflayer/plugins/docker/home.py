@@ -8,24 +8,67 @@ import os
 import stat
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 
 from reflayer.driver import Driver
 from reflayer.driver.home import LAYERS
 from reflayer.errors import OperationError, ReflayerError
-from reflayer.plugins.docker.daemon import Daemon
-from reflayer.plugins.docker.request import InitRequest, RequestError, shown
-from reflayer.plugins.docker.size import size_in_bytes
-from reflayer.plugins.docker.unanswered import forget_unanswered
+from reflayer.plugins.docker.orphans import remove_orphans
+from reflayer.plugins.docker.request import InitRequest, RequestError, shown, size_in_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.plugins.service import DockerOptions
+    from typing import Self
+
+_STATE, _STARTED = 0, 19  # of what follows the name in /proc/PID/stat (proc(5))
+_DEAD = (b"Z", b"X")  # its parent has not waited for it yet
 
 _log = logging.getLogger("reflayer.docker")
 
 
 class NotInitialisedError(ReflayerError):
     """A daemon asked for layers before it told where they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A daemon's process, told from a later one that has got its number.
+
+    Attributes:
+        process: its id; 0 where nobody can tell, as from another namespace.
+        started: when, in clock ticks since the boot; 0 where it is not running.
+    """
+
+    process: int
+    started: int
+
+    @classmethod
+    def running(cls, process: int) -> Self:
+        """The one that has the id ``process`` now."""
+        try:
+            with open(f"/proc/{process}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return cls(process, 0)
+        return cls(process, 0 if fields[_STATE] in _DEAD else int(fields[_STARTED]))
+
+    @classmethod
+    def parse(cls, text: bytes) -> Self:
+        """From what ``str`` made of one; or its id alone, as older records have it.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        process, _, started = text.partition(b" ")
+        return cls(int(process), int(started)) if started else cls.running(int(process))
+
+    def __str__(self) -> str:
+        """Both numbers."""
+        return f"{self.process} {self.started}"
+
+    def is_alive(self) -> bool:
+        """Whether it still runs; False where nobody can tell."""
+        return self.started != 0 and Daemon.running(self.process) == self
 
 
 class Home:
@@ -35,10 +78,11 @@ class Home:
     beside the socket: there it is gone after a boot, as the daemon is.
     """
 
-    def __init__(self, options: DockerOptions) -> None:
-        """Without a driver yet."""
-        self._options = options
-        self._record = f"{options.socket}.init"
+    def __init__(self, socket: str, method: str, workers: int | None) -> None:
+        """Without a driver yet, which will have ``method`` and ``workers``."""
+        self._method = method
+        self._workers = workers
+        self._record = f"{socket}.init"
         self._driver: Driver | None = None
         self._daemon = Daemon(0, 0)
         self._lock = threading.Lock()  # one daemon after the other
@@ -137,12 +181,12 @@ class Home:
             size = size_in_bytes(value.strip())
         driver = Driver(
             request.home,
-            method=self._options.method,
-            workers=self._options.workers,
+            method=self._method,
+            workers=self._workers,
             id_map=request.id_map,
             size=size,
         )
-        forget_unanswered(driver)
+        remove_orphans(driver)
         self._driver = driver
         self._daemon = daemon
 

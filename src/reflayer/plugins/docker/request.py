@@ -1,8 +1,9 @@
-"""What Docker asks: the JSON of its requests as values."""
+"""What Docker asks: the JSON of its requests, and the sizes in its options, as values."""
 
 from __future__ import annotations
 
 import json
+import re
 import reprlib
 from dataclasses import asdict, dataclass, fields
 from typing import TypeVar
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 _LONGEST = 4095  # PATH_MAX, and a zero; no id or label is as long
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgtp]?)i?b?", re.IGNORECASE | re.ASCII)
+_LONGEST_SIZE = 100  # characters; int() takes 4,300, and float() makes infinity of 309
+_POWERS = " kmgtp"
+_MOST = (1 << 63) - 1  # Docker keeps it in an int64
+
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 100
 
@@ -107,6 +113,23 @@ class InitRequest:
 def shown(value: object) -> str:
     """A value of a request as part of a line, cut where it is too long or too deep for that."""
     return _brief.repr(value)
+
+
+def size_in_bytes(text: str) -> int:
+    """``1G``, ``512 MiB``, ``1.5gb`` or plain bytes, in powers of 1024, as Docker's RAMInBytes.
+
+    Raises:
+        RequestError: it is no size.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None or len(text) > _LONGEST_SIZE:
+        raise RequestError(f"invalid size: {shown(text)}")
+    number, unit = match[1], match[2].lower()
+    scale = 1024 ** _POWERS.index(unit) if unit else 1
+    size = int(number) * scale if number.isdecimal() else int(float(number) * scale)
+    if size > _MOST:
+        raise RequestError(f"invalid size: {text!r} is more than {_MOST} bytes")
+    return size
 
 
 def _document(body: bytes) -> dict[str, object]:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from reflayer.driver import Driver
-from reflayer.plugins.docker import unanswered
-from reflayer.plugins.docker.daemon import Daemon
-from reflayer.plugins.docker.unanswered import forget_unanswered
+from reflayer.plugins.docker import orphans
+from reflayer.plugins.docker.home import Daemon
+from reflayer.plugins.docker.orphans import remove_orphans
 from reflayer.workers.pool import usable_cpus
 from tests.docker.client import Client, Connection
 from tests.docker.daemons import (
@@ -28,15 +28,18 @@ from tests.docker.daemons import (
 _ID = "0123456789abcdef" * 4
 _DIES = """
 import os, signal
+from contextlib import contextmanager
 from reflayer.cli import main
-from reflayer.plugins.docker.unanswered import Unanswered
+from reflayer.plugins.docker import handlers, orphans
 
-def die(layer):
-    if WHICH(layer):
-        os.kill(os.getpid(), signal.SIGKILL)
-    answer(layer)
+@contextmanager
+def die(driver, id, parent):
+    with orphans.until_answered(driver, id, parent):
+        yield
+        if WHICH(id, parent):
+            os.kill(os.getpid(), signal.SIGKILL)
 
-answer, Unanswered.answer = Unanswered.answer, die
+handlers.until_answered = die
 main()
 """
 _NEVER_ENDS = """
@@ -62,9 +65,9 @@ Driver.take_over = lambda *_, **__: False  # which would need no clone
 main()
 """
 _WHICH = {
-    "a container's first layer": 'lambda layer: layer._id.endswith("-init")',
-    "a container's own layer": 'lambda layer: layer._parent == layer._id + "-init"',
-    "an image's layer": 'lambda layer: not (layer._parent or layer._id).endswith("-init")',
+    "a container's first layer": 'lambda id, parent: id.endswith("-init")',
+    "a container's own layer": 'lambda id, parent: parent == id + "-init"',
+    "an image's layer": 'lambda id, parent: not (parent or id).endswith("-init")',
 }
 
 
@@ -195,9 +198,10 @@ def test_a_note_that_may_be_older_than_the_answer_removes_nothing(
 def test_what_another_process_is_making_stays(client: Client, home: Path) -> None:
     making = (
         "import sys; from reflayer.driver import Driver;"
-        "from reflayer.plugins.docker.unanswered import Unanswered;"
-        "driver = Driver(sys.argv[1]); layer = Unanswered(driver, 'new', None); layer.note();"
-        "driver.create('new'); print(flush=True); sys.stdin.read(); layer.answer()"
+        "from reflayer.plugins.docker.orphans import until_answered;"
+        "driver = Driver(sys.argv[1]); making = until_answered(driver, 'new', None);"
+        "making.__enter__(); driver.create('new'); print(flush=True); sys.stdin.read();"
+        "making.__exit__(None, None, None)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", making, home], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -282,10 +286,10 @@ def test_a_first_layer_whose_container_nobody_asked_for_goes_after_a_while(
     driver = Driver(place / "home")
     for id in ("alone-init", "both-init", "both", "image"):
         driver.create(id)
-    forget_unanswered(driver)
+    remove_orphans(driver)
     assert "alone-init" in driver.list()
-    monkeypatch.setattr(unanswered, "_ALONE", 0.0)
-    forget_unanswered(driver)
+    monkeypatch.setattr(orphans, "_ALONE", 0.0)
+    remove_orphans(driver)
     assert driver.list() == ["both", "both-init", "image"]
 
 

@@ -10,7 +10,6 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from reflayer.plugins.docker import handlers
 from reflayer.plugins.docker.home import Home
-from reflayer.plugins.docker.streams import PIECE
 from reflayer.plugins.listening import BACKLOG, listen
 
 TYPE_CHECKING = False
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from reflayer.plugins.metrics import Metrics
-    from reflayer.plugins.service import DockerOptions
     from reflayer.plugins.work import Work
 
 _LOOK = 0.02  # seconds between two looks at what still runs
@@ -31,18 +29,34 @@ class DockerService:
 
     name = "docker"
 
-    def __init__(self, options: DockerOptions, work: Work, metrics: Metrics) -> None:
-        """Not served yet."""
-        self._socket = options.socket
+    def __init__(
+        self,
+        work: Work,
+        metrics: Metrics,
+        *,
+        socket: str,
+        method: str = "auto",
+        workers: int | None = None,
+    ) -> None:
+        """Not served yet.
+
+        Args:
+            work: the threads of the process.
+            metrics: what counts the requests.
+            socket: path of the Unix socket.
+            method: how a layer is cloned, one of ``reflayer.driver.METHODS``.
+            workers: threads that work on one clone; None for as many as there are processors.
+        """
+        self._socket = socket
         self._work = work
-        self._home = Home(options)
+        self._home = Home(socket, method, workers)
         logging.getLogger("aiohttp.server").addFilter(_in_one_line)
         self._handlers = handlers.Handlers(self._home, work, metrics)
         self._runner = web.AppRunner(
             self._handlers.application(),
             access_log=None,  # metrics.operation logs
             handler_cancellation=True,
-            read_bufsize=PIECE,
+            read_bufsize=handlers.PIECE,
             shutdown_timeout=_NEVER,
         )
         self._site: web.SockSite | None = None
