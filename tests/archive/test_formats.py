@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.archive.tar_entry import Entry
+from reflayer.archive.tar_header import Entry
 from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.errors import ArchiveError
 from tests.archive.tars import apply, blocks, entry, header, tar, xattr

@@ -99,7 +99,7 @@ def test_what_a_layer_may_not_have_is_kept_by_tar(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names, headers and sparse maps of any length, and zeros that are no hole."""
-    for limit in ("tar_entry._MOST_SPANS", "tar_reader._LONGEST_NAME"):
+    for limit in ("tar_header._MOST_SPANS", "tar_reader._LONGEST_NAME"):
         monkeypatch.setattr(f"reflayer.archive.{limit}", 100)
     (place / "src").mkdir()
     folder = os.fsencode(place / "src")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, Self, TypeAlias
 
     from reflayer.archive.layer_metadata import Folder, LayerMetadata
-    from reflayer.archive.tar_entry import Entry
+    from reflayer.archive.tar_header import Entry
     from reflayer.archive.tar_reader import TarStream
 
     Make: TypeAlias = Callable[[Folder, bytes, Entry, memoryview], None]

@@ -8,7 +8,7 @@ import stat
 from collections import OrderedDict
 
 from reflayer.archive.layer_metadata import Folder, LayerMetadata
-from reflayer.archive.tar_entry import join_path
+from reflayer.archive.tar_header import join_path
 from reflayer.archive.upper_paths import UpperPaths
 from reflayer.errors import ArchiveError, OperationError
 from reflayer.linux.openat2 import RESOLVE_IN_ROOT, openat2
@@ -25,11 +25,10 @@ from reflayer.walk.folders import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Self
 
     from reflayer.archive.layer_metadata import Key
-    from reflayer.archive.tar_entry import Entry
+    from reflayer.archive.tar_header import Entry
 
 _MOST_OPEN = 64
 _MOST_LINKS = 40  # that one path may go through: path_resolution(7)
@@ -92,12 +91,7 @@ class Folders:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         """Shut all; with their metadata only where there was no error."""
         folders = [*self._open.values(), self.root]
         try:
@@ -114,27 +108,24 @@ class Folders:
         Raises:
             OSError: ENOTDIR where something else is on the way, ELOOP for too many links.
         """
-        folder = self._by_path.get(path)
-        if folder is None:
-            folder = self._find(path) or self._walk(path, make=True)
-            assert folder is not None
-        elif folder is not self.root:
-            self._open.move_to_end(folder.key)
+        folder = self._known(path) or self._find(path) or self._walk(path, make=True)
+        assert folder is not None
         return folder
 
     def existing(self, path: bytes) -> Folder | None:
         """The folder that ``path`` leads to, or None where that is none."""
-        folder = self._by_path.get(path)
-        if folder is not None:
-            if folder is not self.root:
-                self._open.move_to_end(folder.key)
-            return folder
         try:
-            return self._find(path)
+            return self._known(path) or self._find(path)
         except OSError as error:
             if error.errno in _NO_FOLDER:
                 return None
             raise
+
+    def _known(self, path: bytes) -> Folder | None:
+        folder = self._by_path.get(path)
+        if folder is not None and folder is not self.root:
+            self._open.move_to_end(folder.key)
+        return folder
 
     def child(self, parent: Folder, name: bytes) -> Folder:
         """The folder ``name`` in ``parent``.
@@ -229,11 +220,13 @@ class Folders:
             except OSError as error:
                 if error.errno not in _NO_FOLDER:
                     raise
-                target = _link_target(here.fd, name)
+                try:
+                    target = os.readlink(name, dir_fd=here.fd)
+                except OSError as no_link:
+                    raise error if no_link.errno == errno.EINVAL else no_link from None
                 links += 1
-                if target is None or links > _MOST_LINKS:
-                    number = errno.ENOTDIR if target is None else errno.ELOOP
-                    raise OSError(number, os.strerror(number)) from error
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
                 if target.startswith(b"/"):
                     done, here = [], self.root
                 todo += target.split(b"/")[::-1]
@@ -322,13 +315,3 @@ def failure(
     if error.errno in _ARCHIVE_FAULTS:
         return ArchiveError(f"{operation}: {error.strerror}", path)
     return OperationError.from_os_error(error, os.path.join(root, path), operation)
-
-
-def _link_target(dir_fd: int, name: bytes) -> bytes | None:
-    """Where the symbolic link ``name`` points; None where it is something else."""
-    try:
-        return os.readlink(name, dir_fd=dir_fd)
-    except OSError as error:
-        if error.errno == errno.EINVAL:  # readlink(2)
-            return None
-        raise

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import stat
 
-from reflayer.archive import tar_entry as types
+from reflayer.archive import tar_header as types
 from reflayer.archive.files import Files
 from reflayer.archive.folders import failure
-from reflayer.archive.tar_entry import clean_path
+from reflayer.archive.tar_header import clean_path
 from reflayer.archive.tar_reader import TarStream
 from reflayer.archive.whiteouts import (
     AUFS_INODES,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from reflayer.archive.folders import Folders
     from reflayer.archive.id_map import IdMap
     from reflayer.archive.layer_metadata import Folder
-    from reflayer.archive.tar_entry import Entry, SparseMap
+    from reflayer.archive.tar_header import Entry, SparseMap
 
 _BLOCK = 4096  # bytes; of most file systems, and a hole is whole blocks
 _ZEROS = bytes(_BLOCK)

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from reflayer.archive.tar_entry import SYMLINK
+from reflayer.archive.tar_header import SYMLINK
 from reflayer.errors import ArchiveError, printable
 from reflayer.linux.xattrs import ACCESS_ACL, DEFAULT_ACL, is_of_tree
 from reflayer.walk.facts import FailedError, list_attributes
@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from reflayer.archive.tar_entry import Entry
+    from reflayer.archive.tar_header import Entry
 
     Key = int | tuple[int, int]  # inode number, with the device where that is not the root's
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from reflayer.copy import method as copy_method
-from reflayer.copy import tree
+from reflayer.copy import method, tree
 from reflayer.copy.tree import copy_tree as copy_tree
 
 TYPE_CHECKING = False
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
     from reflayer.copy.tree import Counts
     from reflayer.progress import Progress
 
-METHODS = (*copy_method.METHODS, "tar")
+METHODS = (*method.METHODS, "tar")
 """The names of the methods that ``copy_tree`` takes."""
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from reflayer.archive import tar_entry as types
+from reflayer.archive import tar_header as types
 from reflayer.archive.pax import attribute_records, format_sparse
 from reflayer.archive.tar_header import padding
 from reflayer.archive.tar_writer import END, headers

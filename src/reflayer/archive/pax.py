@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 
-from reflayer.archive.tar_entry import SparseMap
-from reflayer.archive.tar_header import BLOCK, LARGEST, padding
+from reflayer.archive.tar_header import BLOCK, LARGEST, SparseMap, padding
 from reflayer.errors import ArchiveError
 
 TYPE_CHECKING = False

@@ -12,7 +12,7 @@ import os
 import time
 from contextlib import closing
 
-from reflayer.archive import tar_entry as types
+from reflayer.archive import tar_header as types
 from reflayer.archive.pack import Packing
 from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_reader import TarStream, read_entries
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
     from reflayer.archive.pair import Pair
-    from reflayer.archive.tar_entry import Entry
+    from reflayer.archive.tar_header import Entry
     from reflayer.copy import folder
     from reflayer.copy.folder import Job
     from reflayer.copy.tree import Counts

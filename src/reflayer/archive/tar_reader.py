@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from reflayer.archive import tar_entry as types
+from reflayer.archive import tar_header as types
 from reflayer.archive.pax import (
     SECOND,
     common_nanoseconds,
@@ -14,13 +14,15 @@ from reflayer.archive.pax import (
     signed_decimal,
     sparse_map,
 )
-from reflayer.archive.tar_entry import NO_ATTRIBUTES, Entry, SparseMap
 from reflayer.archive.tar_header import (
     BLOCK,
     FIELDS,
     GNU_MAGIC,
+    NO_ATTRIBUTES,
     USTAR_MAGIC,
     ZERO_BLOCK,
+    Entry,
+    SparseMap,
     common_number,
     has_checksum,
     number,

@@ -23,8 +23,6 @@ END = bytes(2 * BLOCK)
 _LARGEST_ID = 0o7777777
 _LARGEST_SIZE = 0o77777777777  # and the latest time, in seconds
 _NAME, _PREFIX = 100, 155  # bytes
-_PAX_NAME = b"././@PaxHeader"
-_PAX = b"x"
 _SPACES = b" " * 8
 _CHECKSUM = slice(148, 156)
 _NAMES = (b"path", b"linkpath", b"GNU.sparse.name")
@@ -48,7 +46,7 @@ def headers(
 
     Args:
         name: its path; a folder's ends with a slash.
-        kind: one of the types in ``reflayer.archive.tar_entry``.
+        kind: one of the types in ``reflayer.archive.tar_header``.
         mode: permission bits with setuid, setgid and sticky.
         uid, gid: owner and group.
         size: bytes of data that follow.
@@ -77,19 +75,33 @@ def headers(
         seconds = min(max(seconds, 0), _LARGEST_SIZE)
     if atime is not None and atime != mtime:
         pax[b"atime"] = format_nanoseconds(atime)
-    block = _block(
+    block = FIELDS.pack(
         short,
+        b"%07o" % mode,
+        b"%07o" % (uid if uid <= _LARGEST_ID else 0),
+        b"%07o" % (gid if gid <= _LARGEST_ID else 0),
+        b"%011o" % (size if size <= _LARGEST_SIZE else 0),
+        b"%011o" % seconds,
+        _SPACES,
         kind,
-        mode,
-        uid if uid <= _LARGEST_ID else 0,
-        gid if gid <= _LARGEST_ID else 0,
-        size if size <= _LARGEST_SIZE else 0,
-        seconds,
         target[:_NAME],
-        device,
+        USTAR_MAGIC,
+        b"00",
+        b"%07o" % device[0],
+        b"%07o" % device[1],
         prefix or b"",
     )
-    return _pax_header(pax) + block if pax else block
+    total = byte_sum(block[:256]) + byte_sum(block[256:])
+    block = block[: _CHECKSUM.start] + b"%06o\0 " % total + block[_CHECKSUM.stop :]
+    if not pax:
+        return block
+    data = format_records(pax)
+    return _pax_header(len(data)) + data + padding(len(data)) + block
+
+
+@lru_cache(maxsize=512)
+def _pax_header(size: int) -> bytes:
+    return headers(b"././@PaxHeader", b"x", mode=0o644, size=size)
 
 
 def _split(name: bytes) -> tuple[bytes | None, bytes]:
@@ -116,45 +128,3 @@ def _is_text(name: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _pax_header(pax: Records) -> bytes:
-    data = format_records(pax)
-    return _pax_block(len(data)) + data + padding(len(data))
-
-
-@lru_cache(maxsize=512)
-def _pax_block(size: int) -> bytes:
-    return _block(_PAX_NAME, _PAX, 0o644, 0, 0, size, 0, b"", (0, 0), b"")
-
-
-def _block(
-    name: bytes,
-    kind: bytes,
-    mode: int,
-    uid: int,
-    gid: int,
-    size: int,
-    mtime: int,
-    target: bytes,
-    device: tuple[int, int],
-    prefix: bytes,
-) -> bytes:
-    block = FIELDS.pack(
-        name,
-        b"%07o" % mode,
-        b"%07o" % uid,
-        b"%07o" % gid,
-        b"%011o" % size,
-        b"%011o" % mtime,
-        _SPACES,
-        kind,
-        target,
-        USTAR_MAGIC,
-        b"00",
-        b"%07o" % device[0],
-        b"%07o" % device[1],
-        prefix,
-    )
-    total = byte_sum(block[:256]) + byte_sum(block[256:])
-    return block[: _CHECKSUM.start] + b"%06o\0 " % total + block[_CHECKSUM.stop :]

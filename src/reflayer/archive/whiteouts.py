@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 
-from reflayer.archive.tar_entry import join_path
+from reflayer.archive.tar_header import join_path
 from reflayer.errors import ArchiveError
 
 TYPE_CHECKING = False

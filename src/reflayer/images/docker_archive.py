@@ -13,10 +13,9 @@ import re
 import stat
 from dataclasses import dataclass
 
-from reflayer.archive import tar_entry as types
+from reflayer.archive import tar_header as types
 from reflayer.archive.compression import compression_of
-from reflayer.archive.tar_entry import clean_path
-from reflayer.archive.tar_header import BLOCK, padding
+from reflayer.archive.tar_header import BLOCK, clean_path, padding
 from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.archive.tar_writer import END, headers
 from reflayer.errors import ArchiveError, ImageError, brief, failing, listed, printable

@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from operator import itemgetter
 from typing import NamedTuple
 
-from reflayer.archive import tar_entry as types
+from reflayer.archive import tar_header as types
 from reflayer.archive.compression import Blob, PlainReader, compression_of
 from reflayer.archive.read_ahead import ReadAhead
-from reflayer.archive.tar_entry import clean_path
-from reflayer.archive.tar_header import BLOCK
+from reflayer.archive.tar_header import BLOCK, clean_path
 from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.errors import ArchiveError, ImageError, brief, failing, printable
 from reflayer.images.content.blob_store import open_regular
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-    from reflayer.archive.tar_entry import Entry, SparseMap
+    from reflayer.archive.tar_header import Entry, SparseMap
     from reflayer.images.content.blob_store import Content
     from reflayer.progress import Progress
 
