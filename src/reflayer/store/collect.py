@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from reflayer.images import Descriptor
     from reflayer.store.parts import Parts
 
-_USED = (  # an image that has lost its names stays while there are containers of it
-    "SELECT id FROM images WHERE id IN (SELECT image FROM names) "
-    "OR id IN (SELECT image FROM containers)"
+# An image that has lost its names stays while there are containers of it. (SQLite makes a table of
+# its own for each "IN (SELECT ...)", which takes longer than all else in a look.)
+_USED = (
+    "(EXISTS (SELECT 1 FROM names WHERE image = images.id)"
+    " OR EXISTS (SELECT 1 FROM containers WHERE image = images.id))"
 )
 _NEEDED = (  # folders
-    f"SELECT id FROM layers WHERE id IN (SELECT layer FROM images WHERE id IN ({_USED})) "
-    "UNION SELECT id FROM containers"
+    f"SELECT layers.id FROM layers JOIN images ON images.layer = layers.id WHERE {_USED} "
+    "UNION ALL SELECT id FROM containers"
 )
 
 
@@ -84,7 +86,7 @@ def _is_tidy(parts: Parts) -> bool:
         return False  # the mark; or downloads that may be too old
     there = set(parts.driver.list())
     with parts.database.reading() as db:
-        if db.execute(f"SELECT 1 FROM images WHERE id NOT IN ({_USED})").fetchone():
+        if db.execute(f"SELECT 1 FROM images WHERE NOT {_USED}").fetchone():
             return False
         return _column(db, _NEEDED) == there
 
@@ -156,7 +158,7 @@ def _forget(parts: Parts) -> None:
         for table in ("containers", "layers"):
             gone = _column(db, f"SELECT id FROM {table}") - there
             db.executemany(f"DELETE FROM {table} WHERE id = ?", [(one,) for one in gone])
-        db.execute(f"DELETE FROM images WHERE id NOT IN ({_USED})")
+        db.execute(f"DELETE FROM images WHERE NOT {_USED}")
         db.execute("DELETE FROM layers WHERE id NOT IN (SELECT layer FROM images)")
 
 
@@ -171,7 +173,9 @@ def _remove_blobs(parts: Parts) -> None:
     from reflayer.images.content.partial_download import expire
 
     with parts.database.reading() as db:
-        needed = _column(db, f"SELECT digest FROM blobs WHERE image IN ({_USED})")
+        needed = _column(
+            db, f"SELECT digest FROM blobs JOIN images ON images.id = blobs.image WHERE {_USED}"
+        )
     for digest in set(parts.content.digests()) - needed:
         parts.content.delete(digest)
     expire(parts.content.folder)
