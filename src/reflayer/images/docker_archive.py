@@ -26,6 +26,7 @@ from reflayer.images.content.blob_store import (
     INDEX_FILE,
     LAYOUT_FILE,
     VERSION,
+    blob_name,
     check_version,
 )
 from reflayer.images.content.fetch import Destination, Source, add_blobs, fetch_listed
@@ -40,7 +41,6 @@ from reflayer.images.model.descriptor import (
     OCI_MANIFEST,
     REF_NAME,
     Descriptor,
-    check_digest,
     check_digest_is,
     digest_bytes,
     digest_text,
@@ -163,7 +163,7 @@ def fetch_layout(
     image, top = fetch_listed(
         index,
         which,
-        lambda digest: members.open(_blob_name(digest)),
+        lambda digest: members.open(blob_name(digest)),
         content,
         platform,
         progress,
@@ -366,9 +366,9 @@ class _Writer:
             OCI_MANIFEST,
         )
         saved = {
-            "Config": _blob_name(config.digest),
+            "Config": blob_name(config.digest),
             "RepoTags": [name.familiar()] if name else None,
-            "Layers": [_blob_name(layer.digest) for layer in layers],
+            "Layers": [blob_name(layer.digest) for layer in layers],
         }
         self._write_file(INDEX_FILE, to_json(_index(manifest, name)))
         self._write_file(MANIFEST_JSON, to_json([saved]))
@@ -378,7 +378,7 @@ class _Writer:
     def _write_layer(self, layer: Descriptor, diff_id: str) -> Descriptor:
         """Write a layer plain; how long that is shows only then, and goes before it."""
         start = self._out.tell()
-        self._out.write(_header(_blob_name(diff_id), 0))
+        self._out.write(_header(blob_name(diff_id), 0))
         hashing = hash_like(diff_id)
         size = 0
         try:
@@ -396,13 +396,13 @@ class _Writer:
         self._out.write(padding(size))
         end = self._out.tell()
         self._out.seek(start)
-        self._out.write(_header(_blob_name(diff_id), size))
+        self._out.write(_header(blob_name(diff_id), size))
         self._out.seek(end)
         return Descriptor(OCI_LAYER, diff_id, size)
 
     def _write_blob(self, data: bytes, media_type: str) -> Descriptor:
         digest = digest_bytes(data)
-        self._write_file(_blob_name(digest), data)
+        self._write_file(blob_name(digest), data)
         return Descriptor(media_type, digest, len(data))
 
     def _write_file(self, name: str, data: bytes) -> None:
@@ -413,10 +413,6 @@ def _header(name: str, size: int) -> bytes:
     """The header of a member; of one length, whatever the size: the record stands for any."""
     size_record = {b"size": b"%d" % size}
     return headers(name.encode(), types.FILE, mode=0o644, size=size, records=size_record)
-
-
-def _blob_name(digest: str) -> str:
-    return "/".join((BLOBS, *check_digest(digest)))
 
 
 def _index(manifest: Descriptor, name: Reference | None) -> dict[str, object]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import partial
 
 from reflayer.errors import ImageError, failing, printable
 from reflayer.images.content.blob_store import (
@@ -15,9 +14,7 @@ from reflayer.images.content.blob_store import (
     INDEX_FILE,
     LAYOUT_FILE,
     Content,
-    check_layout,
-    open_blob,
-    read_index,
+    Layout,
 )
 from reflayer.images.content.fetch import Destination, Source, fetch_image, fetch_listed
 
@@ -66,12 +63,12 @@ class OciLayout(Source, Destination):
     def _fetch_folder(
         self, content: Content, platform: Platform | None, progress: Progress | None
     ) -> Image:
-        index = read_index(self.path)
+        layout = Layout(self.path)
+        index = layout.index()
         if os.path.lexists(os.path.join(self.path, LAYOUT_FILE)):  # BuildKit's caches lack it
-            check_layout(self.path)
-        there = partial(open_blob, self.path)
+            layout.check_version()
         where = printable(self.path)
-        return fetch_listed(index, self.tag, there, content, platform, progress, where)[0]
+        return fetch_listed(index, self.tag, layout.open, content, platform, progress, where)[0]
 
     def _fetch_archived(
         self, content: Content, platform: Platform | None, progress: Progress | None

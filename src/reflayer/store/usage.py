@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from reflayer.errors import failing
 from reflayer.extents import measure_files, measure_trees, share_out
-from reflayer.images.content.blob_store import blob_path
+from reflayer.images.content.blob_store import blob_name
 from reflayer.store.containers import Container, containers
 from reflayer.store.images import StoredImage, find_either, images
 
@@ -268,7 +268,7 @@ def _measured(
     content = os.path.join(parts.root, "content")
     sets = [unit for unit in needed if not isinstance(unit, str)]
     for users in sets:
-        units[users] = measure_files(content, [blob_path("", digest) for digest in blobs[users]])
+        units[users] = measure_files(content, [blob_name(digest) for digest in blobs[users]])
     # No block of a blob is one of a folder, and they may be on different file systems.
     for some in (folders, sets):
         _add_shared(shared, some, units)

@@ -32,6 +32,7 @@ from reflayer.images.model.descriptor import (
     digest_bytes,
     digest_text,
     hash_like,
+    is_digest,
 )
 from reflayer.images.model.document import Document
 from reflayer.linux.mkdir import make_folders
@@ -53,22 +54,70 @@ _LARGEST = 64 << 20  # bytes of an index: some 200,000 names
 _ANY = "application/octet-stream"
 
 
-class Content:
+class Layout:
+    """An OCI image layout, to be read.
+
+    A blob that is missing and a file that is not right are ImageErrors; what cannot be read is an
+    OperationError.
+
+    Attributes:
+        folder: its path, absolute.
+    """
+
+    def __init__(self, folder: AnyPath) -> None:
+        self.folder = os.path.abspath(os.fsdecode(folder))
+
+    def path(self, digest: str) -> str:
+        """Where a blob is, or would be."""
+        return os.path.join(self.folder, blob_name(digest))
+
+    def open(self, digest: str) -> BinaryIO:
+        """Open a blob for reading."""
+        path = self.path(digest)
+        try:
+            return open_regular(path)
+        except FileNotFoundError:
+            where = printable(self.folder)
+            raise ImageError(f"the blob {digest} is missing from {where}") from None
+        except OSError as error:
+            raise OperationError.from_os_error(error, path, "open") from error
+
+    def index(self) -> Document:
+        """What is listed."""
+        return Document.parse(self._read(INDEX_FILE), f"{printable(self.folder)}/{INDEX_FILE}")
+
+    def check_version(self) -> None:
+        """Make sure that this is a layout, and of a version that we know."""
+        check_version(self._read(LAYOUT_FILE), self.folder)
+
+    def _read(self, name: str) -> bytes:
+        path = os.path.join(self.folder, name)
+        try:
+            with open_regular(path) as file:
+                data = file.read(_LARGEST + 1)
+        except FileNotFoundError:
+            reason = f"{printable(self.folder)} is not an OCI image layout: it has no {name}"
+            raise ImageError(reason) from None
+        except NotADirectoryError:
+            reason = f"{printable(self.folder)} is no folder: oci-archive: is for layouts in a tar"
+            raise ImageError(reason) from None
+        except OSError as error:
+            raise OperationError.from_os_error(error, path, "read") from error
+        if len(data) > _LARGEST:
+            raise ImageError(f"{printable(path)} has more than {_LARGEST} bytes")
+        return data
+
+
+class Content(Layout):
     """Blobs by digest, and tags; several threads and processes may use one folder at once.
 
     A blob is there whole and checked, or not at all. What keeps it there is no business of this:
     whoever deletes blobs has to know that nobody is about to use them.
-
-    A blob that is missing, or is not what it has to be, is an ImageError; so is another kind of
-    folder. What cannot be read or written is an OperationError.
-
-    Attributes:
-        folder: the layout.
     """
 
     def __init__(self, folder: AnyPath) -> None:
         """Open the layout ``folder``, make it where it is not there, clear what crashes left."""
-        self.folder = os.path.abspath(os.fsdecode(folder))
+        super().__init__(folder)
         self._blobs = os.path.join(self.folder, BLOBS)
         self._names = os.path.join(self.folder, "tmp")  # of temporary files
         self._index = os.path.join(self.folder, INDEX_FILE)
@@ -79,19 +128,11 @@ class Content:
         clear(self._names)
         if not os.path.exists(self._index):
             self._make()
-        check_layout(self.folder)
+        self.check_version()
 
     def has(self, digest: str) -> bool:
         """Whether a blob is there."""
         return os.path.exists(self.path(digest))
-
-    def path(self, digest: str) -> str:
-        """Where a blob is, or would be."""
-        return blob_path(self.folder, digest)
-
-    def open(self, digest: str) -> BinaryIO:
-        """Open a blob for reading."""
-        return open_blob(self.folder, digest)
 
     def size(self, digest: str) -> int:
         """The size of a blob, in bytes."""
@@ -103,9 +144,7 @@ class Content:
         for algorithm in ALGORITHMS:
             with suppress(FileNotFoundError):
                 for name in os.listdir(os.path.join(self._blobs, algorithm)):
-                    digest = f"{algorithm}:{name}"
-                    with suppress(ImageError):  # another's file
-                        check_digest(digest)
+                    if is_digest(digest := f"{algorithm}:{name}"):  # else it is another's file
                         yield digest
 
     def add(
@@ -217,7 +256,7 @@ class Content:
 
     def tags(self) -> dict[str, Descriptor]:
         """What each name is."""
-        listed = [entry.descriptor() for entry in read_index(self.folder).children("manifests")]
+        listed = [entry.descriptor() for entry in self.index().children("manifests")]
         return {name: one for one in listed if (name := one.annotations.get(REF_NAME))}
 
     def tidy(self) -> None:
@@ -233,7 +272,7 @@ class Content:
     @contextmanager
     def _changing_index(self) -> Iterator[list[dict[str, object]]]:
         with locked(self._lock):
-            index = read_index(self.folder)
+            index = self.index()
             entries = [entry.fields for entry in index.children("manifests")]
             before = list(entries)
             yield entries
@@ -255,20 +294,9 @@ class Content:
         sync_folder(self.folder)
 
 
-def blob_path(folder: str, digest: str) -> str:
-    """Where a blob of the layout ``folder`` is or would be."""
-    return os.path.join(folder, BLOBS, *check_digest(digest))
-
-
-def open_blob(folder: str, digest: str) -> BinaryIO:
-    """Open a blob of the layout ``folder`` for reading."""
-    path = blob_path(folder, digest)
-    try:
-        return open_regular(path)
-    except FileNotFoundError:
-        raise ImageError(f"the blob {digest} is missing from {printable(folder)}") from None
-    except OSError as error:
-        raise OperationError.from_os_error(error, path, "open") from error
+def blob_name(digest: str) -> str:
+    """Where a blob is within a layout."""
+    return "/".join((BLOBS, *check_digest(digest)))
 
 
 def open_regular(path: str) -> BinaryIO:
@@ -280,11 +308,6 @@ def open_regular(path: str) -> BinaryIO:
     return io.FileIO(fd)
 
 
-def check_layout(folder: str) -> None:
-    """Make sure that ``folder`` is an image layout of the version that we know."""
-    check_version(_read(folder, LAYOUT_FILE), folder)
-
-
 def check_version(data: bytes, where: str) -> None:
     """Raise an ImageError where the file ``oci-layout`` of ``where`` names an unknown version."""
     document = Document.parse(data, f"{printable(where)}/{LAYOUT_FILE}")
@@ -293,29 +316,6 @@ def check_version(data: bytes, where: str) -> None:
         raise ImageError(
             f"{printable(where)} is an image layout of version {brief(version)!r}, not {VERSION}"
         )
-
-
-def read_index(folder: str) -> Document:
-    """The index of the layout ``folder``."""
-    return Document.parse(_read(folder, INDEX_FILE), f"{printable(folder)}/{INDEX_FILE}")
-
-
-def _read(folder: str, name: str) -> bytes:
-    path = os.path.join(folder, name)
-    try:
-        with open_regular(path) as file:
-            data = file.read(_LARGEST + 1)
-    except FileNotFoundError:
-        reason = f"{printable(folder)} is not an OCI image layout: it has no {name}"
-        raise ImageError(reason) from None
-    except NotADirectoryError:
-        reason = f"{printable(folder)} is no folder: oci-archive: is for layouts in a tar"
-        raise ImageError(reason) from None
-    except OSError as error:
-        raise OperationError.from_os_error(error, path, "read") from error
-    if len(data) > _LARGEST:
-        raise ImageError(f"{printable(path)} has more than {_LARGEST} bytes")
-    return data
 
 
 def _tagged(name: str, descriptor: Descriptor) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from reflayer.errors import ImageError, OperationError, brief, listed
+from reflayer.errors import ImageError, brief, failing, listed
 from reflayer.images.model.descriptor import (
     CONFIGS,
     CONTAINERD_NAME,
@@ -78,27 +78,6 @@ def find_image(
     return _image_of(top, contents, config, top.platform or platform)
 
 
-def find_images(
-    tops: Iterable[Descriptor], platform: Platform | None, open_blob: Open, name: str
-) -> list[Image]:
-    """The images for ``platform`` that ``tops`` are or lead to: one, or several equally good ones.
-
-    Args:
-        tops: manifests and indexes, and whatever else is listed beside them.
-        platform: what the image has to run on; None for this machine.
-        open_blob: opens a blob by its digest.
-        name: of where they are listed.
-    """
-    images = _Search(open_blob, platform, name).images(tops)
-    return list({image.manifest.digest: image for image in images}.values())
-
-
-def is_image(top: Descriptor, open_blob: Open) -> bool:
-    """Whether ``top`` is an image or leads to one; and not to a signature, say."""
-    search = _Search(open_blob, None, "")
-    return any(search.look(one) for one, _ in search.candidates((top,)))
-
-
 def choose_image(
     index: Document, which: str, platform: Platform | None, open_blob: Open, where: str
 ) -> tuple[Image, Descriptor]:
@@ -118,7 +97,7 @@ def choose_image(
         found = [one for one in entries if not which or _is_called(one, which)]
     found = list({one.digest: one for one in found}.values())
     if not which and len(set(map(names_of, found))) > 1:
-        found = [one for one in found if is_image(one, open_blob)]
+        found = [one for one in found if _is_image(one, open_blob)]
         if len(set(map(names_of, found))) > 1:
             raise ImageError(f"{where} has several images, say which: {_there(entries)}")
     if not found:
@@ -126,8 +105,8 @@ def choose_image(
         raise ImageError(f"{where} has {what}; there are: {_there(entries)}")
     if len(found) == 1:
         return find_image(found[0], platform, open_blob, where), found[0]
-    images = find_images(found, platform, open_blob, where)
-    if len(images) > 1:
+    images = list(_Search(open_blob, platform, where).images(found))  # equally good ones
+    if len({image.manifest.digest for image in images}) > 1:
         raise ImageError(
             f"{where} has several images {brief(which)}".rstrip()
             + f" for {images[0].platform}, say which by its place, @0 to @{len(entries) - 1}"
@@ -146,12 +125,9 @@ def read_document(descriptor: Descriptor, open_blob: Open, largest: int) -> byte
     digest, size = descriptor.digest, descriptor.size
     if size > largest:
         raise ImageError(f"{digest} claims {size} bytes, more than the {largest} it may have")
-    with open_blob(digest) as blob:
-        try:
-            data = blob.read(size + 1)
-        except OSError as error:
-            raise OperationError.from_os_error(error, digest.encode(), "read") from error
-    check_size(len(data), descriptor.size, digest)
+    with open_blob(digest) as blob, failing(digest, "read"):
+        data = blob.read(size + 1)
+    check_size(len(data), size, digest)
     hashing = hash_like(digest)
     hashing.update(data)
     check_digest_is(digest_text(hashing), digest)
@@ -277,6 +253,12 @@ class _Search:
         only = f"only for {listed(sorted(names))}" if names else "nor for any other platform"
         beside = f"; beside that is: {listed(self._others)}" if self._others else ""
         return ImageError(f"{self._name} has no image for {self._wanted}, {only}{beside}")
+
+
+def _is_image(top: Descriptor, open_blob: Open) -> bool:
+    """Whether ``top`` is an image or leads to one; and not to a signature, say."""
+    search = _Search(open_blob, None, "")
+    return any(search.look(one) for one, _ in search.candidates((top,)))
 
 
 def _is_called(one: Descriptor, which: str) -> bool:
