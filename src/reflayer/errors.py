@@ -1,4 +1,17 @@
-"""The exceptions that reflayer raises: a small tree, each one clear line."""
+"""The exceptions that reflayer raises on purpose; ``str()`` of each is one clear line.
+
+ReflayerError
+    OperationError              a system operation on a path failed
+        CopyError               a tree could not be copied
+    ArchiveError                a layer's archive is bad, or cannot be applied
+    LayerError                  a layer is not there, is there already, or in use
+        QuotaError
+    ImageError                  an image or its content is not there, or not right
+        RegistryError
+    StoreError                  a name is taken or unknown, something is in use
+    ServiceError                a service cannot be started
+    UsageError                  a command's arguments do not go together
+"""
 
 from __future__ import annotations
 
@@ -19,7 +32,7 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class ReflayerError(Exception):
-    """The base of every error that reflayer raises on purpose; ``str()`` is one clear line."""
+    """The base of all; a handler of it meets nothing that is a fault of reflayer's own."""
 
 
 class OperationError(ReflayerError):
@@ -43,72 +56,11 @@ class OperationError(ReflayerError):
 
     @classmethod
     def from_os_error(cls, error: OSError, path: bytes | str, operation: str) -> Self:
-        """The same failure with the path that the user knows in place of a descriptor's."""
+        """The failure of a system call, with the path as the user knows it."""
         return cls(path, operation, error.strerror or str(error), error.errno)
 
     def __str__(self) -> str:
         return f"{printable(self.path)}: {self.operation}: {self.reason}"
-
-
-class failing:  # noqa: N801 - a context manager, read as a word of the sentence
-    """Turn every ``OSError`` of the block into an error of ours that names the path.
-
-    For what is done once. Where it is done for each entry of a tree, ``try`` costs nothing.
-    """
-
-    __slots__ = ("_as", "_operation", "_path")
-
-    def __init__(
-        self, path: bytes | str, operation: str, error: type[OperationError] = OperationError
-    ) -> None:
-        """Name ``path`` and ``operation`` in an ``error``."""
-        self._path = path
-        self._operation = operation
-        self._as = error
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, OSError):
-            raise self._as.from_os_error(error, self._path, self._operation) from error
-
-
-def printable(name: bytes | str) -> str:
-    """A file name as one line of printable text: control and undecodable bytes are escaped."""
-    text = name if isinstance(name, str) else os.fsdecode(name)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] if c != "\\" else "\\\\" for c in text)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``: did you mean NAME?`` of what is most like ``word``; empty where nothing is like it."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(word, known, 1)
-    return f": did you mean {printable(close[0])}?" if close else ""
-
-
-class UsageError(ReflayerError):
-    """A command's arguments do not go together; its exit status is 2."""
-
-
-def brief(text: str) -> str:
-    """Another's words in a message: printable, and at most 120 characters of them."""
-    return printable(text if len(text) <= _BRIEF else text[: _BRIEF - 3] + "...")
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names in a message, each once; only how many more there are beyond ten."""
-    each = list(dict.fromkeys(names))
-    more = f" and {len(each) - _LISTED:,} more" if len(each) > _LISTED else ""
-    return ", ".join(map(brief, each[:_LISTED])) + more
-
-
-def counted(things: Mapping[str, int]) -> str:
-    """How many there are of each kind: ``2 owners, 1 socket``."""
-    return ", ".join(f"{count:,} {kind}{'s' * (count > 1)}" for kind, count in things.items())
 
 
 class CopyError(OperationError):
@@ -155,3 +107,64 @@ class StoreError(ReflayerError):
 
 class ServiceError(ReflayerError):
     """A service cannot be started: its socket, an option or a library is not right."""
+
+
+class UsageError(ReflayerError):
+    """A command's arguments do not go together; its exit status is 2."""
+
+
+class failing:  # noqa: N801 - a context manager, read as a word of the sentence
+    """Turn every ``OSError`` of the block into an error of ours that names the path.
+
+    For what is done once. Where it is done for each entry of a tree, ``try`` costs nothing.
+    """
+
+    __slots__ = ("_as", "_operation", "_path")
+
+    def __init__(
+        self, path: bytes | str, operation: str, error: type[OperationError] = OperationError
+    ) -> None:
+        """Name ``path`` and ``operation`` in an ``error``."""
+        self._path = path
+        self._operation = operation
+        self._as = error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            raise self._as.from_os_error(error, self._path, self._operation) from error
+
+
+def printable(name: bytes | str) -> str:
+    """A file name as one line of printable text: control and undecodable bytes are escaped."""
+    text = name if isinstance(name, str) else os.fsdecode(name)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] if c != "\\" else "\\\\" for c in text)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``: did you mean NAME?`` of what is most like ``word``; empty where nothing is like it."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, known, 1)
+    return f": did you mean {printable(close[0])}?" if close else ""
+
+
+def brief(text: str) -> str:
+    """Another's words in a message: printable, and at most 120 characters of them."""
+    return printable(text if len(text) <= _BRIEF else text[: _BRIEF - 3] + "...")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a message, each once; only how many more there are beyond ten."""
+    each = list(dict.fromkeys(names))
+    more = f" and {len(each) - _LISTED:,} more" if len(each) > _LISTED else ""
+    return ", ".join(map(brief, each[:_LISTED])) + more
+
+
+def counted(things: Mapping[str, int]) -> str:
+    """How many there are of each kind: ``2 owners, 1 socket``."""
+    return ", ".join(f"{count:,} {kind}{'s' * (count > 1)}" for kind, count in things.items())

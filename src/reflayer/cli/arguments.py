@@ -23,7 +23,7 @@ _LEFT_OUT = ("chown", "mknod", "setxattr")  # the operations that --ownership ig
 
 
 def takes(*options: Option) -> Callable[[Command], Command]:
-    """Let a command take ``options``. What its docstring says is the text of its help."""
+    """Let a command take ``options``. Its docstring is the text of its help."""
 
     def tell(command: Command) -> Command:
         command.options = options  # type: ignore[attr-defined]
@@ -49,29 +49,21 @@ def option(
 
 
 def refusal(reason: str) -> ArgumentTypeError:
-    """What a type of arguments raises: an ``argparse.ArgumentTypeError``."""
+    """What a type of arguments raises where a word is not of it."""
     from argparse import ArgumentTypeError
 
     return ArgumentTypeError(reason)
 
 
 def at_least_one(text: str) -> int:
-    """A whole number of 1 or more.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
+    """A whole number of 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         raise refusal(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 
 
 def any_path(text: str) -> str:
-    """A path, with the user's home in place of a ``~`` at its beginning.
-
-    Raises:
-        argparse.ArgumentTypeError: it is empty.
-    """
+    """A path that is not empty, with the user's home in place of a ``~`` at its beginning."""
     if not text:
         raise refusal("the path is empty")
     from reflayer.xdg import expanded
@@ -80,11 +72,7 @@ def any_path(text: str) -> str:
 
 
 def folder(text: str) -> str:
-    """The path of a folder that is there.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
+    """The path of a folder that is there."""
     if not os.path.isdir(text):
         raise refusal(f"{text!r} is not a folder")
     return text
@@ -162,7 +150,7 @@ def image_name(words: str) -> Option:
 
 
 class telling_of_ownership:  # noqa: N801  # contextlib costs start-up time
-    """Where it was an owner, a device or an attribute, the error says how to leave it out."""
+    """Let an error over an owner, a device or an attribute tell of ``--ownership ignore``."""
 
     def __init__(self, ownership: str) -> None:
         self._ownership = ownership

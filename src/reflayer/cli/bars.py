@@ -28,7 +28,7 @@ _PATIENCE = 0.4  # seconds: what takes less needs no bar, and the import of rich
 
 
 class bars:  # noqa: N801  # contextlib costs start-up time
-    """A callback that draws one bar a stage while the block runs; None where nobody watches."""
+    """A callback that draws one bar a stage while the block runs; None without a terminal."""
 
     def __init__(self) -> None:
         self._start = time.monotonic() + _PATIENCE

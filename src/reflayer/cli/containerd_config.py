@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-
-from reflayer.cli.arguments import option, takes
+from reflayer.cli.arguments import option, refusal, takes
 from reflayer.plugins.containerd.config import (
     HOME,
     SOCKET,
@@ -14,30 +12,23 @@ from reflayer.plugins.containerd.config import (
     docker_json,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+
 _SOCKET_BYTES = 107  # of sun_path, without the zero at its end: unix(7)
 
 
 def _path(text: str) -> str:
-    """An absolute path that can be written into a line of text.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
+    """An absolute path that can be written into a line of text."""
     if not text.startswith("/") or not text.isprintable():
-        raise argparse.ArgumentTypeError(f"{text!r} is not an absolute path of printable letters")
+        raise refusal(f"{text!r} is not an absolute path of printable letters")
     return text
 
 
 def _socket(text: str) -> str:
-    """The same for a socket, whose path has to be short.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
     if len(_path(text).encode()) > _SOCKET_BYTES:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: a socket's path has {_SOCKET_BYTES} bytes at the most"
-        )
+        raise refusal(f"{text!r}: a socket's path has {_SOCKET_BYTES} bytes at the most")
     return text
 
 
@@ -73,7 +64,7 @@ def _socket(text: str) -> str:
         "containerd 2 writes",
     ),
 )
-def containerd_config(arguments: argparse.Namespace) -> int:
+def containerd_config(arguments: Namespace) -> int:
     """Print what a program that speaks containerd's snapshotter protocol has to be told, so
     that it uses "reflayer serve containerd":
 

@@ -30,7 +30,7 @@ _UNITS = (  # from so many seconds on, in this unit
 
 
 def complain(message: object) -> None:
-    """Print an error or remark on standard error; where nobody can get it, nothing is printed."""
+    """Print an error or remark on standard error; nothing where that is shut or full."""
     try:
         print(f"reflayer: {one_line(str(message))}", file=sys.stderr, flush=True)
     except OSError:

@@ -116,7 +116,6 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=_Help, **options)
 
     def error(self, message: str) -> NoReturn:
-        """As its base class does."""
         from reflayer.cli.output import one_line
 
         formatter = _Help(f"{self.prog} [OPTION...]")
@@ -170,7 +169,6 @@ class _Command(_Parser):
             self.description = (run.__doc__ or "").strip().replace("\n    ", "\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As its base class does, but all have to be known."""
         self.fill()
         self.refuse_unknown(takewhile(lambda one: one != "--", args))
         parsed, unknown = super().parse_known_args(args, namespace)
@@ -180,7 +178,7 @@ class _Command(_Parser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole parser; what it returns has ``run``, to be called with it."""
+    """The whole parser. What it parses has ``run``, the command to call with it."""
     program = _Parser(prog="reflayer", description=_DESCRIPTION, epilog=_EPILOG)
     program.add_argument("--version", action="version", version=f"reflayer {__version__}")
     _add_root(program, default=None)

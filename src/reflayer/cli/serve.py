@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import shlex
 import sys
 from contextlib import ExitStack, contextmanager
 
-from reflayer.cli.arguments import any_path, at_least_one, option, takes
+from reflayer.cli.arguments import any_path, at_least_one, option, refusal, takes
 from reflayer.driver import METHODS
 from reflayer.errors import ServiceError, UsageError
 from reflayer.plugins.containerd.config import HOME
@@ -17,6 +16,7 @@ from reflayer.plugins.containerd.config import SOCKET as CONTAINERD_SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from argparse import Namespace
     from collections.abc import Iterator
     from typing import NoReturn
 
@@ -32,20 +32,14 @@ DOCKER_SOCKET = "/run/docker/plugins/reflayer.sock"
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """``HOST:PORT`` in two parts, the brackets of an IPv6 address off.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not that.
-    """
+    """``HOST:PORT`` in two parts, the brackets of an IPv6 address off."""
     host, _, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
         host = ""  # an IPv6 address without brackets
     if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not HOST:PORT, such as 127.0.0.1:9500 or [::1]:9500"
-        )
+        raise refusal(f"{text!r} is not HOST:PORT, such as 127.0.0.1:9500 or [::1]:9500")
     return host, int(port)
 
 
@@ -105,7 +99,7 @@ def host_and_port(text: str) -> tuple[str, int]:
         "127.0.0.1:9500, [::1]:9500",
     ),
 )
-def serve(arguments: argparse.Namespace) -> int:
+def serve(arguments: Namespace) -> int:
     """Keep the layers of a container engine: answer its requests on a Unix socket that only
     root can reach, until a signal.
 
@@ -134,7 +128,7 @@ def serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _serve(arguments: argparse.Namespace) -> None:
+async def _serve(arguments: Namespace) -> None:
     from reflayer.plugins.listening import passed_by_systemd
     from reflayer.plugins.metrics import Metrics
     from reflayer.plugins.service import run as run_services
@@ -158,7 +152,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         await run_services(services, at_once=_end)
 
 
-def _service(name: str, arguments: argparse.Namespace, work: Work, metrics: Metrics) -> Service:
+def _service(name: str, arguments: Namespace, work: Work, metrics: Metrics) -> Service:
     with _library_for(name):
         if name == "docker":
             from reflayer.plugins.docker.server import DockerService
@@ -184,7 +178,7 @@ def _service(name: str, arguments: argparse.Namespace, work: Work, metrics: Metr
 
 @contextmanager
 def _library_for(service: str) -> Iterator[None]:
-    """Where the block imports a library that is not installed, tell how it gets here."""
+    """Let the error of a library that is not installed tell how to install it."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -38,6 +38,7 @@ def save(
 ) -> None:
     from reflayer.images.transports import open_destination
 
+    open_destination(destination)  # a slip there is told first, whatever ``name`` is
     with parts.database.reading() as db:
         _, found = find_image(db, name)  # nothing is made in order to save what is not there
     there = open_destination(destination, _reference(found))
