@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from reflayer.driver.create import building, make_folder
 from reflayer.driver.home import BUILDS
 from reflayer.driver.sync import opened
@@ -34,25 +32,18 @@ def status(home: str, method: str) -> dict[str, str]:
 
 
 def _best_method(home: str) -> str:
+    from reflayer.copy.method import best_method
+    from reflayer.driver.snapshot import snapshot
+
     with building(home, "probe") as path:
         try:
             with failing(path, "try it"):
                 make_folder(path)
-                return _try(path)
+                with open(f"{path}/file", "wb") as file:
+                    file.write(_CONTENT)
+                with opened(path) as folder:
+                    if snapshot(folder, f"{path}/clone") is None:
+                        return "snapshot"
+                    return best_method(folder, folder)
         finally:
             delete(path)
-
-
-def _try(path: str) -> str:
-    from reflayer.copy.method import best_method
-    from reflayer.driver.snapshot import snapshot
-
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with open(f"{path}/file", "wb") as file:
-            file.write(_CONTENT)
-        if snapshot(folder, f"{path}/clone") is None:
-            return "snapshot"
-        return best_method(folder, folder)
-    finally:
-        os.close(folder)
