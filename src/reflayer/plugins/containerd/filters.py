@@ -26,18 +26,21 @@ if TYPE_CHECKING:
 
     Matches = Callable[[str | None], bool]
 
-_SPACE = re.compile(r"\s*")
-_NAME = re.compile(r"[A-Za-z0-9_]+")
-_OPERATOR = re.compile(r"[=!~]+")
-_VALUE = re.compile(r"(?![/|\".=!~])[^\s,]+")
-_QUOTED = {
-    quote: re.compile(rf"{re.escape(quote)}((?:[^\\\n{quote}]|\\.)*){re.escape(quote)}")
-    for quote in '"/|'
-}
-_ESCAPE = re.compile(
-    r"\\(?:([abfnrtv])|([0-7]{3})|x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))"
+_QUOTED = r'"(?:[^\\\n"]|\\.)*"'
+_EXPRESSION = r"/(?:[^\\\n/]|\\.)*/|\|(?:[^\\\n|]|\\.)*\|"  # in place of quotes
+_BARE = r'(?![/|".=!~])[^\s,]+'
+_FIELD = rf"(?:[A-Za-z0-9_]+|{_QUOTED})"
+_SELECTOR = re.compile(
+    rf"\s*(?P<path>{_FIELD}(?:\.\s*{_FIELD})*)"
+    rf"(?:\s*(?P<operator>==|!=)(?![=!~])\s*(?P<value>{_QUOTED}|{_BARE})"
+    rf"|\s*~=(?![=!~])\s*(?P<expression>{_QUOTED}|{_EXPRESSION}|{_BARE}))?"
+    r"(?=,|\Z)"
 )
-_CONTROLS = dict(zip("abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
+_PART = re.compile(_FIELD)
+_ESCAPE = re.compile(
+    rb"\\(?:([abfnrtv])|([0-7]{3})|x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))"
+)
+_CONTROLS = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,116 +85,63 @@ def parse_filters(texts: Sequence[str]) -> Filter:
     Raises:
         InvalidArgumentError: one of them is no filter.
     """
-    return Filter(tuple(_Parser(text).selectors() if text else () for text in texts))
+    return Filter(tuple(_selectors(text) if text else () for text in texts))
 
 
-class _Parser:
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._at = 0
-
-    def selectors(self) -> tuple[Selector, ...]:
-        found = [self._selector()]
-        while self._at < len(self._text):
-            if self._text[self._at] != ",":
-                raise self._error("a comma or the end is expected")
-            self._at += 1
-            found.append(self._selector())
-        return tuple(found)
-
-    def _selector(self) -> Selector:
-        path = [self._field()]
-        while self._text.startswith(".", self._at):
-            self._at += 1
-            path.append(self._field())
-        if self._text[self._at : self._at + 1] in ("", ","):
-            return Selector(tuple(path), _is_there)
-        return Selector(tuple(path), self._condition())
-
-    def _field(self) -> str:
-        self._skip(_SPACE)
-        if self._text.startswith('"', self._at):
-            return self._quoted()
-        name = self._skip(_NAME)
-        if not name:
-            raise self._error("a field's name is expected")
-        return name
-
-    def _condition(self) -> Matches:
-        self._skip(_SPACE)
-        started = self._at
-        operator = self._skip(_OPERATOR)
-        match operator:
-            case "==":
-                value = self._value('"')
-                return lambda found: found == value
-            case "!=":
-                value = self._value('"')
-                return lambda found: (found or "") != value
-            case "~=":
-                return self._expression()
-        self._at = started
-        raise self._error("==, != or ~= is expected")
-
-    def _expression(self) -> Matches:
-        value = self._value('"/|')
+def _selectors(text: str) -> tuple[Selector, ...]:
+    found = []
+    at = -1
+    while at < len(text):
+        at += 1  # behind a comma
+        match = _SELECTOR.match(text, at)
         try:
-            expression = re.compile(value)
+            if match is None:
+                raise ValueError("a field is expected, or a field, ==, != or ~=, and a value")
+            found.append(_selector(match))
+        except ValueError as error:
+            raise InvalidArgumentError(
+                f"filter {text!r}, after {at} characters: {error}"
+            ) from error
+        at = match.end()
+    return tuple(found)
+
+
+def _selector(match: re.Match[str]) -> Selector:
+    path = tuple(_meant(part) for part in _PART.findall(match["path"]))
+    if match["expression"]:
+        value = _meant(match["expression"])
+        try:
+            search = re.compile(value).search
         except (re.error, RecursionError, OverflowError) as error:
-            raise self._error(f"{value!r} is no regular expression: {error}") from error
-        return lambda found: expression.search(found or "") is not None
+            raise ValueError(f"{value!r} is no regular expression: {error}") from error
+        return Selector(path, lambda found: search(found or "") is not None)
+    if match["operator"]:
+        value = _meant(match["value"])
+        if match["operator"] == "==":
+            return Selector(path, lambda found: found == value)
+        return Selector(path, lambda found: (found or "") != value)
+    return Selector(path, lambda found: found is not None)
 
-    def _value(self, quotes: str) -> str:
-        self._skip(_SPACE)
-        first = self._text[self._at : self._at + 1]
-        if first and first in quotes:
-            return self._quoted()
-        value = self._skip(_VALUE)
-        if not value or not value.isprintable():
-            raise self._error("a value is expected")
-        return value
 
-    def _quoted(self) -> str:
-        found = _QUOTED[self._text[self._at]].match(self._text, self._at)
-        if found is None:
-            raise self._error("the quote has no end")
-        value = self._unescaped(found[1], found[0][0])
-        self._at = found.end()
-        return value
+def _meant(text: str) -> str:
+    """A name or value without its quotes and Go's escapes, some of which are bytes of UTF-8."""
+    quote = text[0].encode()
+    if quote not in (b'"', b"/", b"|"):
+        if not text.isprintable():
+            raise ValueError(f"{text!r} has to be quoted")
+        return text
 
-    def _unescaped(self, text: str, quote: str) -> str:
-        value = bytearray()
-        end = 0
-        for escape in _ESCAPE.finditer(text):
-            value += text[end : escape.start()].encode()
-            value += self._escaped(escape, quote)
-            end = escape.end()
-        value += text[end:].encode()
-        return value.decode(errors="surrogateescape")
-
-    def _escaped(self, escape: re.Match[str], quote: str) -> bytes:
+    def meant(escape: re.Match[bytes]) -> bytes:
         control, octal, byte, short, long, char = escape.groups()
         if control:
-            return bytes((_CONTROLS[control],))
+            return bytes((_CONTROLS[control[0]],))
         if char:
-            if char not in ("\\", quote):
-                raise self._error(f"{escape[0]} is no escape")
-            return char.encode()
+            if char not in (b"\\", quote):
+                raise ValueError(f"{escape[0].decode(errors='replace')} is no escape")
+            return bytes(char)
         number = int(octal, 8) if octal else int(byte or short or long, 16)
         if number > (0xFF if octal else 0x10FFFF):
-            raise self._error(f"{escape[0]} is no character")
+            raise ValueError(f"{escape[0].decode()} is no character")
         return bytes((number,)) if octal or byte else chr(number).encode(errors="replace")
 
-    def _skip(self, what: re.Pattern[str]) -> str:
-        found = what.match(self._text, self._at)
-        if found is None:
-            return ""
-        self._at = found.end()
-        return found[0]
-
-    def _error(self, what: str) -> InvalidArgumentError:
-        return InvalidArgumentError(f"filter {self._text!r}, after {self._at} characters: {what}")
-
-
-def _is_there(value: str | None) -> bool:
-    return value is not None
+    return _ESCAPE.sub(meant, text[1:-1].encode()).decode(errors="surrogateescape")
