@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import os
 import socket
@@ -10,6 +9,7 @@ import stat
 from contextlib import contextmanager, suppress
 
 from reflayer.errors import OperationError, ServiceError, printable
+from reflayer.workers.lock import flock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,16 +27,19 @@ _used: set[str] = set()
 def listen(path: str) -> socket.socket:
     """A socket that listens at ``path``: systemd's where it has passed it, else a new one.
 
-    A new one has mode 0600. The folder it is in is made with mode 0700 where it is absent. A socket
-    that a process left there when it died is replaced. To close the new one unlinks it.
+    To close systemd's leaves it open there, which keeps new connections for the next start. A new
+    one has mode 0600. The folder it is in is made with mode 0700 where it is absent. A socket that
+    a process left there when it died is replaced. To close the new one unlinks it.
 
     Raises:
         ServiceError: another process listens there, something else is there, others may write in
             the folder, or we may not.
         OperationError: it cannot be made for another reason.
     """
-    passed = activated(path)
+    place = _place(path)
+    passed = passed_by_systemd().get(place)
     if passed is not None:
+        _used.add(place)
         return passed
     if len(os.fsencode(path)) > _LONGEST:
         raise ServiceError(f"{printable(path)}: a socket's path has {_LONGEST} bytes at the most")
@@ -51,19 +54,6 @@ def listen(path: str) -> socket.socket:
         raise ServiceError(f"{printable(path)}: permission denied: {reason}") from error
     except OSError as error:
         raise OperationError.from_os_error(error, os.fsencode(path), "listen") from error
-
-
-def activated(path: str) -> socket.socket | None:
-    """The socket at ``path`` that systemd listens on for us; None where it passed none.
-
-    To close it leaves it open in systemd, which keeps new connections for our next start.
-    """
-    place = _place(path)
-    passed = passed_by_systemd().get(place)
-    if passed is None:
-        return None
-    _used.add(place)
-    return passed
 
 
 def unused() -> list[str]:
@@ -164,7 +154,7 @@ def _locked(folder: str) -> Iterator[None]:
                 f"{printable(folder)}: others may write in it, and so put their socket in place of "
                 "ours: let root alone write there"
             )
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        flock(fd)
         yield
     finally:
         os.close(fd)

@@ -6,17 +6,17 @@ import asyncio
 import logging
 import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Histogram,
+    MetricsHandler,
     PlatformCollector,
     ProcessCollector,
 )
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from reflayer.errors import ReflayerError, ServiceError
@@ -91,18 +91,14 @@ class PrometheusMetrics(Metrics):
         Raises:
             ServiceError: this cannot be listened on.
         """
-        registry, loop = self._registry, asyncio.get_running_loop()
 
         class Server(ThreadingHTTPServer):
             address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
             daemon_threads = True
 
         class Handler(_Handler):
-            def page(self) -> bytes:
-                return generate_latest(registry)
-
-            def is_healthy(self) -> bool:
-                return _answers(loop)
+            registry = self._registry
+            loop = asyncio.get_running_loop()
 
         try:
             self._server = Server((host, port), Handler)
@@ -141,43 +137,31 @@ class _Layers(Collector):
         yield family
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """GET of two paths."""
+class _Handler(MetricsHandler):
+    """prometheus-client's page at /metrics, and our health at /healthz."""
 
+    loop: asyncio.AbstractEventLoop
     timeout = _PATIENCE
     server_version = "reflayer"
     sys_version = ""
 
-    def page(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        raise NotImplementedError
-
-    def is_healthy(self) -> bool:
-        """Whether requests are answered."""
-        raise NotImplementedError
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         """Answer."""
         path = self.path.partition("?")[0]
         if path == "/metrics":
-            self._answer(200, CONTENT_TYPE_LATEST, self.page())
+            super().do_GET()
         elif path == "/healthz":
-            is_healthy = self.is_healthy()
-            self._answer(
-                200 if is_healthy else 503, "text/plain", b"ok\n" if is_healthy else b"stuck\n"
-            )
+            is_healthy = _answers(self.loop)
+            self.send_response(200 if is_healthy else 503)
+            self.send_header("Content-Type", "text/plain")
+            self.end_headers()
+            self.wfile.write(b"ok\n" if is_healthy else b"stuck\n")
         else:
             self.send_error(404)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """At level debug, with all that the service logs."""
         _log.debug(format, *args)
-
-    def _answer(self, status: int, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
 
 def _answers(loop: asyncio.AbstractEventLoop) -> bool:
