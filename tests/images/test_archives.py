@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reflayer.errors import ImageError, OperationError
-from reflayer.images import Content, Image, Platform, open_source
+from reflayer.images import BlobStore, Image, Platform, open_source
 from tests.archive.tars import Entry, entry, tar, zstd
 from tests.file_systems import mounted, require, require_root
 from tests.images.layouts import LAYER, Layout, config, layer, sha256
@@ -28,8 +28,8 @@ CONFIG = config(ONE, TWO, created="2024-01-01T00:00:00Z", container="docker's ow
 
 
 @pytest.fixture
-def content(tmp_path: Path) -> Content:
-    return Content(tmp_path / "content")
+def content(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "content")
 
 
 def saved(*images: Mapping[str, object]) -> Entry:
@@ -74,7 +74,7 @@ def current() -> list[Entry]:
     ]
 
 
-def fetch(path: Path, content: Content, which: str = "", platform: str | None = None) -> Image:
+def fetch(path: Path, content: BlobStore, which: str = "", platform: str | None = None) -> Image:
     source = open_source(f"docker-archive:{path}{which}")
     wanted = Platform.parse(platform) if platform else None
     return source.fetch(content, wanted, None)[0]  # type: ignore[union-attr]
@@ -89,7 +89,7 @@ def name_of(path: Path, which: str = "") -> str:
 def test_an_archive_is_an_image_of_plain_layers(
     layout: Callable[[], list[Entry]],
     compress: Callable[[bytes], bytes],
-    content: Content,
+    content: BlobStore,
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "saved.tar"
@@ -107,14 +107,14 @@ def test_an_archive_is_an_image_of_plain_layers(
     assert fetch(path, content) == image
 
 
-def test_the_same_image_in_both_layouts_is_the_same(content: Content, tmp_path: Path) -> None:
+def test_the_same_image_in_both_layouts_is_the_same(content: BlobStore, tmp_path: Path) -> None:
     for layout in (legacy, current):
         (tmp_path / layout.__name__).write_bytes(tar(*layout()))
     assert fetch(tmp_path / "legacy", content) == fetch(tmp_path / "current", content)
 
 
 @pytest.mark.parametrize("kind", ["symlink", "link"])
-def test_a_layer_may_be_a_link_to_another(kind: str, content: Content, tmp_path: Path) -> None:
+def test_a_layer_may_be_a_link_to_another(kind: str, content: BlobStore, tmp_path: Path) -> None:
     target = "../11/layer.tar" if kind == "symlink" else "11/layer.tar"
     (tmp_path / "saved.tar").write_bytes(
         tar(
@@ -127,7 +127,7 @@ def test_a_layer_may_be_a_link_to_another(kind: str, content: Content, tmp_path:
     assert fetch(tmp_path / "saved.tar", content).diff_ids == (sha256(ONE), sha256(ONE))
 
 
-def test_one_of_several_images_is_named(content: Content, tmp_path: Path) -> None:
+def test_one_of_several_images_is_named(content: BlobStore, tmp_path: Path) -> None:
     path = tmp_path / "saved.tar"
     path.write_bytes(
         tar(
@@ -158,7 +158,7 @@ def test_one_of_several_images_is_named(content: Content, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
 def test_layers_in_a_compression_that_registries_do_not_know_become_plain(
-    compress: Callable[[bytes], bytes], content: Content, tmp_path: Path
+    compress: Callable[[bytes], bytes], content: BlobStore, tmp_path: Path
 ) -> None:
     (tmp_path / "saved.tar").write_bytes(
         tar(
@@ -178,7 +178,7 @@ SPARSE = ["--format=gnu"], ["--format=posix"], ["--format=posix", "--sparse-vers
 @pytest.mark.parametrize("options", SPARSE)
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
 def test_files_in_the_archive_may_be_sparse(
-    options: list[str], compress: Callable[[bytes], bytes], content: Content, tmp_path: Path
+    options: list[str], compress: Callable[[bytes], bytes], content: BlobStore, tmp_path: Path
 ) -> None:
     plain = tar(entry("zeros", bytes(1 << 20)), entry("end", b"end"), entry("more", bytes(300_000)))
     folder = tmp_path / "folder"
@@ -208,7 +208,7 @@ def packed(layout: Layout) -> bytes:
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
 def test_a_layout_in_a_tar_is_read_by_either_name(
-    compress: Callable[[bytes], bytes], content: Content, tmp_path: Path
+    compress: Callable[[bytes], bytes], content: BlobStore, tmp_path: Path
 ) -> None:
     layout = Layout(tmp_path / "layout")
     layout.index(layout.image(TWO), **{"example.io/a/b:1": layout.image(ONE)})
@@ -230,7 +230,7 @@ def test_a_layout_in_a_tar_is_read_by_either_name(
 
 
 def test_what_docker_save_wrote_is_read_as_an_archive_of_a_layout(
-    content: Content, tmp_path: Path
+    content: BlobStore, tmp_path: Path
 ) -> None:
     path = tmp_path / "saved.tar"
     path.write_bytes(tar(*legacy()))
@@ -254,7 +254,7 @@ def oldest(*layers: tuple[str, str, bytes]) -> list[Entry]:
 
 
 def test_what_docker_saved_before_there_was_a_manifest_is_read(
-    content: Content, tmp_path: Path
+    content: BlobStore, tmp_path: Path
 ) -> None:
     path = tmp_path / "saved.tar"
     path.write_bytes(tar(*oldest(("22", "11", TWO), ("11", "", ONE))))
@@ -273,7 +273,7 @@ def test_what_docker_saved_before_there_was_a_manifest_is_read(
 
 
 def test_an_archive_without_an_architecture_is_for_what_was_asked(
-    content: Content, tmp_path: Path
+    content: BlobStore, tmp_path: Path
 ) -> None:
     path = tmp_path / "saved.tar"
     silent = config(ONE, architecture="")
@@ -295,7 +295,7 @@ def short_path() -> Iterator[Path]:
 @pytest.mark.parametrize("kind", ["docker-archive", "oci-archive"])
 @pytest.mark.root
 def test_what_other_programs_write_is_read(
-    program: str, kind: str, content: Content, tmp_path: Path, short_path: Path
+    program: str, kind: str, content: BlobStore, tmp_path: Path, short_path: Path
 ) -> None:
     tool, verb = program.split()
     require_root()
@@ -327,7 +327,7 @@ def test_what_other_programs_write_is_read(
     assert names == ((name,) if kind == "docker-archive" else (f"{kind}:{path}",))
 
 
-def test_compressed_layers_stay_compressed(content: Content, tmp_path: Path) -> None:
+def test_compressed_layers_stay_compressed(content: BlobStore, tmp_path: Path) -> None:
     blobs = gzip.compress(ONE), zstd(TWO)
     name = f"blobs/{sha256(blobs[0]).replace(':', '/')}"
     (tmp_path / "saved.tar").write_bytes(
@@ -343,7 +343,7 @@ def test_compressed_layers_stay_compressed(content: Content, tmp_path: Path) -> 
     assert [one.media_type for one in image.layers] == [f"{LAYER}+gzip", f"{LAYER}+zstd"]
 
 
-def test_what_skopeo_writes_is_read(content: Content, tmp_path: Path) -> None:
+def test_what_skopeo_writes_is_read(content: BlobStore, tmp_path: Path) -> None:
     require_root()
     require("umoci", "skopeo")
     path, place = tmp_path / "saved.tar", tmp_path / "layout"
@@ -367,7 +367,7 @@ def test_what_skopeo_writes_is_read(content: Content, tmp_path: Path) -> None:
     assert (tmp_path / "out/rootfs/test.py").read_bytes() == Path(__file__).read_bytes()
 
 
-def test_a_platform_that_was_asked_for_has_to_fit(content: Content, tmp_path: Path) -> None:
+def test_a_platform_that_was_asked_for_has_to_fit(content: BlobStore, tmp_path: Path) -> None:
     (tmp_path / "saved.tar").write_bytes(tar(*legacy()))
     assert fetch(tmp_path / "saved.tar", content, platform="linux/amd64").id == sha256(CONFIG)
     with pytest.raises(ImageError, match="no image for linux/arm64, only for linux/amd64"):
@@ -421,7 +421,7 @@ WRONG: dict[str, Sequence[Entry]] = {
 
 
 @pytest.mark.parametrize("reason", WRONG)
-def test_what_is_wrong_is_said(reason: str, content: Content, tmp_path: Path) -> None:
+def test_what_is_wrong_is_said(reason: str, content: BlobStore, tmp_path: Path) -> None:
     path = tmp_path / "saved.tar"
     path.write_bytes(tar(*WRONG[reason]))
     with pytest.raises(ImageError) as caught:
@@ -451,7 +451,7 @@ def test_a_damaged_archive_is_an_image_or_an_image_error(
         data[flip % len(data)] ^= 1 << flip % 8
     folder = tmp_path_factory.mktemp("damaged")
     (folder / "saved.tar").write_bytes(data[: cut or len(data)])
-    content = Content(folder / "content")
+    content = BlobStore(folder / "content")
     try:
         message = repr(fetch(folder / "saved.tar", content))
     except ImageError as error:
@@ -463,7 +463,7 @@ def test_a_damaged_archive_is_an_image_or_an_image_error(
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstd])
 def test_a_truncated_compressed_archive_is_an_image_error(
-    compress: Callable[[bytes], bytes], content: Content, tmp_path: Path
+    compress: Callable[[bytes], bytes], content: BlobStore, tmp_path: Path
 ) -> None:
     data = compress(tar(*legacy()))
     (tmp_path / "saved.tar").write_bytes(data[: len(data) // 2])
@@ -475,7 +475,7 @@ def test_a_truncated_compressed_archive_is_an_image_error(
 
 
 def test_a_huge_layer_is_neither_read_to_find_others_nor_kept_in_memory(
-    content: Content, tmp_path: Path
+    content: BlobStore, tmp_path: Path
 ) -> None:
     # 1 TiB of hole: reading it would take an hour.
     path = tmp_path / "saved.tar"
@@ -488,14 +488,14 @@ def test_a_huge_layer_is_neither_read_to_find_others_nor_kept_in_memory(
     assert fetch(path, content).id == sha256(CONFIG)
 
 
-def test_an_archive_of_too_many_members_is_refused(content: Content, tmp_path: Path) -> None:
+def test_an_archive_of_too_many_members_is_refused(content: BlobStore, tmp_path: Path) -> None:
     (tmp_path / "saved.tar").write_bytes(tar(entry("x"))[:512] * 100_001)
     with pytest.raises(ImageError, match="more than 100000 members"):
         fetch(tmp_path / "saved.tar", content)
 
 
 @pytest.mark.parametrize("what", ["nothing", "folder", "fifo"])
-def test_what_is_no_file_is_an_error(what: str, content: Content, tmp_path: Path) -> None:
+def test_what_is_no_file_is_an_error(what: str, content: BlobStore, tmp_path: Path) -> None:
     path = tmp_path / "saved.tar"
     if what == "folder":
         path.mkdir()
@@ -513,7 +513,7 @@ def test_a_full_disk_is_one_clear_error_and_nothing_is_left(tmp_path: Path) -> N
     )
     with mounted("tmpfs", tmp_path / "small", 4 << 20) as place:
         for compress in (bytes, gzip.compress):
-            content = Content(place / "content")
+            content = BlobStore(place / "content")
             (tmp_path / "saved.tar").write_bytes(compress(archive))
             with pytest.raises(OperationError, match="No space left on device"):
                 fetch(tmp_path / "saved.tar", content)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reflayer.errors import ImageError, OperationError
-from reflayer.images import Content, Descriptor, Image, Platform, open_source
+from reflayer.images import BlobStore, Descriptor, Image, Platform, open_source
 from reflayer.images.content.resolve import find_image
 from reflayer.images.model.document import Document
 from tests.images.layouts import (
@@ -40,18 +40,18 @@ def layout(tmp_path: Path) -> Layout:
 
 
 @pytest.fixture
-def content(tmp_path: Path) -> Content:
-    return Content(tmp_path / "content")
+def content(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "content")
 
 
-def fetch(layout: Layout, content: Content, platform: str | None = None) -> Image:
+def fetch(layout: Layout, content: BlobStore, platform: str | None = None) -> Image:
     source = open_source(f"oci:{layout.folder}")
     wanted = Platform.parse(platform) if platform else None
     return source.fetch(content, wanted, None)[0]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("docker", [False, True])
-def test_an_image_is_all_of_its_digests(docker: bool, layout: Layout, content: Content) -> None:
+def test_an_image_is_all_of_its_digests(docker: bool, layout: Layout, content: BlobStore) -> None:
     manifest = layout.image(ONE, TWO, docker=docker, created="2024-05-06T07:08:09Z")
     layout.index(manifest)
 
@@ -72,12 +72,12 @@ def test_an_image_is_all_of_its_digests(docker: bool, layout: Layout, content: C
         assert content.size(blob.digest) == blob.size
 
 
-def test_an_image_may_have_no_layers(layout: Layout, content: Content) -> None:
+def test_an_image_may_have_no_layers(layout: Layout, content: BlobStore) -> None:
     layout.index(layout.image())
     assert fetch(layout, content).chain_ids == ()
 
 
-def test_the_same_layer_may_be_there_twice(layout: Layout, content: Content) -> None:
+def test_the_same_layer_may_be_there_twice(layout: Layout, content: BlobStore) -> None:
     layout.index(layout.image(ONE, TWO, ONE))
     image = fetch(layout, content)
     assert image.layers[0] == image.layers[2]
@@ -97,7 +97,7 @@ def test_the_same_layer_may_be_there_twice(layout: Layout, content: Content) -> 
     ],
 )
 def test_an_index_gives_the_image_for_the_platform(
-    docker: bool, wanted: str, chosen: str, layout: Layout, content: Content
+    docker: bool, wanted: str, chosen: str, layout: Layout, content: BlobStore
 ) -> None:
     images = {name: layout.image(ONE, architecture=name) for name in ("amd64", "arm", "arm64")}
     s390x = layout.list(on(layout.image(ONE, architecture="s390x"), "linux/s390x"), docker=docker)
@@ -115,7 +115,7 @@ def test_an_index_gives_the_image_for_the_platform(
 
 
 def test_without_a_platform_an_index_gives_the_image_for_this_machine(
-    layout: Layout, content: Content
+    layout: Layout, content: BlobStore
 ) -> None:
     here = Platform.of_machine()
     other = layout.image(TWO, architecture="z80")
@@ -125,14 +125,14 @@ def test_without_a_platform_an_index_gives_the_image_for_this_machine(
 
 
 def test_the_platform_of_an_image_that_is_listed_without_one_is_in_its_config(
-    layout: Layout, content: Content
+    layout: Layout, content: BlobStore
 ) -> None:
     images = [layout.image(ONE, architecture=name) for name in ("arm64", "s390x", "riscv64")]
     layout.index(layout.list(*images))
     assert str(fetch(layout, content, "linux/s390x").platform) == "linux/s390x"
 
 
-def test_the_platforms_that_there_are_are_listed(layout: Layout, content: Content) -> None:
+def test_the_platforms_that_there_are_are_listed(layout: Layout, content: BlobStore) -> None:
     image = layout.image(ONE)
     layout.index(
         layout.list(
@@ -144,7 +144,7 @@ def test_the_platforms_that_there_are_are_listed(layout: Layout, content: Conten
 
 
 def test_an_image_for_another_platform_is_refused_only_where_one_was_asked_for(
-    layout: Layout, content: Content
+    layout: Layout, content: BlobStore
 ) -> None:
     layout.index(layout.image(ONE, architecture="s390x"))
     assert fetch(layout, content).platform.architecture == "s390x"
@@ -157,7 +157,7 @@ def test_an_image_for_another_platform_is_refused_only_where_one_was_asked_for(
     ["application/octet-stream", "application/json", "text/html", "", CONFIG.upper() + "; q=1"],
 )
 def test_a_config_is_one_by_what_is_in_it(
-    media_type: str, layout: Layout, content: Content
+    media_type: str, layout: Layout, content: BlobStore
 ) -> None:
     layout.index(with_config(layout, config(ONE), media_type))
     assert fetch(layout, content).diff_ids == (sha256(ONE),)
@@ -175,7 +175,7 @@ def test_a_config_is_one_by_what_is_in_it(
     ],
 )
 def test_a_layer_is_one_whatever_its_media_type(
-    media_type: str, layout: Layout, content: Content
+    media_type: str, layout: Layout, content: BlobStore
 ) -> None:
     layout.index(manifest(layout, layers=[layout.blob(ONE, media_type)]))
     assert fetch(layout, content).layers[0].digest == sha256(ONE)
@@ -184,7 +184,7 @@ def test_a_layer_is_one_whatever_its_media_type(
 @pytest.mark.parametrize("changes", [{"mediaType": None}, {"mediaType": DOCKER_MANIFEST}])
 @pytest.mark.parametrize("listed", ["", "application/json", MANIFEST, MANIFEST.upper()])
 def test_a_manifest_is_one_by_what_is_in_it(
-    changes: Json, listed: str, layout: Layout, content: Content
+    changes: Json, listed: str, layout: Layout, content: BlobStore
 ) -> None:
     layout.index(layout.list({**manifest(layout, **changes), "mediaType": listed}))
     image = fetch(layout, content, "linux/amd64")
@@ -194,7 +194,7 @@ def test_a_manifest_is_one_by_what_is_in_it(
 
 @pytest.mark.parametrize("architecture", ["", None])
 def test_what_a_config_does_not_say_the_index_or_else_this_machine_does(
-    architecture: str | None, layout: Layout, content: Content
+    architecture: str | None, layout: Layout, content: BlobStore
 ) -> None:
     silent = with_config(layout, config(ONE, architecture=architecture))  # type: ignore[arg-type]
     layout.index(silent)
@@ -207,7 +207,9 @@ def test_what_a_config_does_not_say_the_index_or_else_this_machine_does(
             fetch(layout, content, "linux/amd64")
 
 
-def test_a_config_may_have_other_characters_than_unicode(layout: Layout, content: Content) -> None:
+def test_a_config_may_have_other_characters_than_unicode(
+    layout: Layout, content: BlobStore
+) -> None:
     data = config(ONE, author="?", config={"Labels": {"a": "#", "b": "\\ud83d", "c": "\U0001f600"}})
     data = data.replace(b"?", b"N\xf6ther").replace(b"#", rb"\ud83d \\ud83d \ud83d\ude00 \udead")
     layout.index(with_config(layout, data))
@@ -242,7 +244,7 @@ OTHERS: dict[str, Callable[[Layout], Json]] = {
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("platform", [None, "linux/amd64"])
 def test_what_is_no_image_is_passed_over(
-    kind: str, platform: str | None, layout: Layout, content: Content
+    kind: str, platform: str | None, layout: Layout, content: BlobStore
 ) -> None:
     image, other = layout.image(ONE), OTHERS[kind](layout)
     if platform:
@@ -257,7 +259,7 @@ def test_what_is_no_image_is_passed_over(
 
 
 def test_an_image_that_demands_more_of_the_system_is_for_another_platform(
-    layout: Layout, content: Content
+    layout: Layout, content: BlobStore
 ) -> None:
     other, image = on(layout.image(TWO), "linux/amd64"), on(layout.image(ONE), "linux/amd64")
     other["platform"]["os.features"] = ["erofs"]  # type: ignore[index]
@@ -271,7 +273,7 @@ def test_an_image_that_demands_more_of_the_system_is_for_another_platform(
     assert fetch(layout, content, "linux/amd64").diff_ids == (sha256(ONE),)
 
 
-def test_a_search_ends(layout: Layout, content: Content) -> None:
+def test_a_search_ends(layout: Layout, content: BlobStore) -> None:
     images = [layout.image(architecture="z80", created=str(number)) for number in range(300)]
     layout.index(layout.list(*images))
     with pytest.raises(ImageError, match="leads to more than 500 manifests and configs"):
@@ -281,7 +283,7 @@ def test_a_search_ends(layout: Layout, content: Content) -> None:
         fetch(layout, content, "linux/amd64")
 
 
-def test_an_index_that_holds_itself_many_times_ends(layout: Layout, content: Content) -> None:
+def test_an_index_that_holds_itself_many_times_ends(layout: Layout, content: BlobStore) -> None:
     inner = layout.list(on(layout.image(ONE), "linux/z80"))
     for _ in range(7):
         inner = layout.list(*[inner] * 50)
@@ -353,7 +355,7 @@ WRONG: dict[str, Callable[[Layout], Json]] = {
 
 
 @pytest.mark.parametrize("reason", WRONG)
-def test_what_is_wrong_is_said(reason: str, layout: Layout, content: Content) -> None:
+def test_what_is_wrong_is_said(reason: str, layout: Layout, content: BlobStore) -> None:
     layout.index(WRONG[reason](layout))
     with pytest.raises(ImageError) as caught:
         fetch(layout, content)
@@ -365,7 +367,7 @@ def test_what_is_wrong_is_said(reason: str, layout: Layout, content: Content) ->
 @pytest.mark.parametrize("what", ["layers", "config"])
 @pytest.mark.parametrize("change", ["missing", "shorter", "longer", "other"])
 def test_a_wrong_blob_is_an_error_that_names_it(
-    what: str, change: str, layout: Layout, content: Content
+    what: str, change: str, layout: Layout, content: BlobStore
 ) -> None:
     top = layout.image(ONE, TWO)
     layout.index(top)
@@ -386,7 +388,7 @@ def test_a_wrong_blob_is_an_error_that_names_it(
     assert list((Path(content.folder) / "tmp").iterdir()) == []
 
 
-def test_a_blob_may_be_known_by_sha512(layout: Layout, content: Content) -> None:
+def test_a_blob_may_be_known_by_sha512(layout: Layout, content: BlobStore) -> None:
     digest = "sha512:" + hashlib.sha512(ONE).hexdigest()
     (layout.folder / "blobs/sha512").mkdir()
     (layout.folder / "blobs" / digest.replace(":", "/")).write_bytes(ONE)
@@ -473,7 +475,7 @@ def test_any_bytes_are_a_document_or_an_image_error(data: bytes) -> None:
         find_image(top, None, lambda _: io.BytesIO(data))
 
 
-def test_a_folder_in_a_blobs_place_is_an_error(layout: Layout, content: Content) -> None:
+def test_a_folder_in_a_blobs_place_is_an_error(layout: Layout, content: BlobStore) -> None:
     top = layout.image(ONE)
     layout.index(top)
     layout.path(top).unlink()

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import pytest
 
 from reflayer.errors import ImageError, OperationError
-from reflayer.images import Content, Descriptor, Image, Platform, open_source
+from reflayer.images import BlobStore, Descriptor, Image, Platform, open_source
 from reflayer.images.content.fetch import add_blobs
 from reflayer.images.content.resolve import find_image
 from tests.file_systems import mounted, require
@@ -28,11 +28,11 @@ def layout(tmp_path: Path) -> Layout:
 
 
 @pytest.fixture
-def content(tmp_path: Path) -> Content:
-    return Content(tmp_path / "content")
+def content(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "content")
 
 
-def fetch(text: str, content: Content) -> Image:
+def fetch(text: str, content: BlobStore) -> Image:
     return open_source(text).fetch(content, None, None)[0]  # type: ignore[union-attr]
 
 
@@ -56,7 +56,7 @@ def made_by_umoci(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_an_image_made_by_umoci_is_read(made_by_umoci: Path, content: Content) -> None:
+def test_an_image_made_by_umoci_is_read(made_by_umoci: Path, content: BlobStore) -> None:
     image = fetch(f"oci:{made_by_umoci}:x", content)
 
     shown = subprocess.run(
@@ -72,7 +72,7 @@ def test_an_image_made_by_umoci_is_read(made_by_umoci: Path, content: Content) -
 
 
 def test_an_image_copied_by_skopeo_is_read(
-    made_by_umoci: Path, content: Content, tmp_path: Path
+    made_by_umoci: Path, content: BlobStore, tmp_path: Path
 ) -> None:
     name = "example.io/a/b:1.2"
     run("skopeo", "copy", f"oci:{made_by_umoci}:x", f"oci:{tmp_path}/copy:{name}")
@@ -80,7 +80,7 @@ def test_an_image_copied_by_skopeo_is_read(
     assert image == fetch(f"oci:{made_by_umoci}:x", content)
 
 
-def test_an_image_that_is_there_is_not_read_again(layout: Layout, content: Content) -> None:
+def test_an_image_that_is_there_is_not_read_again(layout: Layout, content: BlobStore) -> None:
     top = layout.image(ONE, TWO)
     layout.index(top)
     image = fetch(f"oci:{layout.folder}", content)
@@ -89,7 +89,7 @@ def test_an_image_that_is_there_is_not_read_again(layout: Layout, content: Conte
     assert fetch(f"oci:{layout.folder}", content) == image
 
 
-def test_the_tag_says_which(layout: Layout, content: Content) -> None:
+def test_the_tag_says_which(layout: Layout, content: BlobStore) -> None:
     layout.index(a=layout.image(ONE), b=layout.image(TWO))
     assert fetch(f"oci:{layout.folder}:b", content).diff_ids == (sha256(TWO),)
     with pytest.raises(ImageError, match="several images, say which: a, b"):
@@ -98,13 +98,13 @@ def test_the_tag_says_which(layout: Layout, content: Content) -> None:
         fetch(f"oci:{layout.folder}:c", content)
 
 
-def test_the_only_image_needs_no_tag(layout: Layout, content: Content) -> None:
+def test_the_only_image_needs_no_tag(layout: Layout, content: BlobStore) -> None:
     top = layout.image(ONE)
     layout.index(tagged(top, "a"), tagged(top, "b"))
     assert fetch(f"oci:{layout.folder}", content).diff_ids == (sha256(ONE),)
 
 
-def test_a_layout_may_lack_the_file_that_says_so(layout: Layout, content: Content) -> None:
+def test_a_layout_may_lack_the_file_that_says_so(layout: Layout, content: BlobStore) -> None:
     layout.index(layout.image(ONE))
     (layout.folder / "oci-layout").unlink()
     assert fetch(f"oci:{layout.folder}", content).diff_ids == (sha256(ONE),)
@@ -112,7 +112,7 @@ def test_a_layout_may_lack_the_file_that_says_so(layout: Layout, content: Conten
 
 @pytest.mark.parametrize("named", [{}, {"org.opencontainers.image.ref.name": "x"}])
 def test_of_images_that_are_called_alike_that_for_the_platform_is_taken(
-    named: dict[str, str], layout: Layout, content: Content
+    named: dict[str, str], layout: Layout, content: BlobStore
 ) -> None:
     here, there = Platform.of_machine(), Platform("linux", "z80")
     images = [
@@ -132,7 +132,7 @@ def test_of_images_that_are_called_alike_that_for_the_platform_is_taken(
     assert fetch(f"oci:{layout.folder}:@2", content).diff_ids == (sha256(ONE),) * 2
 
 
-def test_the_only_image_beside_signatures_needs_no_tag(layout: Layout, content: Content) -> None:
+def test_the_only_image_beside_signatures_needs_no_tag(layout: Layout, content: BlobStore) -> None:
     layout.index(a=layout.image(ONE), b=layout.signature(config="{}"))
     assert fetch(f"oci:{layout.folder}", content).diff_ids == (sha256(ONE),)
     with pytest.raises(ImageError, match=r"of an artefact: application/vnd\.example\.signature$"):
@@ -140,7 +140,7 @@ def test_the_only_image_beside_signatures_needs_no_tag(layout: Layout, content: 
 
 
 def test_an_image_may_be_asked_for_by_the_name_that_containerd_gives_it(
-    layout: Layout, content: Content
+    layout: Layout, content: BlobStore
 ) -> None:
     named = {
         "io.containerd.image.name": "docker.io/library/x:1",
@@ -151,7 +151,7 @@ def test_an_image_may_be_asked_for_by_the_name_that_containerd_gives_it(
         assert fetch(f"oci:{layout.folder}:{which}", content).diff_ids == (sha256(ONE),)
 
 
-def test_of_ten_thousand_tags_a_few_are_listed(layout: Layout, content: Content) -> None:
+def test_of_ten_thousand_tags_a_few_are_listed(layout: Layout, content: BlobStore) -> None:
     one, two = layout.image(ONE), layout.image(TWO)
     layout.index(one, **{f"t{number}": two for number in range(10_000)})
     with pytest.raises(ImageError, match=r"say which: t0, t1, .* and 9,990 more$") as caught:
@@ -159,12 +159,12 @@ def test_of_ten_thousand_tags_a_few_are_listed(layout: Layout, content: Content)
     assert len(str(caught.value)) < 300
 
 
-def test_an_empty_layout_says_so(layout: Layout, content: Content) -> None:
+def test_an_empty_layout_says_so(layout: Layout, content: BlobStore) -> None:
     with pytest.raises(ImageError, match="no image; there are: no tags"):
         fetch(f"oci:{layout.folder}", content)
 
 
-def test_a_tag_that_is_two_images_is_refused(layout: Layout, content: Content) -> None:
+def test_a_tag_that_is_two_images_is_refused(layout: Layout, content: BlobStore) -> None:
     layout.index(tagged(layout.image(ONE), "a"), tagged(layout.image(TWO), "a"))
     with pytest.raises(ImageError, match="several images a"):
         fetch(f"oci:{layout.folder}:a", content)
@@ -182,7 +182,7 @@ def test_a_tag_that_is_two_images_is_refused(layout: Layout, content: Content) -
     ],
 )
 def test_what_is_no_layout_is_refused(
-    name: str, text: str | None, reason: str, layout: Layout, content: Content
+    name: str, text: str | None, reason: str, layout: Layout, content: BlobStore
 ) -> None:
     (layout.folder / name).unlink()
     if text is not None:
@@ -191,18 +191,18 @@ def test_what_is_no_layout_is_refused(
         fetch(f"oci:{layout.folder}", content)
 
 
-def test_a_folder_that_is_not_there_is_named(content: Content, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_named(content: BlobStore, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="nowhere is not an OCI image layout"):
         fetch(f"oci:{tmp_path}/nowhere:x", content)
 
 
-def test_a_file_is_told_from_a_folder(content: Content, tmp_path: Path) -> None:
+def test_a_file_is_told_from_a_folder(content: BlobStore, tmp_path: Path) -> None:
     (tmp_path / "saved.tar").touch()
     with pytest.raises(ImageError, match=r"saved\.tar is no folder: oci-archive:"):
         fetch(f"oci:{tmp_path}/saved.tar", content)
 
 
-def test_a_fifo_in_a_blobs_place_is_not_waited_for(layout: Layout, content: Content) -> None:
+def test_a_fifo_in_a_blobs_place_is_not_waited_for(layout: Layout, content: BlobStore) -> None:
     top = layout.image(ONE)
     layout.index(top)
     layout.path(top).unlink()
@@ -211,7 +211,7 @@ def test_a_fifo_in_a_blobs_place_is_not_waited_for(layout: Layout, content: Cont
         fetch(f"oci:{layout.folder}", content)
 
 
-def test_progress_counts_what_is_missing(layout: Layout, content: Content) -> None:
+def test_progress_counts_what_is_missing(layout: Layout, content: BlobStore) -> None:
     layers = [layer(f"layer {n}", os.urandom(1_500_000)) for n in range(6)]
     layout.index(layout.image(*layers))
     told: list[tuple[str, int, int | None]] = []
@@ -224,7 +224,7 @@ def test_progress_counts_what_is_missing(layout: Layout, content: Content) -> No
 
 
 def test_a_bad_layer_among_many_leaves_no_image_and_no_thread(
-    layout: Layout, content: Content
+    layout: Layout, content: BlobStore
 ) -> None:
     plain = [layer(f"layer {n}", bytes(100_000)) for n in range(12)]
     blobs = [layout.blob(data, LAYER) for data in plain]
@@ -248,7 +248,7 @@ def test_a_full_disk_is_one_clear_error_and_the_next_try_goes_on(
 ) -> None:
     layout.index(layout.image(*(layer(f"{n}", os.urandom(1_000_000)) for n in range(6))))
     with mounted("tmpfs", tmp_path / "small", 4 << 20) as place:
-        content = Content(place / "content")
+        content = BlobStore(place / "content")
         with pytest.raises(OperationError, match="No space left on device"):
             fetch(f"oci:{layout.folder}", content)
         assert os.listdir(place / "content/tmp") == []
@@ -277,7 +277,7 @@ def test_once_a_layer_is_bad_the_others_are_not_read_to_their_end(tmp_path: Path
         return Bad(b"other") if digest == digests[0] else Endless()  # type: ignore[return-value]
 
     layers = Descriptor(LAYER, digests[0], 5), Descriptor(LAYER, digests[1], 1 << 40)
-    content = Content(tmp_path / "content")
+    content = BlobStore(tmp_path / "content")
     with pytest.raises(ImageError, match=f"{digests[0]} has another content"):
         add_blobs(content, open_blob, layers, None)
     assert list(content.digests()) == []

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from reflayer.errors import ImageError, OperationError
-from reflayer.images import Content, Image, Platform, open_source
+from reflayer.images import BlobStore, Image, Platform, open_source
 from tests.archive.tars import entry, folder, tar, zstd
 from tests.file_systems import mounted, require
 from tests.images.layouts import LAYER, sha256
@@ -33,21 +33,23 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.fixture
-def content(tmp_path: Path) -> Content:
-    return Content(tmp_path / "content")
+def content(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "content")
 
 
-def fetch(path: Path | str, content: Content, platform: str | None = None) -> Image:
+def fetch(path: Path | str, content: BlobStore, platform: str | None = None) -> Image:
     wanted = Platform.parse(platform) if platform else None
     return open_source(f"tar:{path}").fetch(content, wanted, None)[0]  # type: ignore[union-attr]
 
 
-def leftovers(content: Content) -> list[str]:
+def leftovers(content: BlobStore) -> list[str]:
     return os.listdir(Path(content.folder) / "tmp")
 
 
 @pytest.mark.parametrize("compression", COMPRESS)
-def test_a_tar_is_an_image_of_one_layer(compression: str, content: Content, tmp_path: Path) -> None:
+def test_a_tar_is_an_image_of_one_layer(
+    compression: str, content: BlobStore, tmp_path: Path
+) -> None:
     blob = COMPRESS[compression](PLAIN)
     (tmp_path / "root.tar").write_bytes(blob)
 
@@ -66,7 +68,9 @@ def test_a_tar_is_an_image_of_one_layer(compression: str, content: Content, tmp_
 def test_the_same_tar_is_the_same_image_anywhere(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(tar(entry("file", b"content", uid=0, gid=0)))
-    images = [fetch(tmp_path / n, Content(tmp_path / f"content-{n}"), "linux/amd64") for n in "ab"]
+    images = [
+        fetch(tmp_path / n, BlobStore(tmp_path / f"content-{n}"), "linux/amd64") for n in "ab"
+    ]
     assert images[0] == images[1]
     # Whatever version makes it: containers refer to it by this.
     assert images[0].id == (
@@ -74,7 +78,7 @@ def test_the_same_tar_is_the_same_image_anywhere(tmp_path: Path) -> None:
     )
 
 
-def test_the_platform_may_be_said(content: Content, tmp_path: Path) -> None:
+def test_the_platform_may_be_said(content: BlobStore, tmp_path: Path) -> None:
     (tmp_path / "root.tar").write_bytes(PLAIN)
     image = fetch(tmp_path / "root.tar", content, "linux/arm/v6")
     config = json.loads(content.open(image.id).read())
@@ -82,7 +86,7 @@ def test_the_platform_may_be_said(content: Content, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["plain", "gzip", "xz"])
-def test_a_tar_may_come_through_a_pipe(compression: str, content: Content) -> None:
+def test_a_tar_may_come_through_a_pipe(compression: str, content: BlobStore) -> None:
     blob = COMPRESS[compression](PLAIN)
     read_end, write_end = os.pipe()
 
@@ -98,7 +102,7 @@ def test_a_tar_may_come_through_a_pipe(compression: str, content: Content) -> No
     assert image.diff_ids == (sha256(PLAIN),)
 
 
-def test_an_empty_tar_is_an_image(content: Content, tmp_path: Path) -> None:
+def test_an_empty_tar_is_an_image(content: BlobStore, tmp_path: Path) -> None:
     (tmp_path / "root.tar").write_bytes(tar())
     assert fetch(tmp_path / "root.tar", content).diff_ids == (sha256(tar()),)
 
@@ -115,7 +119,7 @@ def test_an_empty_tar_is_an_image(content: Content, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_tar_is_refused(
-    data: bytes, reason: str, content: Content, tmp_path: Path
+    data: bytes, reason: str, content: BlobStore, tmp_path: Path
 ) -> None:
     (tmp_path / "root.tar").write_bytes(data)
     with pytest.raises(ImageError, match=reason) as caught:
@@ -126,12 +130,12 @@ def test_what_is_no_tar_is_refused(
     assert [thread for thread in threading.enumerate() if "read-ahead" in thread.name] == []
 
 
-def test_a_file_that_is_not_there_is_named(content: Content, tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_named(content: BlobStore, tmp_path: Path) -> None:
     with pytest.raises(OperationError, match=f"{tmp_path}/root.tar: open: No such file"):
         fetch(tmp_path / "root.tar", content)
 
 
-def test_progress_ends_at_the_size_of_the_file(content: Content, tmp_path: Path) -> None:
+def test_progress_ends_at_the_size_of_the_file(content: BlobStore, tmp_path: Path) -> None:
     blob = gzip.compress(PLAIN)
     (tmp_path / "root.tar").write_bytes(blob)
     told: list[tuple[str, int, int | None]] = []
@@ -148,7 +152,7 @@ def test_a_full_disk_is_one_clear_error_and_nothing_is_left(
 ) -> None:
     (tmp_path / "root.tar").write_bytes(COMPRESS[compression](PLAIN))
     with mounted("tmpfs", tmp_path / "small", 2 << 20) as place:
-        content = Content(place / "content")
+        content = BlobStore(place / "content")
         with pytest.raises(OperationError, match="No space left on device"):
             fetch(tmp_path / "root.tar", content)
         assert list(content.digests()) == []
@@ -157,7 +161,7 @@ def test_a_full_disk_is_one_clear_error_and_nothing_is_left(
 
 
 @pytest.mark.parametrize("compression", [name for name in COMPRESS if name != "zstd"])
-def test_umoci_unpacks_what_is_kept(compression: str, content: Content, tmp_path: Path) -> None:
+def test_umoci_unpacks_what_is_kept(compression: str, content: BlobStore, tmp_path: Path) -> None:
     require("umoci")
     (tmp_path / "root.tar").write_bytes(COMPRESS[compression](PLAIN))
     content.tag("x", fetch(tmp_path / "root.tar", content).manifest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from reflayer.images.content.blob_store import Content
+from reflayer.images.content.blob_store import BlobStore
 from reflayer.images.content.partial_download import (
     commit_partial,
     complete,
@@ -19,7 +19,7 @@ DIGEST = digest_bytes(DATA)
 
 
 def test_what_a_third_one_has_begun_does_not_take_the_place_of_a_blob(tmp_path: Path) -> None:
-    content = Content(tmp_path / "content")
+    content = BlobStore(tmp_path / "content")
     fd = open_partial(content, DIGEST)
     os.write(fd, DATA)
     complete(fd)

@@ -20,7 +20,7 @@ import pytest
 
 from reflayer import Store
 from reflayer.errors import ImageError, ReflayerError, StoreError
-from reflayer.images import Content, Image, parse_reference
+from reflayer.images import BlobStore, Image, parse_reference
 from reflayer.images.registry import Access, RegistrySource
 from reflayer.images.registry.retry import seconds_to_wait
 from tests.archive.tars import entry, tar
@@ -489,9 +489,9 @@ def test_a_layer_that_is_another_ends_with_that(root: Path, silly: Silly) -> Non
 
     source = RegistrySource(parse_reference(f"{silly.host}/x"), Access())
     with pytest.raises(ImageError, match="another content"):
-        source.fetch(Content(root), None, None, read)
+        source.fetch(BlobStore(root), None, None, read)
     assert readers == [layer]
-    assert not Content(root).has(layer)
+    assert not BlobStore(root).has(layer)
 
 
 @pytest.mark.parametrize("size", [10, 5 << 20])

@@ -1,7 +1,7 @@
 """References, manifests, the blob store, and the transports that bring images in and out.
 
 ``open_source(text)`` says what an image is called and where it is; its ``fetch`` brings it into a
-``Content``, an OCI image layout, and returns the ``Image``: digests of all that is in it.
+``BlobStore``, an OCI image layout, and returns the ``Image``: digests of all that is in it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from reflayer.lazy import on_first_use
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.errors import ImageError
-    from reflayer.images.content.blob_store import Content
+    from reflayer.images.content.blob_store import BlobStore
     from reflayer.images.content.fetch import Destination, Source
     from reflayer.images.model.descriptor import Descriptor
     from reflayer.images.model.image import Image
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from reflayer.progress import Progress
 
 __all__ = [
-    "Content",
+    "BlobStore",
     "Descriptor",
     "Destination",
     "Image",
@@ -39,7 +39,7 @@ __all__ = [
 __getattr__ = on_first_use(
     globals(),
     {
-        "Content": "reflayer.images.content.blob_store",
+        "BlobStore": "reflayer.images.content.blob_store",
         "Descriptor": "reflayer.images.model.descriptor",
         "Destination": "reflayer.images.content.fetch",
         "Image": "reflayer.images.model.image",

@@ -62,7 +62,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from reflayer.images.content.blob_store import Content
+    from reflayer.images.content.blob_store import BlobStore
     from reflayer.images.content.fetch import Fetched, Unpack
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
@@ -105,7 +105,7 @@ class DockerArchive(Source, Destination):
 
     def fetch(
         self,
-        content: Content,
+        content: BlobStore,
         platform: Platform | None,
         progress: Progress | None,
         unpack: Unpack | None = None,
@@ -121,7 +121,7 @@ class DockerArchive(Source, Destination):
             unpack(image, content.open)
         return image, self._names(tags)
 
-    def write(self, content: Content, image: Image, progress: Progress | None) -> None:
+    def write(self, content: BlobStore, image: Image, progress: Progress | None) -> None:
         """Write ``image`` as the archive, whatever that was: see ``Destination``.
 
         It has the layout of Docker 25 and later. The same image is always the same archive.
@@ -152,7 +152,7 @@ def parse_which(text: str) -> Which:
 def fetch_layout(
     members: TarMembers,
     which: str,
-    content: Content,
+    content: BlobStore,
     platform: Platform | None,
     progress: Progress | None,
 ) -> tuple[Image, tuple[Reference, ...]]:
@@ -176,7 +176,7 @@ def fetch_layout(
 def fetch_saved(
     members: TarMembers,
     which: Which,
-    content: Content,
+    content: BlobStore,
     platform: Platform | None,
     progress: Progress | None,
 ) -> tuple[Image, tuple[Reference, ...]]:
@@ -200,7 +200,7 @@ def fetch_saved(
 
 
 def _fetch_oldest(
-    members: TarMembers, which: Which, content: Content, platform: Platform | None
+    members: TarMembers, which: Which, content: BlobStore, platform: Platform | None
 ) -> tuple[Image, tuple[Reference, ...]]:
     """Bring in the image of ``repositories``; its config is made as Docker did."""
     saved = choose(parse_repositories(members.read(_REPOSITORIES, LARGEST_MANIFEST)), which)
@@ -225,7 +225,7 @@ def _fetch_oldest(
     return add_image(content, to_json(config), blobs, platform), saved.tags
 
 
-def _describe(content: Content, members: TarMembers, name: str, diff_id: str) -> Descriptor:
+def _describe(content: BlobStore, members: TarMembers, name: str, diff_id: str) -> Descriptor:
     """The descriptor of the layer that the member ``name`` is.
 
     A plain layer is what its diff id says. The digest of a compressed one is in the name of an OCI
@@ -340,7 +340,7 @@ def choose(images: list[SavedImage], which: Which) -> SavedImage:
 class _Writer:
     """One archive on its way out."""
 
-    def __init__(self, out: BinaryIO, content: Content, progress: Progress | None) -> None:
+    def __init__(self, out: BinaryIO, content: BlobStore, progress: Progress | None) -> None:
         self._out = out
         self._content = content
         self._progress = progress

@@ -13,7 +13,7 @@ from reflayer.images.content.blob_store import (
     BLOBS,
     INDEX_FILE,
     LAYOUT_FILE,
-    Content,
+    BlobStore,
     Layout,
 )
 from reflayer.images.content.fetch import Destination, Source, fetch_image, fetch_listed
@@ -48,7 +48,7 @@ class OciLayout(Source, Destination):
 
     def fetch(
         self,
-        content: Content,
+        content: BlobStore,
         platform: Platform | None,
         progress: Progress | None,
         unpack: Unpack | None = None,
@@ -61,7 +61,7 @@ class OciLayout(Source, Destination):
         return image, (self.name,)
 
     def _fetch_folder(
-        self, content: Content, platform: Platform | None, progress: Progress | None
+        self, content: BlobStore, platform: Platform | None, progress: Progress | None
     ) -> Image:
         layout = Layout(self.path)
         index = layout.index()
@@ -71,7 +71,7 @@ class OciLayout(Source, Destination):
         return fetch_listed(index, self.tag, layout.open, content, platform, progress, where)[0]
 
     def _fetch_archived(
-        self, content: Content, platform: Platform | None, progress: Progress | None
+        self, content: BlobStore, platform: Platform | None, progress: Progress | None
     ) -> Image:
         from reflayer.images import docker_archive as docker
         from reflayer.images.tar_members import archive_members
@@ -82,7 +82,7 @@ class OciLayout(Source, Destination):
             which = docker.parse_which(self.tag)
             return docker.fetch_saved(members, which, content, platform, progress)[0]
 
-    def write(self, content: Content, image: Image, progress: Progress | None) -> None:
+    def write(self, content: BlobStore, image: Image, progress: Progress | None) -> None:
         """Add ``image`` to the layout, made where it is absent: see ``Destination``.
 
         It is listed when all of it is there and on disk. Blobs share their blocks where the file
@@ -92,7 +92,7 @@ class OciLayout(Source, Destination):
 
         made = with_oci_types(content, image)
         _refuse_others(self.path)
-        there = Content(self.path)
+        there = BlobStore(self.path)
         try:
             told = progress and (lambda _, done, total: progress("write", done, total))
             fetch_image(made, content.open, there, told)

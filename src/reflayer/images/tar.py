@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-    from reflayer.images.content.blob_store import Content
+    from reflayer.images.content.blob_store import BlobStore
     from reflayer.images.content.fetch import Fetched, Unpack
     from reflayer.progress import Progress
 
@@ -56,7 +56,7 @@ class TarImage(Source):
 
     def fetch(
         self,
-        content: Content,
+        content: BlobStore,
         platform: Platform | None,
         progress: Progress | None,
         unpack: Unpack | None = None,
@@ -76,7 +76,7 @@ class TarImage(Source):
         return image, (self.name,)
 
 
-def _add(content: Content, file: BinaryIO, progress: Progress | None) -> tuple[Descriptor, str]:
+def _add(content: BlobStore, file: BinaryIO, progress: Progress | None) -> tuple[Descriptor, str]:
     """Add the layer, as it is where OCI has a media type for it, else plain; and its diff id."""
     with content.temp_file() as kept:
         size = fill(kept.fd, file, None)

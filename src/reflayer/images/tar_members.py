@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
     from reflayer.archive.tar_header import Entry, SparseMap
-    from reflayer.images.content.blob_store import Content
+    from reflayer.images.content.blob_store import BlobStore
     from reflayer.progress import Progress
 
     Piece = tuple[int, int, int]  # its start and its place in the archive, and its length
@@ -49,7 +49,9 @@ class Member(NamedTuple):
 
 
 @contextmanager
-def archive_members(path: str, content: Content, progress: Progress | None) -> Iterator[TarMembers]:
+def archive_members(
+    path: str, content: BlobStore, progress: Progress | None
+) -> Iterator[TarMembers]:
     """The members of the archive ``path``, or ``-`` for standard input.
 
     One that is compressed, or a stream, takes the space of a plain one in ``content`` meanwhile.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from reflayer.archive import IdMap
     from reflayer.driver import Driver
-    from reflayer.images import Content
+    from reflayer.images import BlobStore
 
 _ALL = 2**32 - 1  # ids; the one that is missing means none (chown(2))
 
@@ -105,11 +105,11 @@ class Parts:
         )
 
     @cached_property
-    def content(self) -> Content:
+    def content(self) -> BlobStore:
         """The blobs, an OCI image layout; made where it is absent."""
-        from reflayer.images import Content
+        from reflayer.images import BlobStore
 
-        return Content(os.path.join(self.root, "content"))
+        return BlobStore(os.path.join(self.root, "content"))
 
     @cached_property
     def ownership(self) -> str:

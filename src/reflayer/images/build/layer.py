@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash as Hash
     from typing import BinaryIO
 
-    from reflayer.images.content.blob_store import Content
+    from reflayer.images.content.blob_store import BlobStore
     from reflayer.progress import Progress
 
     Chunk = bytes | memoryview
@@ -37,7 +37,7 @@ class NewLayer(NamedTuple):
 
 
 def add_layer(
-    content: Content, chunks: Iterable[Chunk], compression: str, progress: Progress | None
+    content: BlobStore, chunks: Iterable[Chunk], compression: str, progress: Progress | None
 ) -> NewLayer:
     """Add the layer whose plain tar ``chunks`` are.
 

@@ -28,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from reflayer.images.content.blob_store import Content
+    from reflayer.images.content.blob_store import BlobStore
     from reflayer.images.model.descriptor import Descriptor
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
@@ -50,7 +50,7 @@ def config_of(platform: Platform, *diff_ids: str) -> bytes:
 
 
 def add_image(
-    content: Content, config: bytes, layers: tuple[Descriptor, ...], said: Platform | None = None
+    content: BlobStore, config: bytes, layers: tuple[Descriptor, ...], said: Platform | None = None
 ) -> Image:
     """Add the config and a manifest for the layers, which are in ``content``.
 
@@ -60,7 +60,7 @@ def add_image(
 
 
 def add_manifest(
-    content: Content,
+    content: BlobStore,
     config: Descriptor,
     layers: tuple[Descriptor, ...],
     annotations: Mapping[str, object],
@@ -85,7 +85,7 @@ def add_manifest(
 
 
 def with_compressed_layers(
-    content: Content, image: Image, compression: str, progress: Progress | None
+    content: BlobStore, image: Image, compression: str, progress: Progress | None
 ) -> Image:
     """The image with layers that every program reads: by gzip or zstd, or plain.
 
@@ -109,7 +109,7 @@ def with_compressed_layers(
     return _with_layers(content, image, oci_layers(content, layers))
 
 
-def with_oci_types(content: Content, image: Image) -> Image:
+def with_oci_types(content: BlobStore, image: Image) -> Image:
     """The image with a manifest of OCI's media types; its config and layers are the same bytes."""
     layer_types = {layer.media_type for layer in image.layers}
     types = image.manifest.media_type, image.config.media_type
@@ -118,20 +118,20 @@ def with_oci_types(content: Content, image: Image) -> Image:
     return _with_layers(content, image, oci_layers(content, image.layers))
 
 
-def oci_layers(content: Content, layers: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
+def oci_layers(content: BlobStore, layers: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
     """The same layers with the media types that OCI has for what they are."""
     return tuple(
         replace(layer, media_type=layer_type(_compression(content, layer))) for layer in layers
     )
 
 
-def _compression(content: Content, layer: Descriptor) -> str:
+def _compression(content: BlobStore, layer: Descriptor) -> str:
     with content.open(layer.digest) as file:
         return compression_of(file.read(BLOCK))
 
 
 def _compressed(
-    content: Content, layer: Descriptor, diff_id: str, compression: str, progress: Progress | None
+    content: BlobStore, layer: Descriptor, diff_id: str, compression: str, progress: Progress | None
 ) -> Descriptor:
     with content.open(layer.digest) as file, plain_tar(file, layer.size) as chunks:
         added = add_layer(content, chunks, compression, progress)
@@ -140,7 +140,7 @@ def _compressed(
     return replace(added.layer, annotations=layer.annotations)
 
 
-def _with_layers(content: Content, image: Image, layers: tuple[Descriptor, ...]) -> Image:
+def _with_layers(content: BlobStore, image: Image, layers: tuple[Descriptor, ...]) -> Image:
     data = read_document(image.manifest, content.open, LARGEST_MANIFEST)
     annotations = Document.parse(data, f"the manifest {image.manifest.digest}").child("annotations")
     fields = annotations.fields if annotations else {}

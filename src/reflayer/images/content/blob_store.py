@@ -108,7 +108,7 @@ class Layout:
         return data
 
 
-class Content(Layout):
+class BlobStore(Layout):
     """Blobs by digest, and tags; several threads and processes may use one folder at once.
 
     A blob is there whole and checked, or not at all. What keeps it there is no business of this:

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from reflayer.images.content.blob_store import Content
+    from reflayer.images.content.blob_store import BlobStore
     from reflayer.images.content.resolve import Open
     from reflayer.images.content.transfer import Told
     from reflayer.images.model.descriptor import Descriptor
@@ -49,7 +49,7 @@ class Source(ABC):
     @abstractmethod
     def fetch(
         self,
-        content: Content,
+        content: BlobStore,
         platform: Platform | None,
         progress: Progress | None,
         unpack: Unpack | None = None,
@@ -84,7 +84,7 @@ class Destination(ABC):
     is_plain = False
 
     @abstractmethod
-    def write(self, content: Content, image: Image, progress: Progress | None) -> None:
+    def write(self, content: BlobStore, image: Image, progress: Progress | None) -> None:
         """Write ``image`` there, all of whose blobs are in ``content``.
 
         A manifest of OCI's may be added to ``content`` for that. ``progress`` is told of the bytes,
@@ -96,7 +96,9 @@ class Destination(ABC):
         """
 
 
-def fetch_image(image: Image, open_blob: Open, content: Content, progress: Progress | None) -> None:
+def fetch_image(
+    image: Image, open_blob: Open, content: BlobStore, progress: Progress | None
+) -> None:
     """Bring ``image`` into ``content``, its manifest last.
 
     Args:
@@ -114,7 +116,7 @@ def fetch_listed(
     index: Document,
     which: str,
     open_blob: Open,
-    content: Content,
+    content: BlobStore,
     platform: Platform | None,
     progress: Progress | None,
     where: str,
@@ -129,13 +131,13 @@ def fetch_listed(
     return image, top
 
 
-def nearest(content: Content, open_blob: Open) -> Open:
+def nearest(content: BlobStore, open_blob: Open) -> Open:
     """Opens a blob where ``content`` has it, else by ``open_blob``."""
     return lambda digest: content.open(digest) if content.has(digest) else open_blob(digest)
 
 
 def add_blobs(
-    content: Content, open_blob: Open, blobs: Iterable[Descriptor], progress: Progress | None
+    content: BlobStore, open_blob: Open, blobs: Iterable[Descriptor], progress: Progress | None
 ) -> None:
     """Add the blobs that ``content`` lacks, the largest first, several at once."""
 
@@ -148,7 +150,7 @@ def add_blobs(
         pass
 
 
-def missing_blobs(content: Content, blobs: Iterable[Descriptor]) -> list[Descriptor]:
+def missing_blobs(content: BlobStore, blobs: Iterable[Descriptor]) -> list[Descriptor]:
     """Those of ``blobs`` that ``content`` lacks, each once."""
     missing = []
     for one in {one.digest: one for one in blobs}.values():

@@ -1,6 +1,6 @@
 """Blobs that come from afar, in pieces: what a failed or killed fetch leaves is used by the next.
 
-Each is ``ingest/ALGORITHM-DIGITS`` in the folder of a ``Content`` until the whole image is there.
+Each is ``ingest/ALGORITHM-DIGITS`` in the folder of a ``BlobStore`` until the whole image is there.
 Whoever writes one, or checks it, holds a lock (flock(2)) on it. Its mode tells when it is complete
 and checked: then it is not written to any more, and anybody may read it.
 """
@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from reflayer.images.content.blob_store import Content
+    from reflayer.images.content.blob_store import BlobStore
 
 _FOLDER = "ingest"
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -29,12 +29,12 @@ _KEPT = 24 * 3600  # seconds after the last byte
 _COMING, _COMPLETE = 0o600, 0o644  # modes
 
 
-def partial_path(content: Content, digest: str) -> str:
+def partial_path(content: BlobStore, digest: str) -> str:
     """Where a blob is while it comes in."""
     return os.path.join(content.folder, _FOLDER, "-".join(check_digest(digest)))
 
 
-def open_partial(content: Content, digest: str) -> int:
+def open_partial(content: BlobStore, digest: str) -> int:
     """Open the file that a blob is to come into, with what is there of it; made where it is not."""
     path = partial_path(content, digest)
     with failing(content.path(digest), "write"):
@@ -75,7 +75,7 @@ def complete(fd: int) -> None:
     os.fchmod(fd, _COMPLETE)
 
 
-def commit_partial(content: Content, digest: str) -> None:
+def commit_partial(content: BlobStore, digest: str) -> None:
     """Make a blob of what came in, which is complete.
 
     Another process that has the same may have done so.
@@ -95,7 +95,7 @@ def commit_partial(content: Content, digest: str) -> None:
 
 
 def expire(content_folder: str) -> None:
-    """Remove what came into a ``Content`` long ago and nobody has asked for since."""
+    """Remove what came into a ``BlobStore`` long ago and nobody has asked for since."""
     folder = os.path.join(content_folder, _FOLDER)
     with failing(folder, "clear"), suppress(FileNotFoundError):
         for name in os.listdir(folder):

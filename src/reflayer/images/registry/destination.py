@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import urllib3
 
-    from reflayer.images.content.blob_store import Content
+    from reflayer.images.content.blob_store import BlobStore
     from reflayer.images.content.transfer import Told
     from reflayer.images.model.descriptor import Descriptor
     from reflayer.images.model.image import Image
@@ -54,7 +54,7 @@ class RegistryDestination(Destination):
     access: Access
     mount_from: Callable[[str], str | None]
 
-    def write(self, content: Content, image: Image, progress: Progress | None) -> None:
+    def write(self, content: BlobStore, image: Image, progress: Progress | None) -> None:
         """Send ``image``: its blobs as they are, side by side, and its manifest last."""
         name = self.reference
         if name.digest not in ("", image.manifest.digest):
@@ -74,7 +74,7 @@ class RegistryDestination(Destination):
             repo.close()
 
 
-def _put_manifest(manifest: Descriptor, name: str, repo: Repository, content: Content) -> None:
+def _put_manifest(manifest: Descriptor, name: str, repo: Repository, content: BlobStore) -> None:
     with content.open(manifest.digest) as file:
         data = file.read()
     what = f"{repo.path} does not take the manifest"

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-    from reflayer.images.content.blob_store import Content
+    from reflayer.images.content.blob_store import BlobStore
     from reflayer.images.content.fetch import Fetched, Unpack
     from reflayer.images.content.transfer import Told
     from reflayer.images.model.image import Image
@@ -75,7 +75,7 @@ class RegistrySource(Source):
 
     def fetch(
         self,
-        content: Content,
+        content: BlobStore,
         platform: Platform | None,
         progress: Progress | None,
         unpack: Unpack | None = None,
@@ -97,7 +97,7 @@ class RegistrySource(Source):
 def _fetch_layers(
     image: Image,
     repo: Repository,
-    content: Content,
+    content: BlobStore,
     progress: Progress | None,
     unpack: Unpack | None,
 ) -> None:
@@ -144,14 +144,14 @@ class _Layer:
         done: whether it is complete and checked.
     """
 
-    def __init__(self, blob: Descriptor, content: Content) -> None:
+    def __init__(self, blob: Descriptor, content: BlobStore) -> None:
         self.blob = blob
         self.fd = open_partial(content, blob.digest)
         self.readable = 0
         self.opened = False
         self.done = False
 
-    def fetch(self, repo: Repository, content: Content, transfer: Transfer, told: Told) -> None:
+    def fetch(self, repo: Repository, content: BlobStore, transfer: Transfer, told: Told) -> None:
         """Have it complete in its file, by this process or by another one that is at it."""
         digest = self.blob.digest
 

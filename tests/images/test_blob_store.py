@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from reflayer.errors import ImageError, OperationError
-from reflayer.images import Content, Descriptor
+from reflayer.images import BlobStore, Descriptor
 from tests.file_systems import mounted, require
 from tests.images.layouts import MANIFEST, Layout, layer, sha256
 
@@ -26,15 +26,15 @@ DIGEST = sha256(DATA)
 
 
 @pytest.fixture
-def content(tmp_path: Path) -> Content:
-    return Content(tmp_path / "content")
+def content(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "content")
 
 
-def leftovers(content: Content) -> list[str]:
+def leftovers(content: BlobStore) -> list[str]:
     return os.listdir(Path(content.folder) / "tmp")
 
 
-def test_a_new_store_is_an_empty_layout(content: Content) -> None:
+def test_a_new_store_is_an_empty_layout(content: BlobStore) -> None:
     folder = Path(content.folder)
     assert json.loads((folder / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
     assert json.loads((folder / "index.json").read_text())["manifests"] == []
@@ -42,13 +42,13 @@ def test_a_new_store_is_an_empty_layout(content: Content) -> None:
     assert content.tags() == {}
 
 
-def test_a_store_of_another_version_is_refused(content: Content) -> None:
+def test_a_store_of_another_version_is_refused(content: BlobStore) -> None:
     (Path(content.folder) / "oci-layout").write_text('{"imageLayoutVersion": "9"}')
     with pytest.raises(ImageError, match="version '9'"):
-        Content(content.folder)
+        BlobStore(content.folder)
 
 
-def test_a_blob_is_told_by_its_digest(content: Content) -> None:
+def test_a_blob_is_told_by_its_digest(content: BlobStore) -> None:
     added = content.add(io.BytesIO(DATA), media_type="text/plain")
     assert added == Descriptor("text/plain", DIGEST, len(DATA))
     assert content.has(DIGEST)
@@ -59,7 +59,7 @@ def test_a_blob_is_told_by_its_digest(content: Content) -> None:
     assert leftovers(content) == []
 
 
-def test_a_file_is_added_as_a_stream_is(content: Content, tmp_path: Path) -> None:
+def test_a_file_is_added_as_a_stream_is(content: BlobStore, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(DATA)
     told: list[int] = []
     with open(tmp_path / "file", "rb") as file:
@@ -70,7 +70,7 @@ def test_a_file_is_added_as_a_stream_is(content: Content, tmp_path: Path) -> Non
 
 
 def test_only_the_rest_of_a_file_is_added_where_some_was_read(
-    content: Content, tmp_path: Path
+    content: BlobStore, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_bytes(b"some " + DATA)
     with open(tmp_path / "file", "rb") as file:
@@ -84,7 +84,7 @@ def test_a_file_shares_its_blocks_where_the_file_system_can(
     kind: str, place_on: Callable[[str], Path]
 ) -> None:
     place = place_on(kind)
-    content = Content(place / "content")
+    content = BlobStore(place / "content")
     data = random.Random(2).randbytes(50_000_000)
     (place / "file").write_bytes(data)
     os.sync()
@@ -110,7 +110,7 @@ def test_a_file_shares_its_blocks_where_the_file_system_can(
 def test_what_is_not_as_it_should_be_never_appears(
     as_file: bool, digest: str | None, size: int | None, reason: str, tmp_path: Path
 ) -> None:
-    content = Content(tmp_path / "content")
+    content = BlobStore(tmp_path / "content")
     (tmp_path / "file").write_bytes(DATA)
     source = open(tmp_path / "file", "rb") if as_file else io.BytesIO(DATA)  # noqa: SIM115
     with source, pytest.raises(ImageError, match=reason):
@@ -119,7 +119,7 @@ def test_what_is_not_as_it_should_be_never_appears(
     assert leftovers(content) == []
 
 
-def test_a_blob_that_is_there_is_not_read_again(content: Content) -> None:
+def test_a_blob_that_is_there_is_not_read_again(content: BlobStore) -> None:
     content.add(io.BytesIO(DATA))
 
     class Unreadable(io.RawIOBase):
@@ -131,14 +131,14 @@ def test_a_blob_that_is_there_is_not_read_again(content: Content) -> None:
         content.add(Unreadable(), digest=DIGEST, size=7)  # type: ignore[arg-type]
 
 
-def test_no_more_is_read_than_promised(content: Content) -> None:
+def test_no_more_is_read_than_promised(content: BlobStore) -> None:
     source = io.BytesIO(bytes(50_000_000))
     with pytest.raises(ImageError, match="more bytes"):
         content.add(source, digest=DIGEST, size=10)
     assert source.tell() < 5_000_000
 
 
-def test_a_source_that_cannot_be_read_is_an_error_and_leaves_nothing(content: Content) -> None:
+def test_a_source_that_cannot_be_read_is_an_error_and_leaves_nothing(content: BlobStore) -> None:
     class Broken(io.RawIOBase):
         def readinto(self, buffer: object) -> int:  # noqa: ARG002
             raise OSError(5, "Input/output error")
@@ -157,25 +157,25 @@ def test_a_source_that_cannot_be_read_is_an_error_and_leaves_nothing(content: Co
      "/etc/passwd", "sha256:" + "0" * 63 + "/",
      "sha256:" + "0" * 64 + "\n", "sha256:" + "\u0660" * 64],
 )  # fmt: skip
-def test_what_is_no_digest_never_becomes_a_path(digest: str, content: Content) -> None:
+def test_what_is_no_digest_never_becomes_a_path(digest: str, content: BlobStore) -> None:
     for use in (content.has, content.path, content.open, content.size, content.delete):
         with pytest.raises(ImageError, match="is not a sha256 or sha512 digest"):
             use(digest)
 
 
-def test_a_missing_blob_is_named(content: Content) -> None:
+def test_a_missing_blob_is_named(content: BlobStore) -> None:
     with pytest.raises(ImageError, match=f"{DIGEST} is missing from"):
         content.open(DIGEST)
 
 
-def test_a_blob_is_deleted_once_and_again(content: Content) -> None:
+def test_a_blob_is_deleted_once_and_again(content: BlobStore) -> None:
     content.add(io.BytesIO(DATA))
     content.delete(DIGEST)
     content.delete(DIGEST)
     assert not content.has(DIGEST)
 
 
-def test_tags_come_move_and_go(content: Content) -> None:
+def test_tags_come_move_and_go(content: BlobStore) -> None:
     one, two = content.add_bytes(b"1", MANIFEST), content.add_bytes(b"2", MANIFEST)
     content.tag("a", one)
     content.tag("b", one)
@@ -193,7 +193,7 @@ def test_tags_come_move_and_go(content: Content) -> None:
     assert content.tags() == {}
 
 
-def test_what_others_wrote_into_the_index_stays(content: Content) -> None:
+def test_what_others_wrote_into_the_index_stays(content: BlobStore) -> None:
     one = content.add_bytes(b"1", MANIFEST)
     path = Path(content.folder) / "index.json"
     other = {**one.as_json(), "x": {"y": [1]}, "annotations": {"z": "1"}}
@@ -206,12 +206,12 @@ def test_what_others_wrote_into_the_index_stays(content: Content) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "a\0"])
-def test_a_tag_is_a_line_of_text(name: str, content: Content) -> None:
+def test_a_tag_is_a_line_of_text(name: str, content: BlobStore) -> None:
     with pytest.raises(ImageError, match="cannot be a tag"):
         content.tag(name, content.add_bytes(b"1", MANIFEST))
 
 
-def test_what_is_not_there_is_not_tagged(content: Content) -> None:
+def test_what_is_not_there_is_not_tagged(content: BlobStore) -> None:
     with pytest.raises(ImageError, match="is missing"):
         content.tag("a", Descriptor(MANIFEST, DIGEST, 1))
 
@@ -221,10 +221,10 @@ def test_threads_and_processes_use_one_store_at_once(tmp_path: Path) -> None:
     program = f"""if True:
         import io, sys, threading
         from hashlib import sha256
-        from reflayer.images import Content
+        from reflayer.images import BlobStore
         def work(who):
             for n in range(8):
-                content = Content({str(folder)!r})
+                content = BlobStore({str(folder)!r})
                 for data in (b"%d" % n * 300_000, b"%d" % n + who):
                     digest = "sha256:" + sha256(data).hexdigest()
                     one = content.add(io.BytesIO(data), digest=digest)
@@ -237,7 +237,7 @@ def test_threads_and_processes_use_one_store_at_once(tmp_path: Path) -> None:
     started = [subprocess.Popen([sys.executable, "-c", program, name]) for name in "abc"]
     assert [process.wait() for process in started] == [0, 0, 0]
 
-    content = Content(folder)
+    content = BlobStore(folder)
     tags = content.tags()
     assert sorted(tags) == sorted(f"{who}{t}-{n}" for who in "abc" for t in "01" for n in range(8))
     assert len(set(content.digests())) == 8 + 48
@@ -251,11 +251,11 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next(named: bool, tmp_path:
     folder = tmp_path / "content"
     program = f"""if True:
         import io, os
-        from reflayer.images import Content
+        from reflayer.images import BlobStore
         from reflayer.images.content import temp_file
         if {named}:  # as where the file system knows no files without a name
             temp_file._OPEN_FILES = "/proc/none"
-        content = Content({str(folder)!r})
+        content = BlobStore({str(folder)!r})
         data = os.urandom(5_000_000)
         for n in range(10**9):
             content.tag("t", content.add(io.BytesIO(b"%d" % n + data)))
@@ -271,7 +271,7 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next(named: bool, tmp_path:
         process.send_signal(signal.SIGKILL)
         process.wait()
         left += len(os.listdir(folder / "tmp"))
-        content = Content(folder)
+        content = BlobStore(folder)
         assert leftovers(content) == []
         content.tags()
         for digest in content.digests():
@@ -282,7 +282,7 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next(named: bool, tmp_path:
 
 @pytest.mark.parametrize("named", [False, True])
 def test_what_a_living_writer_writes_is_left_alone(
-    named: bool, content: Content, monkeypatch: pytest.MonkeyPatch
+    named: bool, content: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if named:  # as where the file system knows no files without a name
         monkeypatch.setattr("reflayer.images.content.temp_file._OPEN_FILES", "/proc/none")
@@ -298,7 +298,7 @@ def test_what_a_living_writer_writes_is_left_alone(
     thread = threading.Thread(target=lambda: content.add(Slow(DATA), digest=DIGEST))
     thread.start()
     half.wait(60)
-    Content(content.folder)
+    BlobStore(content.folder)
     assert len(leftovers(content)) == (2 if named else 0)  # it, and its lock file
     go_on.set()
     thread.join()
@@ -309,7 +309,7 @@ def test_what_a_living_writer_writes_is_left_alone(
 @pytest.mark.parametrize("as_file", [False, True])
 def test_a_full_disk_is_one_clear_error_and_nothing_is_left(as_file: bool, tmp_path: Path) -> None:
     with mounted("tmpfs", tmp_path / "small", 4 << 20) as place:
-        content = Content(place / "content")
+        content = BlobStore(place / "content")
         free = os.statvfs(place).f_bfree
         (tmp_path / "file").write_bytes(DATA * 2)
         with open(tmp_path / "file", "rb") as file, pytest.raises(OperationError) as caught:
@@ -321,7 +321,7 @@ def test_a_full_disk_is_one_clear_error_and_nothing_is_left(as_file: bool, tmp_p
         assert list(content.digests()) == []
 
 
-def test_other_programs_read_it_in_place(content: Content, tmp_path: Path) -> None:
+def test_other_programs_read_it_in_place(content: BlobStore, tmp_path: Path) -> None:
     require("skopeo", "umoci")
     from reflayer.images import open_source
 
@@ -343,7 +343,7 @@ def test_other_programs_read_it_in_place(content: Content, tmp_path: Path) -> No
     assert content.has(image.manifest.digest)
 
 
-def test_other_programs_write_into_it(content: Content, tmp_path: Path) -> None:
+def test_other_programs_write_into_it(content: BlobStore, tmp_path: Path) -> None:
     require("skopeo")
     layout = Layout(tmp_path / "layout")
     top = layout.image(layer("hello", b"world"))
