@@ -14,13 +14,15 @@ import pytest
 from reflayer import copy_tree
 from reflayer.copy import remove_tree
 from reflayer.errors import OperationError
-from reflayer.linux.renameat2 import RENAME_EXCHANGE, renameat2
+from reflayer.linux.renameat2 import renameat2
 from tests.trees import assert_same, facts
 
 _SECONDS = 1.5
 _SECRET = b"a secret that stays outside"
 
 pytestmark = pytest.mark.usefixtures("at_once")
+
+_RENAME_EXCHANGE = 2  # renameat2(2)
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def _swapping(one: Path, other: Path) -> Iterator[None]:
     def swap() -> None:
         while not stop.is_set():
             try:
-                renameat2(-100, os.fsencode(one), -100, os.fsencode(other), RENAME_EXCHANGE)
+                renameat2(-100, os.fsencode(one), -100, os.fsencode(other), _RENAME_EXCHANGE)
             except OSError:
                 time.sleep(0)
 

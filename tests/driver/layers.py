@@ -55,8 +55,8 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 _BECOME = """
 import importlib, os, pkgutil, sys
-import reflayer.copy, reflayer.driver, reflayer.linux, tests.driver.layers
-for package in (reflayer.copy, reflayer.driver, reflayer.linux):
+import reflayer.copy, reflayer.driver, reflayer.linux, reflayer.walk, tests.driver.layers
+for package in (reflayer.copy, reflayer.driver, reflayer.linux, reflayer.walk):
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
 os.setgroups([])

@@ -14,8 +14,7 @@ import pytest
 
 from reflayer.driver import Driver
 from reflayer.errors import CopyError, QuotaError
-from reflayer.linux.project import Project, project_of, set_project
-from reflayer.linux.quota import next_project
+from reflayer.linux.project_quota import Project, next_project, project_of, set_project
 from tests.driver.layers import leftovers, make, tree
 from tests.trees import assert_same
 

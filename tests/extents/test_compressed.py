@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reflayer.extents import share_out
-from reflayer.extents.compressed import on_disk
+from reflayer.extents.measure import on_disk
 from reflayer.linux.fiemap import ENCODED, SHARED
 from tests.extents.test_trees import measure_tree
 from tests.file_systems import mounted, require

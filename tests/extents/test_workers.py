@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from reflayer.errors import OperationError
 from reflayer.extents import TreeUsage, measure_trees, share_out
-from reflayer.extents import tally as sums
+from reflayer.extents import measure as sums
 from reflayer.workers import pool
 from tests.random_trees import TREES, Tree, make_tree
 

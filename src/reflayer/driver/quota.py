@@ -10,8 +10,13 @@ import os
 
 from reflayer.driver.home import QUOTA_LOCK
 from reflayer.errors import QuotaError, failing
-from reflayer.linux.project import project_of, set_project
-from reflayer.linux.quota import enforces_project_quotas, next_project, set_project_limit
+from reflayer.linux.project_quota import (
+    enforces_project_quotas,
+    next_project,
+    project_of,
+    set_project,
+    set_project_limit,
+)
 from reflayer.workers.lock import locked
 
 _FIRST = 1 << 24  # the projects of others have low ids: those of /etc/projid, Docker's own

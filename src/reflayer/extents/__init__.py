@@ -14,9 +14,8 @@ shares: somebody else.
 
 from __future__ import annotations
 
+from reflayer.extents.measure import TreeUsage, measure_files, measure_trees
 from reflayer.extents.owners import share_out
-from reflayer.extents.tree import measure_files, measure_trees
-from reflayer.extents.usage import TreeUsage
 
 __all__ = [
     "TreeUsage",

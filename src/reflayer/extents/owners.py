@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from reflayer.extents.usage import TreeUsage
+    from reflayer.extents.measure import TreeUsage
 
 ELSEWHERE = 1
 """The bit of owners that are in none of the trees."""

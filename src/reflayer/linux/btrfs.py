@@ -1,7 +1,7 @@
-"""btrfs-subvolume(8): make, clone and destroy the trees of which btrfs keeps one for each layer.
+"""btrfs-ioctl(2): subvolumes, which are the layers on btrfs, and what compressed data takes.
 
-The requests and structures are those of linux/btrfs.h. A name is that of an entry of an open
-folder. A file system other than btrfs answers each of them with ENOTTY.
+The requests and structures are those of linux/btrfs.h and linux/btrfs_tree.h. A name is that of an
+entry of an open folder. A file system other than btrfs answers each of them with ENOTTY.
 """
 
 from __future__ import annotations
@@ -29,6 +29,19 @@ _VOL_ARGS = struct.Struct("=q4088s")  # fd, name
 _VOL_ARGS_V2 = struct.Struct("=qQQ32x4040s")  # fd, transid, flags, unused, name
 _ROOTREF_ARGS = 4096  # bytes: min_treeid, 255 pairs of treeid and dirid, num_items, align
 _ROOTREF_COUNT = 8 + 255 * 16  # where num_items is
+
+_TREE_SEARCH = 0xD0009411  # _IOWR(0x94, 17, struct btrfs_ioctl_search_args)
+_SEARCH_ARGS = 4096  # bytes: the key, then room for items
+# tree_id, {min,max}_{objectid,offset,transid}, {min,max}_type, nr_items
+_SEARCH_KEY = struct.Struct("=7Q3I36x")
+_SEARCH_ITEMS = struct.Struct("=64xI")  # nr_items in an answer
+_SEARCH_HEADER = struct.Struct("=16xQ4xI")  # of an item: offset, len
+# struct btrfs_file_extent_item: compression, type, disk_bytenr, disk_num_bytes
+_FILE_EXTENT = struct.Struct("=16xB3xBQQ16x")
+_EXTENT_DATA = 108  # the type of the items that say where a file's data is
+_OWN_TREE = 0  # that of the subvolume which the open file is in
+_INLINE = 0
+_MOST = 2**64 - 1
 
 
 def is_subvolume(fd: int) -> bool:
@@ -105,3 +118,39 @@ def forbid_copies(fd: int) -> None:
     """
     flags = _FLAGS.unpack(fcntl.ioctl(fd, _GETFLAGS, bytes(_FLAGS.size)))[0]
     fcntl.ioctl(fd, _SETFLAGS, _FLAGS.pack(flags | _NOCOW))
+
+
+def compressed_extents(fd: int) -> list[tuple[int, int, int]]:
+    """Where the compressed data of the open file ``fd`` is; for root only.
+
+    FIEMAP does not tell how much of the disk it takes.
+
+    Returns:
+        Each extent's place in the file, place on the file system, and length there, all in bytes.
+
+    Raises:
+        OSError: EPERM for who may not know it, ENOTTY where it is not on btrfs.
+    """
+    inode = os.fstat(fd).st_ino
+    found: list[tuple[int, int, int]] = []
+    first = 0
+    while True:
+        args = bytearray(_SEARCH_ARGS)
+        types = (_EXTENT_DATA, _EXTENT_DATA)
+        _SEARCH_KEY.pack_into(
+            args, 0, _OWN_TREE, inode, inode, first, _MOST, 0, _MOST, *types, 2**32 - 1
+        )
+        fcntl.ioctl(fd, _TREE_SEARCH, args)
+        (count,) = _SEARCH_ITEMS.unpack_from(args)
+        if not count:
+            return found
+        at = _SEARCH_KEY.size
+        for _ in range(count):
+            offset, length = _SEARCH_HEADER.unpack_from(args, at)
+            at += _SEARCH_HEADER.size
+            if length >= _FILE_EXTENT.size:  # what lies inline may be shorter
+                compression, kind, place, size = _FILE_EXTENT.unpack_from(args, at)
+                if compression and kind != _INLINE:
+                    found.append((offset, place, size))
+            at += length
+            first = offset + 1

@@ -7,7 +7,6 @@ import ctypes
 from reflayer.linux.libc import LIBC, checked
 
 RENAME_NOREPLACE = 1
-RENAME_EXCHANGE = 2
 
 
 def renameat2(

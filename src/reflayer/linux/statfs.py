@@ -1,8 +1,13 @@
-"""statfs(2): the type of the file system that a file is on, which ``os.statvfs`` leaves out."""
+"""statfs(2): the type of the file system that a file is on, which ``os.statvfs`` leaves out.
+
+And of XFS, how large its inodes are (ioctl_xfs_fsgeometry(2)).
+"""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
+import struct
 
 from reflayer.linux.libc import LIBC, checked
 
@@ -38,6 +43,10 @@ _NAMES = {  # linux/magic.h and each file system's own header
     0x73717368: "squashfs",
 }
 
+_FSGEOMETRY_V1 = 0x80705864  # _IOR('X', 100, struct xfs_fsop_geom_v1)
+_GEOMETRY = 112  # bytes of that structure
+_INODESIZE = struct.Struct("=24xI")  # after blocksize, rtextsize, agblocks, ... sectsize
+
 
 def file_system_name(fd: int) -> str:
     """The name of the type of the file system that ``fd`` is on; its number where it has none here.
@@ -49,3 +58,13 @@ def file_system_name(fd: int) -> str:
     checked(LIBC.fstatfs(ctypes.c_int(fd), buffer))
     magic = ctypes.c_ulong.from_buffer(buffer).value & 0xFFFFFFFF  # f_type comes first
     return _NAMES.get(magic, f"{magic:#x}")
+
+
+def xfs_inode_size(fd: int) -> int:
+    """Bytes that an inode takes on the XFS that ``fd`` is on.
+
+    Raises:
+        OSError: ENOTTY where it is on another file system.
+    """
+    answer = fcntl.ioctl(fd, _FSGEOMETRY_V1, bytes(_GEOMETRY))
+    return int(_INODESIZE.unpack_from(answer)[0])

@@ -1,18 +1,23 @@
-"""quotactl(2): how much the files of one project may take; XFS and ext4, mounted with prjquota.
+"""Project quotas (xfsctl(3), quotactl(2)): what a folder's files may take; XFS, ext4 with prjquota.
 
-linux/dqblk_xfs.h has the structures, linux/quota.h the numbers. quotactl_fd(2) came with
-Linux 5.14.
+A folder has a project (FS_IOC_FSGETXATTR, linux/fs.h), and a project has a limit: linux/dqblk_xfs.h
+has the structures, linux/quota.h the numbers. quotactl_fd(2) came with Linux 5.14.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import struct
 from typing import NamedTuple
 
 from reflayer.linux.libc import LIBC, checked
 
+_GET = 0x801C581F  # _IOR('X', 31, struct fsxattr)
+_SET = 0x401C5820  # _IOW('X', 32, struct fsxattr)
+_FSXATTR = struct.Struct("=IIIII8x")  # flags, extent size, extents, project, extent size of copies
+_INHERIT = 0x200  # FS_XFLAG_PROJINHERIT
 _SYS_QUOTACTL_FD = 443  # the same number on every architecture (asm-generic/unistd.h)
 _PRJQUOTA = 2
 _Q_XSETQLIM, _Q_XGETQSTAT, _Q_XGETNEXTQUOTA = 0x5804, 0x5805, 0x5809
@@ -26,6 +31,18 @@ _UNIT = 512  # bytes
 _NOT_HERE = frozenset(
     {errno.ENOSYS, errno.ESRCH, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ENOTBLK}
 )
+
+
+class Project(NamedTuple):
+    """The project of a folder.
+
+    Attributes:
+        id: 0 for none.
+        is_inherited: what is made in the folder belongs to it, too.
+    """
+
+    id: int
+    is_inherited: bool
 
 
 class ProjectUse(NamedTuple):
@@ -42,6 +59,28 @@ class ProjectUse(NamedTuple):
     limit: int
     bytes: int
     inodes: int
+
+
+def project_of(fd: int) -> Project:
+    """The project of an open folder.
+
+    Raises:
+        OSError: ENOTTY or EOPNOTSUPP where the file system has no projects.
+    """
+    flags, _, _, project, _ = _FSXATTR.unpack(fcntl.ioctl(fd, _GET, bytes(_FSXATTR.size)))
+    return Project(project, bool(flags & _INHERIT))
+
+
+def set_project(fd: int, project: int) -> None:
+    """Let an open folder, and whatever will be made in it, belong to ``project``.
+
+    Raises:
+        OSError: EPERM outside the first user namespace or for who does not own it.
+    """
+    state = bytearray(fcntl.ioctl(fd, _GET, bytes(_FSXATTR.size)))
+    flags, extent_size, extents, _, copies = _FSXATTR.unpack(state)
+    _FSXATTR.pack_into(state, 0, flags | _INHERIT, extent_size, extents, project, copies)
+    fcntl.ioctl(fd, _SET, state)
 
 
 def enforces_project_quotas(fd: int) -> bool:

@@ -1,4 +1,8 @@
-"""The sums of one tree, file by file."""
+"""Trees walked by descriptor and added up: alone, or by threads where that takes long.
+
+What is measured may be in use: what is gone by now has nothing, and what this user may not read is
+counted as such.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +10,165 @@ import errno
 import os
 import stat
 from array import array
+from bisect import bisect_left
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from threading import RLock
 from typing import Any
 
-from reflayer.errors import OperationError
-from reflayer.extents.compressed import on_disk
-from reflayer.extents.usage import TreeUsage
+from reflayer.errors import OperationError, failing
 from reflayer.linux import fiemap
-from reflayer.linux.btrfs_extents import compressed_extents
+from reflayer.linux.btrfs import compressed_extents
 from reflayer.linux.names import native
-from reflayer.linux.statfs import file_system_name
-from reflayer.linux.xfs_geometry import inode_size
-from reflayer.walk.folders import OPEN_FILE, OPEN_FOLDER, open_noatime
+from reflayer.linux.statfs import file_system_name, xfs_inode_size
+from reflayer.walk.folders import OPEN_FILE, OPEN_FOLDER, open_beneath, open_noatime
 from reflayer.walk.mounts import is_mounted
+from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from reflayer.extents.compressed import Extent, Piece
+    from reflayer.walk.folders import AnyPath
+
+    Extent = tuple[int, int, int, int]
+    """Place in the file, place on the file system, length, flags: as ``fiemap.extents`` has it."""
+
+    Piece = tuple[int, int, int]
+    """Place in the file, place and length on the file system: of ``compressed_extents``."""
+
+    Folders = list[tuple["Tally", bytes]]
+    """Trees, and the paths of folders from their roots: what is still to be added."""
 
 _measure_names: Any = getattr(native, "measure_names", None)
 _BATCH = 64  # names read at once in Python
 _BLOCK = 512  # bytes of st_blocks, whatever the file system's own are
-# Gone or another by now: what is measured may be in use.
+# Gone or another by now.
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.ENXIO})
 _NOT_FOR_US = frozenset({errno.EACCES, errno.EPERM})
 _CANNOT_TELL = frozenset({errno.EOPNOTSUPP, errno.ENOTTY})
 _NO_SIZES = _CANNOT_TELL | _NOT_FOR_US
 _SHARING_NOTHING = frozenset({"tmpfs", "ramfs"})  # cannot tell, and need not
+
+
+@dataclass(frozen=True, slots=True)
+class TreeUsage:
+    """What a tree has; all sizes in bytes, a file with several names in it counted once.
+
+    Attributes:
+        inodes: files of every type, the root included.
+        size: lengths of the regular files, as ``ls`` shows them.
+        allocated: what it takes if nothing is shared, as ``du`` shows it.
+        own: what nobody else has: unshared blocks of data, and what the file system counts
+            besides: folders, long extended attributes, XFS's inodes. It is freed with the tree.
+        untold: how much of ``own`` may be shared all the same, since nobody tells.
+        shared: blocks with other owners, here or elsewhere: place and length by turns.
+        encoded: the same of compressed data. Its length is what it takes, or where that is not told
+            (to others than root, or not by btrfs) what it holds; so are those in ``own``.
+        unread: files and folders that this user may not read.
+    """
+
+    inodes: int
+    size: int
+    allocated: int
+    own: int
+    untold: int
+    shared: array[int]
+    encoded: array[int]
+    unread: int
+
+
+def measure_files(folder: AnyPath, names: Iterable[str]) -> TreeUsage:
+    """Measure the regular files ``names`` of ``folder``, as if they were a tree without folders.
+
+    Raises:
+        OperationError: as ``measure_trees`` does.
+    """
+    tally = Tally(os.fsencode(folder))
+    root = tally.open()
+    try:
+        for name in names if root >= 0 else ():
+            try:
+                tally.add_file(name, root, os.stat(name, dir_fd=root, follow_symlinks=False))
+            except OSError as error:
+                tally.miss(error, os.fsencode(name), "look at")
+    finally:
+        if root >= 0:
+            os.close(root)
+    return tally.usage()
+
+
+def measure_trees(
+    paths: Sequence[AnyPath],
+    *,
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[TreeUsage]:
+    """Measure the trees at ``paths``; what is gone before it is seen has nothing.
+
+    Other mounts inside are left out. Data that is not written yet is written, file by file.
+
+    Args:
+        paths: the trees; none is followed if it is a symbolic link.
+        workers: threads that work on them, this one included; by default as many as there are
+            processors. Small trees never wait for one.
+        progress: is called now and then, by this thread, with the entries since the last call.
+
+    Raises:
+        OperationError: something cannot be read for another reason than its permissions.
+    """
+    tallies = [Tally(os.fsencode(path)) for path in paths]
+    told = 0
+
+    def tell() -> None:
+        nonlocal told
+        seen = sum(tally.entries for tally in tallies)
+        if progress is not None and seen > told:
+            progress(seen - told)
+            told = seen
+
+    crew = Workers(lambda: lambda folders: _measure(folders, crew), workers, None, tell)
+    if tallies:
+        crew.run([(tally, b"") for tally in reversed(tallies)])
+    tell()
+    return [tally.usage() for tally in tallies]
+
+
+def _measure(folders: Folders, workers: Workers) -> None:
+    """Add all below ``folders``, but for those that are given to other workers."""
+    tree: Tally | None = None
+    root = -1
+    try:
+        while folders:
+            half = len(folders) // 2  # the first ones, which are likely the larger half
+            if workers.pause() and half and workers.give(folders[:half]):
+                del folders[:half]
+            tally, relative = folders.pop()
+            if tally is not tree:
+                if root >= 0:
+                    os.close(root)
+                tree, root = tally, -1
+                root = tally.open()
+            if root < 0:
+                continue
+            if not relative:
+                tally.add_other(os.fstat(root))
+            try:
+                # From the root: a walk that keeps its way open needs a descriptor for each level.
+                folder = open_beneath(root, relative, cross_mounts=False)
+            except OSError as error:
+                if error.errno != errno.EXDEV:  # something is mounted there
+                    tally.miss(error, relative, "open")
+                continue
+            try:
+                for path in tally.add_folder(folder, relative, workers.pause):
+                    folders.append((tally, path))
+            finally:
+                os.close(folder)
+    finally:
+        if root >= 0:
+            os.close(root)
 
 
 class Tally:
@@ -89,13 +221,14 @@ class Tally:
             self.miss(error, b"", "open")
             return -1
         try:
-            name = file_system_name(root)
-            self._shares_nothing = name in _SHARING_NOTHING
-            if name == "xfs":
-                self._inode_size = inode_size(root)
-        except OSError as error:
+            with failing(self._path, "statfs"):
+                name = file_system_name(root)
+                self._shares_nothing = name in _SHARING_NOTHING
+                if name == "xfs":
+                    self._inode_size = xfs_inode_size(root)
+        except OperationError:
             os.close(root)
-            raise OperationError.from_os_error(error, self._path, "statfs") from error
+            raise
         return root
 
     def add_folder(self, folder: int, relative: bytes, pause: Callable[[], object]) -> list[bytes]:
@@ -281,3 +414,22 @@ class Tally:
 
 def _encoded_bytes(extents: list[Extent]) -> int:
     return sum(length for _, _, length, flags in extents if flags & fiemap.ENCODED)
+
+
+def on_disk(found: Sequence[Extent], compressed: Sequence[Piece]) -> Iterator[Extent]:
+    """``found`` with its compressed extents as in ``compressed``.
+
+    Of one that a file has several parts of, all but the first have no length.
+    """
+    met: set[int] = set()
+    for extent in found:
+        logical, _, length, flags = extent
+        if not flags & fiemap.ENCODED:
+            yield extent
+            continue
+        # FIEMAP joins two that happen to lie as far apart on the disk as in the file.
+        first = bisect_left(compressed, (logical,))
+        last = bisect_left(compressed, (logical + length,))
+        for offset, place, size in compressed[first:last]:
+            yield offset, place, 0 if place in met else size, flags
+            met.add(place)
