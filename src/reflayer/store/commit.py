@@ -13,16 +13,10 @@ from reflayer.images.build.manifest import oci_layers
 from reflayer.images.content.resolve import read_document
 from reflayer.images.model.image import LARGEST_CONFIG
 from reflayer.images.transports import new_name
+from reflayer.store import images
 from reflayer.store.collect import making, mark_dirty
 from reflayer.store.containers import container_with_folder
-from reflayer.store.images import (
-    StoredImage,
-    add_image,
-    blobs_of,
-    image_with_id,
-    layer_there,
-    record_of,
-)
+from reflayer.store.images import StoredImage
 from reflayer.store.save import packed_image
 from reflayer.store.unpack import unpack
 
@@ -65,7 +59,7 @@ def commit(
     reference = new_name(image)
     with parts.database.reading() as db:
         container = container_with_folder(db, name, parts)
-        parent = image_with_id(db, container.image_id)
+        parent = images.image_with_id(db, container.image_id)
     with making(parts):
         mark_dirty(parts)
         base = packed_image(parts, parent, compression, progress)
@@ -84,12 +78,12 @@ def commit(
         # From the blobs, and not the container itself: so it is what everybody gets who has the
         # image, though the container goes on changing.
         with parts.database.reading() as db:
-            folder = layer_there(db, parent.layer, parts) if parent.is_folder else None
+            folder = images.layer_there(db, parent.layer, parts) if parent.is_folder else None
         unpack(made, parts, progress, folder=folder)
         with parts.database.writing() as db:
-            add_image(db, record_of(made, (str(reference),)), blobs_of(made))
+            images.add_image(db, images.record_of(made, (str(reference),)), images.blobs_of(made))
             parts.remember_ownership(db)
-            return Committed(image_with_id(db, made.id), packing.skipped)
+            return Committed(images.image_with_id(db, made.id), packing.skipped)
 
 
 def _pack_changes(

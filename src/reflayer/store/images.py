@@ -131,10 +131,11 @@ def add_image(db: Connection, record: StoredImage, blobs: frozenset[str], stamp:
     db.executemany("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", rows)
 
 
-def add_manifest(db: Connection, image_id: str, manifest: str, blobs: frozenset[str]) -> None:
+def add_manifest(db: Connection, image_id: str, packed: Image) -> None:
     """Record what a folder that was taken in is when it is packed."""
+    manifest = manifest_text(packed)
     db.execute("UPDATE images SET manifest = ? WHERE id = ?", (manifest, image_id))
-    _set_blobs(db, image_id, blobs)
+    _set_blobs(db, image_id, blobs_of(packed))
 
 
 def _set_blobs(db: Connection, image_id: str, blobs: frozenset[str]) -> None:

@@ -8,26 +8,10 @@ import time
 from dataclasses import dataclass, replace
 
 from reflayer.errors import StoreError, counted, printable
+from reflayer.store import images
 from reflayer.store.collect import making, mark_dirty
 from reflayer.store.containers import new_id
-from reflayer.store.images import (
-    StoredImage,
-    StoredLayer,
-    add_image,
-    add_layer,
-    blobs_of,
-    blobs_on_record,
-    find_image,
-    image_named,
-    image_with_full_id,
-    image_with_id,
-    is_full_id,
-    layer_there,
-    look_for_image,
-    read_stored,
-    record_of,
-    refuse_incomplete,
-)
+from reflayer.store.images import StoredImage, StoredLayer
 from reflayer.store.unpack import unpack
 from reflayer.workers.lock import locked
 
@@ -61,59 +45,44 @@ class Pulled:
     stamp: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class Wanted:
-    """An image as it is asked for.
+    """An image as it is asked for: the arguments of ``Store.create``."""
 
-    Attributes:
-        text: ``oci:DIR[:TAG]``, ``docker-archive:FILE[:REF]``, ``tar:FILE``, ``rootfs:DIR``, or the
-            name or id of an image that is in the store or, a name, in its registry.
-        platform: which of several to take, or None for what this machine runs.
-        pull: ``missing``; ``always`` to ask the registry, or take in a folder, though the store has
-            it; ``never`` to take nothing but what the store has.
-        access: how a registry is to be spoken to; as usual where it is None.
-        progress: is told the stages ``fetch``, ``clone`` and ``unpack``.
-        warn: is told in a line what may not be as it was meant.
-    """
+    def __init__(
+        self,
+        text: str,
+        platform: str | None,
+        pull: str,
+        access: Access | None,
+        progress: Progress | None,
+        warn: Callable[[str], None] | None,
+    ) -> None:
+        if pull not in ("missing", "always", "never"):
+            raise ValueError(f"pull {pull!r} is none of missing, always, never")
+        self.text = text
+        self.platform: Platform | None = None
+        if platform is not None:
+            from reflayer.images import Platform
 
-    text: str
-    platform: Platform | None
-    pull: str
-    access: Access | None
-    progress: Progress | None
-    warn: Callable[[str], None]
+            self.platform = Platform.parse(platform)
+        self.pull = pull
+        self.access = access
+        self.progress = progress
+        self._warn = warn
 
-
-def wanted_image(
-    text: str,
-    platform: str | None,
-    pull: str,
-    access: Access | None,
-    progress: Progress | None,
-    warn: Callable[[str], None] | None,
-) -> Wanted:
-    """A ``Wanted`` of what users of the library give."""
-    if pull not in ("missing", "always", "never"):
-        raise ValueError(f"pull {pull!r} is none of missing, always, never")
-    parsed = None
-    if platform is not None:
-        from reflayer.images import Platform
-
-        parsed = Platform.parse(platform)
-    return Wanted(text, parsed, pull, access, progress, warn or _say_nothing)
-
-
-def _say_nothing(_: str) -> None:
-    pass
+    def warn(self, line: str) -> None:
+        """Tell what may not be as it was meant."""
+        if self._warn is not None:
+            self._warn(line)
 
 
 def pull(parts: Parts, wanted: Wanted) -> StoredImage:
     with making(parts) as until:
         pulled = pull_image(wanted, parts, until)
         with parts.database.writing() as db:
-            add_image(db, pulled.image, pulled.blobs, pulled.stamp)
+            images.add_image(db, pulled.image, pulled.blobs, pulled.stamp)
             parts.remember_ownership(db)
-            return image_with_id(db, pulled.image.id)
+            return images.image_with_id(db, pulled.image.id)
 
 
 def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
@@ -126,13 +95,13 @@ def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
 
     with parts.database.reading() as db:
         known, called = _on_record(db, wanted)
-        layer = layer_there(db, known.layer, parts) if known else None
-        blobs = blobs_on_record(db, known.id) if known else frozenset()
+        layer = images.layer_there(db, known.layer, parts) if known else None
+        blobs = images.blobs_on_record(db, known.id) if known else frozenset()
     if known is not None:
         if layer is None:
             _unpack_again(known, called, wanted, parts)
         else:
-            refuse_incomplete(layer, parts)
+            images.refuse_incomplete(layer, parts)
         return Pulled(replace(known, names=()), blobs, called)
     source = open_source(wanted.text, wanted.access)
     if isinstance(source, RootFs):
@@ -146,7 +115,7 @@ def _on_record(db: Connection, wanted: Wanted) -> tuple[StoredImage | None, str]
     from reflayer.images.transports import registry_reference
 
     text = wanted.text
-    is_id = is_full_id(text) or image_with_full_id(db, text) is not None
+    is_id = images.is_full_id(text) or images.image_with_full_id(db, text) is not None
     reference = None if is_id else registry_reference(text)
     if wanted.pull == "always":
         if is_id:
@@ -155,7 +124,8 @@ def _on_record(db: Connection, wanted: Wanted) -> tuple[StoredImage | None, str]
     can_be_pulled = not is_id and wanted.pull == "missing"
     if can_be_pulled and reference is None:
         return None, ""  # a place is asked anew each time: its tag may have moved
-    known, name = (look_for_image if can_be_pulled else find_image)(db, text, reference)
+    look = images.look_for_image if can_be_pulled else images.find_image
+    known, name = look(db, text, reference)
     if known is None:
         return None, ""
     if wanted.platform and known.platform not in map(str, wanted.platform.fitting()):
@@ -168,7 +138,7 @@ def _on_record(db: Connection, wanted: Wanted) -> tuple[StoredImage | None, str]
 def _unpack_again(known: StoredImage, called: str, wanted: Wanted, parts: Parts) -> None:
     if known.is_folder:
         raise StoreError(f"{printable(called)}: its layer is gone: take it in anew by rootfs:DIR")
-    unpack(read_stored(known, parts), parts, wanted.progress)
+    unpack(images.read_stored(known, parts), parts, wanted.progress)
 
 
 def _from_source(source: Source, wanted: Wanted, parts: Parts) -> Pulled:
@@ -177,10 +147,10 @@ def _from_source(source: Source, wanted: Wanted, parts: Parts) -> Pulled:
     known = None
     if stamp:
         with parts.database.reading() as db:
-            known = image_named(db, source.name, stamp)
+            known = images.image_named(db, source.name, stamp)
     if known is not None and (not wanted.platform or known.platform == str(wanted.platform)):
         names: tuple[str, ...] = (source.name,)
-        image = read_stored(known, parts)
+        image = images.read_stored(known, parts)
         unpack(image, parts, told)
     else:
 
@@ -189,7 +159,7 @@ def _from_source(source: Source, wanted: Wanted, parts: Parts) -> Pulled:
 
         image, names = source.fetch(parts.content, wanted.platform, told, unpack_it)
         _warn_of_platform(image, wanted)
-    return Pulled(record_of(image, names), blobs_of(image), names[0], stamp)
+    return Pulled(images.record_of(image, names), images.blobs_of(image), names[0], stamp)
 
 
 def _one_at_a_time(progress: Progress | None) -> Progress | None:
@@ -224,10 +194,10 @@ def _from_folder(source: RootFs, wanted: Wanted, parts: Parts, until: ExitStack)
     stamp = source.stamp()
     if stamp and wanted.pull != "always":
         with parts.database.reading() as db:
-            known = image_named(db, source.name, stamp)
-            layer = layer_there(db, known.layer, parts) if known else None
+            known = images.image_named(db, source.name, stamp)
+            layer = images.layer_there(db, known.layer, parts) if known else None
         if known and layer:
-            refuse_incomplete(layer, parts)
+            images.refuse_incomplete(layer, parts)
             known = replace(known, names=(source.name,))
             return Pulled(known, frozenset(), source.name, stamp)
     layer_id = new_id()
@@ -238,7 +208,7 @@ def _from_folder(source: RootFs, wanted: Wanted, parts: Parts, until: ExitStack)
     with parts.database.writing() as db:
         size = sum(report.bytes.values())
         skipped = report.skipped if parts.ownership == "ignore" else {}
-        add_layer(db, StoredLayer(layer_id, size, skipped))
+        images.add_layer(db, StoredLayer(layer_id, size, skipped))
     image = StoredImage(
         id=f"sha256:{layer_id}",
         names=(source.name,),

@@ -5,18 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reflayer.errors import ImageError, ReflayerError, StoreError, printable
+from reflayer.store import images
 from reflayer.store.collect import making, mark_dirty
-from reflayer.store.images import (
-    StoredImage,
-    add_manifest,
-    blobs_of,
-    find_image,
-    image_with_full_id,
-    layer_there,
-    manifest_text,
-    read_stored,
-    refuse_incomplete,
-)
+from reflayer.store.images import StoredImage
 from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
@@ -40,12 +31,12 @@ def save(
 
     open_destination(destination)  # a slip there is told first, whatever ``name`` is
     with parts.database.reading() as db:
-        _, found = find_image(db, name)  # nothing is made in order to save what is not there
+        _, found = images.find_image(db, name)  # nothing is made in order to save what is not there
     there = open_destination(destination, _reference(found))
     with making(parts):
         mark_dirty(parts)
         with parts.database.reading() as db:
-            known, _ = find_image(db, name)
+            known, _ = images.find_image(db, name)
         if not there.is_plain:
             image = _compressed_image(parts, known, compression or _COMPRESSION, progress)
         elif compression is None:
@@ -70,11 +61,11 @@ def push(
         )
     refuse_digest(reference)
     with parts.database.reading() as db:
-        find_image(db, name)  # nothing is made in order to send what is not there
+        images.find_image(db, name)  # nothing is made in order to send what is not there
     with making(parts):
         mark_dirty(parts)
         with parts.database.reading() as db:
-            known, _ = find_image(db, name)
+            known, _ = images.find_image(db, name)
         image = _compressed_image(parts, known, _COMPRESSION, progress)
         there = RegistryDestination(
             reference, access or Access(), lambda digest: _repository_with(digest, reference, parts)
@@ -98,16 +89,16 @@ def packed_image(
         progress: is told the stage ``pack`` and the bytes of the plain layer that are done.
     """
     if not known.is_folder:
-        return read_stored(known, parts)
+        return images.read_stored(known, parts)
     with locked(parts.lock_of(f"pack-{known.layer}")):
         with parts.database.reading() as db:
-            known = image_with_full_id(db, known.id) or known
+            known = images.image_with_full_id(db, known.id) or known
         if known.manifest is None:
             image = _pack(parts, known, compression, progress)
             with parts.database.writing() as db:
-                add_manifest(db, known.id, manifest_text(image), blobs_of(image))
+                images.add_manifest(db, known.id, image)
             return image
-    return read_stored(known, parts)
+    return images.read_stored(known, parts)
 
 
 def _pack(parts: Parts, known: StoredImage, compression: str, progress: Progress | None) -> Image:
@@ -117,10 +108,10 @@ def _pack(parts: Parts, known: StoredImage, compression: str, progress: Progress
     from reflayer.images.build.manifest import add_image, config_of
 
     with parts.database.reading() as db:
-        layer = layer_there(db, known.layer, parts)
+        layer = images.layer_there(db, known.layer, parts)
     if layer is None:
         raise StoreError(f"image {known.id[:19]}: its layer is gone: take it in anew by rootfs:DIR")
-    refuse_incomplete(layer, parts)
+    images.refuse_incomplete(layer, parts)
     packing = pack_layer(parts.driver.path(layer.id), id_map=parts.ids_in_layers())
     added = add_layer(parts.content, packing, compression, progress)
     config = config_of(Platform.parse(known.platform), added.diff_id)

@@ -112,9 +112,9 @@ class Store:
             ValueError: ``pull`` is none of these.
         """
         from reflayer.store.create import create
-        from reflayer.store.pull import wanted_image
+        from reflayer.store.pull import Wanted
 
-        wanted = wanted_image(_text(image), platform, pull, access, progress, warn)
+        wanted = Wanted(_text(image), platform, pull, access, progress, warn)
         return create(self._parts, wanted, name)
 
     def pull(
@@ -138,9 +138,9 @@ class Store:
         Raises:
             ReflayerError: it cannot be had; the store is as it was before.
         """
-        from reflayer.store.pull import pull, wanted_image
+        from reflayer.store.pull import Wanted, pull
 
-        wanted = wanted_image(_text(image), platform, "always", access, progress, warn)
+        wanted = Wanted(_text(image), platform, "always", access, progress, warn)
         return pull(self._parts, wanted)
 
     def push(

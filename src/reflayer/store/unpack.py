@@ -7,17 +7,8 @@ import stat
 from contextlib import contextmanager
 
 from reflayer.errors import ArchiveError, ImageError, OperationError
-from reflayer.store.images import (
-    StoredLayer,
-    add_layer,
-    image_with_id,
-    layer_id,
-    layer_of,
-    layer_there,
-    manifest_text,
-    read_stored,
-    refuse_incomplete,
-)
+from reflayer.store import images
+from reflayer.store.images import StoredLayer
 from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
@@ -52,31 +43,31 @@ def unpack(
         open_blob: opens a layer by its digest, and checks it on the way: reading its end raises if
             it is another. By default layers come from the content store.
     """
-    top = layer_of(image)
+    top = images.layer_of(image)
     opener = open_blob or parts.content.open
     with locked(parts.lock_of(top)):
         with parts.database.reading() as db:
-            known = layer_there(db, top, parts)
+            known = images.layer_there(db, top, parts)
             depth, below = (len(image.layers), known) if known else _deepest(db, image, parts)
         if known is None:
             parts.driver.remove(top)  # whole, but its maker was killed before it was recorded
             if below is None and folder is not None:
                 depth, below = 1, folder
         else:
-            refuse_incomplete(known, parts)
+            images.refuse_incomplete(known, parts)
         _verify_diff_ids(image, depth, opener, parts)
         if known is None:
             checked = open_blob is not None
             layer = _apply(image, depth, below, below is folder, opener, checked, parts, progress)
             with parts.database.writing() as db:
-                add_layer(db, layer)
+                images.add_layer(db, layer)
 
 
 def _deepest(db: Connection, image: Image, parts: Parts) -> tuple[int, StoredLayer | None]:
     """How many of the image's layers are there already, as one folder, and that folder."""
     chain_ids = image.chain_ids
     for depth in range(len(chain_ids) - 1, 0, -1):
-        known = layer_there(db, layer_id(chain_ids[depth - 1]), parts)
+        known = images.layer_there(db, images.layer_id(chain_ids[depth - 1]), parts)
         if known is not None and not (known.skipped and parts.ownership == "keep"):
             return depth, known
     return 0, None
@@ -101,7 +92,7 @@ def _apply(
     from reflayer.archive import apply_layer
     from reflayer.driver.sync import writing_back
 
-    top = layer_of(image)
+    top = images.layer_of(image)
     size = below.size if below else 0
     skipped = dict(below.skipped) if below else {}
     missing = list(zip(image.layers, image.diff_ids, strict=True))[depth:]
@@ -169,7 +160,8 @@ def _verify_diff_ids(image: Image, count: int, open_blob: Open, parts: Parts) ->
     # same diff id are not read: they were when it came.
     with parts.database.reading() as db:
         same = db.execute(
-            "SELECT 1 FROM images WHERE id = ? AND manifest = ?", (image.id, manifest_text(image))
+            "SELECT 1 FROM images WHERE id = ? AND manifest = ?",
+            (image.id, images.manifest_text(image)),
         ).fetchone()
     if same:
         return
@@ -177,18 +169,18 @@ def _verify_diff_ids(image: Image, count: int, open_blob: Open, parts: Parts) ->
     for layer, diff_id in list(zip(image.layers, image.diff_ids, strict=True))[:count]:
         with parts.database.reading() as db:
             rows = db.execute("SELECT image FROM blobs WHERE digest = ?", (layer.digest,))
-            images = [image_with_id(db, row[0]) for row in rows.fetchall()]
-        for known in images:
+            owners = [images.image_with_id(db, row[0]) for row in rows.fetchall()]
+        for known in owners:
             if known.id not in read:
                 read[known.id] = _layers_of(known, parts)
-        if not any((layer.digest, diff_id) in read[known.id] for known in images):
+        if not any((layer.digest, diff_id) in read[known.id] for known in owners):
             _check(layer, diff_id, open_blob)
 
 
 def _layers_of(known: StoredImage, parts: Parts) -> frozenset[tuple[str, str]]:
     """The digest of each layer's blob, with the diff id that it was found to have."""
     try:
-        image = read_stored(known, parts)
+        image = images.read_stored(known, parts)
     except ImageError:  # damaged: no word of it counts
         return frozenset()
     return frozenset(
