@@ -77,11 +77,7 @@ class Records:
             self._db.close()
 
     def get(self, name: str) -> Snapshot:
-        """The snapshot of this name.
-
-        Raises:
-            NotFoundError: there is none.
-        """
+        """The snapshot of this name, or ``NotFoundError``."""
         snapshot = self.find(name)
         if snapshot is None:
             raise NotFoundError(f"snapshot {name} does not exist")
@@ -100,12 +96,7 @@ class Records:
         return len(self._snapshots)
 
     def add(self, snapshot: Snapshot) -> None:
-        """Record a new one, whose folder is there.
-
-        Raises:
-            AlreadyExistsError: its name is taken.
-            NotFoundError: its parent has been removed.
-        """
+        """Record a new one, whose folder is there."""
 
         def change(db: sqlite3.Connection) -> None:
             if snapshot.parent and snapshot.parent not in self._snapshots:
@@ -115,11 +106,7 @@ class Records:
         self._write(change, {snapshot.name: snapshot})
 
     def commit(self, key: str, snapshot: Snapshot) -> None:
-        """Record ``snapshot`` in place of the active one that is called ``key``: on the disk.
-
-        Raises:
-            AlreadyExistsError: its name is taken.
-        """
+        """Record ``snapshot`` in place of the active one that is called ``key``: on the disk."""
 
         def change(db: sqlite3.Connection) -> None:
             self._insert(db, snapshot)
@@ -139,10 +126,9 @@ class Records:
         self._write(change, {snapshot.name: snapshot})
 
     def remove(self, name: str, remove_folder: Callable[[], None]) -> None:
-        """Remove the folder of a snapshot and its record; if that fails, the record stays.
+        """Remove the folder of a snapshot that is nobody's parent, and its record.
 
-        Raises:
-            FailedPreconditionError: it is the parent of another.
+        If the folder cannot be removed, the record stays.
         """
 
         def change(db: sqlite3.Connection) -> None:

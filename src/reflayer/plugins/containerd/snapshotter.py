@@ -51,7 +51,11 @@ class Mount:
 
 
 class Snapshotter:
-    """The snapshots of one home; for one event loop."""
+    """The snapshots of one home; for one event loop.
+
+    What the rules forbid is refused with a ``SnapshotError`` of its kind, what cannot be done is
+    another ``ReflayerError``.
+    """
 
     def __init__(self, driver: Driver, records: Records, work: Work, metrics: Metrics) -> None:
         self._driver = driver
@@ -67,9 +71,6 @@ class Snapshotter:
         A snapshot's folder is made before it is recorded, and its record goes together with its
         folder: so a folder without a record is nobody's, and a record without a folder is of a
         snapshot that was being removed.
-
-        Raises:
-            ReflayerError: that cannot be done.
         """
         folders = set(self._driver.list())
         snapshots = list(self._records.all())
@@ -85,30 +86,15 @@ class Snapshotter:
         """Make an active snapshot: a clone of ``parent``, or an empty folder where that is empty.
 
         If this is cancelled, nothing of it is left.
-
-        Raises:
-            InvalidArgumentError: ``key`` is empty, or ``parent`` is not a committed snapshot.
-            NotFoundError: there is no ``parent``.
-            AlreadyExistsError: a snapshot is called ``key`` already.
-            ReflayerError: it cannot be made.
         """
         return await self._create(Kind.ACTIVE, key, parent, labels)
 
     async def view(self, key: str, parent: str, labels: Mapping[str, str]) -> Mount:
-        """Make a view: ``parent`` itself, read-only, or an empty folder where that is empty.
-
-        Raises:
-            ReflayerError: as ``prepare`` does.
-        """
+        """Make a view: ``parent`` itself, read-only, or an empty folder where that is empty."""
         return await self._create(Kind.VIEW, key, parent, labels)
 
     def mounts(self, key: str) -> Mount:
-        """What to mount for the active snapshot or view ``key``.
-
-        Raises:
-            NotFoundError: there is none of that name.
-            FailedPreconditionError: it is a committed one.
-        """
+        """What to mount for the active snapshot or view ``key``."""
         snapshot = self._records.get(key)
         if snapshot.kind is Kind.COMMITTED:
             raise FailedPreconditionError(
@@ -117,15 +103,7 @@ class Snapshotter:
         return self._mount(snapshot)
 
     async def commit(self, name: str, key: str, labels: Mapping[str, str]) -> None:
-        """Make the active snapshot ``key`` the committed one ``name``, on the disk.
-
-        Raises:
-            InvalidArgumentError: ``name`` is empty.
-            NotFoundError: there is no ``key``.
-            AlreadyExistsError: a snapshot is called ``name`` already.
-            FailedPreconditionError: ``key`` is not active.
-            ReflayerError: it cannot be written out or recorded.
-        """
+        """Make the active snapshot ``key`` the committed one ``name``, on the disk."""
         if not name:
             raise InvalidArgumentError("a committed snapshot needs a name")
         async with self._turns.of(name, key):
@@ -141,13 +119,7 @@ class Snapshotter:
             await self._work.run(self._records.commit, key, committed)
 
     async def remove(self, key: str) -> None:
-        """Remove a snapshot; what it takes on the disk is deleted after that.
-
-        Raises:
-            NotFoundError: there is none of that name.
-            FailedPreconditionError: it is the parent of another.
-            ReflayerError: it cannot be removed.
-        """
+        """Remove a snapshot; what it takes on the disk is deleted after that."""
         async with self._turns.of(key):
             snapshot = self._records.get(key)
             if self._children_to_be[key]:
@@ -160,25 +132,11 @@ class Snapshotter:
                 await self._work.run(self._remove, snapshot)
 
     def stat(self, key: str) -> Snapshot:
-        """The snapshot of this name.
-
-        Raises:
-            NotFoundError: there is none.
-        """
+        """The snapshot of this name."""
         return self._records.get(key)
 
     async def update(self, name: str, labels: Mapping[str, str], paths: Sequence[str]) -> Snapshot:
-        """Change labels, and nothing else.
-
-        Args:
-            name: the snapshot's.
-            labels: the new ones.
-            paths: ``labels`` for all of them, ``labels.KEY`` for one; none is the same as all.
-
-        Raises:
-            NotFoundError: there is no snapshot of that name.
-            InvalidArgumentError: another field was to be changed.
-        """
+        """Change the labels that ``paths`` name, as ``labels.changed`` reads them; none names all."""
         async with self._turns.of(name):
             snapshot = self._records.get(name)
             updated = replace(
@@ -190,11 +148,7 @@ class Snapshotter:
             return updated
 
     def walk(self, filters: Sequence[str]) -> Iterator[Snapshot]:
-        """All snapshots that one of ``filters`` matches; without any, all there are.
-
-        Raises:
-            InvalidArgumentError: one of them is no filter.
-        """
+        """All snapshots that one of ``filters`` matches; without any, all there are."""
         wanted = parse_filters(filters)
         return filter(wanted.match, self._records.all())
 
@@ -202,10 +156,6 @@ class Snapshotter:
         """The bytes and inodes that a snapshot takes itself.
 
         Those of an active one are counted now, those of a committed one were when it was committed.
-
-        Raises:
-            NotFoundError: there is none of that name.
-            ReflayerError: they cannot be counted.
         """
         snapshot = self._records.get(key)
         if snapshot.kind is not Kind.ACTIVE:
@@ -218,11 +168,7 @@ class Snapshotter:
             raise
 
     async def cleanup(self) -> None:
-        """Return when what the snapshots that are removed by now have left is deleted.
-
-        Raises:
-            OperationError: something cannot be deleted.
-        """
+        """Return when what the snapshots that are removed by now have left is deleted."""
         await self._work.run(self._driver.empty_trash)
 
     async def _create(self, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> Mount:
