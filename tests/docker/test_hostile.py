@@ -31,8 +31,8 @@ _VALUES: st.SearchStrategy[object] = st.recursive(
 _MEMBERS = ["Home", "Opts", "UIDMaps", "GIDMaps", "ID", "Parent", "MountLabel", "StorageOpt"]
 _HEAD = b"POST /GraphDriver.Create HTTP/1.1\r\nHost: x\r\n"
 _IMPATIENT = """
-from reflayer.plugins.docker import handlers
-handlers.IDLE = 0.2
+from reflayer.plugins.docker import server
+server._IDLE = 0.2
 from reflayer.cli import main
 main()
 """

@@ -30,7 +30,7 @@ _DIES = """
 import os, signal
 from contextlib import contextmanager
 from reflayer.cli import main
-from reflayer.plugins.docker import handlers, orphans
+from reflayer.plugins.docker import orphans, server
 
 @contextmanager
 def die(driver, id, parent):
@@ -39,7 +39,7 @@ def die(driver, id, parent):
         if WHICH(id, parent):
             os.kill(os.getpid(), signal.SIGKILL)
 
-handlers.until_answered = die
+server.until_answered = die
 main()
 """
 _NEVER_ENDS = """

@@ -77,11 +77,7 @@ class ContainerdService:
         self._open = AsyncExitStack()  # what is to be closed
 
     async def start(self) -> None:
-        """When it returns, the socket is served.
-
-        Raises:
-            ReflayerError: it cannot start. Nothing of it is left.
-        """
+        """When it returns, the socket is served."""
         async with AsyncExitStack() as stack:
             snapshotter = await self._work.run(self._opened, stack)
             listening = stack.enter_context(listen(self._socket))

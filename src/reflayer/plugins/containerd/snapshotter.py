@@ -136,7 +136,7 @@ class Snapshotter:
         return self._records.get(key)
 
     async def update(self, name: str, labels: Mapping[str, str], paths: Sequence[str]) -> Snapshot:
-        """Change the labels that ``paths`` name, as ``labels.changed`` reads them; none names all."""
+        """Change the labels that ``paths`` name as ``labels.changed`` has it; none names all."""
         async with self._turns.of(name):
             snapshot = self._records.get(name)
             updated = replace(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from reflayer.driver import Driver
 from reflayer.driver.home import LAYERS
-from reflayer.errors import OperationError, ReflayerError
+from reflayer.errors import ReflayerError, failing
 from reflayer.plugins.docker.orphans import remove_orphans
 from reflayer.plugins.docker.request import InitRequest, RequestError, shown, size_in_bytes
 
@@ -54,11 +54,7 @@ class Daemon:
 
     @classmethod
     def parse(cls, text: bytes) -> Self:
-        """From what ``str`` made of one; or its id alone, as older records have it.
-
-        Raises:
-            ValueError: it is neither.
-        """
+        """From what ``str`` made of one; or its id alone, as older records have it."""
         process, _, started = text.partition(b" ")
         return cls(int(process), int(started)) if started else cls.running(int(process))
 
@@ -89,11 +85,7 @@ class Home:
 
     @property
     def driver(self) -> Driver:
-        """The driver.
-
-        Raises:
-            NotInitialisedError: there is none yet.
-        """
+        """The driver."""
         if self._driver is None:
             raise NotInitialisedError(
                 "no daemon has told where its layers are (GraphDriver.Init): restart the daemon"
@@ -101,18 +93,13 @@ class Home:
         return self._driver
 
     def resume(self) -> None:
-        """Open the home that a process before this one was told, if any.
-
-        Raises:
-            OperationError: the record of it cannot be read, or may be another user's.
-        """
-        try:
-            with open(self._record, "rb", opener=_only_ours) as file:
-                daemon, _, body = file.read().partition(b"\n")
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise OperationError.from_os_error(error, os.fsencode(self._record), "read") from error
+        """Open the home that a process before this one was told, if any."""
+        with failing(self._record, "read"):
+            try:
+                with open(self._record, "rb", opener=_only_ours) as file:
+                    daemon, _, body = file.read().partition(b"\n")
+            except FileNotFoundError:
+                return
         try:
             request = InitRequest.parse(body)
             if not os.path.isdir(f"{request.home}/{LAYERS}"):
@@ -126,10 +113,6 @@ class Home:
         """``GraphDriver.Init`` by ``process``: open its home, anew if it was open.
 
         References begin at zero, as those of the daemon do.
-
-        Raises:
-            RequestError: an option is unknown, or another daemon that is alive has its home here.
-            ReflayerError: the home cannot be opened.
         """
         daemon = Daemon.running(process)
         with self._lock:
@@ -148,26 +131,13 @@ class Home:
             self._keep(request, daemon)
 
     def cleanup(self) -> None:
-        """``GraphDriver.Cleanup``: the daemon ends, and will tell its home again.
-
-        Raises:
-            OperationError: the record of it cannot be removed.
-        """
-        try:
-            with self._lock, suppress(FileNotFoundError):
-                self._driver = None
-                os.unlink(self._record)
-        except OSError as error:
-            raise OperationError.from_os_error(
-                error, os.fsencode(self._record), "unlink"
-            ) from error
+        """``GraphDriver.Cleanup``: the daemon ends, and will tell its home again."""
+        with failing(self._record, "unlink"), self._lock, suppress(FileNotFoundError):
+            self._driver = None
+            os.unlink(self._record)
 
     def count(self) -> int:
-        """How many layers there are, those of images and of containers.
-
-        Raises:
-            OperationError: the home cannot be read.
-        """
+        """How many layers there are, those of images and of containers."""
         return 0 if self._driver is None else len(self._driver.list())
 
     def _open(self, request: InitRequest, daemon: Daemon) -> None:
@@ -192,14 +162,12 @@ class Home:
 
     def _keep(self, request: InitRequest, daemon: Daemon) -> None:
         new = f"{self._record}.new"
-        try:
+        with failing(self._record, "write"):
             with suppress(FileNotFoundError):
                 os.unlink(new)  # of a process that was killed
             with open(new, "wb", opener=_new_for_root) as file:
                 file.write(b"%s\n%s" % (str(daemon).encode(), request.as_json()))
             os.rename(new, self._record)
-        except OSError as error:
-            raise OperationError.from_os_error(error, os.fsencode(self._record), "write") from error
 
 
 def _new_for_root(path: str, flags: int) -> int:
@@ -207,11 +175,7 @@ def _new_for_root(path: str, flags: int) -> int:
 
 
 def _only_ours(path: str, flags: int) -> int:
-    """Open the file ``path`` if nobody else can have written it: its folder may be /tmp.
-
-    Raises:
-        OSError: it is not to be trusted, or as open(2) says.
-    """
+    """Open the file ``path`` if nobody else can have written it: its folder may be /tmp."""
     fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:

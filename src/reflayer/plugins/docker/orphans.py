@@ -39,12 +39,7 @@ def is_container(id: str, parent: str | None) -> bool:
 
 @contextmanager
 def until_answered(driver: Driver, id: str, parent: str | None) -> Iterator[None]:
-    """The block makes layer ``id``; at its end Docker is told of it, unless it raises.
-
-    Raises:
-        LayerError: the layer is there or being made already, or it is no id.
-        OperationError: the note cannot be written or dropped.
-    """
+    """The block makes layer ``id``; at its end Docker is told of it, unless it raises."""
     kind = _kind(id, parent)
     with reserved(driver.home, id, kind):
         try:
@@ -55,11 +50,7 @@ def until_answered(driver: Driver, id: str, parent: str | None) -> Iterator[None
 
 
 def forget(driver: Driver, id: str, parent: str | None) -> None:
-    """Remove what Docker had made for layer ``id``, which nobody waits for before it is begun.
-
-    Raises:
-        OperationError: the note cannot be written or dropped.
-    """
+    """Remove what Docker had made for layer ``id``, which nobody waits for before it is begun."""
     kind = _kind(id, parent)
     with suppress(LayerError), reserved(driver.home, id, kind):
         _remove(driver, id, kind)
@@ -69,9 +60,6 @@ def remove_orphans(driver: Driver) -> None:
     """Remove what processes that died had made of layers which Docker was not told of.
 
     And each ``ID-init`` without its container, which Docker did not ask for in time.
-
-    Raises:
-        OperationError: the notes cannot be read or dropped.
     """
     for id, kind in orphans(driver.home):
         _log.info("removing layer %s, of which Docker was not told", id)

@@ -50,11 +50,7 @@ class LayerRequest:
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        """The request in ``body``.
-
-        Raises:
-            RequestError: it is none.
-        """
+        """The request in ``body``."""
         document = _document(body)
         options = _member(document, "StorageOpt", dict, {})
         if not all(isinstance(value, str) for value in options.values()):
@@ -83,11 +79,7 @@ class InitRequest:
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        """The request in ``body``.
-
-        Raises:
-            RequestError: it is none.
-        """
+        """The request in ``body``."""
         document = _document(body)
         home = _member(document, "Home", str, "")
         if not home.startswith("/") or not _is_path(home):
@@ -116,11 +108,7 @@ def shown(value: object) -> str:
 
 
 def size_in_bytes(text: str) -> int:
-    """``1G``, ``512 MiB``, ``1.5gb`` or plain bytes, in powers of 1024, as Docker's RAMInBytes.
-
-    Raises:
-        RequestError: it is no size.
-    """
+    """``1G``, ``512 MiB``, ``1.5gb`` or plain bytes, in powers of 1024, as Docker's RAMInBytes."""
     match = _SIZE.fullmatch(text)
     if match is None or len(text) > _LONGEST_SIZE:
         raise RequestError(f"invalid size: {shown(text)}")
