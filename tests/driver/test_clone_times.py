@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from reflayer import archive
-from reflayer.archive import same, walk
-from reflayer.archive.pair import Pair
+from reflayer.archive import compare, tree_diff
+from reflayer.archive.compare import FolderPair
 from reflayer.driver import Driver, clone_times
 from reflayer.errors import CopyError
 from reflayer.linux.names import native
@@ -46,13 +46,13 @@ def driver(
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The names of the files that were looked into since."""
     looked: list[bytes] = []
-    look = same.is_same_entry
+    look = compare.is_same_entry
 
     def is_same_entry(name: bytes, *others: object) -> bool:
         looked.append(name)
         return look(name, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(walk, "is_same_entry", is_same_entry)
+    monkeypatch.setattr(tree_diff, "is_same_entry", is_same_entry)
     return looked
 
 
@@ -83,13 +83,15 @@ def test_names_as_they_were_cloned_are_left_to_the_part_in_c(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     met: list[bytes] = []
-    compare = walk.Walk._compare
+    compare = tree_diff.TreeDiff._compare
 
-    def note(self: walk.Walk, pair: Pair, name: bytes, *others: Any) -> tuple[str, bytes]:
+    def note(
+        self: tree_diff.TreeDiff, pair: FolderPair, name: bytes, *others: Any
+    ) -> tuple[str, bytes]:
         met.append(name)
         return compare(self, pair, name, *others)
 
-    monkeypatch.setattr(walk.Walk, "_compare", note)
+    monkeypatch.setattr(tree_diff.TreeDiff, "_compare", note)
     assert changes(driver) == []
     of_one_inode = {b"file", b"second name"}
     assert of_one_inode <= {*met} if native is None else not met

@@ -1,7 +1,7 @@
 """Layer tars: apply one to a directory, tell what changed between two, pack the change.
 
 The readers know formats and nothing of the file system; ``layer`` and what it uses make entries.
-The writer is ``tar_writer``; ``walk`` meets what there is for it to write.
+The writer is ``tar_writer``; ``tree_diff`` tells what there is for it to write.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from reflayer.lazy import on_first_use
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.archive.apply import AppliedLayer, apply_layer, apply_stream
-    from reflayer.archive.change import Change, Usage, changed_size, changed_usage, changes
     from reflayer.archive.id_map import IdMap, IdRange
     from reflayer.archive.pack import Packing, pack_layer, pack_tree
+    from reflayer.archive.tree_diff import Change, Usage, changed_size, changed_usage, changes
     from reflayer.errors import ArchiveError
 
 __all__ = [
@@ -39,16 +39,16 @@ __getattr__ = on_first_use(
     {
         "AppliedLayer": "reflayer.archive.apply",
         "ArchiveError": "reflayer.errors",
-        "Change": "reflayer.archive.change",
+        "Change": "reflayer.archive.tree_diff",
         "IdMap": "reflayer.archive.id_map",
         "IdRange": "reflayer.archive.id_map",
         "Packing": "reflayer.archive.pack",
-        "Usage": "reflayer.archive.change",
+        "Usage": "reflayer.archive.tree_diff",
         "apply_layer": "reflayer.archive.apply",
         "apply_stream": "reflayer.archive.apply",
-        "changed_size": "reflayer.archive.change",
-        "changed_usage": "reflayer.archive.change",
-        "changes": "reflayer.archive.change",
+        "changed_size": "reflayer.archive.tree_diff",
+        "changed_usage": "reflayer.archive.tree_diff",
+        "changes": "reflayer.archive.tree_diff",
         "pack_layer": "reflayer.archive.pack",
         "pack_tree": "reflayer.archive.pack",
     },

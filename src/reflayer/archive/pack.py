@@ -10,7 +10,7 @@ from reflayer.archive import tar_header as types
 from reflayer.archive.pax import attribute_records, format_sparse
 from reflayer.archive.tar_header import padding
 from reflayer.archive.tar_writer import END, headers
-from reflayer.archive.walk import DELETED, RELINKED, Walk
+from reflayer.archive.tree_diff import DELETED, RELINKED, TreeDiff
 from reflayer.archive.whiteouts import OPAQUE, WHITEOUT_PREFIX
 from reflayer.errors import ArchiveError, OperationError
 from reflayer.walk.facts import (
@@ -27,9 +27,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
+    from reflayer.archive.compare import FolderPair
     from reflayer.archive.id_map import IdMap
-    from reflayer.archive.pair import Pair
-    from reflayer.archive.walk import Difference
+    from reflayer.archive.tree_diff import Difference
     from reflayer.walk.folders import AnyPath
 
 _CHUNK = 1 << 18  # bytes that headers are gathered to, and that are read of a file at once
@@ -53,13 +53,13 @@ def pack_layer(
     """
     path = os.fsencode(root)
     before = None if parent is None else os.fsencode(parent)
-    return Packing(path, Walk(path, before, cloned), is_layer=True, id_map=id_map)
+    return Packing(path, TreeDiff(path, before, cloned), is_layer=True, id_map=id_map)
 
 
 def pack_tree(root: AnyPath) -> Packing:
     """A plain tar of all of ``root``, in which a name may begin with ``.wh.``, too."""
     path = os.fsencode(root)
-    return Packing(path, Walk(path, None, None), is_layer=False)
+    return Packing(path, TreeDiff(path, None, None), is_layer=False)
 
 
 class Packing:
@@ -79,13 +79,13 @@ class Packing:
     def __init__(
         self,
         root: bytes,
-        walk: Walk,
+        diff: TreeDiff,
         *,
         is_layer: bool,
         is_copy: bool = False,
         id_map: IdMap | None = None,
     ) -> None:
-        """Pack what ``walk`` meets in ``root``.
+        """Pack what ``diff`` tells of in ``root``.
 
         A copy has access times, too, and the attributes that are the system's.
         """
@@ -93,7 +93,7 @@ class Packing:
         self.size = 0
         self.skipped: dict[str, int] = {}
         self._root_path = root
-        self._walk = walk
+        self._diff = diff
         self._is_layer = is_layer
         self._is_copy = is_copy
         self._unread = self._skip if is_copy else None
@@ -121,7 +121,7 @@ class Packing:
         yield b"".join([*gathered, END])
 
     def _pieces(self) -> Iterator[bytes]:
-        for difference in self._walk:
+        for difference in self._diff:
             try:
                 yield from self._pack(difference)
             except ArchiveError as error:
@@ -160,33 +160,33 @@ class Packing:
         elif stat.S_ISREG(status.st_mode):
             yield from self._pack_file(folder, name)
         else:
-            target = os.readlink(name, dir_fd=folder.new) if stat.S_ISLNK(status.st_mode) else b""
+            target = os.readlink(name, dir_fd=folder.fd) if stat.S_ISLNK(status.st_mode) else b""
             yield self._entry(
                 folder.path(name),
                 _TYPES[stat.S_IFMT(status.st_mode)],
                 status,
                 target=target,
-                records=self._records(read_attributes_at(folder.new, name, self._unread)),
+                records=self._records(read_attributes_at(folder.fd, name, self._unread)),
             )
 
-    def _folder_attributes(self, folder: Pair) -> dict[str, bytes]:
-        if folder.new >= 0:
-            return read_attributes(folder.new, list_attributes(folder.new), self._unread)
+    def _folder_attributes(self, folder: FolderPair) -> dict[str, bytes]:
+        if folder.fd >= 0:
+            return read_attributes(folder.fd, list_attributes(folder.fd), self._unread)
         root = folder
-        while root.above is not None:
-            root = root.above
-        fd = open_beneath(root.new, folder.path())  # it was shut on the way down
+        while root.parent is not None:
+            root = root.parent
+        fd = open_beneath(root.fd, folder.path())  # it was shut on the way down
         try:
             return read_attributes(fd, list_attributes(fd), self._unread)
         finally:
             os.close(fd)
 
-    def _check_name(self, folder: Pair, name: bytes) -> None:
+    def _check_name(self, folder: FolderPair, name: bytes) -> None:
         if self._is_layer and (name or folder.name).startswith(WHITEOUT_PREFIX):
             reason = "a name that begins with .wh. cannot be in a layer: rename it"
             raise ArchiveError(reason, folder.path(name))
 
-    def _pack_folder(self, folder: Pair) -> Iterator[bytes]:
+    def _pack_folder(self, folder: FolderPair) -> Iterator[bytes]:
         records = self._records(self._folder_attributes(folder))
         path = folder.path()
         if path or folder.is_changed:  # no other layer has a root's entry for what is in it
@@ -199,8 +199,8 @@ class Packing:
             self._check_name(folder, name)
             yield self._whiteout(folder, WHITEOUT_PREFIX + name)
 
-    def _pack_file(self, folder: Pair, name: bytes) -> Iterator[bytes]:
-        fd = open_noatime(name, folder.new, OPEN_FILE)
+    def _pack_file(self, folder: FolderPair, name: bytes) -> Iterator[bytes]:
+        fd = open_noatime(name, folder.fd, OPEN_FILE)
         try:
             # Docker unpacks a layer with a sparse entry, but never gives it out again: it makes
             # its tar anew from its files (tar-split), and the digest of that is another.
@@ -248,7 +248,7 @@ class Packing:
             attributes = self._id_map.attributes_to_container(attributes)
         return attribute_records(attributes)
 
-    def _whiteout(self, folder: Pair, name: bytes) -> bytes:
+    def _whiteout(self, folder: FolderPair, name: bytes) -> bytes:
         self.entries += 1
         return headers(folder.path(name), types.FILE, mode=0)
 

@@ -16,7 +16,7 @@ from reflayer.archive import tar_header as types
 from reflayer.archive.pack import Packing
 from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_reader import TarStream, read_entries
-from reflayer.archive.walk import Walk
+from reflayer.archive.tree_diff import TreeDiff
 from reflayer.errors import ArchiveError, CopyError, OperationError
 from reflayer.walk.facts import FailedError
 from reflayer.walk.folders import (
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-    from reflayer.archive.pair import Pair
+    from reflayer.archive.compare import FolderPair
     from reflayer.archive.tar_header import Entry
     from reflayer.copy import folder
     from reflayer.copy.folder import Job
@@ -93,7 +93,7 @@ def _path(job: Job, below: bytes) -> bytes:
     return os.path.join(job.source, below).rstrip(b"/") or b"/"
 
 
-class _Walk(Walk):
+class _Walk(TreeDiff):
     """A walk over a source, which must not hold the destination."""
 
     def __init__(self, root: bytes, job: Job) -> None:
@@ -101,7 +101,7 @@ class _Walk(Walk):
         self._destination = job.root
 
     def _enter(
-        self, above: Pair, name: bytes, status: os.stat_result, before: os.stat_result | None
+        self, above: FolderPair, name: bytes, status: os.stat_result, before: os.stat_result | None
     ) -> None:
         if identity(status) == self._destination:
             path = os.path.join(self._root_path, above.path(name))

@@ -29,7 +29,7 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random(4)
 _OWN_CLOCK = frozenset({"xfs", "btrfs", "ext4", "tmpfs", "bcachefs", "f2fs", "zfs"})  # no server's
 _STILL = 500_000  # nanoseconds: setting the clock by less deceives nobody
 # What compares trees takes a time by another clock, and allows for one that is so much behind.
-_BEHIND = 20_000_000 - _STILL  # nanoseconds (archive.walk)
+_BEHIND = 20_000_000 - _STILL  # nanoseconds (archive.tree_diff)
 _CLOCK_REALTIME_COARSE = 5  # time.h; clock_gettime(2)
 _MUCH = 50  # ticks
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -45,11 +45,11 @@ class RootFs:
         import hashlib
         import time
 
-        from reflayer.archive.walk import Walk
+        from reflayer.archive.tree_diff import TreeDiff
         from reflayer.images.content.fetch import UNSETTLED
 
         try:
-            found = [entry.status for entry in Walk(os.fsencode(self.path), None, None)]
+            found = [entry.status for entry in TreeDiff(os.fsencode(self.path), None, None)]
         except OperationError:
             return ""
         if time.time() - max(status.st_ctime for status in found) < UNSETTLED:

@@ -140,14 +140,14 @@ def _naming(layer: Descriptor) -> Iterator[None]:
 
 def _remove_sockets(root: str) -> None:
     """Make a folder's clone what unpacking its layer would have made: all but the sockets."""
-    from reflayer.archive.walk import Walk
+    from reflayer.archive.tree_diff import TreeDiff
 
-    for found in Walk(os.fsencode(root), None, None):
+    for found in TreeDiff(os.fsencode(root), None, None):
         if found.name and stat.S_ISSOCK(found.status.st_mode):
             times = (found.folder.status.st_atime_ns, found.folder.status.st_mtime_ns)
             try:
-                os.unlink(found.name, dir_fd=found.folder.new)
-                os.utime(found.folder.new, ns=times)
+                os.unlink(found.name, dir_fd=found.folder.fd)
+                os.utime(found.folder.fd, ns=times)
             except OSError as error:
                 path = os.path.join(os.fsencode(root), found.folder.path(found.name))
                 raise OperationError.from_os_error(error, path, "unlink") from error

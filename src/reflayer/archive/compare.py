@@ -1,17 +1,79 @@
-"""Whether an entry of a tree is what it was before, as Docker's diff looks at it, and closer."""
+"""A changed tree side by side with the tree before: the names in two folders, and what is the same.
+
+An entry is the same as Docker's diff has it, and closer: attributes count, and so does the content
+where type, mode, owner, size and time are the same.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+import sys
+from operator import methodcaller
 
 from reflayer.linux.fiemap import share_all_data
 from reflayer.walk.facts import list_attributes, read_attributes, read_attributes_at
-from reflayer.walk.folders import OPEN_FILE, open_noatime
+from reflayer.walk.folders import OPEN_FILE, Folder, open_noatime
 
 _BLOCK = 1 << 20
 _NO_MAP = frozenset({errno.EOPNOTSUPP, errno.ENOTTY})
+# os.fsencode, as it is for what os.listdir returns
+_encode = methodcaller("encode", sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
+
+
+class FolderPair(Folder):
+    """A folder of the changed tree, with its counterpart in the tree before as its peer.
+
+    Attributes:
+        before: status of the folder in the tree before, None where that has none of the name.
+        is_added: nothing at all had the name in the tree before.
+        is_settled: nothing was moved here, or on the way here, since the tree was cloned.
+        is_untouched: neither the folder's metadata nor the names in it are other than before.
+        fresh: names that only the changed tree has.
+        gone: names that only the tree before has.
+        todo: names still to be compared, the next one last.
+        is_changed: the folder itself is not as before, whatever is in it.
+        is_emptied: all that was in it before is gone.
+        is_packed: an archive has it already.
+        told: the kind as which the folder was told of, empty for not yet; None: not looked at yet.
+    """
+
+    __slots__ = (
+        "before", "fresh", "gone", "is_added", "is_changed", "is_emptied", "is_packed",
+        "is_settled", "is_untouched", "todo", "told",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        parent: FolderPair | None,
+        name: bytes,
+        fd: int,
+        peer: int,
+        status: os.stat_result,
+        before: os.stat_result | None,
+    ) -> None:
+        """Take over both descriptors; ``peer`` is -1 where ``before`` is None."""
+        super().__init__(parent, name, fd, peer, status)
+        self.before = before
+        self.is_added = self.is_settled = self.is_untouched = False
+        self.is_changed = self.is_emptied = self.is_packed = False
+        self.fresh: set[bytes] = set()
+        self.gone: set[bytes] = set()
+        self.todo: list[bytes] = []
+        self.told: str | None = None
+
+    def read(self, *, has_same_names: bool) -> None:
+        """Note the names in both folders; those in the one before only if they may be others."""
+        names = set(map(_encode, os.listdir(self.fd)))
+        if self.peer < 0:
+            self.fresh = names
+        elif not has_same_names:
+            earlier = set(map(_encode, os.listdir(self.peer)))
+            self.fresh = names - earlier
+            self.gone = earlier - names
+            self.is_emptied = bool(earlier) and len(self.gone) == len(earlier)
+        self.todo = sorted(names | self.gone if self.gone else names, reverse=True)
 
 
 def is_same_status(now: os.stat_result, before: os.stat_result) -> bool:

@@ -1,4 +1,4 @@
-"""Two trees walked once, side by side, and what differs told as it is met.
+"""What changed in a tree since it was cloned: both are walked once, side by side.
 
 Folders come before what is in them and names in the order of their bytes. Everything goes by
 descriptor; no link is followed, and what is mounted inside stays out. No more is remembered than
@@ -11,12 +11,23 @@ import os
 import stat
 from typing import NamedTuple
 
+from reflayer.archive.compare import (
+    FolderPair,
+    is_same_entry,
+    is_same_folder,
+    is_same_inode,
+    is_same_status,
+)
 from reflayer.archive.hardlinks import HardLinks
-from reflayer.archive.pair import Pair
-from reflayer.archive.same import is_same_entry, is_same_folder, is_same_inode, is_same_status
-from reflayer.errors import OperationError
+from reflayer.errors import OperationError, failing
 from reflayer.walk.facts import FailedError
-from reflayer.walk.folders import OPEN_FOLDER, open_noatime
+from reflayer.walk.folders import (
+    OPEN_ANY_FOLDER,
+    OPEN_FOLDER,
+    FolderStack,
+    identity,
+    open_noatime,
+)
 from reflayer.walk.mounts import is_mounted, mounts_below, status_at_mount
 
 TYPE_CHECKING = False
@@ -24,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reflayer.archive.untouched import Touched
+    from reflayer.walk.folders import AnyPath
 
 ADDED, MODIFIED, DELETED = "A", "C", "D"
 """The kinds of changes, as Docker's diff prints them."""
@@ -31,8 +43,8 @@ ADDED, MODIFIED, DELETED = "A", "C", "D"
 RELINKED = "="
 """The same as before, but a layer has to have it: for another name of its inode, or inside it."""
 
-_OPEN_LEVELS = 64  # folders whose descriptors stay open
-_BEHIND = 20_000_000  # nanoseconds that the clock that stamps inodes may be behind (driver.cloned)
+_BLOCK = 512  # bytes: the unit of st_blocks, inode(7)
+_BEHIND = 20_000_000  # nanoseconds that the clock of inodes may be behind (driver.clone_times)
 
 
 class Difference(NamedTuple):
@@ -49,7 +61,7 @@ class Difference(NamedTuple):
     """
 
     kind: str
-    folder: Pair
+    folder: FolderPair
     name: bytes
     status: os.stat_result
     target: bytes = b""
@@ -57,7 +69,7 @@ class Difference(NamedTuple):
     is_mount: bool = False
 
 
-class Walk:
+class TreeDiff:
     """One walk over a tree and, if there is one, the tree that it was cloned from."""
 
     def __init__(
@@ -80,7 +92,7 @@ class Walk:
         self._root_path = root
         self._parent_path = parent
         self._hard_links = HardLinks()
-        self._stack: list[Pair] = []
+        self._stack = FolderStack[FolderPair]()
         self._cloned = cloned
         self._since = self._until = 0
         self._touched: Touched | None = None
@@ -93,46 +105,48 @@ class Walk:
         Raises:
             OperationError: something cannot be read.
         """
-        try:
+        with self._stack:
             self._enter_root()
             while self._stack:
                 yield from self._walk_folder(self._stack[-1])
-        finally:
-            for pair in self._stack:
-                pair.close()
 
     def _enter_root(self) -> None:
-        new = _open_root(self._root_path)
+        with failing(self._root_path, "open"):
+            new = open_noatime(self._root_path, None, OPEN_ANY_FOLDER)
+        old = -1
         try:
-            old = -1 if self._parent_path is None else _open_root(self._parent_path)
-        except OperationError:
-            os.close(new)
-            raise
-        try:
-            before = None if old < 0 else os.fstat(old)
-            root = Pair(None, b"", new, old, os.fstat(new), before)
-            if not self._cross_mounts:
-                self._mounts = mounts_below(new)
-            if self._cloned is not None:
-                from reflayer.linux.statx import birth_time  # it brings ctypes
-
-                self._since = birth_time(new) or 0
-                self._until = int(self._cloned * 1e9) - _BEHIND if self._since else 0
-            if old >= 0 < self._until:
-                from reflayer.archive.untouched import touched_names
-
-                self._touched = touched_names(new, old, self._since, self._until)
-        except OSError as error:
+            if self._parent_path is not None:
+                with failing(self._parent_path, "open"):
+                    old = open_noatime(self._parent_path, None, OPEN_ANY_FOLDER)
+            with failing(self._root_path, "look at"):
+                before = None if old < 0 else os.fstat(old)
+                root = FolderPair(None, b"", new, old, os.fstat(new), before)
+                self._learn(new, old)
+        except BaseException:
             os.close(new)
             if old >= 0:
                 os.close(old)
-            raise OperationError.from_os_error(error, self._root_path, "look at") from error
+            raise
         root.is_added = old < 0
         root.is_settled = True  # a root cannot be moved away from its names
-        self._stack.append(root)
+        self._stack.push(root)
         self._read(root)
 
-    def _walk_folder(self, pair: Pair) -> Iterator[Difference]:
+    def _learn(self, new: int, old: int) -> None:
+        """Learn where something is mounted in the root, and what was touched since the cloning."""
+        if not self._cross_mounts:
+            self._mounts = mounts_below(new)
+        if self._cloned is not None:
+            from reflayer.linux.statx import birth_time  # it brings ctypes
+
+            self._since = birth_time(new) or 0
+            self._until = int(self._cloned * 1e9) - _BEHIND if self._since else 0
+        if old >= 0 < self._until:
+            from reflayer.archive.untouched import touched_names
+
+            self._touched = touched_names(new, old, self._since, self._until)
+
+    def _walk_folder(self, pair: FolderPair) -> Iterator[Difference]:
         """Go on with ``pair`` until a folder in it is entered, or to its end."""
         todo = pair.todo
         if pair.told is None:
@@ -140,7 +154,7 @@ class Walk:
             pair.is_changed = self._is_changed(pair)
             if pair.is_changed:
                 yield from _tell(pair, ADDED if pair.is_added else MODIFIED)
-        new, old, fresh, gone = pair.new, pair.old, pair.fresh, pair.gone
+        new, old, fresh, gone = pair.fd, pair.peer, pair.fresh, pair.gone
         while todo:
             name = todo.pop()
             if name in gone:
@@ -169,16 +183,16 @@ class Walk:
                     yield Difference(kind, pair, name, status, target, before is not None)
         self._leave()
 
-    def _tell_gone(self, pair: Pair, name: bytes) -> Iterator[Difference]:
+    def _tell_gone(self, pair: FolderPair, name: bytes) -> Iterator[Difference]:
         try:
-            before = os.stat(name, dir_fd=pair.old, follow_symlinks=False)
+            before = os.stat(name, dir_fd=pair.peer, follow_symlinks=False)
         except OSError as error:
             raise self._failure(error, pair, name, "stat") from error
         yield from _tell(pair, MODIFIED)
         yield Difference(DELETED, pair, name, before)
 
     def _compare(
-        self, pair: Pair, name: bytes, status: os.stat_result, before: os.stat_result | None
+        self, pair: FolderPair, name: bytes, status: os.stat_result, before: os.stat_result | None
     ) -> tuple[str, bytes]:
         """The kind of difference of ``name``, empty for none, and a path that it is a link to."""
         is_same = False
@@ -186,7 +200,7 @@ class Walk:
             is_same = self._is_untouched(pair, status, before)
             if not is_same:
                 try:
-                    is_same = is_same_entry(name, pair.new, pair.old, status, before)
+                    is_same = is_same_entry(name, pair.fd, pair.peer, status, before)
                 except FailedError as failed:
                     raise self._failure(failed.cause, pair, name, failed.operation) from failed
                 except OSError as error:
@@ -199,7 +213,9 @@ class Walk:
             kind = RELINKED if is_written else ""
         return kind, target
 
-    def _is_untouched(self, pair: Pair, status: os.stat_result, before: os.stat_result) -> bool:
+    def _is_untouched(
+        self, pair: FolderPair, status: os.stat_result, before: os.stat_result
+    ) -> bool:
         """Whether an entry needs no look inside: its inode was last changed by the cloning.
 
         A folder that was moved takes what is in it elsewhere without a trace on that, so the
@@ -216,40 +232,38 @@ class Walk:
         """
         return before.st_ctime_ns < self._since <= status.st_ctime_ns < self._until
 
-    def _is_changed(self, pair: Pair) -> bool:
+    def _is_changed(self, pair: FolderPair) -> bool:
         if pair.is_untouched:
             return False
         if pair.before is None or not is_same_status(pair.status, pair.before):
             return True
         try:
-            return not is_same_folder(pair.new, pair.old)
+            return not is_same_folder(pair.fd, pair.peer)
         except FailedError as failed:
             raise self._failure(failed.cause, pair, b"", failed.operation) from failed
 
     def _enter(
-        self, above: Pair, name: bytes, status: os.stat_result, before: os.stat_result | None
+        self, above: FolderPair, name: bytes, status: os.stat_result, before: os.stat_result | None
     ) -> None:
         new = old = -1
         try:
-            new = open_noatime(name, above.new, OPEN_FOLDER)
+            new = open_noatime(name, above.fd, OPEN_FOLDER)
             if before is not None and stat.S_ISDIR(before.st_mode):
-                old = open_noatime(name, above.old, OPEN_FOLDER)
+                old = open_noatime(name, above.peer, OPEN_FOLDER)
         except OSError as error:
             if new >= 0:
                 os.close(new)
             raise self._failure(error, above, name, "open") from error
-        pair = Pair(above, name, new, old, status, before if old >= 0 else None)
+        pair = FolderPair(above, name, new, old, status, before if old >= 0 else None)
         pair.is_added = before is None
         if before is not None:
             pair.is_settled = above.is_settled and self._is_settled(status, before)
             if is_same_status(status, before):
                 pair.is_untouched = self._is_untouched(above, status, before)
-        self._stack.append(pair)
-        if len(self._stack) > _OPEN_LEVELS + 1:  # the root stays open
-            self._stack[-_OPEN_LEVELS].close()
+        self._stack.push(pair)
         self._read(pair)
 
-    def _read(self, pair: Pair) -> None:
+    def _read(self, pair: FolderPair) -> None:
         """Note what is to be looked at in ``pair``: all, or what is known to be touched."""
         names = self._touched.pop(pair.path(), None) if self._touched else None
         try:
@@ -261,34 +275,123 @@ class Walk:
             pair.todo = sorted(pair.gone | names, reverse=True)
 
     def _leave(self) -> None:
-        pair = self._stack.pop()
+        pair = self._stack[-1]
         try:
-            if self._stack and self._stack[-1].new < 0:
-                self._stack[-1].reopen(pair, self._stack[0])
+            self._stack.reopen_parent()
         except OSError as error:
             raise self._failure(error, pair, b"", "return to the parent") from error
-        finally:
-            pair.close()
+        self._stack.pop().close()
 
-    def _failure(self, error: OSError, pair: Pair, name: bytes, operation: str) -> OperationError:
+    def _failure(
+        self, error: OSError, pair: FolderPair, name: bytes, operation: str
+    ) -> OperationError:
         path = os.path.join(self._root_path, pair.path(name)).rstrip(b"/") or b"/"
         return OperationError.from_os_error(error, path, operation)
 
 
-def _tell(pair: Pair, kind: str) -> Iterator[Difference]:
+def _tell(pair: FolderPair, kind: str) -> Iterator[Difference]:
     """Tell of a folder, and first of those above it, as far as that is not done."""
     untold = []
-    folder: Pair | None = pair
+    folder: FolderPair | None = pair
     while folder is not None and (not folder.told or folder.told == RELINKED != kind):
         untold.append(folder)
-        folder = folder.above
+        folder = folder.parent
     for folder in reversed(untold):
         folder.told = kind if folder is pair or kind == RELINKED else MODIFIED
         yield Difference(folder.told, folder, b"", folder.status)
 
 
-def _open_root(path: bytes) -> int:
-    try:
-        return open_noatime(path, None, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise OperationError.from_os_error(error, path, "open") from error
+class Change(NamedTuple):
+    """One change.
+
+    Attributes:
+        kind: ``A`` (added), ``C`` (changed) or ``D`` (deleted).
+        path: where, from the root, which it begins with ``/`` for; as ``os.fsdecode`` has it.
+    """
+
+    kind: str
+    path: str
+
+
+class Usage(NamedTuple):
+    """What a tree takes.
+
+    Attributes:
+        bytes: that are allocated to its inodes' data.
+        inodes: how many it has, folders included.
+    """
+
+    bytes: int
+    inodes: int
+
+
+def changes(
+    root: AnyPath, parent: AnyPath | None = None, *, cloned: float | None = None
+) -> Iterator[Change]:
+    """What is different in ``root`` from ``parent``, in the order of a walk by sorted names.
+
+    A folder is changed where anything in it is, what is in a deleted folder is not told, and of the
+    roots themselves nothing is. Links are not followed, and what is mounted in ``root`` stays out.
+
+    Args:
+        root: the changed tree.
+        parent: the tree that it was cloned from, unchanged since; None for an empty one.
+        cloned: when the clone was complete, in seconds since the epoch by this machine's clock.
+            What has a ctime from the time of the cloning needs no look inside then.
+
+    Raises:
+        OperationError: something cannot be read, or went away meanwhile.
+    """
+    before = None if parent is None else os.fsencode(parent)
+    for difference in TreeDiff(os.fsencode(root), before, cloned):
+        if difference.kind != RELINKED and (path := difference.folder.path(difference.name)):
+            yield Change(difference.kind, os.fsdecode(b"/" + path))
+
+
+def changed_size(
+    root: AnyPath, parent: AnyPath | None = None, *, cloned: float | None = None
+) -> int:
+    """The bytes of all that ``changes`` tells as added or changed, but for folders.
+
+    What has several names counts once.
+
+    Raises:
+        OperationError: as ``changes`` does.
+    """
+    return sum(
+        status.st_size
+        for status in _changed_inodes(root, parent, cloned)
+        if not stat.S_ISDIR(status.st_mode)
+    )
+
+
+def changed_usage(
+    root: AnyPath, parent: AnyPath | None = None, *, cloned: float | None = None
+) -> Usage:
+    """What all that ``changes`` tells as added or changed takes, and the folders that it is in.
+
+    Raises:
+        OperationError: as ``changes`` does.
+    """
+    blocks = inodes = 0
+    for status in _changed_inodes(root, parent, cloned):
+        blocks += status.st_blocks
+        inodes += 1
+    return Usage(blocks * _BLOCK, inodes)
+
+
+def _changed_inodes(
+    root: AnyPath, parent: AnyPath | None, cloned: float | None
+) -> Iterator[os.stat_result]:
+    before = None if parent is None else os.fsencode(parent)
+    seen = set()
+    for difference in TreeDiff(os.fsencode(root), before, cloned):
+        status = difference.status
+        if difference.kind in (DELETED, RELINKED) or difference.is_mount:
+            continue
+        if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+            key = identity(status)
+            if key in seen:
+                continue
+            seen.add(key)
+        yield status
