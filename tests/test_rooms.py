@@ -29,7 +29,7 @@ ROOMS = (
     "linux",
 )
 """From the top down."""
-OPEN_TO_ALL = ("errors", "lazy", "progress", "xdg", "__version__")
+OPEN_TO_ALL = ("errors", "lazy", "progress", "xdg", "__version__", "record")
 
 
 def modules() -> Iterator[tuple[Path, str]]:

@@ -10,7 +10,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from reflayer.errors import OperationError
 from reflayer.extents import TreeUsage, measure_trees, share_out
 from reflayer.extents import measure as sums
+from reflayer.record import replace
 from reflayer.workers import pool
 from tests.random_trees import TREES, Tree, make_tree
 

@@ -11,6 +11,7 @@ from reflayer.archive.layer import Layer
 from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.errors import ArchiveError, OperationError
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _ALGORITHMS = {"sha256": 64, "sha512": 128}  # hexadecimal digits: OCI image-spec, descriptor.md
 
 
+@record
 class AppliedLayer:
     """One applied layer.
 
@@ -37,24 +39,12 @@ class AppliedLayer:
             and each ``xattr`` that belongs to another host or file system.
     """
 
-    __slots__ = ("diff_id", "digest", "entries", "plain_size", "size", "skipped")
-
-    def __init__(
-        self,
-        *,
-        digest: str,
-        diff_id: str,
-        size: int,
-        plain_size: int,
-        entries: int,
-        skipped: Mapping[str, int],
-    ) -> None:
-        self.digest = digest
-        self.diff_id = diff_id
-        self.size = size
-        self.plain_size = plain_size
-        self.entries = entries
-        self.skipped = skipped
+    digest: str
+    diff_id: str
+    size: int
+    plain_size: int
+    entries: int
+    skipped: Mapping[str, int]
 
 
 def apply_layer(

@@ -7,11 +7,11 @@ ACLs (acl(5)) and file capabilities (capabilities(7), "Namespaced file capabilit
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from functools import partial
 
 from reflayer.errors import ArchiveError
 from reflayer.linux.xattrs import ACCESS_ACL, DEFAULT_ACL
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _CAP_REVISION, _CAP_2, _CAP_3 = 0xFF000000, 0x02000000, 0x03000000
 _CAP_2_SIZE, _CAP_3_SIZE = 20, 24  # bytes; what is more is the id of the namespace's root
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IdRange:
     """Ids that follow each other.
 
@@ -43,7 +43,7 @@ class IdRange:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IdMap:
     """The ids of containers and those of the host.
 

@@ -7,12 +7,12 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
 from reflayer.errors import OperationError, ReflayerError, failing
 from reflayer.linux.syncfs import syncfs
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Command = Sequence[str | Path] | Callable[[], object]
 """A process from its start to its end, or a call in this one, where all is imported already."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rival:
     """One program that does the work.
 
@@ -45,7 +45,7 @@ class Rival:
     about: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Times:
     """What was measured of one rival; nothing where it is missing.
 

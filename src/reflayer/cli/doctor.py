@@ -32,15 +32,14 @@ def doctor(arguments: Namespace) -> int:
     better. Of the data root of a Docker daemon it also tells the layers that the daemon has
     no record of.
     """
-    from dataclasses import asdict
-
     from reflayer.doctor.examination import examine
+    from reflayer.record import as_dict
     from reflayer.store import default_root
 
     where = arguments.folder or _nearest(os.path.abspath(arguments.root or default_root()))
     findings = examine(where)
     if arguments.json:
-        print_json(asdict(findings))
+        print_json(as_dict(findings))
     else:
         _print(findings)
     return 0

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from reflayer.record import as_dict, record
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import NoReturn
 
 
+@record
 class CopyReport:
     """One finished copy; frozen.
-
-    No dataclass: to import ``dataclasses`` takes longer than to copy a small tree.
 
     Attributes:
         method: the best method that was used for content: ``snapshot``, ``reflink``, ``range``,
@@ -28,44 +28,14 @@ class CopyReport:
         seconds: wall time.
     """
 
-    __slots__ = ("bytes", "entries", "method", "seconds", "skipped")
-
     method: str
     entries: Mapping[str, int]
     bytes: Mapping[str, int]
     skipped: Mapping[str, int]
     seconds: float
 
-    def __init__(
-        self,
-        method: str,
-        entries: Mapping[str, int],
-        bytes: Mapping[str, int],  # noqa: A002
-        skipped: Mapping[str, int],
-        seconds: float,
-    ) -> None:
-        for name, value in zip(
-            ("method", "entries", "bytes", "skipped", "seconds"),
-            (method, entries, bytes, skipped, seconds),
-            strict=True,
-        ):
-            object.__setattr__(self, name, value)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"a report is frozen: {name} cannot be set")
-
-    def __reduce__(self) -> tuple[type[CopyReport], tuple[object, ...]]:
-        return CopyReport, tuple(self.as_dict().values())
-
-    def __repr__(self) -> str:
-        return f"CopyReport({', '.join(f'{k}={v!r}' for k, v in self.as_dict().items())})"
-
     def as_dict(self) -> dict[str, object]:
         """The attributes by name, for JSON."""
-        return {
-            "method": self.method,
-            "entries": dict(self.entries),
-            "bytes": dict(self.bytes),
-            "skipped": dict(self.skipped),
-            "seconds": self.seconds,
+        return as_dict(self) | {
+            name: dict(getattr(self, name)) for name in ("entries", "bytes", "skipped")
         }

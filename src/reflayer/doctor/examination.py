@@ -7,13 +7,13 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from reflayer.copy import remove_tree
 from reflayer.doctor.orphans import orphans
 from reflayer.driver import Driver
 from reflayer.errors import OperationError, failing, printable
 from reflayer.linux.names import native
+from reflayer.record import record
 
 _METHODS = ("snapshot", "reflink", "range", "stream")  # best first
 _LAYER = "layer"
@@ -45,7 +45,7 @@ _CONSEQUENCES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Findings:
     """What was found out.
 

@@ -12,7 +12,6 @@ import stat
 from array import array
 from bisect import bisect_left
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from threading import RLock
 from typing import Any
@@ -22,6 +21,7 @@ from reflayer.linux import fiemap
 from reflayer.linux.btrfs import compressed_extents
 from reflayer.linux.names import native
 from reflayer.linux.statfs import file_system_name, xfs_inode_size
+from reflayer.record import record
 from reflayer.walk.folders import OPEN_FILE, OPEN_FOLDER, open_beneath, open_noatime
 from reflayer.walk.mounts import is_mounted
 from reflayer.workers.pool import Workers
@@ -52,7 +52,7 @@ _NO_SIZES = _CANNOT_TELL | _NOT_FOR_US
 _SHARING_NOTHING = frozenset({"tmpfs", "ramfs"})  # cannot tell, and need not
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TreeUsage:
     """What a tree has; all sizes in bytes, a file with several names in it counted once.
 

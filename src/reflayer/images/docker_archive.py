@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
 
 from reflayer.archive import tar_header as types
 from reflayer.archive.compression import compression_of
@@ -57,6 +56,7 @@ from reflayer.images.model.image import (
 )
 from reflayer.images.model.reference import Reference, parse_reference
 from reflayer.images.tar_members import TarMembers, archive_members, is_stream, opened_archive
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ _BLOBS = f"{BLOBS}/sha256/"
 _MOST_NAMES = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DockerArchive(Source, Destination):
     """An image in the archive ``path``, which may be compressed.
 
@@ -263,7 +263,7 @@ def _find_manifest(file: BinaryIO, compression: str) -> bytes:
     return b""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SavedImage:
     """One image of an archive.
 

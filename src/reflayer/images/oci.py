@@ -6,7 +6,6 @@ OCI image-spec, image-layout.md.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from reflayer.errors import ImageError, failing, printable
 from reflayer.images.content.blob_store import (
@@ -17,6 +16,7 @@ from reflayer.images.content.blob_store import (
     Layout,
 )
 from reflayer.images.content.fetch import Destination, Source, fetch_image, fetch_listed
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from reflayer.progress import Progress
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OciLayout(Source, Destination):
     """An image in a layout.
 

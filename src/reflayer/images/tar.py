@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from hashlib import sha256
 from io import FileIO
 
@@ -19,6 +18,7 @@ from reflayer.images.content.temp_file import fill
 from reflayer.images.model.descriptor import LAYER_TYPES, Descriptor, digest_text
 from reflayer.images.model.platform import Platform
 from reflayer.images.tar_members import in_words, standard_input
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from reflayer.progress import Progress
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TarImage(Source):
     """The tar ``path``, in any usual compression; ``-`` is standard input.
 

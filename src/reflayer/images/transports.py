@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
 
 from reflayer.errors import ImageError, OperationError, did_you_mean, printable
 from reflayer.images.model.reference import Reference, parse_reference, refuse_digest
+from reflayer.record import record, replace
 from reflayer.xdg import expanded
 
 TYPE_CHECKING = False
@@ -22,7 +22,7 @@ _OTHERS = re.compile(  # containers-transports(5); and what a path follows, whic
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RootFs:
     """A folder that is a root file system.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from reflayer.archive import pack_layer
 from reflayer.images.build.commit_config import ConfigChanges, child_config
@@ -13,6 +12,7 @@ from reflayer.images.build.manifest import oci_layers
 from reflayer.images.content.resolve import read_document
 from reflayer.images.model.image import LARGEST_CONFIG
 from reflayer.images.transports import new_name
+from reflayer.record import record
 from reflayer.store import images
 from reflayer.store.collect import making, mark_dirty
 from reflayer.store.containers import container_with_folder
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from reflayer.store.parts import Parts
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Committed:
     """An image that a container has become.
 

@@ -36,8 +36,6 @@ _THINGS = (
 class Container:
     """One container; frozen. In a ``with`` statement it is removed at the end of the block.
 
-    No dataclass: to import ``dataclasses`` takes longer than to find a container.
-
     Attributes:
         id: 64 hexadecimal digits; the folder's name in the driver's home, too.
         name: its name, of which there is one in a store.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
 
 from reflayer.errors import (
     ImageError,
@@ -14,6 +13,7 @@ from reflayer.errors import (
     did_you_mean,
     printable,
 )
+from reflayer.record import record, replace
 from reflayer.store.collect import collect, dirtying, with_room
 from reflayer.store.containers import Container, look_for_container
 from reflayer.store.database import HEX, ids_with
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _NO_LAYERS = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of nothing
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StoredImage:
     """One image.
 
@@ -58,7 +58,7 @@ class StoredImage:
         return self.id == f"sha256:{self.layer}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StoredLayer:
     """One unpacked chain: a folder of the driver.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from dataclasses import dataclass, replace
 
 from reflayer.errors import StoreError, counted, printable
+from reflayer.record import record, replace
 from reflayer.store import images
 from reflayer.store.collect import making, mark_dirty
 from reflayer.store.containers import new_id
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from reflayer.store.parts import Parts
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pulled:
     """An image whose layer is there and recorded, and what is to be recorded of itself.
 

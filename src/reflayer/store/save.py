@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from reflayer.errors import ImageError, ReflayerError, StoreError, printable
+from reflayer.record import replace
 from reflayer.store import images
 from reflayer.store.collect import making, mark_dirty
 from reflayer.store.images import StoredImage

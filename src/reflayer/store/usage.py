@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 
 from reflayer.errors import failing
 from reflayer.extents import measure_files, measure_trees, share_out
 from reflayer.images.content.blob_store import blob_name
+from reflayer.record import record
 from reflayer.store.containers import Container, containers
 from reflayer.store.images import StoredImage, find_either, images
 
@@ -27,7 +27,7 @@ Unit = str | frozenset[str]
 """What is measured as one: a folder, by its id, or the blobs that the same images use, by those."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Space:
     """What some trees and blobs take together; all sizes in bytes.
 
@@ -50,7 +50,7 @@ class Space:
     unread: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ContainerUsage:
     """What one container takes.
 
@@ -66,7 +66,7 @@ class ContainerUsage:
     gives_back: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ImageUsage:
     """What one image takes.
 
@@ -86,7 +86,7 @@ class ImageUsage:
     gives_back_later: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Usage:
     """What there is, in the order of ``Store.containers`` and ``Store.images``.
 
@@ -131,7 +131,7 @@ def _removed(parts: Parts) -> int:
     return sum(tree.own for tree in measure_trees([os.path.join(trash, name) for name in names]))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Stored:
     """What is on record.
 
@@ -205,7 +205,7 @@ def _image_usage(image: StoredImage, stored: _Stored, blocks: _Blocks) -> ImageU
     return ImageUsage(image, names, space, 0 if users else space.own, later)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Blocks:
     """What was measured: each unit by itself, and what several have in common.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from reflayer.errors import ImageError
 from reflayer.images.build.manifest import to_json
 from reflayer.images.model.document import Document
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ _OF_THE_PARENT = ("author", "container", "container_config", "created", "docker_
 """What a config says of how its own image was made."""
 
 
-@dataclass(frozen=True, slots=True)
+_NOTHING: Mapping[str, str] = {}
+
+
+@record
 class ConfigChanges:
     """What is to be different in how an image's containers run; None and empty: as before.
 
@@ -39,8 +42,8 @@ class ConfigChanges:
 
     cmd: Sequence[str] | None = None
     entrypoint: Sequence[str] | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = _NOTHING
+    labels: Mapping[str, str] = _NOTHING
     workdir: str | None = None
     user: str | None = None
     expose: Sequence[str] = ()

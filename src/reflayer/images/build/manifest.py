@@ -8,7 +8,6 @@ bytes tell; what its media type says may be wrong.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from reflayer.archive.compression import compression_of
 from reflayer.archive.tar_header import BLOCK
@@ -23,6 +22,7 @@ from reflayer.images.model.descriptor import (
 )
 from reflayer.images.model.document import Document
 from reflayer.images.model.image import LARGEST_MANIFEST
+from reflayer.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from reflayer.errors import ImageError, printable
 from reflayer.images.model.platform import Platform
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ ALGORITHMS = ("sha256", "sha512")
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 
 
-@dataclass(frozen=True, slots=True)
+_NOTHING: Mapping[str, str] = {}
+
+
+@record
 class Descriptor:
     """What a blob is, by its content.
 
@@ -56,8 +59,11 @@ class Descriptor:
     media_type: str
     digest: str
     size: int
-    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = _NOTHING
     platform: Platform | None = None
+
+    def __hash__(self) -> int:
+        return hash((self.media_type, self.digest, self.size))
 
     def as_json(self) -> dict[str, object]:
         """The object that JSON documents hold, without annotations and platform."""

@@ -6,7 +6,6 @@ What a document is its members tell, not its media type.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import accumulate
 
 from reflayer.errors import ImageError, brief
@@ -21,6 +20,7 @@ from reflayer.images.model.descriptor import (
     digest_bytes,
 )
 from reflayer.images.model.document import Document
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class NoImageError(ImageError):
         self.kind = kind
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Image:
     """An image whose blobs are in a content store.
 
@@ -80,7 +80,7 @@ class Image:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Manifest:
     """One image: its config and its layers, the lowest first.
 
@@ -97,14 +97,14 @@ class Manifest:
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Index:
     """Several images, mostly one for each platform."""
 
     manifests: tuple[Descriptor, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Config:
     """What an image's config says, as far as it matters here: see ``Image``."""
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 
 from reflayer.errors import ImageError, printable
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _SYSTEMS = frozenset(
 _ARM64 = re.compile(r"v([89])(?:\.([0-9]))?")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Platform:
     """What an image runs on, in Go's words (OCI image-spec, image-index.md: platform).
 

@@ -6,10 +6,10 @@ The grammar is that of distribution's ``reference`` package.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from reflayer.errors import ImageError, printable
 from reflayer.images.model.descriptor import ALGORITHMS, check_digest
+from reflayer.record import record
 
 _DEFAULT_DOMAIN = "docker.io"
 _LEGACY_DOMAIN = "index.docker.io"
@@ -27,7 +27,7 @@ _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}")
 _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reference:
     """An image's name in a registry.
 

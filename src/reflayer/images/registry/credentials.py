@@ -10,12 +10,12 @@ import base64
 import os
 import re
 import subprocess
-from dataclasses import dataclass, field
 from functools import partial
 
 from reflayer import xdg
 from reflayer.errors import OperationError, ReflayerError, RegistryError, printable
 from reflayer.images.model.document import Document
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _TOKEN_USER = "<token>"  # the user whose password is an identity token
 _PATIENCE = 120  # seconds: some ask the user
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Credentials:
     """A user's name and secret at a registry; no ``repr`` shows them.
 
@@ -45,13 +45,16 @@ class Credentials:
         origin: where they are from, in words, for messages.
     """
 
-    user: str = field(repr=False)
-    password: str = field(repr=False)
-    identity_token: str = field(default="", repr=False)
+    user: str
+    password: str
+    identity_token: str = ""
     origin: str = "that were given"
 
+    def __repr__(self) -> str:
+        return f"Credentials(origin={self.origin!r})"
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class Access:
     """How a registry is to be spoken to.
 

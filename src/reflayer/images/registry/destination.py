@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from reflayer.errors import ImageError, RegistryError
@@ -17,6 +16,7 @@ from reflayer.images.content.transfer import Transfer
 from reflayer.images.registry.repository import Repository
 from reflayer.images.registry.retry import Patience, TemporaryError, retry
 from reflayer.images.registry.transport import address_in
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _BINARY = "application/octet-stream"
 _NO_CHUNKS = (400, 404, 405, 411, 415, 416, 501)  # of a chunk: the blob may be taken whole still
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RegistryDestination(Destination):
     """A name in a registry, for an image to go to.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 
 from reflayer.errors import ArchiveError, ImageError, RegistryError, brief, failing, printable
 from reflayer.images.content.fetch import Source, fetch_image, missing_blobs, nearest
@@ -35,6 +34,7 @@ from reflayer.images.registry.answers import read_limited
 from reflayer.images.registry.download import download
 from reflayer.images.registry.repository import Repository
 from reflayer.images.registry.retry import retry
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ _DIGEST_HEADER = "Docker-Content-Digest"
 _MOMENT = 0.1  # seconds between two looks at what another process writes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RegistrySource(Source):
     """An image in a registry.
 

@@ -10,7 +10,6 @@ import re
 import threading
 import time
 from base64 import b64encode
-from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import urlencode
 
@@ -18,6 +17,7 @@ from reflayer.errors import ReflayerError, RegistryError
 from reflayer.images.model.document import Document
 from reflayer.images.registry.answers import follow, read_limited, refuse_status
 from reflayer.images.registry.transport import origin_of
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _PARAMETER = re.compile(rf'[\s,]*({_WORD})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_WORD}
 _LONGEST_HEADER = 16 << 10  # characters
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Challenge:
     """One of the schemes that a registry accepts; names are in lower case."""
 
@@ -48,7 +48,7 @@ class Challenge:
     parameters: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Token:
     header: str
     until: float

@@ -14,9 +14,9 @@ also stand between slashes or bars. The grammar is in containerd's package ``fil
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from reflayer.plugins.containerd.snapshot import InvalidArgumentError
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _ESCAPE = re.compile(
 _CONTROLS = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Selector:
     """One condition: a field by its path, and what its value, None where it is absent, must be."""
 
@@ -51,7 +51,7 @@ class Selector:
     matches: Matches
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Filter:
     """Several ways to match, each a number of selectors; without any, everything matches."""
 

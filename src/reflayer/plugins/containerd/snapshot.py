@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 from reflayer.errors import LayerError
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Kind(IntEnum):
     COMMITTED = 3
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Snapshot:
     """One snapshot.
 

@@ -14,7 +14,6 @@ import os
 import time
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 from reflayer.errors import LayerError, StoreError
@@ -28,6 +27,7 @@ from reflayer.plugins.containerd.snapshot import (
     NotFoundError,
     Snapshot,
 )
+from reflayer.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("reflayer.containerd")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mount:
     """What a client has to bind-mount: a folder's path, and whether only to read it."""
 

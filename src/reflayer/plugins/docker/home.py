@@ -8,13 +8,13 @@ import os
 import stat
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 
 from reflayer.driver import Driver
 from reflayer.driver.home import LAYERS
 from reflayer.errors import ReflayerError, failing
 from reflayer.plugins.docker.orphans import remove_orphans
 from reflayer.plugins.docker.request import InitRequest, RequestError, shown, size_in_bytes
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class NotInitialisedError(ReflayerError):
     """A daemon asked for layers before it told where they are."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Daemon:
     """A daemon's process, told from a later one that has got its number.
 

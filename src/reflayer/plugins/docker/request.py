@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import reprlib
-from dataclasses import asdict, dataclass, fields
 from typing import TypeVar
 
 from reflayer.archive import IdMap, IdRange
 from reflayer.errors import ReflayerError
+from reflayer.record import as_dict, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class RequestError(ReflayerError):
     """A request is not as the protocol has it, or an option in it is none of ours."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LayerRequest:
     """A request about a layer.
 
@@ -63,7 +63,7 @@ class LayerRequest:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InitRequest:
     """What a daemon tells once, as it starts.
 
@@ -96,8 +96,8 @@ class InitRequest:
         document = {
             "Home": self.home,
             "Opts": self.options,
-            "UIDMaps": [asdict(one) for one in ids.uids],
-            "GIDMaps": [asdict(one) for one in ids.gids],
+            "UIDMaps": [as_dict(one) for one in ids.uids],
+            "GIDMaps": [as_dict(one) for one in ids.gids],
         }
         return json.dumps(document).encode()
 
@@ -157,8 +157,8 @@ def _ranges(document: Mapping[str, object], name: str) -> tuple[IdRange, ...]:
 
 
 def _range(item: object, name: str) -> IdRange:
-    numbers = [item.get(one.name) for one in fields(IdRange)] if isinstance(item, dict) else []
+    numbers = [item.get(name) for name in IdRange.__annotations__] if isinstance(item, dict) else []
     whole = [number for number in numbers if type(number) is int and 0 <= number < 1 << 32]
-    if len(whole) != len(fields(IdRange)):
+    if len(whole) != len(IdRange.__annotations__):
         raise RequestError(f"{name}: {shown(item)} is no range of ids")
     return IdRange(*whole)
