@@ -107,6 +107,21 @@ def test_a_killed_create_leaves_nothing(root: Path, made: str, small: str) -> No
         _forget(_start_again(root, small), made)
 
 
+def test_a_container_of_an_image_that_is_there_clears_what_a_killed_create_left(
+    root: Path, made: str, small: str
+) -> None:
+    dice = random.Random(7)
+    store = Store(root)
+    there = store.create(small, name="next").image_id
+    store.remove_container("next")
+    longest = _run(root, "create", "--name", "whole", made)
+    _forget(store, made)
+    for _ in range(_ROUNDS // 2):
+        moment = dice.uniform(_STARTED, longest)
+        _run(root, "create", "--name", "whole", made, kill_after=moment)
+        _forget(_start_again(root, there), made)
+
+
 def test_a_killed_commit_leaves_nothing(root: Path, made: str, small: str) -> None:
     dice = random.Random(5)
     store = Store(root)

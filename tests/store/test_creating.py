@@ -94,6 +94,46 @@ def test_what_the_index_says_of_an_image_stays_with_it(base: Path, root: Path) -
     assert {one.platform for one in store.images()} == {"linux/z80"}
 
 
+def test_a_container_of_an_image_that_is_there_takes_a_clone_and_a_record(
+    base: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(root)
+    store.create(image(base / "image", BASE, MORE), name="first")
+    store.tag(f"oci:{base}/image:latest", "there:1")
+    for name in ("read_stored", "blobs_of", "record_of"):
+        monkeypatch.setattr(f"reflayer.store.images.{name}", None)
+    monkeypatch.setattr("reflayer.store.collect.collect", None)
+    (root / "content").rename(root / "elsewhere")
+    second = store.create("there:1")
+    assert second.image == "docker.io/library/there:1"
+    assert names_in(second.path) == {"bin", "etc"}
+    (root / "elsewhere").rename(root / "content")
+    assert_clean(root)
+
+
+def test_who_may_leave_blobs_leaves_a_mark_and_the_next_start_clears_both(
+    base: Path, root: Path
+) -> None:
+    store = Store(root)
+    there = store.create(image(base / "image", BASE)).image_id
+    stray = root / "content/blobs/sha256" / sha256(b"stray").removeprefix("sha256:")
+    stray.write_bytes(b"stray")
+    (root / "locks/dirty").touch()
+    store.create(there)
+    assert not stray.exists()
+    assert_clean(root)
+    with pytest.raises(ZeroDivisionError):
+        store.create(
+            image(base / "other", MOST), progress=lambda *_: _fail_if(root / "locks/dirty")
+        )
+    assert_clean(root)
+
+
+def _fail_if(mark: Path) -> None:
+    assert mark.exists()
+    raise ZeroDivisionError
+
+
 def test_a_second_container_unpacks_nothing(base: Path, root: Path) -> None:
     made = image(base / "image", BASE, MORE)
     first = Store(root).create(made)
