@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 
@@ -186,10 +185,12 @@ def _warn_of_platform(image: Image, wanted: Wanted) -> None:
 
 def _from_folder(source: RootFs, wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
     """From a folder, which is cloned at its first use; others who want it wait until then."""
+    from hashlib import sha256  # it brings OpenSSL
+
     from reflayer.copy import copy_tree
     from reflayer.images import Platform
 
-    digest = hashlib.sha256(os.fsencode(source.name)).hexdigest()
+    digest = sha256(os.fsencode(source.name)).hexdigest()
     until.enter_context(locked(parts.lock_of(f"rootfs-{digest}")))
     stamp = source.stamp()
     if stamp and wanted.pull != "always":

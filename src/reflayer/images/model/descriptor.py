@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 
@@ -95,7 +94,9 @@ def check_digest(digest: str) -> tuple[str, str]:
 
 def hash_like(digest: str | None) -> Hash:
     """A hash of the algorithm of ``digest``, sha256 without one."""
-    return hashlib.new(check_digest(digest)[0] if digest else "sha256")
+    from hashlib import new  # it brings OpenSSL
+
+    return new(check_digest(digest)[0] if digest else "sha256")
 
 
 def digest_text(hashing: Hash) -> str:
@@ -105,7 +106,9 @@ def digest_text(hashing: Hash) -> str:
 
 def digest_bytes(data: bytes) -> str:
     """The sha256 digest of ``data``."""
-    return digest_text(hashlib.sha256(data))
+    hashing = hash_like(None)
+    hashing.update(data)
+    return digest_text(hashing)
 
 
 def check_digest_is(digest: str, wanted: str) -> None:
