@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reflayer import Store
-from reflayer.images import Platform
+from reflayer.images.model.platform import Platform
 from tests.archive.tars import NOBODY
 from tests.cli.processes import PROGRAM, unprivileged
 from tests.file_systems import require, require_root

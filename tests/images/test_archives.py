@@ -18,7 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reflayer.errors import ImageError, OperationError
-from reflayer.images import BlobStore, Image, Platform, open_source
+from reflayer.images.content.blob_store import BlobStore
+from reflayer.images.model.image import Image
+from reflayer.images.model.platform import Platform
+from reflayer.images.transports import open_source
 from tests.archive.tars import Entry, entry, tar, zstd
 from tests.file_systems import mounted, require, require_root
 from tests.images.layouts import LAYER, Layout, config, layer, sha256

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from reflayer.errors import ImageError, OperationError
-from reflayer.images import BlobStore, Descriptor
+from reflayer.images.content.blob_store import BlobStore
+from reflayer.images.model.descriptor import Descriptor
 from tests.file_systems import mounted, require
 from tests.images.layouts import MANIFEST, Layout, layer, sha256
 
@@ -221,7 +222,7 @@ def test_threads_and_processes_use_one_store_at_once(tmp_path: Path) -> None:
     program = f"""if True:
         import io, sys, threading
         from hashlib import sha256
-        from reflayer.images import BlobStore
+        from reflayer.images.content.blob_store import BlobStore
         def work(who):
             for n in range(8):
                 content = BlobStore({str(folder)!r})
@@ -251,7 +252,7 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next(named: bool, tmp_path:
     folder = tmp_path / "content"
     program = f"""if True:
         import io, os
-        from reflayer.images import BlobStore
+        from reflayer.images.content.blob_store import BlobStore
         from reflayer.images.content import temp_file
         if {named}:  # as where the file system knows no files without a name
             temp_file._OPEN_FILES = "/proc/none"
@@ -323,7 +324,7 @@ def test_a_full_disk_is_one_clear_error_and_nothing_is_left(as_file: bool, tmp_p
 
 def test_other_programs_read_it_in_place(content: BlobStore, tmp_path: Path) -> None:
     require("skopeo", "umoci")
-    from reflayer.images import open_source
+    from reflayer.images.transports import open_source
 
     layout = Layout(tmp_path / "layout")
     layout.index(layout.image(layer("hello", b"world")))

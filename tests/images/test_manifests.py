@@ -14,9 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reflayer.errors import ImageError, OperationError
-from reflayer.images import BlobStore, Descriptor, Image, Platform, open_source
+from reflayer.images.content.blob_store import BlobStore
 from reflayer.images.content.resolve import find_image
+from reflayer.images.model.descriptor import Descriptor
 from reflayer.images.model.document import Document
+from reflayer.images.model.image import Image
+from reflayer.images.model.platform import Platform
+from reflayer.images.transports import open_source
 from tests.images.layouts import (
     CONFIG,
     DOCKER_MANIFEST,

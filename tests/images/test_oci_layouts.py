@@ -13,9 +13,13 @@ from typing import BinaryIO
 import pytest
 
 from reflayer.errors import ImageError, OperationError
-from reflayer.images import BlobStore, Descriptor, Image, Platform, open_source
+from reflayer.images.content.blob_store import BlobStore
 from reflayer.images.content.fetch import add_blobs
 from reflayer.images.content.resolve import find_image
+from reflayer.images.model.descriptor import Descriptor
+from reflayer.images.model.image import Image
+from reflayer.images.model.platform import Platform
+from reflayer.images.transports import open_source
 from tests.file_systems import mounted, require
 from tests.images.layouts import LAYER, MANIFEST, Layout, config, layer, sha256, tagged
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reflayer.errors import ImageError
-from reflayer.images import Platform
+from reflayer.images.model.platform import Platform
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reflayer.errors import ImageError
-from reflayer.images import Reference, parse_reference
+from reflayer.images.model.reference import Reference, parse_reference
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 LONG = "a" * 255

@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 from reflayer.errors import ImageError, OperationError
-from reflayer.images import BlobStore, Image, Platform, open_source
+from reflayer.images.content.blob_store import BlobStore
+from reflayer.images.model.image import Image
+from reflayer.images.model.platform import Platform
+from reflayer.images.transports import open_source
 from tests.archive.tars import entry, folder, tar, zstd
 from tests.file_systems import mounted, require
 from tests.images.layouts import LAYER, sha256

@@ -20,7 +20,9 @@ import pytest
 
 from reflayer import Store
 from reflayer.errors import ImageError, ReflayerError, StoreError
-from reflayer.images import BlobStore, Image, parse_reference
+from reflayer.images.content.blob_store import BlobStore
+from reflayer.images.model.image import Image
+from reflayer.images.model.reference import parse_reference
 from reflayer.images.registry import Access, RegistrySource
 from reflayer.images.registry.retry import seconds_to_wait
 from tests.archive.tars import entry, tar

@@ -73,14 +73,19 @@ class OciLayout(Source, Destination):
     def _fetch_archived(
         self, content: BlobStore, platform: Platform | None, progress: Progress | None
     ) -> Image:
-        from reflayer.images import docker_archive as docker
+        from reflayer.images.docker_archive import (
+            MANIFEST_JSON,
+            fetch_layout,
+            fetch_saved,
+            parse_which,
+        )
         from reflayer.images.tar_members import archive_members
 
         with archive_members(self.path, content, progress) as members:
-            if INDEX_FILE in members or docker.MANIFEST_JSON not in members:
-                return docker.fetch_layout(members, self.tag, content, platform, progress)[0]
-            which = docker.parse_which(self.tag)
-            return docker.fetch_saved(members, which, content, platform, progress)[0]
+            if INDEX_FILE in members or MANIFEST_JSON not in members:
+                return fetch_layout(members, self.tag, content, platform, progress)[0]
+            which = parse_which(self.tag)
+            return fetch_saved(members, which, content, platform, progress)[0]
 
     def write(self, content: BlobStore, image: Image, progress: Progress | None) -> None:
         """Add ``image`` to the layout, made where it is absent: see ``Destination``.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from sqlite3 import Connection
 
-    from reflayer.images import Descriptor
+    from reflayer.images.model.descriptor import Descriptor
     from reflayer.store.parts import Parts
 
 # An image that has lost its names stays while there are containers of it. (SQLite makes a table of

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from sqlite3 import Connection
 
-    from reflayer.images import Image, Reference
+    from reflayer.images.model.image import Image
+    from reflayer.images.model.reference import Reference
     from reflayer.store.parts import Parts
 
 _NO_LAYERS = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of nothing
@@ -206,9 +207,9 @@ def blobs_of(image: Image) -> frozenset[str]:
 
 def read_stored(known: StoredImage, parts: Parts) -> Image:
     """A recorded image that has a manifest, from its blobs."""
-    from reflayer.images import Platform
     from reflayer.images.content.resolve import find_image as resolve
     from reflayer.images.model.document import Document
+    from reflayer.images.model.platform import Platform
 
     assert known.manifest is not None
     # The config may say nothing of that; the index that led to the image did.
@@ -220,11 +221,11 @@ def read_stored(known: StoredImage, parts: Parts) -> Image:
 
 def config_of(known: StoredImage, parts: Parts) -> dict[str, object]:
     """A recorded image's config (OCI image-spec, config.md), as it came; a folder's is made."""
-    from reflayer.images import Platform
     from reflayer.images.build.manifest import config_of as minimal_config
     from reflayer.images.content.resolve import read_document
     from reflayer.images.model.document import Document
     from reflayer.images.model.image import LARGEST_CONFIG
+    from reflayer.images.model.platform import Platform
 
     if known.manifest is None:
         config = minimal_config(Platform.parse(known.platform))
@@ -308,7 +309,7 @@ def find_either(db: Connection, text: str, parts: Parts) -> list[Container | Sto
 
 def familiar(name: str) -> str:
     """An image's name as Docker shows it; where an image came from stays as it is."""
-    from reflayer.images import registry_reference
+    from reflayer.images.transports import registry_reference
 
     try:
         reference = registry_reference(name)

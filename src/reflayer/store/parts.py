@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from reflayer.archive import IdMap
     from reflayer.driver import Driver
-    from reflayer.images import BlobStore
+    from reflayer.images.content.blob_store import BlobStore
 
 _ALL = 2**32 - 1  # ids; the one that is missing means none (chown(2))
 
@@ -107,7 +107,7 @@ class Parts:
     @cached_property
     def content(self) -> BlobStore:
         """The blobs, an OCI image layout; made where it is absent."""
-        from reflayer.images import BlobStore
+        from reflayer.images.content.blob_store import BlobStore
 
         return BlobStore(os.path.join(self.root, "content"))
 

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from sqlite3 import Connection
 
-    from reflayer.images import Image, Platform, RootFs, Source
+    from reflayer.images.content.fetch import Source
     from reflayer.images.content.resolve import Open
+    from reflayer.images.model.image import Image
+    from reflayer.images.model.platform import Platform
     from reflayer.images.registry import Access
+    from reflayer.images.transports import RootFs
     from reflayer.progress import Progress
     from reflayer.store.parts import Parts
 
@@ -61,7 +64,7 @@ class Wanted:
         self.text = text
         self.platform: Platform | None = None
         if platform is not None:
-            from reflayer.images import Platform
+            from reflayer.images.model.platform import Platform
 
             self.platform = Platform.parse(platform)
         self.pull = pull
@@ -176,7 +179,7 @@ def _one_at_a_time(progress: Progress | None) -> Progress | None:
 
 def _warn_of_platform(image: Image, wanted: Wanted) -> None:
     """Tell of an image that is taken for want of another, or whose config says what it is."""
-    from reflayer.images import Platform
+    from reflayer.images.model.platform import Platform
 
     platform = wanted.platform or Platform.of_machine()
     if image.platform not in platform.fitting():
@@ -188,7 +191,7 @@ def _from_folder(source: RootFs, wanted: Wanted, parts: Parts, until: ExitStack)
     from hashlib import sha256  # it brings OpenSSL
 
     from reflayer.copy import copy_tree
-    from reflayer.images import Platform
+    from reflayer.images.model.platform import Platform
 
     digest = sha256(os.fsencode(source.name)).hexdigest()
     until.enter_context(locked(parts.lock_of(f"rootfs-{digest}")))

@@ -11,7 +11,8 @@ from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.images import Image, Reference
+    from reflayer.images.model.image import Image
+    from reflayer.images.model.reference import Reference
     from reflayer.images.registry import Access
     from reflayer.progress import Progress
     from reflayer.store.parts import Parts
@@ -102,9 +103,9 @@ def packed_image(
 
 def _pack(parts: Parts, known: StoredImage, compression: str, progress: Progress | None) -> Image:
     from reflayer.archive import pack_layer
-    from reflayer.images import Platform
     from reflayer.images.build.layer import add_layer
     from reflayer.images.build.manifest import add_image, config_of
+    from reflayer.images.model.platform import Platform
 
     with parts.database.reading() as db:
         layer = images.layer_there(db, known.layer, parts)

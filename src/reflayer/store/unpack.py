@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from sqlite3 import Connection
 
-    from reflayer.images import Descriptor, Image
     from reflayer.images.content.resolve import Open
+    from reflayer.images.model.descriptor import Descriptor
+    from reflayer.images.model.image import Image
     from reflayer.progress import Progress
     from reflayer.store.images import StoredImage
     from reflayer.store.parts import Parts
