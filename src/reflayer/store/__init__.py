@@ -1,37 +1,38 @@
-"""Images and containers of one machine: what exists, who uses what, what can go.
+"""Images and containers of one machine: what exists, what uses what, what can go.
 
 In a store's folder ROOT are:
 
-- ``reflayer.db``: the SQLite database, which says what exists and who uses what;
+- ``reflayer.db``: the SQLite database, which says what exists and what uses what;
 - ``content/``: the blobs of images, an OCI image layout;
 - ``layers/``: a driver's home, with one folder for each unpacked chain and each container;
-- ``lock``, ``locks/``: lock files (flock(2)), of the whole store and of single chains.
+- ``lock``, ``locks/``: lock files (flock(2)), of the whole store and of single chains; and the mark
+  ``locks/dirty``.
 
-**The order.** Whoever makes a container *shares* ``lock`` from before the first blob comes in until
-all is recorded, and then it goes like this:
+**The order.** A process that makes a container *shares* ``lock`` from before the first blob comes
+in until all is recorded:
 
 1. the blobs come into ``content/``, each verified, and written out;
 2. under the chain's own lock: the layer is built, written out and renamed into place, and then
-   recorded (who wanted the same chain meanwhile waits for the lock, and finds the record);
+   recorded (another process that wants the same chain waits for the lock, and finds the record);
 3. the container's folder is cloned from it and renamed into place;
 4. one transaction records the image, its blobs, its names, and the container.
 
-So at any moment a record's folder is there, and everything else that is there is either being
-made by somebody who shares ``lock``, or garbage. Removing goes the other way: a container's folder
-first, and then its record; an image only loses its record.
+Of an image that is there only the last two are left. So at any moment a record's folder is there,
+and everything else that is there is either being made under a shared ``lock``, or garbage. Removal
+goes the other way: a container's folder first, and then its record; an image only loses its record.
 
-**Collecting.** Who gets ``lock`` for himself knows that nobody is making anything: all blobs,
-layers and folders that no record needs are garbage, and so are records whose folder is gone.
-``collect`` takes the lock only if it is free. It runs after the removal of an image, and before and
-after each creation and after the removal of a container wherever a look shows that something may be
-left: folders and records do not agree, or there is the mark of someone who made blobs. So whoever
-comes last removes what others had to leave, and a crash is cleared by the next start. Where all
+**Collecting.** While one process has ``lock`` for itself, nothing is being made: all blobs, layers
+and folders that no record needs are garbage, and so are records whose folder is gone. ``collect``
+takes the lock only if it is free. It runs after the removal of an image; and before and after each
+creation and after the removal of a container, wherever a look shows that something may be left:
+folders and records do not agree, or there is the mark that precedes blobs. So the last of several
+processes removes what the others had to leave, and a crash is cleared by the next start. Where all
 folders or the database are gone it refuses: no crash does that, and the rest is not garbage.
 Half-made layers (``layers/tmp``), those that are being deleted (``layers/trash``) and half-made
 blobs are no business of it: the driver and the content store clear them, under locks of their own.
 
-A transaction never waits for a lock file, and no two chains are locked at once: nobody waits in a
-ring.
+A transaction never waits for a lock file, and no two chains are locked at once: no ring of
+processes that wait for one another can come about.
 """
 
 from __future__ import annotations

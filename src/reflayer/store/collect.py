@@ -1,9 +1,10 @@
-"""Garbage: what nobody needs any more goes, and so does what a crash left.
+"""Garbage: what no record needs any more goes, and so does what a crash left.
 
 A SIGKILL leaves folders, records that do not agree with them, or blobs that no record needs. The
-first two show when folders and records are compared, which ``tidy`` does each time; for the third
-whoever may leave blobs (or tags in the content's index) leaves a mark first, ``locks/dirty``, which
-only a whole collection takes away. So a container of an image that is there costs a look or two.
+first two show when folders and records are compared, which ``tidy`` does each time. To look for the
+third takes as long as a whole collection; so a mark, ``locks/dirty``, is made before any blobs (or
+tags in the content's index), and only a whole collection takes it away. A container of an image
+that is there leaves none, and costs two looks.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def mark_dirty(parts: Parts) -> None:
         with failing(path, "open"):
             os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     except OperationError as error:
-        if error.errno not in NO_ROOM:  # where nobody makes any blobs
+        if error.errno not in NO_ROOM:  # where no blob can be made, either
             raise
 
 
@@ -92,7 +93,7 @@ def _is_tidy(parts: Parts) -> bool:
 
 
 def collect(parts: Parts, *, wait: bool = False) -> None:
-    """Make folders, blobs, tags and records agree, unless somebody is making some right now.
+    """Make folders, blobs, tags and records agree, unless some are being made right now.
 
     Args:
         parts: the store's.
@@ -150,8 +151,9 @@ def _refuse_without_folders(parts: Parts) -> None:
 def _forget(parts: Parts) -> None:
     """Records of what no name or container needs, and of what is gone.
 
-    A folder is not there if its removal was cut short, or somebody deleted it. The record goes
-    before the folder: on a full disk it may be deleted where it is, and half there after a crash.
+    A folder is not there if its removal was cut short, or if it was deleted from outside. A record
+    goes before its folder: on a full disk that may be deleted where it is, and half there after a
+    crash.
     """
     there = set(parts.driver.list())
     with parts.database.writing() as db:
@@ -182,7 +184,7 @@ def _remove_blobs(parts: Parts) -> None:
 
 
 def _tag(parts: Parts) -> None:
-    """Name the images in the content's index, for skopeo and others who read it in place.
+    """Name the images in the content's index, for programs that read it in place, as skopeo.
 
     An image is tagged by its references; one that has none, by the digits of its id, as paths are
     no tags (OCI image-spec, annotations.md: org.opencontainers.image.ref.name).
@@ -203,7 +205,7 @@ def _tag(parts: Parts) -> None:
 
 
 def _remove_locks(parts: Parts) -> None:
-    """The mark, and the lock files of single chains; whoever makes one shares the store's lock."""
+    """The mark, and the lock files of single chains: each is made under the shared lock."""
     for name in _names_in(parts.locks):
         with failing(parts.lock_of(name), "unlink"):
             os.unlink(parts.lock_of(name))

@@ -75,8 +75,8 @@ def commit(
         )
         layers = (*base.layers, added.layer) if packing.entries else base.layers
         made = add_blobs(parts.content, config, oci_layers(parts.content, layers))
-        # From the blobs, and not the container itself: so it is what everybody gets who has the
-        # image, though the container goes on changing.
+        # From the blobs, and not from the container, which goes on changing: so the layer is the
+        # same wherever the image is unpacked.
         with parts.database.reading() as db:
             folder = images.layer_there(db, parent.layer, parts) if parent.is_folder else None
         unpack(made, parts, progress, folder=folder)

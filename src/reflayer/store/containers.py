@@ -124,7 +124,7 @@ def look_for_container(db: Connection, name: str, parts: Parts) -> Container | N
 
 
 def container_with_folder(db: Connection, name: str, parts: Parts) -> Container:
-    """As ``find_container``, for who wants what is in it."""
+    """As ``find_container``, if its folder is there."""
     container = find_container(db, name, parts)
     if not os.path.isdir(container.path):
         raise StoreError(f"{container.name}: its folder is gone: reflayer rm {container.name}")

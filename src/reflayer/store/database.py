@@ -1,4 +1,4 @@
-"""SQLite databases, and the store's own: its schema, who reads it and who writes.
+"""SQLite databases, and the store's own: its schema, reading and writing.
 
 Several processes share one that has a rollback journal, a file that stays, with room in it. So
 reading makes no file, which a full disk and one that is read-only have no place for; and forgetting
@@ -201,7 +201,7 @@ def connect(path: str, version: int, *, alone: bool = False) -> sqlite3.Connecti
 
 
 def make(path: str, schema: str, version: int, *, alone: bool = False) -> None:
-    """Make the database ``path`` where it is absent or empty; nobody else may be making it.
+    """Make the database ``path`` where it is absent or empty; under a lock.
 
     What is used ``alone`` gets its log when it is opened.
     """

@@ -51,7 +51,7 @@ class Parts:
 
     Attributes:
         root: the store's folder.
-        database: what exists, and who uses what.
+        database: what exists, and what uses what.
         home: the folders of layers and containers, each named by its id.
         lock: the lock file of the whole store.
         locks: folder of the lock files of single chains and folders.
@@ -71,7 +71,7 @@ class Parts:
         self._workers = workers
 
     def make_folders(self) -> None:
-        """Make the store's folder where it is absent, for nobody but its owner."""
+        """Make the store's folder where it is absent, for its owner alone."""
         for folder in (self.root, self.locks):
             try:
                 make_folders(folder, 0o700)
@@ -88,7 +88,7 @@ class Parts:
 
     def go_on(self) -> None:
         """Let what was removed and is still there be deleted, as opening the driver does."""
-        with suppress(OSError, ReflayerError):  # who lists what there is has no use for it
+        with suppress(OSError, ReflayerError):  # of no use to a list of what there is
             if os.listdir(os.path.join(self.root, "layers", "trash")):
                 _ = self.driver
 

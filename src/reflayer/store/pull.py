@@ -113,7 +113,7 @@ def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
 
 
 def _on_record(db: Connection, wanted: Wanted) -> tuple[StoredImage | None, str]:
-    """The image that the store has and need not ask anybody for, and what it is called."""
+    """The image that need not be asked for anywhere, and what it is called."""
     from reflayer.images.transports import registry_reference
 
     text = wanted.text
@@ -187,7 +187,7 @@ def _warn_of_platform(image: Image, wanted: Wanted) -> None:
 
 
 def _from_folder(source: RootFs, wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
-    """From a folder, which is cloned at its first use; others who want it wait until then."""
+    """From a folder, which is cloned at its first use, by one process at a time."""
     from hashlib import sha256  # it brings OpenSSL
 
     from reflayer.copy import copy_tree

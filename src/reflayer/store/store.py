@@ -1,4 +1,7 @@
-"""``Store``: what can be done with a store."""
+"""``Store``: what can be done with a store.
+
+What takes more than a few lines is a function in a file of its own; its documentation is here.
+"""
 
 from __future__ import annotations
 
@@ -417,7 +420,7 @@ class Store:
         return remove_image(self._parts, name, wait, force)
 
     def prune(self, *, unused: bool = False) -> list[StoredImage]:
-        """Delete what nobody needs: what was removed and is still there, what crashes left.
+        """Delete what is not needed: what was removed and is still there, what crashes left.
 
         Args:
             unused: the images that have no container, too.

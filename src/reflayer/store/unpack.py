@@ -34,7 +34,7 @@ def unpack(
 ) -> None:
     """Have the layer of ``image`` in the driver and on record; nothing is done where it is.
 
-    Who wants the same chain at the same time waits, and then finds it there.
+    Another process that wants the same chain at the same time waits, and then finds it.
 
     Args:
         image: an image whose blobs are in the content store, unless ``open_blob`` has them.
@@ -88,7 +88,7 @@ def _apply(
 
     Args:
         is_packed: ``below`` is the folder that the lowest layer was packed from.
-        checked: whoever opens a blob checks its digest, too.
+        checked: ``open_blob`` checks the digest, too.
     """
     from reflayer.archive import apply_layer
     from reflayer.driver.sync import writing_back

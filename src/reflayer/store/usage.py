@@ -36,8 +36,8 @@ class Space:
         size: lengths of the regular files, as ``ls`` shows them.
         allocated: what they would take if nothing were shared, as ``du`` shows it.
         shared: what they really take, together with others.
-        own: what they really take and nobody else does.
-        untold: how much of ``own`` may be shared all the same, since nobody tells.
+        own: what they really take alone.
+        untold: how much of ``own`` may be shared all the same, as far as the file system tells.
         unread: files and folders that this user may not read.
     """
 
@@ -176,7 +176,7 @@ def _blobs_by_users(db: Connection) -> dict[frozenset[str], list[str]]:
 def _needed(
     stored: _Stored, shown: Iterable[Container], shown_images: Iterable[StoredImage]
 ) -> set[Unit]:
-    """What has to be measured: what is shown, and who is most likely to share with it."""
+    """What has to be measured: what is shown, and what is likely to share blocks with it."""
     needed: set[Unit] = set()
     for container in shown:
         needed |= {container.id} | stored.units_of(stored.image_of(container))
@@ -211,14 +211,14 @@ class _Blocks:
 
     Attributes:
         units: each with its usage.
-        shared: bytes by the units that have them; None is one for all who are not known.
+        shared: bytes by the units that have them; None is one for all that are not known.
     """
 
     units: dict[Unit, TreeUsage]
     shared: dict[frozenset[Unit | None], int]
 
     def freed(self, units: Set[Unit]) -> int:
-        """Bytes that nobody has but ``units``."""
+        """Bytes that nothing has but ``units``."""
         return sum(self.units[unit].own for unit in units) + sum(
             size for owners, size in self.shared.items() if owners <= units
         )
