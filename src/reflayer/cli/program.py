@@ -190,12 +190,25 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         parser_class=_Command,
     )
-    for name, (_, line) in COMMANDS.items():
-        commands.add_parser(name, help=line, command=name)
-    if "_ARGCOMPLETE" in os.environ:
+    is_completed = "_ARGCOMPLETE" in os.environ
+    given = "" if is_completed else _command(sys.argv[1:])
+    for name in (given,) if given in COMMANDS else COMMANDS:  # each takes its time
+        commands.add_parser(name, help=COMMANDS[name][1], command=name)
+    if is_completed:
         _complete(program, list(commands.choices.values()))
     program.refuse_unknown(_before_command(sys.argv[1:]))
     return program
+
+
+def _command(words: Sequence[str]) -> str:
+    """The first word, where nothing but ``--root`` is before it."""
+    left = iter(words)
+    for word in left:
+        if word == "--root":
+            next(left, None)
+        elif not word.startswith("--root="):
+            return word
+    return ""
 
 
 def _before_command(words: Sequence[str]) -> Iterator[str]:
