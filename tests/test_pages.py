@@ -13,10 +13,17 @@ import pytest
 from reflayer.cli.program import COMMANDS
 
 PROJECT = Path(__file__).parents[1]
-PAGES = [PROJECT / "README.md", PROJECT / "benchmarks/README.md", *PROJECT.glob("docs/*.md")]
+OF_THE_CODE = [PROJECT / "CONTRIBUTING.md", PROJECT / "docs/architecture.md"]
+"""The pages that name files and functions of the code."""
+PAGES = sorted(
+    {PROJECT / "README.md", PROJECT / "benchmarks/README.md", *PROJECT.glob("docs/*.md")}
+    | set(OF_THE_CODE)
+)
 
 _LINK = re.compile(r"\]\(([^)#:]+)[)#]")
 _PATH = re.compile(r"`((?:docs|packaging|deploy|scripts|src|tests)/[\w./-]+)")
+_FILE = re.compile(r"[\w./-]+\.(?:py|c|md|toml)")
+_NAME = re.compile(r"[a-z]+(?:_[a-z]+)+|(?:[A-Z][a-z]+)+|[A-Z]{5,}")
 _COMMAND = re.compile(r"^ *(?:\$ )?reflayer ([a-z][a-z-]*)", re.MULTILINE)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _BENCHMARK = re.compile(r"-m (benchmarks\.[\w.]+)")
@@ -42,6 +49,19 @@ def test_every_link_and_path_leads_somewhere(page: Path) -> None:
     led_to = [page.parent / link for link in _LINK.findall(text)]
     led_to += [PROJECT / path for path in _PATH.findall(text)]
     assert [path for path in led_to if not path.exists()] == []
+
+
+@pytest.mark.parametrize("page", OF_THE_CODE, ids=lambda page: page.name)
+def test_every_file_and_name_of_the_code_is_there(page: Path) -> None:
+    said = set(_INLINE.findall(_BLOCK.sub("", page.read_text())))
+    places = (PROJECT, PROJECT / "src/reflayer")
+    tops = [one.name for place in places for one in place.iterdir()]
+    paths = [one for one in said if _FILE.fullmatch(one) or one.split("/")[0] in tops]
+    assert len(paths) > 15
+    assert [one for one in paths if not any((place / one).exists() for place in places)] == []
+    code = "\n".join(one.read_text() for one in places[1].rglob("*.[cp]*") if one.suffix != ".pyc")
+    names = [one for one in said if _NAME.fullmatch(one)]
+    assert [one for one in names if not re.search(rf"\b{one}\b", code)] == []
 
 
 def test_every_command_is_one(page: Path) -> None:
