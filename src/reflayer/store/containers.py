@@ -6,6 +6,7 @@ import os
 import re
 
 from reflayer.errors import StoreError, did_you_mean, printable
+from reflayer.record import record
 from reflayer.store.collect import tidy, with_room
 from reflayer.store.database import ids_with
 
@@ -13,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container as Names
     from sqlite3 import Connection
-    from typing import NoReturn, Self
+    from typing import Self
 
     from reflayer.store.parts import Parts
 
@@ -33,6 +34,7 @@ _THINGS = (
 )
 
 
+@record
 class Container:
     """One container; frozen. In a ``with`` statement it is removed at the end of the block.
 
@@ -46,8 +48,6 @@ class Container:
         path: its root file system.
     """
 
-    __slots__ = ("_parts", "created", "id", "image", "image_id", "name", "path")
-
     id: str
     name: str
     image: str
@@ -55,23 +55,6 @@ class Container:
     created: float
     path: str
     _parts: Parts
-
-    def __init__(
-        self, id: str, name: str, image: str, image_id: str, created: float, parts: Parts
-    ) -> None:
-        for attribute, value in (
-            ("id", id),
-            ("name", name),
-            ("image", image),
-            ("image_id", image_id),
-            ("created", created),
-            ("path", f"{parts.home}/{id}"),
-            ("_parts", parts),
-        ):
-            object.__setattr__(self, attribute, value)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"a container's record is frozen: {name} cannot be set")
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +79,7 @@ class Container:
 def containers(db: Connection, parts: Parts) -> list[Container]:
     """All containers of a store, the newest first."""
     rows = db.execute(f"{_COLUMNS} ORDER BY created DESC, id")
-    return [_container(row, parts) for row in rows]
+    return [container_of(row, parts) for row in rows]
 
 
 def find_container(db: Connection, name: str, parts: Parts) -> Container:
@@ -116,7 +99,7 @@ def look_for_container(db: Connection, name: str, parts: Parts) -> Container | N
         or db.execute(f"{_COLUMNS} WHERE name = ?", (name,)).fetchone()
     )
     if row is not None:
-        return _container(row, parts)
+        return container_of(row, parts)
     ids = ids_with(db, "containers", name)
     if len(ids) > 1:
         raise StoreError(f"{name}: the ids of {len(ids)} containers begin so: give more digits")
@@ -131,8 +114,9 @@ def container_with_folder(db: Connection, name: str, parts: Parts) -> Container:
     return container
 
 
-def _container(row: tuple[str, str, str, str, float], parts: Parts) -> Container:
-    return Container(*row, parts)
+def container_of(row: tuple[str, str, str, str, float], parts: Parts) -> Container:
+    """The container of id, name, image, the image's id and time."""
+    return Container(*row, f"{parts.home}/{row[0]}", parts)
 
 
 def remove_container(parts: Parts, name: str, wait: bool) -> Container:

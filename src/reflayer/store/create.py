@@ -6,12 +6,7 @@ import time
 
 from reflayer.errors import StoreError
 from reflayer.store.collect import making
-from reflayer.store.containers import (
-    Container,
-    checked_name,
-    free_name,
-    new_id,
-)
+from reflayer.store.containers import checked_name, container_of, free_name, new_id
 from reflayer.store.images import add_image
 from reflayer.store.pull import pull_image
 
@@ -19,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
+    from reflayer.store.containers import Container
     from reflayer.store.parts import Parts
     from reflayer.store.pull import Pulled, Wanted
 
@@ -53,7 +49,7 @@ def _record(
         (container_id, name, image, pulled.called, created),
     )
     parts.remember_ownership(db)
-    return Container(container_id, name, pulled.called, image, created, parts)
+    return container_of((container_id, name, pulled.called, image, created), parts)
 
 
 def _refuse_taken(db: Connection, name: str) -> None:
