@@ -20,14 +20,13 @@ from reflayer.workers.pool import shared_pool
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Any, Self, TypeAlias
 
-    from reflayer.archive.layer_metadata import Folder, LayerMetadata
+    from reflayer.archive.layer_metadata import LayerFolder, LayerMetadata
     from reflayer.archive.tar_header import Entry
     from reflayer.archive.tar_reader import TarStream
 
-    Make: TypeAlias = Callable[[Folder, bytes, Entry, memoryview], None]
+    Make: TypeAlias = Callable[[LayerFolder, bytes, Entry, memoryview], None]
     _Item: TypeAlias = "_Batch | LockType | Callable[[], None]"
 
 _make_files: Any = getattr(native, "make_files", None)
@@ -43,7 +42,7 @@ class _Batch:
 
     __slots__ = ("chunk", "entries", "files", "folder", "made", "number")
 
-    def __init__(self, folder: Folder, chunk: memoryview, number: int) -> None:
+    def __init__(self, folder: LayerFolder, chunk: memoryview, number: int) -> None:
         self.folder = folder
         self.chunk = chunk
         self.number = number
@@ -61,7 +60,7 @@ class Files:
         self._stream = stream
         self._make = make
         self._batch: _Batch | None = None
-        self._pending: set[tuple[Folder, bytes]] = set()  # and some that are made by now
+        self._pending: set[tuple[LayerFolder, bytes]] = set()  # and some that are made by now
         self._queued = self._made = 0  # the last batch's number
         self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         self._others = bytearray(_MARKS)
@@ -72,12 +71,7 @@ class Files:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """After an error no more is made than the batch at hand."""
         thread, signalled = self._thread, None
         self._ended = True
@@ -90,7 +84,7 @@ class Files:
         if signalled is not None:
             raise signalled
 
-    def add(self, folder: Folder, name: bytes, entry: Entry) -> bool:
+    def add(self, folder: LayerFolder, name: bytes, entry: Entry) -> bool:
         """Have the file ``entry``, whose data is at hand, made; False where it is not ordinary."""
         stream = self._stream
         at, size = stream.position, entry.size
@@ -118,24 +112,20 @@ class Files:
         self._pending.add((folder, name))
         return True
 
-    def _may_replace(self, folder: Folder, name: bytes) -> bool:
+    def _may_replace(self, folder: LayerFolder, name: bytes) -> bool:
         """Whether there may be a folder or link of that name: paths may lead through it."""
         if folder.made is None:
             return self._others[hash((folder.key, name)) % _MARKS] != 0
         return os.access(name, os.F_OK, dir_fd=folder.fd, follow_symlinks=False)
 
-    def other(self, folder: Folder, name: bytes) -> None:
+    def other(self, folder: LayerFolder, name: bytes) -> None:
         """Before ``name`` is made in ``folder`` in another way."""
         self._others[hash((folder.key, name)) % _MARKS] = 1
         if (folder, name) in self._pending:
             self.settle()
 
-    def settle(self, folder: Folder | None = None) -> bool:
-        """Have all files made, or those of ``folder`` at least; whether there were any.
-
-        Raises:
-            ArchiveError, OperationError: one could not be made.
-        """
+    def settle(self, folder: LayerFolder | None = None) -> bool:
+        """Have all files made, or those of ``folder`` at least; whether there were any."""
         if self._made >= (self._queued if folder is None else folder.batch):
             return False
         if self._thread is None or (self._batch is not None and self._made == self._queued - 1):

@@ -7,7 +7,7 @@ import os
 import stat
 from collections import OrderedDict
 
-from reflayer.archive.layer_metadata import Folder, LayerMetadata
+from reflayer.archive.layer_metadata import LayerFolder, LayerMetadata
 from reflayer.archive.tar_header import join_path
 from reflayer.archive.upper_paths import UpperPaths
 from reflayer.errors import ArchiveError, OperationError
@@ -70,7 +70,7 @@ class Folders:
         try:
             status = os.fstat(fd)
             is_powerful = os.geteuid() == 0
-            self.root = Folder(fd, status, status.st_ino, b".")
+            self.root = LayerFolder(fd, status, status.st_ino, b".")
             if not is_powerful:
                 self.root.let_in()
             self.root.withhold_default_acl()
@@ -82,11 +82,13 @@ class Folders:
             os.close(fd)
             raise
         self._is_powerful = is_powerful  # permission bits do not bind us
-        self._open: OrderedDict[Key, Folder] = OrderedDict()  # all but the root, latest used last
-        self._by_path: dict[bytes, Folder] = {b"": self.root}
+        self._open: OrderedDict[Key, LayerFolder] = (
+            OrderedDict()
+        )  # all but the root, latest used last
+        self._by_path: dict[bytes, LayerFolder] = {b"": self.root}
         self._implied = 0
-        self.settle: Callable[[Folder | None], bool] = lambda _: False
-        self.other: Callable[[Folder, bytes], None] = lambda *_: None
+        self.settle: Callable[[LayerFolder | None], bool] = lambda _: False
+        self.other: Callable[[LayerFolder, bytes], None] = lambda *_: None
 
     def __enter__(self) -> Self:
         return self
@@ -102,7 +104,7 @@ class Folders:
             for folder in folders:
                 folder.shut()
 
-    def at(self, path: bytes) -> Folder:
+    def at(self, path: bytes) -> LayerFolder:
         """The folder that ``path`` leads to; what is missing of it is made.
 
         Raises:
@@ -112,7 +114,7 @@ class Folders:
         assert folder is not None
         return folder
 
-    def existing(self, path: bytes) -> Folder | None:
+    def existing(self, path: bytes) -> LayerFolder | None:
         """The folder that ``path`` leads to, or None where that is none."""
         try:
             return self._known(path) or self._find(path)
@@ -121,13 +123,13 @@ class Folders:
                 return None
             raise
 
-    def _known(self, path: bytes) -> Folder | None:
+    def _known(self, path: bytes) -> LayerFolder | None:
         folder = self._by_path.get(path)
         if folder is not None and folder is not self.root:
             self._open.move_to_end(folder.key)
         return folder
 
-    def child(self, parent: Folder, name: bytes) -> Folder:
+    def child(self, parent: LayerFolder, name: bytes) -> LayerFolder:
         """The folder ``name`` in ``parent``.
 
         Raises:
@@ -135,14 +137,14 @@ class Folders:
         """
         return self._adopt(self._open_child(parent, name), join_path(parent.path, name))
 
-    def beneath(self, top: int, above: bytes, path: bytes) -> Folder:
+    def beneath(self, top: int, above: bytes, path: bytes) -> LayerFolder:
         """The folder at ``path`` from the open folder ``top``, with no link on the way.
 
         ``above`` is the path of ``top``, for messages.
         """
         return self._adopt(open_beneath(top, path), join_path(above, path))
 
-    def enter(self, parent: Folder, name: bytes, path: bytes, entry: Entry) -> None:
+    def enter(self, parent: LayerFolder, name: bytes, path: bytes, entry: Entry) -> None:
         """Make the folder ``name`` in ``parent`` for its ``entry`` at ``path``, or change it.
 
         Anything else of that name is replaced.
@@ -161,10 +163,10 @@ class Folders:
             else:
                 self.upper_paths.touch(folder)
                 self.metadata.clear_attributes(folder, entry.attributes)
-        self._call(path, folder)
+        self._remember(path, folder)
         self.metadata.enter_folder(folder, entry)
 
-    def remove(self, folder: Folder, name: bytes) -> None:
+    def remove(self, folder: LayerFolder, name: bytes) -> None:
         """Delete ``name`` in ``folder``, and all in it if it is a folder itself."""
         self.settle(None)
         status = os.stat(name, dir_fd=folder.fd, follow_symlinks=False)
@@ -179,7 +181,7 @@ class Folders:
         # Any path may have led through it. The folders themselves stay open and are found again.
         self._by_path = {b"": self.root}
 
-    def _find(self, path: bytes) -> Folder | None:
+    def _find(self, path: bytes) -> LayerFolder | None:
         try:
             if len(path) > LONGEST_PATH:
                 return self._walk(path, make=False)
@@ -192,10 +194,10 @@ class Folders:
                 raise
             return self._walk(path, make=False)
         folder = self._adopt(fd, path)
-        self._call(path, folder)
+        self._remember(path, folder)
         return folder
 
-    def _walk(self, path: bytes, *, make: bool) -> Folder | None:
+    def _walk(self, path: bytes, *, make: bool) -> LayerFolder | None:
         """Find ``path`` name by name, as openat2 would, and make what is missing if asked to."""
         self.settle(None)
         self._implied = max(self._implied - _IMPLIED_EACH, 0)
@@ -232,10 +234,10 @@ class Folders:
                 todo += target.split(b"/")[::-1]
                 continue
             done.append(name)
-        self._call(path, here)
+        self._remember(path, here)
         return here
 
-    def _make(self, parent: Folder, name: bytes, mode: int) -> Folder:
+    def _make(self, parent: LayerFolder, name: bytes, mode: int) -> LayerFolder:
         self.other(parent, name)
         needed = 0 if self._is_powerful else 0o700
         os.mkdir(name, mode & 0o777 | needed, dir_fd=parent.fd)
@@ -244,12 +246,12 @@ class Folders:
         status = os.fstat(fd)
         key = self.upper_paths.key(status)
         self.upper_paths.add_folder(key)
-        folder = Folder(fd, status, key, join_path(parent.path, name))
+        folder = LayerFolder(fd, status, key, join_path(parent.path, name))
         folder.mode = mode
         self._keep(folder)
         return folder
 
-    def _make_implied(self, parent: Folder, name: bytes) -> Folder:
+    def _make_implied(self, parent: LayerFolder, name: bytes) -> LayerFolder:
         self._implied += 1
         if self._implied > _MOST_IMPLIED:
             raise ArchiveError("its name asks for too many folders that have no entry")
@@ -259,13 +261,13 @@ class Folders:
             folder.uid, folder.gid = self._owner
         return folder
 
-    def _open_child(self, parent: Folder, name: bytes) -> int:
+    def _open_child(self, parent: LayerFolder, name: bytes) -> int:
         try:
             return os.open(name, OPEN_FOLDER, dir_fd=parent.fd)
         except PermissionError:
             return open_shut(name, parent.fd)
 
-    def _adopt(self, fd: int, path: bytes) -> Folder:
+    def _adopt(self, fd: int, path: bytes) -> LayerFolder:
         """The folder that ``fd`` is open on: at work already, or from now on."""
         status = os.fstat(fd)
         key = self.upper_paths.key(status)
@@ -275,7 +277,7 @@ class Folders:
             if folder is not self.root:
                 self._open.move_to_end(key)
             return folder
-        folder = Folder(fd, status, key, path)
+        folder = LayerFolder(fd, status, key, path)
         folder.made = self.upper_paths.names_in(key)
         self._keep(folder)
         if not self._is_powerful:
@@ -283,7 +285,7 @@ class Folders:
         folder.withhold_default_acl()
         return folder
 
-    def _keep(self, folder: Folder) -> None:
+    def _keep(self, folder: LayerFolder) -> None:
         self._open[folder.key] = folder
         if len(self._open) > _MOST_OPEN:
             _, old = self._open.popitem(last=False)
@@ -292,7 +294,7 @@ class Folders:
                     del self._by_path[path]
             self._finish(old)
 
-    def _finish(self, folder: Folder) -> None:
+    def _finish(self, folder: LayerFolder) -> None:
         try:
             self.settle(folder)
             self.metadata.finish_folder(folder)
@@ -303,7 +305,7 @@ class Folders:
         finally:
             folder.shut()
 
-    def _call(self, path: bytes, folder: Folder) -> None:
+    def _remember(self, path: bytes, folder: LayerFolder) -> None:
         self._by_path[path] = folder
         folder.names.add(path)
 

@@ -45,7 +45,7 @@ class IdRange:
 
 @record
 class IdMap:
-    """The ids of containers and those of the host.
+    """The ids of containers and those of the host; its methods raise ArchiveError where one lacks.
 
     Attributes:
         uids: the ranges of users; none at all leave every user as it is.
@@ -57,44 +57,24 @@ class IdMap:
 
     @property
     def root(self) -> tuple[int, int]:
-        """User and group of the host that stand for a container's root.
-
-        Raises:
-            ArchiveError: it has none.
-        """
+        """User and group of the host that stand for a container's root."""
         return self.to_host(0, 0)
 
     def to_host(self, uid: int, gid: int) -> tuple[int, int]:
-        """A container's user and group as the host has them.
-
-        Raises:
-            ArchiveError: the host has none for one of them.
-        """
+        """A container's user and group as the host has them."""
         return _to_host(uid, self.uids), _to_host(gid, self.gids)
 
     def to_container(self, uid: int, gid: int) -> tuple[int, int]:
-        """The host's user and group as the container has them.
-
-        Raises:
-            ArchiveError: the container has none for one of them.
-        """
+        """The host's user and group as the container has them."""
         return _to_container(uid, self.uids), _to_container(gid, self.gids)
 
     def attributes_to_host(self, attributes: Mapping[str, bytes]) -> dict[str, bytes]:
-        """The extended attributes of a file in a container as they have to be on the host.
-
-        Raises:
-            ArchiveError: one has an id that the host has none for, or is malformed.
-        """
+        """The extended attributes of a file in a container as they have to be on the host."""
         user, group = partial(_to_host, ranges=self.uids), partial(_to_host, ranges=self.gids)
         return _converted(attributes, user, group, is_for_host=True)
 
     def attributes_to_container(self, attributes: Mapping[str, bytes]) -> dict[str, bytes]:
-        """The extended attributes of a file on the host as the container has them.
-
-        Raises:
-            ArchiveError: one has an id that the container has none for, or is malformed.
-        """
+        """The extended attributes of a file on the host as the container has them."""
         user = partial(_to_container, ranges=self.uids)
         group = partial(_to_container, ranges=self.gids)
         return _converted(attributes, user, group, is_for_host=False)

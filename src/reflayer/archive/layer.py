@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from reflayer.archive.folders import Folders
     from reflayer.archive.id_map import IdMap
-    from reflayer.archive.layer_metadata import Folder
+    from reflayer.archive.layer_metadata import LayerFolder
     from reflayer.archive.tar_header import Entry, SparseMap
 
 _BLOCK = 4096  # bytes; of most file systems, and a hole is whole blocks
@@ -135,13 +135,13 @@ class Layer:
         self._metadata.clear_attributes(self._folders.root, entry.attributes)
         self._metadata.enter_folder(self._folders.root, entry)
 
-    def _make_again(self, folder: Folder, name: bytes, entry: Entry, data: memoryview) -> None:
+    def _make_again(self, folder: LayerFolder, name: bytes, entry: Entry, data: memoryview) -> None:
         """Make a file that the part in C could not."""
         stream = TarStream(iter((data,)))
         stream.left = len(data)
         self._doing(entry, self._make_file, folder, name, entry, stream)
 
-    def _make_file(self, folder: Folder, name: bytes, entry: Entry, stream: TarStream) -> None:
+    def _make_file(self, folder: LayerFolder, name: bytes, entry: Entry, stream: TarStream) -> None:
         mode = self._metadata.creation_mode(entry)
         try:
             fd = os.open(name, NEW_FILE, mode, dir_fd=folder.fd)
@@ -156,7 +156,7 @@ class Layer:
             os.close(fd)
         self._folders.upper_paths.add(folder, name)
 
-    def _make_special(self, folder: Folder, name: bytes, entry: Entry) -> None:
+    def _make_special(self, folder: LayerFolder, name: bytes, entry: Entry) -> None:
         is_device = entry.type in (types.CHAR, types.BLOCK_DEVICE)
         try:
             self._replace(folder, name, lambda: _make_at(folder.fd, name, entry))
@@ -199,7 +199,7 @@ class Layer:
         finally:
             os.close(src)
 
-    def _replace(self, folder: Folder, name: bytes, make: Callable[[], None]) -> None:
+    def _replace(self, folder: LayerFolder, name: bytes, make: Callable[[], None]) -> None:
         """Make ``name`` in ``folder``, in place of what may be there."""
         try:
             make()

@@ -29,7 +29,7 @@ _IMPOSSIBLE = REFUSED | {errno.ERANGE, errno.E2BIG}  # setxattr(2): here, or any
 _SPECIAL_BITS = 0o7000
 
 
-class Folder:
+class LayerFolder:
     """An open folder, and what it will have when it is shut.
 
     Attributes:
@@ -123,23 +123,23 @@ class LayerMetadata(Metadata):
         """The mode to make a file with."""
         return self._new.creation_mode(entry.mode, bool(entry.attributes))
 
-    def is_owned(self, folder: Folder, entry: Entry) -> bool:
+    def is_owned(self, folder: LayerFolder, entry: Entry) -> bool:
         """Whether what is made in ``folder`` has the owner and group of ``entry``."""
         return entry.uid == self._new.uid and entry.gid == folder.gid == self._gid
 
-    def finish_file(self, fd: int, folder: Folder, entry: Entry) -> None:
+    def finish_file(self, fd: int, folder: LayerFolder, entry: Entry) -> None:
         """Set all of a new regular file in ``folder``."""
         gid = folder.gid if folder.gid == self._gid else -1
         self.set_all(fd, entry, self._new.uid, gid, entry.mode & self._given)
 
-    def finish_at(self, name: bytes, folder: Folder, entry: Entry) -> None:
+    def finish_at(self, name: bytes, folder: LayerFolder, entry: Entry) -> None:
         """Set all of ``name`` in ``folder``, no regular file or folder, that was just made."""
         gid = folder.gid if folder.gid == self._gid else -1
         mode = None if entry.type == SYMLINK else entry.mode & self._given
         self.set_all_at(folder.fd, name, entry, self._new.uid, gid, mode)
 
     def finish_link(
-        self, name: bytes, folder: Folder, entry: Entry, status: os.stat_result
+        self, name: bytes, folder: LayerFolder, entry: Entry, status: os.stat_result
     ) -> None:
         """Set all of an inode that got ``name`` as a further one; ``status`` was its own before."""
         mode = None if stat.S_ISLNK(status.st_mode) else stat.S_IMODE(status.st_mode)
@@ -150,7 +150,7 @@ class LayerMetadata(Metadata):
         known = None if mode is None else -1  # chown(2) may have taken some of its bits
         self.set_all_at(folder.fd, name, entry, status.st_uid, status.st_gid, known)
 
-    def enter_folder(self, folder: Folder, entry: Entry) -> None:
+    def enter_folder(self, folder: LayerFolder, entry: Entry) -> None:
         """Give ``folder`` its entry's owner and attributes, and note the rest for its end."""
         if entry.uid != folder.uid or entry.gid != folder.gid:
             self.set_owner(folder.fd, entry)
@@ -166,11 +166,11 @@ class LayerMetadata(Metadata):
         folder.mode = entry.mode
         folder.atime, folder.mtime = entry.atime, entry.mtime
 
-    def finish_folder(self, folder: Folder) -> None:
+    def finish_folder(self, folder: LayerFolder) -> None:
         """Give ``folder`` the rest of its metadata: nothing will be made in it for now."""
         self.set_all(folder.fd, folder, folder.uid, folder.gid, folder.mode_now)
 
-    def clear_attributes(self, folder: Folder, kept: Mapping[str, bytes]) -> None:
+    def clear_attributes(self, folder: LayerFolder, kept: Mapping[str, bytes]) -> None:
         """Take away the attributes of a folder of lower layers that its entry lacks.
 
         As umoci does, and as an overlay of the layers would show it.

@@ -51,15 +51,12 @@ def pack_layer(
         cloned: when the clone was complete, as for ``changes``.
         id_map: the ids in the layer are those of the container that ``root`` is of.
     """
-    path = os.fsencode(root)
-    before = None if parent is None else os.fsencode(parent)
-    return Packing(path, TreeDiff(path, before, cloned), is_layer=True, id_map=id_map)
+    return Packing(TreeDiff(root, parent, cloned), is_layer=True, id_map=id_map)
 
 
 def pack_tree(root: AnyPath) -> Packing:
     """A plain tar of all of ``root``, in which a name may begin with ``.wh.``, too."""
-    path = os.fsencode(root)
-    return Packing(path, TreeDiff(path, None, None), is_layer=False)
+    return Packing(TreeDiff(root), is_layer=False)
 
 
 class Packing:
@@ -78,21 +75,19 @@ class Packing:
 
     def __init__(
         self,
-        root: bytes,
         diff: TreeDiff,
         *,
         is_layer: bool,
         is_copy: bool = False,
         id_map: IdMap | None = None,
     ) -> None:
-        """Pack what ``diff`` tells of in ``root``.
+        """Pack what ``diff`` tells of.
 
         A copy has access times, too, and the attributes that are the system's.
         """
         self.entries = 0
         self.size = 0
         self.skipped: dict[str, int] = {}
-        self._root_path = root
         self._diff = diff
         self._is_layer = is_layer
         self._is_copy = is_copy
@@ -122,20 +117,20 @@ class Packing:
 
     def _pieces(self) -> Iterator[bytes]:
         for difference in self._diff:
+            folder, name = difference.folder, difference.name
             try:
                 yield from self._pack(difference)
             except ArchiveError as error:
                 if error.entry is not None:
                     raise
-                path = difference.folder.path(difference.name)
-                raise ArchiveError(error.reason, path or b".") from error
+                raise ArchiveError(error.reason, folder.path(name) or b".") from error
             except FailedError as failed:
-                raise self._failure(difference, failed.cause, failed.operation) from failed
+                raise self._diff.failure(failed.cause, folder, name, failed.operation) from failed
             except SizeChangedError as error:
-                path = self._path(difference)
+                path = self._diff.path(folder, name)
                 raise OperationError(path, "pack", "its size changed meanwhile") from error
             except OSError as error:
-                raise self._failure(difference, error, "pack") from error
+                raise self._diff.failure(error, folder, name, "pack") from error
 
     def _pack(self, difference: Difference) -> Iterator[bytes]:
         folder, name, status = difference.folder, difference.name, difference.status
@@ -254,13 +249,6 @@ class Packing:
 
     def _skip(self, kind: str) -> None:
         self.skipped[kind] = self.skipped.get(kind, 0) + 1
-
-    def _path(self, difference: Difference) -> bytes:
-        path = difference.folder.path(difference.name)
-        return os.path.join(self._root_path, path).rstrip(b"/") or b"/"
-
-    def _failure(self, difference: Difference, error: OSError, operation: str) -> OperationError:
-        return OperationError.from_os_error(error, self._path(difference), operation)
 
 
 class PackedFile:

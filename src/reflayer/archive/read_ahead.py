@@ -12,7 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from hashlib import _Hash as Hash
-    from types import TracebackType
     from typing import Self
 
     from reflayer.archive.compression import Source
@@ -53,12 +52,7 @@ class ReadAhead:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._free.put(None)
         for thread in self._threads:
             if thread.ident is not None:

@@ -66,8 +66,7 @@ def copy_as_tar(job: Job, root: folder.Folder, progress: Progress | None) -> Cou
         CopyError: something failed; what was made so far stays.
     """
     path = b"/proc/self/fd/%d" % root.src
-    walk = _Walk(path, job)
-    packing = Packing(path, walk, is_layer=False, is_copy=True)
+    packing = Packing(_Walk(path, job), is_layer=False, is_copy=True)
     unpacker = _Unpacker(job, root.dst, progress)
     try:
         with closing(iter(packing)) as pieces, ReadAhead(_Reader(pieces), None) as ahead:
@@ -97,15 +96,15 @@ class _Walk(TreeDiff):
     """A walk over a source, which must not hold the destination."""
 
     def __init__(self, root: bytes, job: Job) -> None:
-        super().__init__(root, None, None, cross_mounts=job.cross_mounts)
+        super().__init__(root, cross_mounts=job.cross_mounts)
         self._destination = job.root
 
     def _enter(
         self, above: FolderPair, name: bytes, status: os.stat_result, before: os.stat_result | None
     ) -> None:
         if identity(status) == self._destination:
-            path = os.path.join(self._root_path, above.path(name))
-            raise OperationError(path, "copy", "the destination is inside the source")
+            reason = "the destination is inside the source"
+            raise OperationError(self.path(above, name), "copy", reason)
         super()._enter(above, name, status, before)
 
 

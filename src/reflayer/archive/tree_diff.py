@@ -74,9 +74,9 @@ class TreeDiff:
 
     def __init__(
         self,
-        root: bytes,
-        parent: bytes | None,
-        cloned: float | None,
+        root: AnyPath,
+        parent: AnyPath | None = None,
+        cloned: float | None = None,
         *,
         cross_mounts: bool = False,
     ) -> None:
@@ -89,8 +89,8 @@ class TreeDiff:
                 by this machine's clock; None where that is not known.
             cross_mounts: what is mounted in ``root`` is a part of it.
         """
-        self._root_path = root
-        self._parent_path = parent
+        self._root_path = os.fsencode(root)
+        self._parent_path = None if parent is None else os.fsencode(parent)
         self._hard_links = HardLinks()
         self._stack = FolderStack[FolderPair]()
         self._cloned = cloned
@@ -168,7 +168,7 @@ class TreeDiff:
                     is_mount = is_mount or bool(is_mounted(new, name))  # or a subvolume of btrfs
                 before = None if name in fresh else os.lstat(name, dir_fd=old)
             except OSError as error:
-                raise self._failure(error, pair, name, "stat") from error
+                raise self.failure(error, pair, name, "stat") from error
             if is_mount:
                 if before is None:
                     yield from _tell(pair, MODIFIED)
@@ -187,7 +187,7 @@ class TreeDiff:
         try:
             before = os.stat(name, dir_fd=pair.peer, follow_symlinks=False)
         except OSError as error:
-            raise self._failure(error, pair, name, "stat") from error
+            raise self.failure(error, pair, name, "stat") from error
         yield from _tell(pair, MODIFIED)
         yield Difference(DELETED, pair, name, before)
 
@@ -202,9 +202,9 @@ class TreeDiff:
                 try:
                     is_same = is_same_entry(name, pair.fd, pair.peer, status, before)
                 except FailedError as failed:
-                    raise self._failure(failed.cause, pair, name, failed.operation) from failed
+                    raise self.failure(failed.cause, pair, name, failed.operation) from failed
                 except OSError as error:
-                    raise self._failure(error, pair, name, "compare") from error
+                    raise self.failure(error, pair, name, "compare") from error
         kind = ADDED if before is None else MODIFIED
         if status.st_nlink == 1 and (before is None or before.st_nlink == 1):
             return ("" if is_same else kind), b""
@@ -240,7 +240,7 @@ class TreeDiff:
         try:
             return not is_same_folder(pair.fd, pair.peer)
         except FailedError as failed:
-            raise self._failure(failed.cause, pair, b"", failed.operation) from failed
+            raise self.failure(failed.cause, pair, b"", failed.operation) from failed
 
     def _enter(
         self, above: FolderPair, name: bytes, status: os.stat_result, before: os.stat_result | None
@@ -253,7 +253,7 @@ class TreeDiff:
         except OSError as error:
             if new >= 0:
                 os.close(new)
-            raise self._failure(error, above, name, "open") from error
+            raise self.failure(error, above, name, "open") from error
         pair = FolderPair(above, name, new, old, status, before if old >= 0 else None)
         pair.is_added = before is None
         if before is not None:
@@ -270,7 +270,7 @@ class TreeDiff:
             if names is None or not pair.is_untouched:  # a new or lost name is a touch
                 pair.read(has_same_names=pair.is_untouched)
         except OSError as error:
-            raise self._failure(error, pair, b"", "read the folder") from error
+            raise self.failure(error, pair, b"", "read the folder") from error
         if names is not None:
             pair.todo = sorted(pair.gone | names, reverse=True)
 
@@ -279,14 +279,18 @@ class TreeDiff:
         try:
             self._stack.reopen_parent()
         except OSError as error:
-            raise self._failure(error, pair, b"", "return to the parent") from error
+            raise self.failure(error, pair, b"", "return to the parent") from error
         self._stack.pop().close()
 
-    def _failure(
-        self, error: OSError, pair: FolderPair, name: bytes, operation: str
+    def path(self, folder: FolderPair, name: bytes) -> bytes:
+        """The path of ``name`` in ``folder``, or of the folder, as the user knows it."""
+        return os.path.join(self._root_path, folder.path(name)).rstrip(b"/") or b"/"
+
+    def failure(
+        self, error: OSError, folder: FolderPair, name: bytes, operation: str
     ) -> OperationError:
-        path = os.path.join(self._root_path, pair.path(name)).rstrip(b"/") or b"/"
-        return OperationError.from_os_error(error, path, operation)
+        """The error of a failed call."""
+        return OperationError.from_os_error(error, self.path(folder, name), operation)
 
 
 def _tell(pair: FolderPair, kind: str) -> Iterator[Difference]:
@@ -342,8 +346,7 @@ def changes(
     Raises:
         OperationError: something cannot be read, or went away meanwhile.
     """
-    before = None if parent is None else os.fsencode(parent)
-    for difference in TreeDiff(os.fsencode(root), before, cloned):
+    for difference in TreeDiff(root, parent, cloned):
         if difference.kind != RELINKED and (path := difference.folder.path(difference.name)):
             yield Change(difference.kind, os.fsdecode(b"/" + path))
 
@@ -383,9 +386,8 @@ def changed_usage(
 def _changed_inodes(
     root: AnyPath, parent: AnyPath | None, cloned: float | None
 ) -> Iterator[os.stat_result]:
-    before = None if parent is None else os.fsencode(parent)
     seen = set()
-    for difference in TreeDiff(os.fsencode(root), before, cloned):
+    for difference in TreeDiff(root, parent, cloned):
         status = difference.status
         if difference.kind in (DELETED, RELINKED) or difference.is_mount:
             continue

@@ -10,7 +10,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.archive.layer_metadata import Folder, Key
+    from reflayer.archive.layer_metadata import Key, LayerFolder
 
 _UP = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -52,13 +52,13 @@ class UpperPaths:
             self._new.add(key)
             self._names.pop(key, None)
 
-    def add(self, folder: Folder, name: bytes) -> None:
+    def add(self, folder: LayerFolder, name: bytes) -> None:
         """``name`` has been made in ``folder``."""
         if folder.made is not None:
             self.touch(folder)
             folder.made.add(name)
 
-    def touch(self, folder: Folder) -> None:
+    def touch(self, folder: LayerFolder) -> None:
         """``folder`` has an entry of its own or in it, and so do those above it beneath."""
         if folder.made is None or self._names.get(folder.key) is folder.made:
             return

@@ -17,7 +17,7 @@ from reflayer.errors import ArchiveError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.archive.folders import Folders
-    from reflayer.archive.layer_metadata import Folder
+    from reflayer.archive.layer_metadata import LayerFolder
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -46,7 +46,7 @@ def apply_whiteout(folders: Folders, above: bytes, whiteout: bytes) -> None:
         _hide_all(folders, folders.child(folder, name))
 
 
-def _hide_all(folders: Folders, folder: Folder) -> None:
+def _hide_all(folders: Folders, folder: LayerFolder) -> None:
     """Delete everything in ``folder`` that lower layers have."""
     if folder.made is None or folder.key in folders.upper_paths.opaque:
         return
@@ -68,7 +68,7 @@ def _hide_all(folders: Folders, folder: Folder) -> None:
         os.close(top)
 
 
-def _hide(folders: Folders, folder: Folder, name: bytes) -> bool:
+def _hide(folders: Folders, folder: LayerFolder, name: bytes) -> bool:
     """Delete ``name`` unless this layer made it; True if the layer made only things beneath it."""
     if folder.made is None or name in folder.made:
         return False

@@ -49,7 +49,7 @@ class RootFs:
         from reflayer.images.content.fetch import UNSETTLED
 
         try:
-            found = [entry.status for entry in TreeDiff(os.fsencode(self.path), None, None)]
+            found = [entry.status for entry in TreeDiff(self.path)]
         except OperationError:
             return ""
         if time.time() - max(status.st_ctime for status in found) < UNSETTLED:

@@ -143,7 +143,7 @@ def _remove_sockets(root: str) -> None:
     """Make a folder's clone what unpacking its layer would have made: all but the sockets."""
     from reflayer.archive.tree_diff import TreeDiff
 
-    for found in TreeDiff(os.fsencode(root), None, None):
+    for found in TreeDiff(root):
         if found.name and stat.S_ISSOCK(found.status.st_mode):
             times = (found.folder.status.st_atime_ns, found.folder.status.st_mtime_ns)
             try:
