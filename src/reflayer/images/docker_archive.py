@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.images.content.blob_store import BlobStore
-    from reflayer.images.content.fetch import Fetched, Unpack
+    from reflayer.images.content.fetch import Fetched
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
     from reflayer.progress import Progress
@@ -103,22 +103,15 @@ class DockerArchive(Source, Destination):
             data = _find_manifest(file, compression)
             return self._names(choose(parse_saved(data), self.which).tags if data else ())[0]
 
-    def fetch(
-        self,
-        content: BlobStore,
-        platform: Platform | None,
-        progress: Progress | None,
-        unpack: Unpack | None = None,
+    def _fetch(
+        self, content: BlobStore, platform: Platform | None, progress: Progress | None
     ) -> Fetched:
-        """See ``Source``."""
         with archive_members(self.path, content, progress) as members:
             if MANIFEST_JSON in members or INDEX_FILE not in members:
                 image, tags = fetch_saved(members, self.which, content, platform, progress)
             else:
                 which = f"@{self.which}" if isinstance(self.which, int) else str(self.which or "")
                 image, tags = fetch_layout(members, which, content, platform, progress)
-        if unpack is not None:
-            unpack(image, content.open)
         return image, self._names(tags)
 
     def write(self, content: BlobStore, image: Image, progress: Progress | None) -> None:

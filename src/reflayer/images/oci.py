@@ -20,7 +20,7 @@ from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.images.content.fetch import Fetched, Unpack
+    from reflayer.images.content.fetch import Fetched
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
     from reflayer.progress import Progress
@@ -46,19 +46,11 @@ class OciLayout(Source, Destination):
         transport = "oci-archive" if self.is_archive else "oci"
         return f"{transport}:{self.path}" + (f":{self.tag}" if self.tag else "")
 
-    def fetch(
-        self,
-        content: BlobStore,
-        platform: Platform | None,
-        progress: Progress | None,
-        unpack: Unpack | None = None,
+    def _fetch(
+        self, content: BlobStore, platform: Platform | None, progress: Progress | None
     ) -> Fetched:
-        """See ``Source``."""
         fetch = self._fetch_archived if self.is_archive else self._fetch_folder
-        image = fetch(content, platform, progress)
-        if unpack is not None:
-            unpack(image, content.open)
-        return image, (self.name,)
+        return fetch(content, platform, progress), (self.name,)
 
     def _fetch_folder(
         self, content: BlobStore, platform: Platform | None, progress: Progress | None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.images.content.blob_store import BlobStore
-    from reflayer.images.content.fetch import Fetched, Unpack
+    from reflayer.images.content.fetch import Fetched
     from reflayer.progress import Progress
 
 
@@ -54,14 +54,9 @@ class TarImage(Source):
         times = (status.st_mtime_ns, status.st_ctime_ns)
         return ":".join(map(str, (status.st_dev, status.st_ino, status.st_size, *times)))
 
-    def fetch(
-        self,
-        content: BlobStore,
-        platform: Platform | None,
-        progress: Progress | None,
-        unpack: Unpack | None = None,
+    def _fetch(
+        self, content: BlobStore, platform: Platform | None, progress: Progress | None
     ) -> Fetched:
-        """See ``Source``."""
         with failing(self.path, "open"):
             file = standard_input() if self.path == "-" else FileIO(self.path)
         with file:
@@ -70,10 +65,7 @@ class TarImage(Source):
             except ArchiveError as error:
                 raise ImageError(f"{in_words(self.path)}: {error}") from error
         config = config_of(platform or Platform.of_machine(), diff_id)
-        image = add_image(content, config, (layer,))
-        if unpack is not None:
-            unpack(image, content.open)
-        return image, (self.name,)
+        return add_image(content, config, (layer,)), (self.name,)
 
 
 def _add(content: BlobStore, file: BinaryIO, progress: Progress | None) -> tuple[Descriptor, str]:

@@ -199,7 +199,7 @@ def _open_locked(path: str, flags: int, *, shared: bool = False, wait: bool) -> 
         try:
             if not flock(fd, shared=shared, wait=wait):
                 return None
-            is_ours = _is_at(path, fd)
+            is_ours = is_at(path, fd)
             if is_ours:
                 return fd
         finally:
@@ -209,7 +209,8 @@ def _open_locked(path: str, flags: int, *, shared: bool = False, wait: bool) -> 
             return None
 
 
-def _is_at(path: str, fd: int) -> bool:
+def is_at(path: str, fd: int) -> bool:
+    """Whether ``path`` is still the file that ``fd`` is."""
     status = os.fstat(fd)
     try:
         return status.st_nlink > 0 and os.path.samestat(status, os.stat(path))

@@ -156,16 +156,10 @@ class BlobStore(Layout):
         media_type: str = _ANY,
         progress: Callable[[int], None] | None = None,
     ) -> Descriptor:
-        """Take in a blob; nothing is read where it is there already.
+        """Take in a blob that has this digest and size; nothing is read where it is there already.
 
         The blocks of a regular file that nothing was read of are shared where the file system can.
-
-        Args:
-            source: is read to its end.
-            digest: what its digest has to be.
-            size: how many bytes it has to have.
-            media_type: for the descriptor that is returned.
-            progress: is called now and then with the number of its bytes that are done.
+        ``progress`` is called now and then with the number of its bytes that are done.
         """
         if digest is not None and self.has(digest):
             there = self.size(digest)

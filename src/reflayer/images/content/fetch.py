@@ -46,7 +46,6 @@ class Source(ABC):
         """
         return ""
 
-    @abstractmethod
     def fetch(
         self,
         content: BlobStore,
@@ -71,6 +70,16 @@ class Source(ABC):
             ImageError: there is no such image, or it is not right.
             OperationError: it could not be read or written.
         """
+        image, names = self._fetch(content, platform, progress)
+        if unpack is not None:
+            unpack(image, content.open)
+        return image, names
+
+    def _fetch(
+        self, content: BlobStore, platform: Platform | None, progress: Progress | None
+    ) -> Fetched:
+        """As ``fetch``, of a source that is there at once."""
+        raise NotImplementedError
 
 
 class Destination(ABC):
@@ -99,14 +108,7 @@ class Destination(ABC):
 def fetch_image(
     image: Image, open_blob: Open, content: BlobStore, progress: Progress | None
 ) -> None:
-    """Bring ``image`` into ``content``, its manifest last.
-
-    Args:
-        image: it.
-        open_blob: opens a blob of the source by its digest; from several threads at once.
-        content: where the blobs go. Those that are there are not read.
-        progress: is told of stage ``fetch``, in bytes, by one thread at a time.
-    """
+    """Bring ``image`` into ``content``, its manifest last; ``open_blob`` is called by threads."""
     add_blobs(content, open_blob, (image.config, *image.layers), progress)
     add_blobs(content, open_blob, (image.manifest,), None)
     content.sync()
@@ -121,12 +123,8 @@ def fetch_listed(
     progress: Progress | None,
     where: str,
 ) -> tuple[Image, Descriptor]:
-    """Bring in the image of a layout that ``which`` names; return what is listed for it, too.
-
-    The arguments are those of ``choose_image`` and ``fetch_image``, which tell what is raised.
-    """
-    near = nearest(content, open_blob)
-    image, top = choose_image(index, which, platform, near, where)
+    """Bring in the image of a layout that ``which`` names; return what is listed for it, too."""
+    image, top = choose_image(index, which, platform, nearest(content, open_blob), where)
     fetch_image(image, open_blob, content, progress)
     return image, top
 

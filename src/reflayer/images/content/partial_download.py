@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 from reflayer.errors import failing
 from reflayer.images.model.descriptor import check_digest
-from reflayer.workers.lock import flock
+from reflayer.workers.lock import flock, is_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def writing(fd: int, path: str, wait: Callable[[], None]) -> Iterator[bool]:
     while not flock(fd, wait=False):
         wait()
     try:
-        yield _is_at(fd, path)
+        yield is_at(path, fd)
     finally:
         fcntl.flock(fd, fcntl.LOCK_UN)
 
@@ -112,10 +112,3 @@ def _expire(path: str) -> None:
                 os.unlink(path)
         finally:
             os.close(fd)
-
-
-def _is_at(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False
