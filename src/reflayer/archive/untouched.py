@@ -11,13 +11,7 @@ import os
 from functools import partial
 
 from reflayer.linux.names import native
-from reflayer.linux.openat2 import (
-    RESOLVE_BENEATH,
-    RESOLVE_NO_SYMLINKS,
-    RESOLVE_NO_XDEV,
-    openat2,
-)
-from reflayer.walk.folders import OPEN_FOLDER
+from reflayer.walk.folders import open_beneath
 from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
@@ -26,8 +20,6 @@ if TYPE_CHECKING:
 
 _changed_names: Any = getattr(native, "changed_names", None)
 _LINKED = 253  # as type of a name: it is as before, and its inode has several
-_OPEN = OPEN_FOLDER | os.O_NOATIME  # for the owner and for CAP_FOWNER: open(2)
-_BENEATH = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 _STEPS = 4  # folders that a path leads through before the one it leads to is kept open
 _DEEPEST = 64  # folders down to which some are kept open: a process has few descriptors
 
@@ -79,9 +71,9 @@ class _Pair:
         Raises:
             OSError: EXDEV where something is mounted on the way; otherwise as openat2(2) says.
         """
-        new = openat2(self.new, path or b".", _OPEN, _BENEATH)
+        new = open_beneath(self.new, path, cross_mounts=False)
         try:
-            old = openat2(self.old, path or b".", _OPEN, _BENEATH)
+            old = open_beneath(self.old, path, cross_mounts=False)
         except OSError:
             os.close(new)
             raise
