@@ -19,7 +19,7 @@ from h2.events import DataReceived, Event, StreamEnded
 
 from reflayer.plugins.containerd import server
 from reflayer.plugins.containerd.server import Connections
-from reflayer.plugins.listening import listen
+from reflayer.plugins.unix_socket import listen
 
 _HEADERS = [
     (":method", "POST"),

@@ -11,10 +11,10 @@ import sys
 import time
 
 from reflayer.errors import ReflayerError
-from reflayer.plugins.listening import listen
 from reflayer.plugins.logs import log_to_stderr
 from reflayer.plugins.metrics import Metrics
 from reflayer.plugins.service import run
+from reflayer.plugins.unix_socket import listen
 from reflayer.plugins.work import Work
 
 

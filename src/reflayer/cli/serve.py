@@ -129,9 +129,9 @@ def serve(arguments: Namespace) -> int:
 
 
 async def _serve(arguments: Namespace) -> None:
-    from reflayer.plugins.listening import passed_by_systemd
     from reflayer.plugins.metrics import Metrics
     from reflayer.plugins.service import run as run_services
+    from reflayer.plugins.unix_socket import passed_by_systemd
     from reflayer.plugins.work import Work
 
     passed_by_systemd()  # before a process is started that would inherit them

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from reflayer.errors import failing
-from reflayer.plugins import listening
+from reflayer.plugins import unix_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def run(services: Sequence[Service], *, at_once: Callable[[int], NoReturn]
             for service in services:
                 await service.start()
                 started.append(service)
-            for path in listening.unused():
+            for path in unix_socket.unused():
                 _log.warning("systemd listens at %s, and nothing serves it", path)
             _log.info("ready: %s", names)
             sd_notify("READY=1", f"STATUS=serving {names}")

@@ -24,7 +24,7 @@ from reflayer.linux.mkdir import make_folders
 from reflayer.plugins.containerd.records import Records
 from reflayer.plugins.containerd.servicer import Servicer
 from reflayer.plugins.containerd.snapshotter import Snapshotter
-from reflayer.plugins.listening import BACKLOG, listen
+from reflayer.plugins.unix_socket import BACKLOG, listen
 from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False

@@ -26,7 +26,7 @@ from reflayer.plugins.docker.calls import CLONES, SHORT, WALKS
 from reflayer.plugins.docker.home import Home, NotInitialisedError
 from reflayer.plugins.docker.orphans import forget, until_answered
 from reflayer.plugins.docker.request import InitRequest, LayerRequest, RequestError
-from reflayer.plugins.listening import BACKLOG, listen
+from reflayer.plugins.unix_socket import BACKLOG, listen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reflayer.errors import ServiceError
-from reflayer.plugins.listening import listen
+from reflayer.plugins.unix_socket import listen
 from tests.file_systems import require_root
 
 
