@@ -7,7 +7,6 @@ import re
 
 from reflayer.errors import StoreError, did_you_mean, printable
 from reflayer.record import record
-from reflayer.store.collect import tidy, with_room
 from reflayer.store.database import ids_with
 
 TYPE_CHECKING = False
@@ -22,7 +21,7 @@ _COLUMNS = """SELECT id, name, CASE
     WHEN image_name LIKE '%@sha%' -- a digest cannot become another image's
         OR EXISTS (SELECT 1 FROM names WHERE name = image_name AND image = containers.image)
     THEN image_name ELSE image END, image, created FROM containers"""
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
+_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 _MOODS = (
     "amber brisk calm clever eager fair fond gentle glad hardy keen kind lively lucid merry mild "
     "neat nimble patient plain proud quiet ready serene sharp steady sunny swift tidy warm wise"
@@ -120,6 +119,8 @@ def container_of(row: tuple[str, str, str, str, float], parts: Parts) -> Contain
 
 
 def remove_container(parts: Parts, name: str, wait: bool) -> Container:
+    from reflayer.store.collect import tidy, with_room
+
     with parts.database.kept_open():
         with parts.database.reading() as db:
             container = find_container(db, name, parts)
@@ -143,7 +144,7 @@ def new_id() -> str:
 
 def checked_name(name: str) -> str:
     """``name``, if a container may be called so, by Docker's rule."""
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         raise StoreError(
             f"{printable(name)!r} is no name for a container: it takes two or more of "
             "a-z, A-Z, 0-9, '_', '.' and '-', and begins with a letter or digit"
