@@ -115,9 +115,9 @@ class DockerArchive(Source, Destination):
         return image, self._names(tags)
 
     def write(self, content: BlobStore, image: Image, progress: Progress | None) -> None:
-        """Write ``image`` as the archive, whatever that was: see ``Destination``.
+        """Write ``image`` as the archive, in place of what was there, in the layout of Docker 25.
 
-        It has the layout of Docker 25 and later. The same image is always the same archive.
+        The same image is always the same archive.
         """
         assert not isinstance(self.which, int)
         place = os.path.realpath(self.path)  # of a link, the file that it leads to is replaced

@@ -80,10 +80,9 @@ class OciLayout(Source, Destination):
             return fetch_saved(members, which, content, platform, progress)[0]
 
     def write(self, content: BlobStore, image: Image, progress: Progress | None) -> None:
-        """Add ``image`` to the layout, made where it is absent: see ``Destination``.
+        """Add ``image`` to the layout, made where it is absent; listed when all is on disk.
 
-        It is listed when all of it is there and on disk. Blobs share their blocks where the file
-        system can, and each is checked once more on its way.
+        Blobs share their blocks where the file system can, and each is checked once more.
         """
         from reflayer.images.build.manifest import with_oci_types
 

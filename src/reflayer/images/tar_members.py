@@ -124,7 +124,6 @@ class TarMembers:
         self._members = _members(fd, self._size)
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is such a file, or link."""
         return clean_path(name.encode()) in self._members
 
     def open(self, name: str) -> BinaryIO:
@@ -135,7 +134,7 @@ class TarMembers:
             if member is None:
                 break
             if not member.target:
-                return Section(self._fd, self._pieces(name, member), member.size)  # type: ignore[return-value]
+                return _Section(self._fd, self._pieces(name, member), member.size)  # type: ignore[return-value]
             path = member.target
         raise ImageError(f"the archive has no file {brief(name)}")
 
@@ -162,7 +161,7 @@ class TarMembers:
         return pieces
 
 
-class Section(io.RawIOBase):
+class _Section(io.RawIOBase):
     """A file of which parts are in another one, and the rest are zeros."""
 
     def __init__(self, fd: int, pieces: list[Piece], size: int) -> None:
@@ -172,25 +171,20 @@ class Section(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Always."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a place."""
         start = (0, self._position, self._size)[whence]
         self._position = max(0, start + offset)
         return self._position
 
     def tell(self) -> int:
-        """The place."""
         return self._position
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Read from the place on; 0 at the end (pread(2))."""
         position = self._position
         view = memoryview(buffer)[: max(0, self._size - position)]
         if not view:
@@ -209,12 +203,13 @@ class Section(io.RawIOBase):
 
 
 def _members(fd: int, size: int) -> dict[bytes, Member]:
+    # The headers are read as those of any tar, from a stream; but that would read the data, too,
+    # which may be gigabytes. So behind a large member another stream is begun.
     members: dict[bytes, Member] = {}
     count = start = 0
     while start >= 0:
-        start, stream_start = -1, start
-        chunks = _Chunks(fd, stream_start)
-        stream = TarStream(chunks)
+        chunks = _Chunks(fd, start)
+        stream, start = TarStream(chunks), -1
         for entry in read_entries(stream):
             count += 1
             if count > _MOST:
@@ -226,7 +221,7 @@ def _members(fd: int, size: int) -> dict[bytes, Member]:
             member = _member(entry, offset)
             if member is not None:
                 members.setdefault(clean_path(entry.name), member)
-            if stream.left > _CHUNK:  # go on behind it without reading it
+            if stream.left > _CHUNK:
                 start = end + -end % BLOCK
                 break
     return members

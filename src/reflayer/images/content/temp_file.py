@@ -51,7 +51,7 @@ class TempFile:
                 self.fd = os.open(self._folder, flags, _MODE)
                 return
         except OSError as error:
-            if error.errno != errno.EOPNOTSUPP:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):  # the latter by old kernels
                 raise
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self.fd = os.open(self._new_name(), flags, _MODE)
