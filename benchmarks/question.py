@@ -9,22 +9,23 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import reflayer
 from benchmarks.places import MKFS, mounted, tree
-from reflayer.bench.methods import count, file_system, machine_facts, scratch
+from reflayer.bench.methods import file_system, machine_facts, scratch
 from reflayer.bench.runs import Rival, Times, alternate
+from reflayer.bench.sample_tree import count
 from reflayer.cli.arguments import at_least_one, folder
 from reflayer.cli.interrupt import Interrupted, catch_signals
 from reflayer.errors import ReflayerError
+from reflayer.record import record, replace
 
 REFLAYER = Path(sys.executable).with_name("reflayer")
 """The program as it is installed beside this interpreter."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Setting:
     """Where the rivals meet: a new folder, and the tree in it that is their source."""
 

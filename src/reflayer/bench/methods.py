@@ -88,15 +88,6 @@ def scratch(place: str | Path) -> Iterator[Path]:
         remove_tree(made)
 
 
-def count(tree: str | Path) -> tuple[int, int]:
-    """How many entries are below ``tree``, and how many bytes its files hold."""
-    entries = size = 0
-    for here, folders, files in os.walk(tree):
-        entries += len(folders) + len(files)
-        size += sum(os.lstat(os.path.join(here, name)).st_size for name in files)
-    return entries, size
-
-
 def machine_facts() -> dict[str, str]:
     """The date, the processor and the kernel, in words for a caption."""
     return {

@@ -7,6 +7,10 @@ import os
 from bisect import bisect_right
 from random import Random
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
 # Of a minimal Debian's files this share is not larger than that many bytes.
 _SIZES = (
     (0.00, 0),
@@ -52,6 +56,15 @@ def make_tree(root: str, entries: int, seed: int = 0) -> None:
     for path in [*files, *symlinks, *reversed(folders), root]:
         moment = random.randrange(_OLDEST * 10**9, _NEWEST * 10**9)
         os.utime(path, ns=(moment, moment), follow_symlinks=False)
+
+
+def count(tree: str | Path) -> tuple[int, int]:
+    """How many entries are below ``tree``, and how many bytes its files hold."""
+    entries = size = 0
+    for here, folders, files in os.walk(tree):
+        entries += len(folders) + len(files)
+        size += sum(os.lstat(os.path.join(here, name)).st_size for name in files)
+    return entries, size
 
 
 def _make_folders(root: str, random: Random, count: int) -> list[str]:

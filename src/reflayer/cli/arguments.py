@@ -9,7 +9,8 @@ from reflayer.errors import OperationError, ReflayerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, ArgumentTypeError, Namespace
+    from argparse import ArgumentTypeError, Namespace
+    from argparse import _ActionsContainer as ArgumentParser
     from collections.abc import Callable, Iterable
     from typing import Any
 
@@ -44,6 +45,17 @@ def option(
 
     def add(parser: ArgumentParser) -> None:
         parser.add_argument(*names, **settings).completer = completer  # type: ignore[attr-defined]
+
+    return add
+
+
+def group(title: str, about: str, *options: Option) -> Option:
+    """Options that help shows together."""
+
+    def add(parser: ArgumentParser) -> None:
+        shown = parser.add_argument_group(title, about)
+        for one in options:
+            one(shown)
 
     return add
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from reflayer.bench.methods import (
     compared_with,
-    count,
     fastest,
     file_system,
     machine_facts,
@@ -12,7 +11,7 @@ from reflayer.bench.methods import (
     scratch,
 )
 from reflayer.bench.runs import alternate
-from reflayer.bench.sample_tree import make_tree
+from reflayer.bench.sample_tree import count, make_tree
 from reflayer.cli.arguments import JSON, at_least_one, folder, option, takes
 from reflayer.cli.bars import bars
 from reflayer.cli.bench_chart import chart, time_text

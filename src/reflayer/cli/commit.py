@@ -8,6 +8,7 @@ import re
 from reflayer.cli.arguments import (
     JSON,
     container_name,
+    group,
     image_name,
     open_store,
     option,
@@ -23,7 +24,7 @@ from reflayer.errors import ReflayerError, counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import Namespace
 
     from reflayer.images.build.commit_config import ConfigChanges
 
@@ -32,55 +33,98 @@ _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?")
 _SIGNAL = re.compile(r"[0-9]{1,2}|(?:SIG)?[A-Z][A-Z0-9]*(?:[+-][0-9]{1,2})?")
 
 
-def _image_config_options(parser: ArgumentParser) -> None:
-    """Options that change how an image's containers run, in Docker's and buildah's words."""
-    group = parser.add_argument_group(
-        "how containers of the image run", "What is not given stays as the container's image has it"
-    )
-    group.add_argument(
+def _words(text: str) -> list[str]:
+    """A JSON array of strings where it begins like one; else words as sh(1) splits them."""
+    if text.lstrip().startswith("["):
+        import json
+
+        try:
+            words = json.loads(text)
+        except ValueError as error:
+            raise refusal(f"{text!r} is no JSON array: {error}") from error
+        if not all(isinstance(word, str) for word in words):
+            raise refusal(f"{text!r} has something else than strings in it")
+        return list(words)
+    import shlex
+
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise refusal(f"{text!r}: {error}") from error
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise refusal(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
+def _port(text: str) -> str:
+    match = _PORT.fullmatch(text)
+    if match is None or not 0 < int(match[1]) < 1 << 16:
+        raise refusal(f"{text!r} is not a port such as 80 or 53/udp")
+    return f"{int(match[1])}/{match[2] or 'tcp'}"
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/"):
+        raise refusal(f"{text!r} does not begin with /")
+    return text
+
+
+def _signal(text: str) -> str:
+    if not _SIGNAL.fullmatch(text):
+        raise refusal(f"{text!r} is not a signal's name or number")
+    return text
+
+
+_IMAGE_CONFIG = group(
+    "how containers of the image run",
+    "What is not given stays as the container's image has it",
+    option(
         "--cmd",
         type=_words,
         metavar="WORDS",
         help="the command: words as a shell splits them, or a JSON array; empty takes it away",
-    )
-    group.add_argument(
+    ),
+    option(
         "--entrypoint",
         type=_words,
         metavar="WORDS",
         help="what goes before the command, likewise; without --cmd it takes the command away",
-    )
-    group.add_argument(
+    ),
+    option(
         "--env",
         type=_pair,
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="set a variable; may be given again, as those that follow",
-    )
-    group.add_argument(
+    ),
+    option(
         "--label", type=_pair, action="append", default=[], metavar="KEY=VALUE", help="set a label"
-    )
-    group.add_argument(
+    ),
+    option(
         "--expose",
         type=_port,
         action="append",
         default=[],
         metavar="PORT[/PROTOCOL]",
         help="add a port; the protocol is tcp, udp or sctp",
-    )
-    group.add_argument(
+    ),
+    option(
         "--volume",
         type=_path,
         action="append",
         default=[],
         metavar="PATH",
         help="add a folder whose content is to be kept elsewhere",
-    )
-    group.add_argument("--workdir", type=_path, metavar="PATH", help="the folder to start in")
-    group.add_argument("--user", metavar="USER[:GROUP]", help="who runs it")
-    group.add_argument(
-        "--stop-signal", type=_signal, metavar="SIGNAL", help="what ends it, such as SIGTERM"
-    )
+    ),
+    option("--workdir", type=_path, metavar="PATH", help="the folder to start in"),
+    option("--user", metavar="USER[:GROUP]", help="who runs it"),
+    option("--stop-signal", type=_signal, metavar="SIGNAL", help="what ends it, such as SIGTERM"),
+)
 
 
 @takes(
@@ -88,7 +132,7 @@ def _image_config_options(parser: ArgumentParser) -> None:
     image_name("what to call the image: [HOST/]NAME[:TAG]"),
     option("-a", "--author", default="", help="who made it"),
     option("-m", "--message", default="", help="what for; it is kept in its history"),
-    _image_config_options,
+    _IMAGE_CONFIG,
     option(
         "--compression",
         choices=["gzip", "zstd", "none"],
@@ -155,49 +199,3 @@ def _image_config(arguments: Namespace) -> ConfigChanges:
         volumes=arguments.volume,
         stop_signal=arguments.stop_signal,
     )
-
-
-def _words(text: str) -> list[str]:
-    """A JSON array of strings where it begins like one; else words as sh(1) splits them."""
-    if text.lstrip().startswith("["):
-        import json
-
-        try:
-            words = json.loads(text)
-        except ValueError as error:
-            raise refusal(f"{text!r} is no JSON array: {error}") from error
-        if not all(isinstance(word, str) for word in words):
-            raise refusal(f"{text!r} has something else than strings in it")
-        return list(words)
-    import shlex
-
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise refusal(f"{text!r}: {error}") from error
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise refusal(f"{text!r} is not KEY=VALUE")
-    return key, value
-
-
-def _port(text: str) -> str:
-    match = _PORT.fullmatch(text)
-    if match is None or not 0 < int(match[1]) < 1 << 16:
-        raise refusal(f"{text!r} is not a port such as 80 or 53/udp")
-    return f"{int(match[1])}/{match[2] or 'tcp'}"
-
-
-def _path(text: str) -> str:
-    if not text.startswith("/"):
-        raise refusal(f"{text!r} does not begin with /")
-    return text
-
-
-def _signal(text: str) -> str:
-    if not _SIGNAL.fullmatch(text):
-        raise refusal(f"{text!r} is not a signal's name or number")
-    return text

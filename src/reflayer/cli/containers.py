@@ -26,7 +26,7 @@ from reflayer.cli.arguments import (
 from reflayer.cli.bars import bars
 from reflayer.cli.interrupt import ignore_signals
 from reflayer.cli.output import ago, complain, print_json, print_path, print_table, timestamp
-from reflayer.cli.registries import access_of, access_options
+from reflayer.cli.registries import ACCESS, access_of
 from reflayer.errors import StoreError, UsageError, counted, failing, printable
 
 TYPE_CHECKING = False
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         help="always: ask the registry, or take in a rootfs: folder anew, though the store has it; "
         "never: take only what the store has",
     ),
-    access_options,
+    ACCESS,
     ownership(),
     JSON,
 )

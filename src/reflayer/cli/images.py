@@ -37,16 +37,16 @@ def images(arguments: Namespace) -> int:
     """List the images. <none> is one whose name has moved to another image; it goes with
     the last of its containers.
     """
-    images = open_store(arguments).images()
+    found = open_store(arguments).images()
     if arguments.json:
-        print_json([image_fields(one) for one in images])
+        print_json([image_fields(one) for one in found])
     elif arguments.quiet:
-        for one in images:
+        for one in found:
             print(_digits(one)[:12])
     else:
         print_table(
             ("NAME", "IMAGE ID", "PLATFORM", "CREATED", "SIZE"),
-            [row for one in images for row in _rows(one)],
+            [row for one in found for row in _rows(one)],
         )
     return 0
 
@@ -158,6 +158,7 @@ def tag(arguments: Namespace) -> int:
     if it has neither another name nor a container.
     """
     open_store(arguments).tag(arguments.image, arguments.name)
+    ignore_signals()
     return 0
 
 

@@ -6,6 +6,7 @@ from reflayer.cli.arguments import (
     JSON,
     PLATFORM,
     any_path,
+    group,
     image_name,
     open_store,
     option,
@@ -21,7 +22,7 @@ from reflayer.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import Namespace
 
     from reflayer.images.registry import Access, Credentials
 
@@ -33,10 +34,16 @@ included; certificates are looked for in /etc/docker/certs.d/HOST and /etc/conta
 """
 
 
-def access_options(parser: ArgumentParser) -> None:
-    """Let a command take how a registry is to be spoken to."""
-    group = parser.add_argument_group("registries", _HELP)
-    group.add_argument(
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise refusal(f"{text!r} is not true or false: write --tls-verify=true")
+    return text.lower() in ("true", "1")
+
+
+ACCESS = group(
+    "registries",
+    _HELP,
+    option(
         "--tls-verify",
         metavar="BOOL",
         nargs="?",
@@ -44,31 +51,32 @@ def access_options(parser: ArgumentParser) -> None:
         type=_boolean,
         help="=false: take any certificate, and plain HTTP where there is no TLS; by default "
         "that is so for nobody, but localhost may speak plain HTTP",
-    )
-    group.add_argument(
+    ),
+    option(
         "--creds",
         metavar="USER[:PASSWORD]",
         help="in place of those that are looked for; others can see a password that is given here, "
         "without one it is asked for or read from standard input",
-    )
-    group.add_argument(
+    ),
+    option(
         "--authfile",
         metavar="FILE",
         type=any_path,
         help="look for credentials in this file, and nowhere else",
-    )
-    group.add_argument(
+    ),
+    option(
         "--cert-dir",
         metavar="DIR",
         type=any_path,
         help="trust the *.crt in it, show *.cert with *.key of the same name",
-    )
+    ),
+)
 
 
 @takes(
     image_name("a name, with docker:// before it or not"),
     PLATFORM,
-    access_options,
+    ACCESS,
     ownership(),
     JSON,
 )
@@ -110,7 +118,7 @@ def pull(arguments: Namespace) -> int:
 @takes(
     image_name("a name or id (reflayer images)"),
     option("destination", metavar="DEST", help="where to: [docker://]HOST/REPOSITORY[:TAG]"),
-    access_options,
+    ACCESS,
     ownership(),
     JSON,
 )
@@ -167,9 +175,3 @@ def _credentials(text: str) -> Credentials:
         else:
             password = sys.stdin.readline(_LONGEST).rstrip("\r\n")
     return Credentials(user, password, origin="of --creds")
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false", "1", "0"):
-        raise refusal(f"{text!r} is not true or false: write --tls-verify=true")
-    return text.lower() in ("true", "1")
