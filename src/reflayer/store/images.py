@@ -117,10 +117,10 @@ def add_image(db: Connection, record: StoredImage, blobs: frozenset[str], stamp:
     """Record an image that refers to ``blobs``, by digest; its ``names`` move to it.
 
     Without ``blobs`` it is a folder, which may have been packed meanwhile: what that is stays.
-    Nothing is written where it is on record as it is.
+    Without ``names`` it was on record, and is recorded only if it has been removed meanwhile.
     """
     row = db.execute("SELECT manifest, platform FROM images WHERE id = ?", (record.id,)).fetchone()
-    if row is None or row != (record.manifest or row[0], record.platform):
+    if row is None or (record.names and row != (record.manifest or row[0], record.platform)):
         db.execute(
             "INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
             "manifest = coalesce(excluded.manifest, manifest), platform = excluded.platform",
