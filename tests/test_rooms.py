@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,32 @@ def test_a_room_imports_only_what_is_below_it(room: str) -> None:
         if (parts := [*name.split("."), ""])[0] == "reflayer" and parts[1] not in allowed
     ]
     assert reached == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Not for annotations alone, either: who reads one of them would have to read all."""
+    names = {
+        path: ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(
+            ".__init__"
+        )
+        for path, _ in modules()
+    }
+    graph = {
+        name: {
+            found if found in names.values() else found.rpartition(".")[0]
+            for found, _ in imported(path)
+        }
+        - {name}
+        for path, name in names.items()
+    }
+    graph["reflayer"] = set()  # it imports nothing before its names are used
+    TopologicalSorter(graph).prepare()  # CycleError tells of one
+
+
+def test_nothing_is_imported_for_annotations_alone() -> None:
+    """lazy.py tells how, and why not so."""
+    slow = [str(path) for path, _ in modules() if "import TYPE_CHECKING" in path.read_text()]
+    assert slow == []
 
 
 def test_only_the_commands_and_programs_of_their_own_print_or_exit() -> None:
