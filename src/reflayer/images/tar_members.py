@@ -240,11 +240,7 @@ def _member(entry: Entry, offset: int) -> Member | None:
 
 
 class _Chunks:
-    """A file in chunks from a place on.
-
-    Attributes:
-        start: where the last chunk began, in bytes.
-    """
+    """A file in chunks from a place on; ``start`` is where the last chunk began."""
 
     def __init__(self, fd: int, start: int) -> None:
         self.start = start

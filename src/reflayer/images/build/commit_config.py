@@ -95,9 +95,9 @@ def child_config(
         platform: what the image runs on, where its config does not say.
         diff_id: of the layer that is put on top; None where nothing has changed.
         changes: what is to be different.
-        created: when it was made, in seconds since the epoch.
-        author: who made it; or empty.
-        message: what for; or empty.
+        created: in seconds since the epoch.
+        author: or empty.
+        message: or empty.
     """
     document = Document.parse(parent, "the config of the container's image")
     moment = _moment(created)

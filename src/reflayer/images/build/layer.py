@@ -39,15 +39,10 @@ class NewLayer(NamedTuple):
 def add_layer(
     content: BlobStore, chunks: Iterable[Chunk], compression: str, progress: Progress | None
 ) -> NewLayer:
-    """Add the layer whose plain tar ``chunks`` are.
+    """Add the layer whose plain tar ``chunks`` are, compressed by ``none``, ``gzip`` or ``zstd``.
 
-    The same tar is the same blob, whatever the number of cores.
-
-    Args:
-        content: where it goes.
-        chunks: the tar, read to its end.
-        compression: ``none``, ``gzip`` or ``zstd``.
-        progress: is told of stage ``pack``, in bytes of the plain tar.
+    The same tar is the same blob, whatever the number of cores. ``progress`` is told of stage
+    ``pack``, in bytes of the plain tar.
     """
     if compression not in LAYER_TYPES:
         raise ValueError(f"compression {compression!r} is not one of {', '.join(LAYER_TYPES)}")
@@ -70,12 +65,7 @@ def add_layer(
 
 
 def plain_tar(blob: BinaryIO, size: int | None = None) -> ReadAhead:
-    """The plain bytes of a layer in any usual compression, in chunks, as long as it is entered.
-
-    Args:
-        blob: nothing was read of it.
-        size: bytes that it has at most.
-    """
+    """The plain bytes of a layer's blob, of ``size`` bytes at most, in chunks, while entered."""
     return ReadAhead(PlainReader(Blob(blob, None, size)), None)
 
 

@@ -89,13 +89,8 @@ def with_compressed_layers(
 ) -> Image:
     """The image with layers that every program reads: by gzip or zstd, or plain.
 
-    Those by gzip and zstd stay as they are.
-
-    Args:
-        content: where its blobs are, and the new ones come to.
-        image: it.
-        compression: of the others: ``gzip``, ``zstd`` or ``none``.
-        progress: is told of stage ``pack``, in bytes of each plain layer.
+    Those by gzip and zstd stay as they are; the others get this ``compression``, one of these or
+    ``none``. ``progress`` is told of stage ``pack``, in bytes of each plain layer.
     """
     found = [_compression(content, layer) for layer in image.layers]
     if {"gzip", "zstd", compression}.issuperset(found):

@@ -216,12 +216,7 @@ class BlobStore(Layout):
             os.unlink(path)
 
     def tag(self, name: str, descriptor: Descriptor) -> None:
-        """Let ``name`` be the manifest or index ``descriptor``, whatever it was before.
-
-        Raises:
-            ImageError: that blob is not there, or the name is empty.
-            OperationError: the index could not be written.
-        """
+        """Let ``name`` be the manifest or index ``descriptor``, whatever it was before."""
         if not name or not name.isprintable():
             raise ImageError(f"{printable(name)!r} cannot be a tag")
         if not self.has(descriptor.digest):

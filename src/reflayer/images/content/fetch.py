@@ -39,11 +39,7 @@ class Source(ABC):
         """What a store calls the image."""
 
     def stamp(self) -> str:
-        """What is the same as long as the image is; empty where only fetching it tells.
-
-        Raises:
-            OperationError: it cannot be found out.
-        """
+        """What is the same as long as the image is; empty where only fetching it tells."""
         return ""
 
     def fetch(
@@ -98,10 +94,6 @@ class Destination(ABC):
 
         A manifest of OCI's may be added to ``content`` for that. ``progress`` is told of the bytes,
         by one thread at a time.
-
-        Raises:
-            ImageError: a blob is missing or damaged, or something else is there.
-            OperationError: something could not be read or written.
         """
 
 

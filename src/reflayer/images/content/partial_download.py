@@ -48,10 +48,7 @@ def open_partial(content: BlobStore, digest: str) -> int:
 def writing(fd: int, path: str, wait: Callable[[], None]) -> Iterator[bool]:
     """Be the only one who writes to what ``open_partial`` opened.
 
-    Args:
-        fd: what it returned.
-        path: of the file.
-        wait: waits a moment; called as long as another process writes to it.
+    ``wait`` is called, and waits a moment, as long as another process writes to it.
 
     Yields:
         Whether the file is still at its path: otherwise it has become a blob, or was removed.

@@ -63,11 +63,7 @@ def find_image(
         top: a manifest, or an index (of indexes, even).
         platform: what the image has to run on.
         open_blob: opens a blob by its digest.
-        name: what whoever asked calls ``top``, for messages; otherwise its digest is told.
-
-    Raises:
-        ImageError: there is none, or a document is missing, malformed or not what it should be.
-        OperationError: a blob could not be read.
+        name: of ``top``, for messages; otherwise its digest is told.
     """
     search = _Search(open_blob, platform, name or top.digest)
     contents = search.parse(top)
@@ -86,7 +82,7 @@ def choose_image(
     Args:
         index: the layout's.
         which: a tag, a whole name, or ``@N`` for the place in the index; empty for the only image.
-        platform: what it has to run on; None for this machine, or for whatever the only one is.
+        platform: None for this machine, or for whatever the only one is.
         open_blob: opens a blob by its digest.
         where: the layout in words.
     """

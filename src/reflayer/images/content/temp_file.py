@@ -29,11 +29,7 @@ _MODE = 0o666  # less the umask
 
 
 class TempFile:
-    """A file that is being written.
-
-    Attributes:
-        fd: it, open for reading and writing.
-    """
+    """A file that is being written, open for reading and writing as ``fd``."""
 
     def __init__(self, folder: str, names: str | None) -> None:
         """Nothing is made yet."""
@@ -105,10 +101,6 @@ def temp_file(folder: str, names: str | None = None) -> Iterator[TempFile]:
         folder: on the file system of its place.
         names: where it gets a name if it needs one: a folder that ``clear`` sweeps, made where it
             is absent. None for ``folder``, which nobody sweeps.
-
-    Raises:
-        OSError: it cannot be made.
-        OperationError: no name can be claimed.
     """
     file = TempFile(folder, names)
     try:
@@ -135,12 +127,7 @@ def replacement(path: str) -> Iterator[BinaryIO]:
 
     It is written out (fsync(2)) before that. What was called so, if it was a regular file, is there
     until then, and for good where the block fails. Of a link, the file that it leads to is
-    replaced. A process that is killed leaves nothing but where the file system knows no files
-    without a name (NFS): there, and for the moment in which one replaces another,
-    ``.reflayer-DIGITS`` is beside the path.
-
-    Raises:
-        OSError: it cannot be made or written.
+    replaced. If it needs a name meanwhile, that is ``.reflayer-DIGITS`` beside the path.
     """
     place = os.path.realpath(path)
     with temp_file(os.path.dirname(place)) as file:
@@ -168,14 +155,9 @@ def fill(
 ) -> int:
     """Write all of ``source`` to the empty file ``fd``; return its size in bytes.
 
-    A regular file that nothing was read of is shared, where the file system can.
-
-    Args:
-        fd: open for reading and writing.
-        source: read to its end, but no more than a buffer beyond ``most`` bytes.
-        hashing: gets every byte that was written.
-        most: bytes that it should have; where the size is another, not all of it is written.
-        progress: is called with the number of bytes that are done.
+    A regular file that nothing was read of is shared, where the file system can. Where ``most`` is
+    given, and there are more bytes, not all are read and written. ``hashing`` gets every byte that
+    was written; ``progress`` is called with their number.
     """
     size = _regular_size(source)
     if size is None:

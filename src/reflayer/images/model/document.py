@@ -42,11 +42,7 @@ class Document:
 
     @classmethod
     def parse(cls, data: bytes, what: str) -> Document:
-        """The document ``data``.
-
-        Raises:
-            ImageError: it is no JSON object.
-        """
+        """The document ``data``, which has to be a JSON object."""
         value = parse_json(data, what)
         if not isinstance(value, dict):
             raise ImageError(f"{what} is not a JSON object")

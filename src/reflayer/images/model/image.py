@@ -36,11 +36,7 @@ _MOST_LAYERS = 500  # that overlayfs takes, and so anybody; Docker makes 125 at 
 
 
 class NoImageError(ImageError):
-    """What is there is something else than a container image, and right as such perhaps.
-
-    Attributes:
-        kind: what it is, as far as it says.
-    """
+    """What is there is no container image but of another ``kind``, and right as such perhaps."""
 
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)
@@ -183,12 +179,7 @@ def artefact(what: str, kind: str) -> NoImageError:
 
 
 def parse_config(data: bytes, what: str) -> Config:
-    """Read a config; ``what`` it is, for messages.
-
-    Raises:
-        ImageError: it is malformed.
-        NoImageError: it is no container image's.
-    """
+    """Read a config, ``what`` in messages; one of something else is a NoImageError."""
     document = Document.parse(data, what)
     rootfs = document.child("rootfs")
     if rootfs is None or rootfs.string("type") not in ("", "layers"):
