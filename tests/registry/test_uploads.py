@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 from time import sleep
 
 import pytest
 
 from reflayer import Store
-from reflayer.record import replace
 from tests.archive.tars import entry, tar
 from tests.cli.processes import PROGRAM
 from tests.registry.registries import Registry
