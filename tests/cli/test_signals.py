@@ -154,3 +154,14 @@ main()
     assert done.returncode == 0, done.stderr
     assert "ended by" not in done.stderr
     assert Path("DST").exists() is ("DST" in command)
+
+
+def test_a_signal_whose_message_cannot_be_printed_gives_its_status_all_the_same() -> None:
+    program = """
+import signal, sys
+from reflayer.cli import main, program
+program.parser = lambda: signal.raise_signal(signal.SIGTERM)
+main()
+"""
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([sys.executable, "-c", program], stderr=full).returncode == 143

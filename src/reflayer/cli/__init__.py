@@ -27,7 +27,7 @@ def main() -> NoReturn:
         status = _run()
         ignore_signals()
     except Interrupted as interrupted:
-        print(f"reflayer: {interrupted}", file=sys.stderr)
+        _complain(interrupted)
         status = interrupted.status
     # All is written and shut: to take the interpreter apart would take longer than many a command.
     os._exit(status)

@@ -14,6 +14,7 @@ from reflayer.cli.arguments import (
 from reflayer.cli.bars import bars
 from reflayer.cli.containers import container_fields
 from reflayer.cli.output import complain, print_json, print_table, size_text
+from reflayer.record import as_dict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _fields(usage: Usage) -> dict[str, object]:
         "containers": [
             {
                 **container_fields(one.container),
-                **_space_fields(one.space),
+                **as_dict(one.space),
                 "gives_back": one.gives_back,
             }
             for one in usage.containers
@@ -144,17 +145,12 @@ def _fields(usage: Usage) -> dict[str, object]:
                 "id": one.image.id,
                 "names": list(one.image.names),
                 "containers": list(one.users),
-                **_space_fields(one.space),
+                **as_dict(one.space),
                 "gives_back": one.gives_back,
                 "gives_back_later": one.gives_back_later,
             }
             for one in usage.images
         ],
-        "total": _space_fields(usage.total),
+        "total": as_dict(usage.total),
         "removed": usage.removed,
     }
-
-
-def _space_fields(space: Space) -> dict[str, int]:
-    names = ("inodes", "size", "allocated", "shared", "own", "untold", "unread")
-    return {name: getattr(space, name) for name in names}
