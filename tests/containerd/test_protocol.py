@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import grpc
 import pytest
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 
 import reflayer
 from reflayer.plugins.containerd.servicer import Servicer
 from reflayer.plugins.metrics import Metrics
+from tests.containerd.served import Served, code
 
 if TYPE_CHECKING:
     from reflayer.plugins.containerd.snapshotter import Snapshotter
@@ -69,3 +71,26 @@ def test_the_methods_that_are_served_are_those_of_the_proto_file(tmp_path: Path)
         )
         for path, handler in served.items()
     ]
+
+
+@pytest.mark.parametrize(
+    ("request_", "compression", "expected", "text"),
+    [
+        (b"\xff", grpc.Compression.NoCompression, grpc.StatusCode.INTERNAL, "cannot be read"),
+        (bytes(1000), grpc.Compression.Gzip, grpc.StatusCode.UNIMPLEMENTED, "is compressed"),
+    ],
+)
+def test_what_is_no_message_is_refused_in_one_line(
+    lasting_service: Served,
+    capfd: pytest.CaptureFixture[str],
+    request_: bytes,
+    compression: grpc.Compression,
+    expected: grpc.StatusCode,
+    text: str,
+) -> None:
+    path = "/containerd.services.snapshots.v1.Snapshots/Stat"
+    with pytest.raises(grpc.RpcError) as refused:
+        lasting_service.channel.unary_unary(path, bytes, bytes)(request_, compression=compression)
+    assert code(refused.value) is expected
+    assert text in str(refused.value)
+    assert "Traceback" not in capfd.readouterr().err

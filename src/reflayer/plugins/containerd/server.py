@@ -192,21 +192,21 @@ class _Connection(H2Protocol):
     def __init__(self, made: H2Protocol, all_of_them: Connections) -> None:
         super().__init__(made.handler, made.config, made.h2_config)
         self._all = all_of_them
-        self._is_silent = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.transport = cast("asyncio.Transport", transport)
-        asyncio.get_running_loop().call_later(_HANDSHAKE, self._look)
+        self._patience = asyncio.get_running_loop().call_later(_HANDSHAKE, self.transport.abort)
         # grpclib would end the connection, but RFC 9113 says in section 5.5 that it is ignored.
         self.processor.processors[UnknownFrameReceived] = lambda _: None
         self._all.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        self._is_silent = False
+        self._patience.cancel()
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._patience.cancel()
         super().connection_lost(exc)
         self._all.closed(self)
 
@@ -214,7 +214,3 @@ class _Connection(H2Protocol):
         """Tell the client to begin nothing more on this connection."""
         # Past h2, which would take the connection for closed. It is sent whole frames at a time.
         self.transport.write(GoAwayFrame(last_stream_id=_ALL_STREAMS).serialize())
-
-    def _look(self) -> None:
-        if self._is_silent:
-            self.transport.abort()

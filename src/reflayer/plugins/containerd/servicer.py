@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpclib import GRPCError, Status
@@ -165,11 +166,23 @@ class Servicer:
 
 
 async def _one(method: Callable[[Any], Awaitable[Any]], stream: Stream[Any, Any]) -> None:
-    await stream.send_message(await method(await stream.recv_message()))
+    await stream.send_message(await method(await _request(stream)))
 
 
 async def _stream(method: Callable[[Any, Any], Awaitable[None]], stream: Stream[Any, Any]) -> None:
-    await method(await stream.recv_message(), stream.send_message)
+    await method(await _request(stream), stream.send_message)
+
+
+async def _request(stream: Stream[Any, Any]) -> Any:
+    try:
+        request = await stream.recv_message()
+    except NotImplementedError as error:
+        raise GRPCError(Status.UNIMPLEMENTED, "the request is compressed") from error
+    except (DecodeError, AssertionError) as error:
+        raise GRPCError(Status.INTERNAL, f"the request cannot be read: {error}") from error
+    if request is None:
+        raise GRPCError(Status.INTERNAL, "the request has no message")
+    return request
 
 
 def _chunks(infos: Iterable[messages.Info]) -> Iterator[list[messages.Info]]:
