@@ -136,7 +136,7 @@ async def _serve(arguments: Namespace) -> None:
 
     passed_by_systemd()  # before a process is started that would inherit them
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection takes up to four
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each client takes one, a clone many
     with ExitStack() as stack:
         work = Work()
         stack.callback(work.close)
