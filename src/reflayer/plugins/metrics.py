@@ -1,4 +1,4 @@
-"""What is counted of the requests; nothing is, where nobody asked for metrics."""
+"""Requests as they are timed, logged and, by a subclass, counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics that somebody asked for, by prometheus-client, and the page they are on."""
+"""``reflayer serve --metrics``: Prometheus metrics and a health check over HTTP."""
 
 from __future__ import annotations
 

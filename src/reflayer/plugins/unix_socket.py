@@ -57,7 +57,7 @@ def listen(path: str) -> socket.socket:
 
 
 def unused() -> list[str]:
-    """The paths of the sockets that systemd passed and nobody has asked for."""
+    """The paths of the sockets that systemd passed and no service listens at."""
     return sorted(passed_by_systemd().keys() - _used)
 
 
@@ -141,7 +141,7 @@ def _locked(folder: str) -> Iterator[None]:
     """Let no other process of ours make or unlink a socket in ``folder`` meanwhile.
 
     Raises:
-        ServiceError: somebody else than root and us may put another socket in its place.
+        ServiceError: a user other than root and ours may put another socket in its place.
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -26,7 +26,7 @@ _log = logging.getLogger("reflayer.work")
 
 
 class Cancelled(BaseException):
-    """Nobody waits for this call any more: it undoes what it did and ends.
+    """The client of this call has gone: the call undoes what it did and ends.
 
     Not an ``Exception``, so that no handler of errors takes it for a failure.
     """
@@ -62,7 +62,7 @@ class Work:
     async def stream(self, function: Callable[[Progress], T]) -> T:
         """``function(progress)``, a call that reads from or writes to a client: apply, diff.
 
-        As ``copy``, but it does not count as one: a client that is slow holds nobody up.
+        Cancelled like a ``copy``, but not counted as one: a slow client holds no other up.
         """
         stop = threading.Event()
         return await _finish(self._streams, partial(function, _progress(stop)), stop)

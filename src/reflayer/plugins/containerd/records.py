@@ -126,7 +126,7 @@ class Records:
         self._write(change, {snapshot.name: snapshot})
 
     def remove(self, name: str, remove_folder: Callable[[], None]) -> None:
-        """Remove the folder of a snapshot that is nobody's parent, and its record.
+        """Remove the folder of a snapshot without children, and its record.
 
         If the folder cannot be removed, the record stays.
         """

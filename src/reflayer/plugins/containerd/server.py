@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from reflayer.plugins.metrics import Metrics
     from reflayer.plugins.work import Work
 
-_HANDSHAKE = 30.0  # seconds; who says nothing for so long keeps no descriptor
-_LAST_LOOK = 2.0  # seconds in which clients with all their answers go; who watches our health stays
+_HANDSHAKE = 30.0  # seconds; a client that is silent for so long keeps no descriptor
+_LAST_LOOK = 2.0  # seconds in which clients that have all answers go; those watching health stay
 _LAST_WORDS = 5.0  # seconds for clients to take what is sent to them
 _ALL_STREAMS = (1 << 31) - 1
 
@@ -146,7 +146,7 @@ class Connections:
 
     async def left(self, seconds: float) -> bool:
         """Whether all clients have gone, for which this waits for so long."""
-        await asyncio.sleep(0)  # who is just being accepted is one of them
+        await asyncio.sleep(0)  # for a client that is just being accepted
         try:
             async with asyncio.timeout(seconds):
                 await self._all_closed.wait()
@@ -157,7 +157,7 @@ class Connections:
     async def close(self) -> None:
         """Accept nothing more, send what is waiting to be sent, and close all connections.
 
-        Who does not take what is sent is not waited for.
+        A client that takes nothing is cut off.
         """
         self._accepting.close()
         for connection in list(self._open):
@@ -212,5 +212,7 @@ class _Connection(H2Protocol):
 
     def send_away(self) -> None:
         """Tell the client to begin nothing more on this connection."""
-        # Past h2, which would take the connection for closed. It is sent whole frames at a time.
+        # h2 can send this frame, too, but takes a connection for closed after that, and refuses to
+        # send the answers that are still due. So it does not learn of it. The frame cannot come
+        # into the middle of another: grpclib gives whole ones to the transport.
         self.transport.write(GoAwayFrame(last_stream_id=_ALL_STREAMS).serialize())

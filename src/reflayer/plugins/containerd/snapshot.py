@@ -33,7 +33,7 @@ class Snapshot:
         updated: nanoseconds since 1970, when its labels were last changed.
         labels: by name; none is empty.
         size: bytes on disk that it takes itself, counted when it was committed.
-        inodes: the same for inodes.
+        inodes: its own inodes, counted then, too.
     """
 
     name: str

@@ -69,8 +69,8 @@ class Snapshotter:
         """Let go of what is only half there after a crash or power cut: a folder, or a record.
 
         A snapshot's folder is made before it is recorded, and its record goes together with its
-        folder: so a folder without a record is nobody's, and a record without a folder is of a
-        snapshot that was being removed.
+        folder: so a folder without a record belongs to no snapshot, and a record without a folder
+        to one that was being removed.
         """
         folders = set(self._driver.list())
         snapshots = list(self._records.all())
@@ -186,7 +186,7 @@ class Snapshotter:
             try:
                 await self._made(snapshot, source)
             except asyncio.CancelledError:
-                # The last moment to be cancelled in was over: it is there, but nobody knows.
+                # Cancelled too late to stop the work: the snapshot is there, but no client knows.
                 if self._records.find(key) is not None:
                     await self._work.run(self._remove, snapshot)
                 raise
@@ -267,9 +267,9 @@ class _Turns:
 
     @asynccontextmanager
     async def of(self, *names: str) -> AsyncIterator[None]:
-        """Have ``names`` to oneself while the block runs; wait for those who came before."""
+        """The block runs when the blocks before it that have one of ``names`` have ended."""
         async with AsyncExitStack() as stack:
-            for name in sorted(set(names)):  # all in one order: nobody waits in a circle
+            for name in sorted(set(names)):  # all in one order: no deadlock
                 lock = self._locks.setdefault(name, asyncio.Lock())
                 await stack.enter_async_context(lock)
             yield

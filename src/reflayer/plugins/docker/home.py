@@ -35,7 +35,7 @@ class Daemon:
     """A daemon's process, told from a later one that has got its number.
 
     Attributes:
-        process: its id; 0 where nobody can tell, as from another namespace.
+        process: its id; 0 where that is unknown, as from another namespace.
         started: when, in clock ticks since the boot; 0 where it is not running.
     """
 
@@ -63,7 +63,7 @@ class Daemon:
         return f"{self.process} {self.started}"
 
     def is_alive(self) -> bool:
-        """Whether it still runs; False where nobody can tell."""
+        """Whether the process still runs; False where that is unknown."""
         return self.started != 0 and Daemon.running(self.process) == self
 
 
@@ -175,7 +175,7 @@ def _new_for_root(path: str, flags: int) -> int:
 
 
 def _only_ours(path: str, flags: int) -> int:
-    """Open the file ``path`` if nobody else can have written it: its folder may be /tmp."""
+    """Open the file ``path`` if no other user can have written it: its folder may be /tmp."""
     fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:

@@ -1,6 +1,6 @@
-"""Layers that Docker has asked for and not been told of yet: if that fails, it never knows them.
+"""Layers that Docker has asked for and is not told of: it never knows them, nor removes them.
 
-Docker takes a new id for each try, and removes nothing of a creation that failed or that nobody
+Docker takes a new id for each try, and removes nothing of a creation that failed or was not
 answered, not even the ``ID-init`` which it had made for that container alone (CreateRWLayer and
 registerWithDescriptor in moby's layer/layer_store.go, 20.10 to 27). So both go with the request.
 The driver's note tells a later process, where this one is killed. It is dropped just before the
@@ -50,7 +50,7 @@ def until_answered(driver: Driver, id: str, parent: str | None) -> Iterator[None
 
 
 def forget(driver: Driver, id: str, parent: str | None) -> None:
-    """Remove what Docker had made for layer ``id``, which nobody waits for before it is begun."""
+    """Remove what Docker had made for layer ``id``, whose request ended before it was begun."""
     kind = _kind(id, parent)
     with suppress(LayerError), reserved(driver.home, id, kind):
         _remove(driver, id, kind)

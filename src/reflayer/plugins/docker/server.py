@@ -295,7 +295,7 @@ class _Handlers:
 
     @contextmanager
     def _about_a_layer(self, name: str, body: bytes) -> Iterator[tuple[LayerRequest, Operation]]:
-        """The same for a request about a layer."""
+        """Answer a request about a layer, which the log names."""
         try:
             request = LayerRequest.parse(body)
         except RequestError:
