@@ -1,4 +1,9 @@
-"""A layer's blob, checked on the way, becomes files in a folder."""
+"""A layer's blob, checked on the way, becomes files in a folder.
+
+Up to four threads work on one layer, each behind the one before: read and decompress, hash
+(``read_ahead``), parse headers and make what is not ordinary (here), make ordinary files in batches
+by the part in C (``files``). A layer of one chunk, 1 MiB, never waits for a thread to start.
+"""
 
 from __future__ import annotations
 
@@ -126,10 +131,10 @@ def apply_stream(
     id_map: IdMap | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> int:
-    """The same for a layer of which no digest is wanted; return the sum of its files' sizes.
+    """Apply a layer of which no digest is wanted; return the sum of its files' sizes.
 
-    It is what Docker tells of a layer: whole sizes of sparse files, nothing for further names. The
-    archive's ids are a container's if there is an ``id_map``, which has those to be set.
+    The sum is what Docker tells of a layer: whole sizes of sparse files, nothing for further names.
+    With an ``id_map`` the archive's ids are a container's, and those of the host are set.
 
     Raises:
         ArchiveError, OperationError, ValueError: as ``apply_layer`` does.

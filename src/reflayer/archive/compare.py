@@ -107,10 +107,6 @@ def is_same_entry(
     """Whether ``name`` of the same status in two open folders, and no folder, is the same.
 
     Content is compared where not both lie in the same place.
-
-    Raises:
-        OSError: one of them cannot be read.
-        FailedError: its attributes cannot (that of ``reflayer.walk.facts``).
     """
     if stat.S_ISREG(now.st_mode) and now.st_size:
         return _is_same_file(name, new, old, now, before)

@@ -43,11 +43,7 @@ _ZSTD_MAGIC, _ZSTD_SKIPPABLE = 0xFD2FB528, 0x184D2A50  # RFC 8878, section 3.1
 
 
 class Blob:
-    """The compressed bytes, passed on as they come.
-
-    Attributes:
-        count: bytes read so far.
-    """
+    """The compressed bytes, passed on as they come; ``count`` is how many so far."""
 
     def __init__(self, raw: BinaryIO, hashing: Hash | None, size: int | None) -> None:
         """Read ``raw`` to its end, but no further than ``size`` bytes where that is promised.
@@ -65,10 +61,7 @@ class Blob:
         self._ahead = b""
 
     def peek(self, size: int) -> bytes:
-        """The first ``size`` bytes (fewer where the blob ends), which will be read again.
-
-        Only before anything else is read.
-        """
+        """The first ``size`` bytes, fewer where the blob ends; before anything is read."""
         while len(self._ahead) < size and (piece := self._next(size - len(self._ahead))):
             self._ahead += piece
         return self._ahead
@@ -133,11 +126,7 @@ def compression_of(head: bytes) -> str:
 
 
 class PlainReader:
-    """The uncompressed bytes of a blob, in any of the usual compressions.
-
-    Attributes:
-        compression: which, as ``compression_of`` has it.
-    """
+    """The plain bytes of a blob; its ``compression`` is as ``compression_of`` tells it."""
 
     def __init__(self, blob: Blob) -> None:
         """Look at the first bytes of ``blob``, of which nothing has been read."""

@@ -82,9 +82,8 @@ class Folders:
             os.close(fd)
             raise
         self._is_powerful = is_powerful  # permission bits do not bind us
-        self._open: OrderedDict[Key, LayerFolder] = (
-            OrderedDict()
-        )  # all but the root, latest used last
+        # All but the root, latest used last.
+        self._open: OrderedDict[Key, LayerFolder] = OrderedDict()
         self._by_path: dict[bytes, LayerFolder] = {b"": self.root}
         self._implied = 0
         self.settle: Callable[[LayerFolder | None], bool] = lambda _: False
@@ -105,11 +104,7 @@ class Folders:
                 folder.shut()
 
     def at(self, path: bytes) -> LayerFolder:
-        """The folder that ``path`` leads to; what is missing of it is made.
-
-        Raises:
-            OSError: ENOTDIR where something else is on the way, ELOOP for too many links.
-        """
+        """The folder that ``path`` leads to; what is missing of it is made."""
         folder = self._known(path) or self._find(path) or self._walk(path, make=True)
         assert folder is not None
         return folder

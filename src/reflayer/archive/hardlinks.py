@@ -30,11 +30,8 @@ class HardLinks:
     ) -> tuple[bool, bytes]:
         """Whether the name ``path`` has to be listed, and the path that it is a link to, or "".
 
-        Args:
-            path: where the name is.
-            status: of its inode.
-            before: of the inode that had the name before.
-            is_same: nothing but the names of the two differs.
+        ``status`` is of its inode, ``before`` of the one that had the name before; ``is_same``
+        where nothing but the names of the two differs.
         """
         new = identity(status)
         old = identity(before) if before is not None and is_same else None

@@ -41,11 +41,7 @@ _OPERATIONS = {
 
 
 class Layer:
-    """Applies entries to a root.
-
-    Attributes:
-        files: makes ordinary files behind.
-    """
+    """Applies entries to a root; ``files`` makes ordinary files behind."""
 
     def __init__(self, folders: Folders, stream: TarStream, id_map: IdMap | None = None) -> None:
         """Entries are made in ``folders``; the data of the one at hand comes from ``stream``.
@@ -63,12 +59,7 @@ class Layer:
         self._has_aufs_inodes = False
 
     def apply(self, entry: Entry) -> None:
-        """Make what ``entry`` says.
-
-        Raises:
-            ArchiveError: it asks for what cannot be.
-            OperationError: the system could not do it.
-        """
+        """Make what ``entry`` says."""
         self._doing(entry, self._apply, entry)
 
     def _doing(self, entry: Entry, do: Callable[..., None], *arguments: object) -> None:

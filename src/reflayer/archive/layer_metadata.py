@@ -98,11 +98,9 @@ class LayerMetadata(Metadata):
     """
 
     def __init__(self, root: int, ignore_refused: bool) -> None:
-        """Learn what that which is made in ``root`` has from the moment it is made.
+        """Learn what an inode has that is made in the open ``root``, which has no default ACL now.
 
-        Args:
-            root: descriptor of the layer's root, which has no default ACL for now.
-            ignore_refused: what ``ownership="ignore"`` means.
+        ``ignore_refused`` is what ``ownership="ignore"`` means.
         """
         super().__init__(ignore_refused)
         self._new = new = NewInode(root)

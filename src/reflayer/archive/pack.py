@@ -264,9 +264,6 @@ class PackedFile:
         """Look at the open file ``fd``, which is to be called ``path``.
 
         Its holes are told where ``sparse``; otherwise they are zeros.
-
-        Raises:
-            OSError: ESTALE when it is no regular file any more; as lseek(2) says.
         """
         self.status = status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -290,12 +287,7 @@ class PackedFile:
         self.size = len(self._table) + sum(end - start for start, end in self._extents)
 
     def data(self) -> Iterator[bytes]:
-        """The data and what follows it up to the next header.
-
-        Raises:
-            OSError: it cannot be read.
-            SizeChangedError: it has become shorter or longer.
-        """
+        """The data and what follows it up to the next header."""
         if self._table:
             yield self._table
         for start, end in self._extents:

@@ -154,10 +154,7 @@ def sparse_map(
 ) -> SparseMap | None:
     """Where the data of a file lies that has ``records``; None where it is not sparse.
 
-    Args:
-        records: of its header.
-        next_block: reads the next block of its data, where format 1.0 has the map.
-        is_own: the archive is our own.
+    ``next_block`` reads the next block of its data, where format 1.0 has the map.
     """
     real_size = records.get(b"GNU.sparse.realsize") or records.get(b"GNU.sparse.size")
     if real_size is None:
@@ -188,10 +185,7 @@ def _map_lines(next_block: Callable[[], bytes]) -> Iterator[int]:
 def format_sparse(extents: list[tuple[int, int]], size: int, name: bytes) -> tuple[bytes, Records]:
     """The map, in whole blocks, and the records of a file with data only in ``extents``.
 
-    Args:
-        extents: start and end of each.
-        size: of the file, in bytes.
-        name: its path.
+    Of each they have its start and its end.
     """
     if not extents or extents[-1][1] != size:
         extents = [*extents, (size, size)]  # GNU tar takes the end of the last one for the file's

@@ -23,7 +23,7 @@ _Filled = tuple[bytearray, int] | BaseException
 
 
 class ReadAhead:
-    """Reads ahead of whoever iterates over it, at most 8 MiB, until it is left.
+    """Reads at most 8 MiB ahead of the iteration over it, until it is left.
 
     Threads start only once there is more than one chunk. Leaving ends them, but waits for a read of
     the blob that one may be in.

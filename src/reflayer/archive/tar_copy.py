@@ -160,12 +160,7 @@ class _Unpacker:
             self._progress("clone", sum(self.made.values()), None)
 
     def unpack(self, stream: TarStream) -> None:
-        """Make all that the tar holds.
-
-        Raises:
-            CopyError: a call failed.
-            OperationError: of whom packs it.
-        """
+        """Make all that the tar holds."""
         with self._stack:
             for entry in read_entries(stream):
                 try:

@@ -48,7 +48,7 @@ _BEHIND = 20_000_000  # nanoseconds that the clock of inodes may be behind (driv
 
 
 class Difference(NamedTuple):
-    """What is met.
+    """One difference.
 
     Attributes:
         kind: ``ADDED``, ``MODIFIED``, ``DELETED`` or ``RELINKED``.
@@ -100,11 +100,7 @@ class TreeDiff:
         self._mounts: frozenset[bytes] = frozenset()
 
     def __iter__(self) -> Iterator[Difference]:
-        """What differs.
-
-        Raises:
-            OperationError: something cannot be read.
-        """
+        """What differs."""
         with self._stack:
             self._enter_root()
             while self._stack:
@@ -357,9 +353,6 @@ def changed_size(
     """The bytes of all that ``changes`` tells as added or changed, but for folders.
 
     What has several names counts once.
-
-    Raises:
-        OperationError: as ``changes`` does.
     """
     return sum(
         status.st_size
@@ -371,11 +364,7 @@ def changed_size(
 def changed_usage(
     root: AnyPath, parent: AnyPath | None = None, *, cloned: float | None = None
 ) -> Usage:
-    """What all that ``changes`` tells as added or changed takes, and the folders that it is in.
-
-    Raises:
-        OperationError: as ``changes`` does.
-    """
+    """What all that ``changes`` tells as added or changed takes, and the folders that it is in."""
     blocks = inodes = 0
     for status in _changed_inodes(root, parent, cloned):
         blocks += status.st_blocks
