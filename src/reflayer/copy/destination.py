@@ -9,7 +9,6 @@ import stat
 from reflayer.copy.folder import copy_error
 from reflayer.errors import CopyError, failing
 from reflayer.linux.openat2 import RESOLVE_NO_XDEV, openat2
-from reflayer.walk.empty import empty_folder
 from reflayer.walk.facts import FailedError, list_attributes
 from reflayer.walk.folders import OPEN_ANY_FOLDER, OPEN_FOLDER, identity, open_noatime
 from reflayer.walk.mounts import NO_OPENAT2
@@ -125,6 +124,8 @@ class Destination:
             except OSError:  # something is in it
                 pass
         if self.fd >= 0:
+            from reflayer.walk.empty import empty_folder  # it costs start-up time
+
             empty_folder(os.dup(self.fd), self.path)
             self._restore()
         if self._made:

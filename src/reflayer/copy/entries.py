@@ -88,8 +88,8 @@ class Entries:
                 self._links.link(waiting, folder.dst, name, status.st_nlink)
             operation = "copy its content"
             self._method.copy(src, dst, status.st_size, status.st_dev)
-            facts = Facts(status, read_attributes(src, attributes, self._metadata.skip))
-            self._metadata.set_all(dst, facts, new.uid, new.gid, mode & ~new.umask)
+            operation = "set its times"
+            self.finish(src, dst, status, attributes, status.st_mode & 0o7777, mode & ~new.umask)
             self.made["file"] += 1
         except (OSError, FailedError) as error:
             raise self._job.failure(folder, name, operation, error) from error
@@ -100,6 +100,35 @@ class Entries:
                 os.close(dst)
             if src >= 0:
                 os.close(src)
+
+    def finish(
+        self,
+        src: int,
+        dst: int,
+        status: os.stat_result,
+        attributes: list[str],
+        mode: int,
+        mode_now: int,
+    ) -> None:
+        """Give ``dst``, a new file or folder, all metadata of ``src``, but ``mode`` for its own.
+
+        Args:
+            src: descriptor of the original.
+            dst: descriptor of the copy, which has ``mode_now`` from its birth.
+            status: of the original.
+            attributes: names of its extended attributes.
+
+        Raises:
+            FailedError: a call failed.
+            OSError: the times cannot be set.
+        """
+        new = self._job.new
+        if attributes or mode != mode_now or status.st_uid != new.uid or status.st_gid != new.gid:
+            facts = Facts(status, read_attributes(src, attributes, self._metadata.skip))
+            facts.mode = mode
+            self._metadata.set_all(dst, facts, new.uid, new.gid, mode_now)
+        else:  # as nearly always
+            os.utime(dst, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def copy_special(self, folder: Folder, name: bytes) -> None:
         """Copy ``name`` of ``folder``, a symbolic link, FIFO, socket or device, as the thing it is.
@@ -191,7 +220,7 @@ class Entries:
         return kind
 
     def _link(self, folder: Folder, name: bytes, waiting: bytes, names: int) -> None:
-        self._links.link(waiting, folder.dst, name, names)
+        self._links.link_again(waiting, folder.dst, name, names)
         self.made["hardlink"] = self.made.get("hardlink", 0) + 1
 
 

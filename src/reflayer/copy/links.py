@@ -32,6 +32,23 @@ class Links:
             self._folder = os.open(self._name, OPEN_FOLDER, dir_fd=self._root)
         return self._folder
 
+    def link_again(self, waiting: bytes, dst: int, name: bytes, names: int) -> None:
+        """Give an inode a further name; with its last one it waits no more.
+
+        Not only at the end: what changes an inode last is the copy of its last name, so that times
+        tell it from what is changed when the copy is complete.
+
+        Raises:
+            OSError: as ``link`` does.
+        """
+        self.link(waiting, dst, name, names)
+        try:
+            status = os.stat(waiting, dir_fd=self.folder(), follow_symlinks=False)
+            if status.st_nlink > names:
+                os.unlink(waiting, dir_fd=self.folder())
+        except FileNotFoundError:
+            pass  # another worker was first, or that was the last place
+
     def link(self, waiting: bytes, dst: int, name: bytes, names: int) -> None:
         """Give the inode that waits under the name ``waiting`` the name ``name`` in ``dst``.
 
@@ -50,15 +67,6 @@ class Links:
                 raise
             # The waiting name takes the last place that there is, and this is the last name.
             os.rename(waiting, name, src_dir_fd=self.folder(), dst_dir_fd=dst)
-            return
-        # Not only at the end: what changes an inode last is the copy of its last name, so that
-        # times tell it from what is changed when the copy is complete.
-        try:
-            status = os.stat(waiting, dir_fd=self.folder(), follow_symlinks=False)
-            if status.st_nlink > names:
-                os.unlink(waiting, dir_fd=self.folder())
-        except FileNotFoundError:
-            pass  # another worker was first
 
     def close(self) -> None:
         """Shut the descriptor; the folder stays for the other workers."""

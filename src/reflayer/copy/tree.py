@@ -12,7 +12,7 @@ from reflayer.copy.method import LADDER, METHODS, why_not
 from reflayer.copy.report import CopyReport
 from reflayer.copy.worker import Worker
 from reflayer.errors import CopyError, OperationError, failing, printable
-from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes
+from reflayer.walk.facts import FailedError, list_attributes
 from reflayer.walk.folders import OPEN_ANY_FOLDER, identity, open_noatime
 from reflayer.walk.metadata import NewInode
 from reflayer.walk.mounts import mounts_below
@@ -193,9 +193,8 @@ def _copy(
         first = team[0]
         try:
             first.links.clear()
-            found = read_attributes(src, list_attributes(src), first.metadata.skip)
-            facts = Facts(status, found)
-            first.metadata.set_all(dst, facts, job.new.uid, job.new.gid, 0o700)
+            names = list_attributes(src)
+            first.entries.finish(src, dst, status, names, status.st_mode & 0o7777, 0o700)
         except (OSError, FailedError) as error:
             raise copy_error(error, job.source, "finish the copy") from error
         first.entries.made["directory"] += 1

@@ -12,7 +12,7 @@ from reflayer.copy.links import Links
 from reflayer.copy.method import LADDER, Method
 from reflayer.errors import CopyError
 from reflayer.linux.names import native
-from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes
+from reflayer.walk.facts import FailedError, list_attributes
 from reflayer.walk.folders import OPEN_FOLDER, FolderStack, identity, open_noatime
 from reflayer.walk.metadata import Metadata
 
@@ -151,12 +151,10 @@ class Worker:
             mode = 0o700
         try:
             names = list_attributes(folder.src)
-            found = read_attributes(folder.src, names, self.metadata.skip) if names else {}
-            facts, new = Facts(folder.status, found), self._job.new
-            facts.mode = mode
-            self.metadata.set_all(folder.dst, facts, new.uid, new.gid, self._job.folder_mode)
-        except FailedError as failed:
-            raise self._job.failure(folder, b"", "", failed) from failed
+            made_with = self._job.folder_mode
+            self.entries.finish(folder.src, folder.dst, folder.status, names, mode, made_with)
+        except (OSError, FailedError) as error:
+            raise self._job.failure(folder, b"", "set its times", error) from error
 
     def _fill(self, folder: Folder) -> bool:
         """Make the entries of ``folder``; child folders are made empty and noted for later.

@@ -70,7 +70,13 @@ def list_attributes(fd: int) -> list[str]:
     Raises:
         FailedError: they cannot be listed.
     """
-    return _listed(os.listxattr, fd)
+    try:
+        names = os.listxattr(fd)
+        return [name for name in names if name not in _TWICE] if names else names
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return []
+        raise FailedError("listxattr", error) from error
 
 
 def list_attributes_at(dir_fd: int, name: bytes) -> list[str]:
@@ -79,12 +85,8 @@ def list_attributes_at(dir_fd: int, name: bytes) -> list[str]:
     Raises:
         FailedError: they cannot be listed.
     """
-    return _listed(listxattr_at, dir_fd, name)
-
-
-def _listed(call: Callable[..., list[str]], *arguments: int | bytes) -> list[str]:
     try:
-        names = call(*arguments)
+        names = listxattr_at(dir_fd, name)
         return [name for name in names if name not in _TWICE] if names else names
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
