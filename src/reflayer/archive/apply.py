@@ -1,8 +1,8 @@
 """A layer's blob, checked on the way, becomes files in a folder.
 
 Up to four threads work on one layer, each behind the one before: read and decompress, hash
-(``read_ahead``), parse headers and make what is not ordinary (here), make ordinary files in batches
-by the part in C (``files``). A layer of one chunk, 1 MiB, never waits for a thread to start.
+(``compression``), parse headers and make what is not ordinary (``layer``), make ordinary files by
+the part in C (``files``). A layer of one chunk, 1 MiB, never waits for a thread to start.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 
-from reflayer.archive.compression import Blob, PlainReader
+from reflayer.archive.compression import Blob, PlainReader, ReadAhead
 from reflayer.archive.folders import Folders
 from reflayer.archive.layer import Layer
-from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_reader import TarStream, read_entries
-from reflayer.errors import ArchiveError, OperationError
+from reflayer.errors import ArchiveError, failing
 from reflayer.record import record
 
 TYPE_CHECKING = False
@@ -156,10 +155,8 @@ def _apply(
     if ownership not in ("keep", "ignore"):
         raise ValueError(f"ownership is keep or ignore, not {ownership!r}")
     path = os.fsencode(root)
-    try:
+    with failing(path, "open"):
         folders = Folders(path, ownership == "ignore", None if id_map is None else id_map.root)
-    except OSError as error:
-        raise OperationError.from_os_error(error, path, "open") from error
     entries = size = 0
     with folders, reading as ahead:
         chunks = _told(ahead, blob, progress)

@@ -13,8 +13,8 @@ import time
 from contextlib import closing
 
 from reflayer.archive import tar_header as types
+from reflayer.archive.compression import ReadAhead
 from reflayer.archive.pack import Packing
-from reflayer.archive.read_ahead import ReadAhead
 from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.archive.tree_diff import TreeDiff
 from reflayer.errors import ArchiveError, CopyError, OperationError

@@ -7,8 +7,7 @@ import time
 from hashlib import sha256
 from io import FileIO
 
-from reflayer.archive.compression import Blob, PlainReader
-from reflayer.archive.read_ahead import ReadAhead
+from reflayer.archive.compression import Blob, PlainReader, ReadAhead
 from reflayer.archive.tar_header import BLOCK, is_header
 from reflayer.errors import ArchiveError, ImageError, failing
 from reflayer.images.build.layer import add_layer

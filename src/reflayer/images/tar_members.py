@@ -11,8 +11,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from reflayer.archive import tar_header as types
-from reflayer.archive.compression import Blob, PlainReader, compression_of
-from reflayer.archive.read_ahead import ReadAhead
+from reflayer.archive.compression import Blob, PlainReader, ReadAhead, compression_of
 from reflayer.archive.tar_header import BLOCK, clean_path
 from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.errors import ArchiveError, ImageError, brief, failing, printable

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import NamedTuple, cast
 
-from reflayer.archive.compression import Blob, PlainReader
-from reflayer.archive.read_ahead import ReadAhead
+from reflayer.archive.compression import Blob, PlainReader, ReadAhead
 from reflayer.images.content.temp_file import write_all
 from reflayer.images.model.descriptor import LAYER_TYPES, Descriptor, digest_text
 
