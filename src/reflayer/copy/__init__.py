@@ -1,5 +1,11 @@
 """One tree to another: content, metadata, hard links, many workers.
 
+``tree`` is the recipe: the ``destination`` is checked and made ready, the ``method`` for content
+chosen, and each ``worker`` goes through folders of its own (``folder``) and makes their entries.
+The ordinary names of a folder are made by one call into C (``reflayer.linux.names``), all others by
+``entries``, and inodes with several names by way of ``links``. ``remove`` deletes a tree, with
+workers as well.
+
 The standard library is all that this package and what it imports need.
 """
 
@@ -18,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "CopyError", "CopyReport", "Pool", "copy_tree", "remove_tree"]
 
-# Who wants one of them does without the others.
 __getattr__ = on_first_use(
     globals(),
     {

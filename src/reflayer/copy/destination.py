@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LOOK = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY  # it may only let us pass
+_LOOK = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY  # search permission is enough
 _ATTRIBUTES = ("user.", "trusted.", "system.posix_acl_access", "system.posix_acl_default")
 
 
@@ -74,7 +74,7 @@ class Destination:
                 if is_inside and not cross_mounts:
                     is_inside = _is_below(self.place, wanted, _above_in_mount)
             except PermissionError:
-                return  # further up we may not look; the copy itself stops where it meets ``dst``
+                return  # not searchable further up; the copy itself stops where it meets ``dst``
         if is_inside:
             reason = "the destination is inside the source"
             raise CopyError(self.path, "create", reason, errno.EINVAL)

@@ -111,7 +111,7 @@ class Folder(folders.Folder):
         is_border: another file system is mounted there, and its content stays out.
         children: names of the folders in it that are still to be copied.
         filling: who makes the entries in it; None where that is not to be done.
-        mode: the mode to set only when all below is done, since it shuts us out; else None.
+        mode: the mode to set only when all below is done, since it takes the way back; else None.
     """
 
     __slots__ = ("children", "filling", "is_border", "mode")
@@ -129,7 +129,7 @@ class Folder(folders.Folder):
         self.mode: int | None = None
 
     def part(self, children: list[bytes]) -> Folder:
-        """The same folder for another worker, which is to copy ``children`` and closes it.
+        """This folder with descriptors of its own, for another worker, which copies ``children``.
 
         Raises:
             OSError: there are too many descriptors.
@@ -146,7 +146,11 @@ class Folder(folders.Folder):
 
 
 class Filling:
-    """How many workers make the entries of one folder."""
+    """How many workers make the entries of one folder.
+
+    Each new entry changes the folder's times. So the worker that ends last sets its metadata, and
+    only then: no worker knows by itself that it is the last, since others join while it reads.
+    """
 
     __slots__ = ("_lock", "_workers")
 

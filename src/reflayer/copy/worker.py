@@ -43,7 +43,7 @@ class Worker:
         method: copies contents; has the bytes by method.
         metadata: sets metadata; has what was left out.
         entries: makes what is no folder; has the names made, by type.
-        links: where inodes with several names wait, to be closed by whoever made the worker.
+        links: where inodes with several names wait, to be closed after the last folder.
     """
 
     def __init__(self, job: Job, root: int, workers: Workers) -> None:
@@ -78,7 +78,7 @@ class Worker:
                     self._leave()
 
     def _share(self) -> None:
-        """Give half of what is still to be copied in the outermost folder to whoever is idle.
+        """Give half of what is still to be copied in the outermost folder to an idle worker.
 
         It is likely the largest half. The last folder is kept: there would be nothing left to do.
         """
@@ -92,7 +92,7 @@ class Worker:
             del outermost.children[:half]
 
     def _give(self, folder: Folder, children: list[bytes], filling: Filling | None = None) -> bool:
-        """Give part of ``folder`` to whoever is idle; False where it stays with this worker."""
+        """Give part of ``folder`` to an idle worker; False where it stays with this worker."""
         try:
             part = folder.part(children)
         except OSError:  # no descriptor is free: it goes without another worker, only slower
@@ -198,7 +198,7 @@ class Worker:
             if rest:
                 self._make(folder, rest)
             if left is not None and self._workers.pause() and self._stays_open(folder):
-                # Whoever takes the folder reads on in the same listing: getdents64(2) goes by
+                # The other worker reads on in the same listing: getdents64(2) goes by
                 # the open file's offset, which the duplicates of a descriptor share.
                 filling.begin()
                 if not self._give(folder, [], filling):

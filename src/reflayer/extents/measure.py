@@ -60,9 +60,9 @@ class TreeUsage:
         inodes: files of every type, the root included.
         size: lengths of the regular files, as ``ls`` shows them.
         allocated: what it takes if nothing is shared, as ``du`` shows it.
-        own: what nobody else has: unshared blocks of data, and what the file system counts
+        own: what no other tree has: unshared blocks of data, and what the file system counts
             besides: folders, long extended attributes, XFS's inodes. It is freed with the tree.
-        untold: how much of ``own`` may be shared all the same, since nobody tells.
+        untold: how much of ``own`` may be shared all the same, since the file system does not tell.
         shared: blocks with other owners, here or elsewhere: place and length by turns.
         encoded: the same of compressed data. Its length is what it takes, or where that is not told
             (to others than root, or not by btrfs) what it holds; so are those in ``own``.
@@ -399,7 +399,7 @@ class Tally:
         return max(0, own)
 
     def miss(self, error: OSError, relative: bytes, operation: str) -> None:
-        """Go on without what is gone or not for us.
+        """Go on without what is gone or not for this user.
 
         Raises:
             OperationError: for every other reason.

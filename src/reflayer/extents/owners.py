@@ -75,7 +75,7 @@ def _places(owners: dict[int, int]) -> Iterator[tuple[int, int]]:
 
 
 def _cut(run: list[tuple[int, int, int]]) -> Iterator[tuple[int, int]]:
-    """The same for places of which each overlaps another."""
+    """The owners of each place of a run in which every place overlaps another, and its length."""
     if len(run) < 2:
         for start, end, owners in run:
             yield _told(owners), end - start

@@ -1,7 +1,7 @@
 """The part in C: one thing done to many names of an open folder, without the interpreter's lock.
 
-``native`` is None where it was not compiled, or is not wanted: ``REFLAYER_PURE=1``. Whoever calls
-it can do all of its work in Python, which is the definition, only slower.
+``native`` is None where it was not compiled, or is not wanted: ``REFLAYER_PURE=1``. Its
+callers can do all of its work in Python, which is the definition, only slower.
 """
 
 from __future__ import annotations

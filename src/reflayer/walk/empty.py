@@ -1,7 +1,7 @@
 """Empty a folder by descriptor: any depth, no link followed, no other mount entered.
 
-Somebody else may be deleting the same tree: what is gone already is no error. So several workers
-can share a tree without a word: each takes the folders in an order of its own.
+What is gone already is no error: others may be deleting the same tree. So several workers share a
+tree without a word between them, each taking the folders in an order of its own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Open folders, to any depth, without a descriptor for each level.
 
-A walk keeps the innermost folders on its way open and shelves those further up. It comes back to a
-shelved folder by ``..``, and checks that this is the one that it left: somebody may have moved a
-folder meanwhile.
+A descriptor for each folder on the way would end at some hundred levels, and paths at 4,095 bytes.
+So a walk keeps the innermost folders open and shelves those further up: it closes them, and comes
+back by ``..`` from a folder inside. A rename meanwhile could make that another folder, outside the
+tree even, so device and inode have to be those of the folder that was left.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def open_beneath(top: int, path: bytes, *, cross_mounts: bool = True) -> int:
 
 
 def open_shut(name: bytes, dir_fd: int | None = None) -> int:
-    """Open the folder ``name`` although it lacks the permission bits for it, if it is ours.
+    """Open the folder ``name`` although it lacks the permission bits for it, if this user owns it.
 
     Raises:
         PermissionError: it is not.

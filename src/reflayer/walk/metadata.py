@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Facts(Protocol):
-        """As ``reflayer.walk.facts.Facts`` has them."""
+        """What ``reflayer.walk.facts.Facts`` has, or an entry of an archive."""
 
         uid: int
         gid: int

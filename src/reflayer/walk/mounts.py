@@ -55,7 +55,7 @@ def refuse_mounts(fd: int, path: bytes) -> None:
 
 
 def refuse_mounts_at(name: bytes, path: bytes, folder: int | None = None) -> None:
-    """The same for the folder ``name`` in the open ``folder``; it is no error if it is not there.
+    """Refuse to remove the folder ``name`` of the open ``folder`` with a mount in it, if it exists.
 
     Raises:
         OperationError: as ``refuse_mounts`` says.
@@ -92,8 +92,8 @@ def is_mounted(folder: int, name: str | bytes) -> bool | None:
 def status_at_mount(folder: int, name: str | bytes) -> os.stat_result:
     """The status for what stands in the place of the mount on ``name`` in the open ``folder``.
 
-    It is that of what is mounted there. Where nobody tells it, it is the folder's own, as of a
-    file or folder with the usual mode, whichever the mount hides.
+    It is that of what is mounted there. Where the mount does not answer, it is the folder's own,
+    as of a file or folder with the usual mode, whichever the mount hides.
     """
     try:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
