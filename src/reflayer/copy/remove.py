@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from reflayer.errors import OperationError
+from reflayer.errors import OperationError, failing
 from reflayer.walk.empty import empty_folder
 from reflayer.walk.folders import OPEN_FOLDER, open_shut
 from reflayer.walk.mounts import refuse_mounts
@@ -27,32 +27,25 @@ def remove_tree(path: AnyPath, *, workers: int = 1) -> int:
             a mount point, which has to be unmounted first; before all else is gone, as a rule.
     """
     name = os.fsencode(path).rstrip(b"/") or b"/"
-    try:
-        fd = os.open(name, OPEN_FOLDER)
-    except FileNotFoundError:
-        return 0
-    except PermissionError:
+    with failing(name, "open"):
         try:
+            fd = os.open(name, OPEN_FOLDER)
+        except FileNotFoundError:
+            return 0
+        except PermissionError:
             fd = open_shut(name)
-        except OSError as error:
-            raise OperationError.from_os_error(error, name, "open") from error
-    except OSError as error:
-        raise OperationError.from_os_error(error, name, "open") from error
     try:
-        refuse_mounts(fd, name)
-    except OSError as error:
-        os.close(fd)
-        raise OperationError.from_os_error(error, name, "look for mounts") from error
+        with failing(name, "look for mounts"):
+            refuse_mounts(fd, name)
     except OperationError:
         os.close(fd)
         raise
     removed = _empty(fd, name, workers)
-    try:
-        os.rmdir(name)
-    except FileNotFoundError:
-        return removed
-    except OSError as error:
-        raise OperationError.from_os_error(error, name, "rmdir") from error
+    with failing(name, "rmdir"):
+        try:
+            os.rmdir(name)
+        except FileNotFoundError:
+            return removed
     return removed + 1
 
 

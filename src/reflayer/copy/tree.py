@@ -175,22 +175,22 @@ def _copy(
 ) -> Counts:
     """Copy all below ``root`` into ``dst``, and the root's own metadata last of all."""
     status = root.status
-    team: list[Worker] = []
+    begun: list[Worker] = []
 
     def begin() -> Callable[[Folder], None]:
         worker = Worker(job, dst, workers)
-        team.append(worker)
+        begun.append(worker)
         return worker.copy_below
 
     def tell() -> None:
         assert progress is not None
-        progress("clone", sum(w.entries.count() for w in team), None)
+        progress("clone", sum(w.entries.count() for w in begun), None)
 
     workers = Workers(begin, most, pool, None if progress is None else tell)
     try:
         root.filling = Filling()
         workers.run(root)
-        first = team[0]
+        first = begun[0]
         try:
             first.links.clear()
             names = list_attributes(src)
@@ -199,14 +199,14 @@ def _copy(
             raise copy_error(error, job.source, "finish the copy") from error
         first.entries.made["directory"] += 1
     finally:
-        for worker in team:
+        for worker in begun:
             worker.links.close()
     if progress is not None:
         tell()
     return (
-        _sums(w.entries.made for w in team),
-        _sums(w.method.moved for w in team),
-        _sums(w.metadata.skipped for w in team),
+        _sums(w.entries.made for w in begun),
+        _sums(w.method.moved for w in begun),
+        _sums(w.metadata.skipped for w in begun),
     )
 
 

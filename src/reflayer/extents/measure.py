@@ -22,7 +22,7 @@ from reflayer.linux.btrfs import compressed_extents
 from reflayer.linux.names import native
 from reflayer.linux.statfs import file_system_name, xfs_inode_size
 from reflayer.record import record
-from reflayer.walk.folders import OPEN_FILE, OPEN_FOLDER, open_beneath, open_noatime
+from reflayer.walk.folders import OPEN_FILE, OPEN_FOLDER, identity, open_beneath, open_noatime
 from reflayer.walk.mounts import is_mounted
 from reflayer.workers.pool import Workers
 
@@ -30,6 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from reflayer.progress import Progress
     from reflayer.walk.folders import AnyPath
 
     Extent = tuple[int, int, int, int]
@@ -103,7 +104,7 @@ def measure_trees(
     paths: Sequence[AnyPath],
     *,
     workers: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[TreeUsage]:
     """Measure the trees at ``paths``; what is gone before it is seen has nothing.
 
@@ -113,7 +114,7 @@ def measure_trees(
         paths: the trees; none is followed if it is a symbolic link.
         workers: threads that work on them, this one included; by default as many as there are
             processors. Small trees never wait for one.
-        progress: is called now and then, by this thread, with the entries since the last call.
+        progress: called some times a second with the stage ``measure`` and the entries so far.
 
     Raises:
         OperationError: something cannot be read for another reason than its permissions.
@@ -125,12 +126,12 @@ def measure_trees(
         nonlocal told
         seen = sum(tally.entries for tally in tallies)
         if progress is not None and seen > told:
-            progress(seen - told)
+            progress("measure", seen, None)
             told = seen
 
-    crew = Workers(lambda: lambda folders: _measure(folders, crew), workers, None, tell)
+    threads = Workers(lambda: lambda folders: _measure(folders, threads), workers, None, tell)
     if tallies:
-        crew.run([(tally, b"") for tally in reversed(tallies)])
+        threads.run([(tally, b"") for tally in reversed(tallies)])
     tell()
     return [tally.usage() for tally in tallies]
 
@@ -308,7 +309,7 @@ class Tally:
         allocated = status.st_blocks * _BLOCK
         found, failure = None, None
         asks = bool(allocated) and not self._shares_nothing
-        if asks and (status.st_dev, status.st_ino) not in self._linked:
+        if asks and identity(status) not in self._linked:
             try:
                 found = self._extents(name, folder)
             except PermissionError as error:
@@ -336,7 +337,7 @@ class Tally:
         if status.st_nlink == 1:
             return False
         mine = [status.st_nlink, own, untold]
-        known = self._linked.setdefault((status.st_dev, status.st_ino), mine)
+        known = self._linked.setdefault(identity(status), mine)
         known[0] -= 1
         return known is not mine
 

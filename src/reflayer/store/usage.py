@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from reflayer.progress import Progress
     from reflayer.store.parts import Parts
 
-_TELL = 1000  # entries between two words of progress
 
 Unit = str | frozenset[str]
 """What is measured as one: a folder, by its id, or the blobs that the same images use, by those."""
@@ -251,20 +250,11 @@ def _measured(
     progress: Progress | None,
 ) -> _Blocks:
     """Measure what is ``needed``; ``blobs`` are the digests by the images that use them."""
-    done = told = 0
-
-    def report(entries: int) -> None:
-        nonlocal done, told
-        done += entries
-        if progress is not None and done - told >= _TELL:
-            told = done
-            progress("measure", done, None)
-
     units: dict[Unit, TreeUsage] = {}
     shared: dict[frozenset[Unit | None], int] = {}
     folders = [unit for unit in needed if isinstance(unit, str)]
     paths = [os.path.join(parts.home, folder) for folder in folders]
-    units.update(zip(folders, measure_trees(paths, progress=report), strict=True))
+    units.update(zip(folders, measure_trees(paths, progress=progress), strict=True))
     content = os.path.join(parts.root, "content")
     sets = [unit for unit in needed if not isinstance(unit, str)]
     for users in sets:

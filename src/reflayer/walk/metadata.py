@@ -120,7 +120,14 @@ class Metadata:
         attributes = facts.attributes
         for name, value in attributes.items() if attributes else ():
             self.set_attribute(fd, name, value)
-        self.set_mode_and_times(fd, facts, -1 if attributes else mode)
+        operation = "chmod"
+        try:
+            if attributes or facts.mode != mode:
+                os.chmod(fd, facts.mode)
+            operation = "set its times"
+            os.utime(fd, ns=(facts.atime, facts.mtime))
+        except OSError as error:
+            raise FailedError(operation, error) from error
 
     def set_all_at(
         self, dir_fd: int, name: bytes, facts: Facts, uid: int, gid: int, mode: int | None
@@ -184,18 +191,3 @@ class Metadata:
             self.skip("xattr")
         elif not self.refused("xattr", error):
             raise FailedError(f"setxattr {printable(name)}", error) from error
-
-    def set_mode_and_times(self, fd: int, facts: Facts, mode: int) -> None:
-        """Give the open file or folder ``fd`` what is set last.
-
-        Raises:
-            FailedError: a call failed.
-        """
-        operation = "chmod"
-        try:
-            if facts.mode != mode:
-                os.chmod(fd, facts.mode)
-            operation = "set its times"
-            os.utime(fd, ns=(facts.atime, facts.mtime))
-        except OSError as error:
-            raise FailedError(operation, error) from error
