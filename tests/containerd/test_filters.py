@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reflayer.plugins.containerd.filters import parse_filters
-from reflayer.plugins.containerd.snapshot import InvalidArgumentError, Kind, Snapshot
+from reflayer.plugins.containerd.labels import parse_filters
+from reflayer.plugins.containerd.records import InvalidArgumentError, Kind, Snapshot
 
 
 def snapshot(name: str, parent: str, kind: Kind, **labels: str) -> Snapshot:

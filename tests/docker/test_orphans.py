@@ -46,7 +46,7 @@ _NEVER_ENDS = """
 import time
 from reflayer.cli import main
 from reflayer.driver import Driver
-from reflayer.plugins.work import Work
+from reflayer.plugins.service import Work
 
 async def note(self, function):
     print("a clone is asked for", flush=True)

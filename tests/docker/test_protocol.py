@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.plugins.docker.request import RequestError, size_in_bytes
+from reflayer.plugins.docker.calls import RequestError, size_in_bytes
 from tests.docker.client import Client, Connection
 from tests.docker.daemons import Plugin, folder_for_plugin, running_plugin, wait_until
 from tests.driver.layers import fill, tree

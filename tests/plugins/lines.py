@@ -11,11 +11,9 @@ import sys
 import time
 
 from reflayer.errors import ReflayerError
-from reflayer.plugins.logs import log_to_stderr
 from reflayer.plugins.metrics import Metrics
-from reflayer.plugins.service import run
+from reflayer.plugins.service import Work, log_to_stderr, run
 from reflayer.plugins.unix_socket import listen
-from reflayer.plugins.work import Work
 
 
 class Lines:

@@ -12,7 +12,7 @@ import pytest
 
 _PROGRAM = """
 import logging, sys
-from reflayer.plugins.logs import log_to_stderr
+from reflayer.plugins.service import log_to_stderr
 log_to_stderr(sys.argv[1], sys.argv[2])
 log = logging.getLogger("reflayer.docker")
 log.debug("%s %s", "Get", "ok", extra={"fields": {"id": "abc", "seconds": 0.25}})

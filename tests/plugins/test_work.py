@@ -12,7 +12,7 @@ import pytest
 
 from reflayer.driver import Driver
 from reflayer.errors import LayerError
-from reflayer.plugins.work import Cancelled, Work
+from reflayer.plugins.service import Cancelled, Work
 from tests.plugins.daemons import fill
 
 TYPE_CHECKING = False

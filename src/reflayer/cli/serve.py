@@ -9,10 +9,10 @@ import sys
 from contextlib import ExitStack, contextmanager
 
 from reflayer.cli.arguments import any_path, at_least_one, option, refusal, takes
+from reflayer.cli.containerd_config import HOME
+from reflayer.cli.containerd_config import SOCKET as CONTAINERD_SOCKET
 from reflayer.driver import METHODS
 from reflayer.errors import ServiceError, UsageError
-from reflayer.plugins.containerd.config import HOME
-from reflayer.plugins.containerd.config import SOCKET as CONTAINERD_SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from reflayer.plugins.metrics import Metrics
-    from reflayer.plugins.service import Service
-    from reflayer.plugins.work import Work
+    from reflayer.plugins.service import Service, Work
 
 SERVICES = ("docker", "containerd")
 """What can be served."""
@@ -117,7 +116,7 @@ def serve(arguments: Namespace) -> int:
     """
     import asyncio
 
-    from reflayer.plugins.logs import log_to_stderr
+    from reflayer.plugins.service import log_to_stderr
 
     if len(set(arguments.services)) != len(arguments.services):
         raise UsageError(f"a service is named twice: {' '.join(arguments.services)}")
@@ -130,9 +129,9 @@ def serve(arguments: Namespace) -> int:
 
 async def _serve(arguments: Namespace) -> None:
     from reflayer.plugins.metrics import Metrics
+    from reflayer.plugins.service import Work
     from reflayer.plugins.service import run as run_services
     from reflayer.plugins.unix_socket import passed_by_systemd
-    from reflayer.plugins.work import Work
 
     passed_by_systemd()  # before a process is started that would inherit them
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

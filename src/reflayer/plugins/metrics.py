@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 
 from reflayer.errors import LayerError
-from reflayer.plugins.work import Cancelled
+from reflayer.plugins.service import Cancelled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from grpclib._typing import IServable
 
     from reflayer.plugins.metrics import Metrics
-    from reflayer.plugins.work import Work
+    from reflayer.plugins.service import Work
 
 _HANDSHAKE = 30.0  # seconds; a client that is silent for so long keeps no descriptor
 _LAST_LOOK = 2.0  # seconds in which clients that have all answers go; those watching health stay

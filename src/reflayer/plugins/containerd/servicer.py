@@ -17,7 +17,7 @@ from grpclib.const import Cardinality, Handler
 from reflayer.errors import ReflayerError
 from reflayer.plugins.containerd.protocol import mount_pb2
 from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
-from reflayer.plugins.containerd.snapshot import (
+from reflayer.plugins.containerd.records import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from grpclib.server import Stream
 
-    from reflayer.plugins.containerd.snapshot import Snapshot
+    from reflayer.plugins.containerd.records import Snapshot
     from reflayer.plugins.containerd.snapshotter import Mount, Snapshotter
     from reflayer.plugins.metrics import Metrics
 

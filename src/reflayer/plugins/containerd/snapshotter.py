@@ -17,9 +17,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from weakref import WeakValueDictionary
 
 from reflayer.errors import LayerError, StoreError
-from reflayer.plugins.containerd.filters import parse_filters
-from reflayer.plugins.containerd.labels import changed, kept
-from reflayer.plugins.containerd.snapshot import (
+from reflayer.plugins.containerd.labels import changed, kept, parse_filters
+from reflayer.plugins.containerd.records import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from reflayer.driver import Driver
     from reflayer.plugins.containerd.records import Records
     from reflayer.plugins.metrics import Metrics
-    from reflayer.plugins.work import Work
+    from reflayer.plugins.service import Work
     from reflayer.progress import Progress
 
 _log = logging.getLogger("reflayer.containerd")

@@ -1,26 +1,178 @@
-"""What each request that has a plain answer makes the driver do; the answer's JSON as a value."""
+"""Docker's requests: their JSON as values; what each with a plain answer makes the driver do."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import reprlib
+from typing import TypeVar
 
+from reflayer.archive import IdMap, IdRange
+from reflayer.errors import ReflayerError
 from reflayer.plugins.docker.orphans import is_container
-from reflayer.plugins.docker.request import RequestError, size_in_bytes
+from reflayer.record import as_dict, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Self
 
     from reflayer.copy import CopyReport
     from reflayer.driver import Driver
-    from reflayer.plugins.docker.request import LayerRequest
     from reflayer.progress import Progress
 
     Answer = dict[str, object]
-    Clone = Callable[[Driver, LayerRequest, Progress], CopyReport | None]
-    Call = Callable[[Driver, LayerRequest], Answer]
+    Clone = Callable[[Driver, "LayerRequest", Progress], CopyReport | None]
+    Call = Callable[[Driver, "LayerRequest"], Answer]
+
+Value = TypeVar("Value")
 
 _KINDS = {"C": 0, "A": 1, "D": 2}  # ChangeModify, ChangeAdd, ChangeDelete
+_LONGEST = 4095  # PATH_MAX, and a zero; no id or label is as long
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgtp]?)i?b?", re.IGNORECASE | re.ASCII)
+_LONGEST_SIZE = 100  # characters; int() takes 4,300, and float() makes infinity of 309
+_POWERS = " kmgtp"
+_MOST = (1 << 63) - 1  # Docker keeps it in an int64
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 100
+
+
+class RequestError(ReflayerError):
+    """A request is not as the protocol has it, or an option in it is none of ours."""
+
+
+@record
+class LayerRequest:
+    """A request about a layer.
+
+    Attributes:
+        id: the layer; empty where the request is about none.
+        parent: the layer that it was or is to be cloned from; None for none.
+        mount_label: the SELinux label of what a container sees; empty for none.
+        options: Docker's ``--storage-opt``, by name.
+    """
+
+    id: str
+    parent: str | None
+    mount_label: str
+    options: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """The request in ``body``."""
+        document = _document(body)
+        options = _member(document, "StorageOpt", dict, {})
+        if not all(isinstance(value, str) for value in options.values()):
+            raise RequestError("StorageOpt: not all its values are strings")
+        return cls(
+            id=_member(document, "ID", str, ""),
+            parent=_member(document, "Parent", str, "") or None,
+            mount_label=_member(document, "MountLabel", str, ""),
+            options=options,
+        )
+
+
+@record
+class InitRequest:
+    """What a daemon tells once, as it starts.
+
+    Attributes:
+        home: the folder for the layers, absolute.
+        options: the daemon's ``--storage-opt``, each ``NAME=VALUE``.
+        id_map: the ids of ``--userns-remap``; None without it.
+    """
+
+    home: str
+    options: tuple[str, ...]
+    id_map: IdMap | None
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """The request in ``body``."""
+        document = _document(body)
+        home = _member(document, "Home", str, "")
+        if not home.startswith("/") or not _is_path(home):
+            raise RequestError(f"Home: {shown(home)} is no absolute path")
+        options = _member(document, "Opts", list, [])
+        if not all(isinstance(option, str) for option in options):
+            raise RequestError("Opts: not all of them are strings")
+        ids = IdMap(_ranges(document, "UIDMaps"), _ranges(document, "GIDMaps"))
+        return cls(home, tuple(options), ids if ids.uids or ids.gids else None)
+
+    def as_json(self) -> bytes:
+        """The same as ``parse`` reads it."""
+        ids = self.id_map or IdMap()
+        document = {
+            "Home": self.home,
+            "Opts": self.options,
+            "UIDMaps": [as_dict(one) for one in ids.uids],
+            "GIDMaps": [as_dict(one) for one in ids.gids],
+        }
+        return json.dumps(document).encode()
+
+
+def shown(value: object) -> str:
+    """A value of a request as part of a line, cut where it is too long or too deep for that."""
+    return _brief.repr(value)
+
+
+def size_in_bytes(text: str) -> int:
+    """``1G``, ``512 MiB``, ``1.5gb`` or plain bytes, in powers of 1024, as Docker's RAMInBytes."""
+    match = _SIZE.fullmatch(text)
+    if match is None or len(text) > _LONGEST_SIZE:
+        raise RequestError(f"invalid size: {shown(text)}")
+    number, unit = match[1], match[2].lower()
+    scale = 1024 ** _POWERS.index(unit) if unit else 1
+    size = int(number) * scale if number.isdecimal() else int(float(number) * scale)
+    if size > _MOST:
+        raise RequestError(f"invalid size: {text!r} is more than {_MOST} bytes")
+    return size
+
+
+def _document(body: bytes) -> dict[str, object]:
+    if not body:
+        # Docker sends a request again, without what it has sent already, when the plugin ends
+        # before it has answered.
+        raise RequestError("the request is empty, as after a restart of the plugin: try again")
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"the request is no JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise RequestError("the request is no JSON object")
+    return document
+
+
+def _member(document: Mapping[str, object], name: str, kind: type[Value], absent: Value) -> Value:
+    value = document.get(name)
+    if value is None:  # Go writes null for what is empty
+        return absent
+    if not isinstance(value, kind):
+        raise RequestError(f"{name}: {kind.__name__} expected, not {type(value).__name__}")
+    if isinstance(value, str) and len(value) > _LONGEST:
+        raise RequestError(f"{name}: {len(value)} characters, which are more than {_LONGEST}")
+    return value
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, as "\ud800"
+        return False
+
+
+def _ranges(document: Mapping[str, object], name: str) -> tuple[IdRange, ...]:
+    return tuple(_range(item, name) for item in _member(document, name, list, []))
+
+
+def _range(item: object, name: str) -> IdRange:
+    numbers = [item.get(name) for name in IdRange.__annotations__] if isinstance(item, dict) else []
+    whole = [number for number in numbers if type(number) is int and 0 <= number < 1 << 32]
+    if len(whole) != len(IdRange.__annotations__):
+        raise RequestError(f"{name}: {shown(item)} is no range of ids")
+    return IdRange(*whole)
 
 
 def create(driver: Driver, request: LayerRequest, progress: Progress) -> CopyReport | None:

@@ -12,8 +12,8 @@ from contextlib import suppress
 from reflayer.driver import Driver
 from reflayer.driver.home import LAYERS
 from reflayer.errors import ReflayerError, failing
+from reflayer.plugins.docker.calls import InitRequest, RequestError, shown, size_in_bytes
 from reflayer.plugins.docker.orphans import remove_orphans
-from reflayer.plugins.docker.request import InitRequest, RequestError, shown, size_in_bytes
 from reflayer.record import record
 
 TYPE_CHECKING = False

@@ -22,10 +22,16 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from reflayer.errors import ArchiveError, ReflayerError
-from reflayer.plugins.docker.calls import CLONES, SHORT, WALKS
+from reflayer.plugins.docker.calls import (
+    CLONES,
+    SHORT,
+    WALKS,
+    InitRequest,
+    LayerRequest,
+    RequestError,
+)
 from reflayer.plugins.docker.home import Home, NotInitialisedError
 from reflayer.plugins.docker.orphans import forget, until_answered
-from reflayer.plugins.docker.request import InitRequest, LayerRequest, RequestError
 from reflayer.plugins.unix_socket import BACKLOG, listen
 
 TYPE_CHECKING = False
@@ -37,7 +43,7 @@ if TYPE_CHECKING:
     from reflayer.copy import CopyReport
     from reflayer.plugins.docker.calls import Answer, Call, Clone
     from reflayer.plugins.metrics import Metrics, Operation
-    from reflayer.plugins.work import Work
+    from reflayer.plugins.service import Work
     from reflayer.progress import Progress
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
