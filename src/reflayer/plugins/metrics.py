@@ -64,7 +64,14 @@ class Metrics:
             outcome = operation.outcome or "ok"
             seconds = time.monotonic() - started
             self._count(service, name, outcome, seconds)
-            _log(service, name, outcome, seconds, operation.error, fields)
+            logger = logging.getLogger(f"reflayer.{service}")
+            level = logging.ERROR if outcome == "failed" else logging.DEBUG
+            if logger.isEnabledFor(level):
+                told = {"operation": name, **fields, "outcome": outcome}
+                told["seconds"] = round(seconds, 6)
+                if operation.error is not None:
+                    told["error"] = operation.error
+                logger.log(level, "%s %s", name, outcome, extra={"fields": told})
 
     def copied(self, report: CopyReport | None) -> None:
         """Count what a clone copied; None is none."""
@@ -80,21 +87,3 @@ def _outcome(error: BaseException) -> str:
     if isinstance(error, (asyncio.CancelledError, Cancelled)):
         return "cancelled"
     return "refused" if isinstance(error, LayerError) else "failed"
-
-
-def _log(
-    service: str,
-    name: str,
-    outcome: str,
-    seconds: float,
-    error: str | None,
-    fields: dict[str, object],
-) -> None:
-    logger = logging.getLogger(f"reflayer.{service}")
-    level = logging.ERROR if outcome == "failed" else logging.DEBUG
-    if not logger.isEnabledFor(level):
-        return
-    told = {"operation": name, **fields, "outcome": outcome, "seconds": round(seconds, 6)}
-    if error is not None:
-        told["error"] = error
-    logger.log(level, "%s %s", name, outcome, extra={"fields": told})

@@ -71,7 +71,6 @@ class PrometheusMetrics(Metrics):
         self._server: ThreadingHTTPServer | None = None
 
     def copied(self, report: CopyReport | None) -> None:
-        """Count what a clone copied; None is none."""
         if report is None:
             return
         self._entries.inc(sum(report.entries.values()))
@@ -79,7 +78,6 @@ class PrometheusMetrics(Metrics):
             self._bytes.labels(method).inc(size)
 
     def clones(self, service: str, count: Callable[[], int]) -> None:
-        """Let ``count``, called from another thread, tell how many layers ``service`` has."""
         self._layers.counts[service] = count
 
     def serve(self, host: str, port: int) -> int:
@@ -111,7 +109,6 @@ class PrometheusMetrics(Metrics):
         return self._server.server_port
 
     def close(self) -> None:
-        """Stop to answer."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -146,7 +143,6 @@ class _Handler(MetricsHandler):
     sys_version = ""
 
     def do_GET(self) -> None:  # noqa: N802
-        """Answer."""
         path = self.path.partition("?")[0]
         if path == "/metrics":
             super().do_GET()

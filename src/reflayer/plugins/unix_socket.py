@@ -102,7 +102,6 @@ class _Listening(socket.socket):
             raise
 
     def close(self) -> None:
-        """Close it."""
         if self.fileno() >= 0:
             with suppress(FileNotFoundError), _locked(os.path.dirname(self.path)):
                 if _identity(self.path) == self.identity:

@@ -15,7 +15,7 @@ import threading
 from enum import IntEnum
 
 from reflayer.errors import LayerError
-from reflayer.record import record
+from reflayer.record import as_dict, record
 from reflayer.store import database
 
 TYPE_CHECKING = False
@@ -39,7 +39,7 @@ CREATE TABLE snapshots (
 ) WITHOUT ROWID;
 CREATE INDEX snapshots_by_parent ON snapshots (parent);
 """
-_COLUMNS = "name, parent, kind, folder, created, updated, labels, size, inodes"
+_COLUMNS = "name, parent, kind, folder, created, updated, labels, size, inodes"  # as in Snapshot
 
 
 class Kind(IntEnum):
@@ -140,7 +140,6 @@ class Records:
         return snapshot
 
     def find(self, name: str) -> Snapshot | None:
-        """The snapshot of this name, or None."""
         return self._snapshots.get(name)
 
     def all(self) -> Iterator[Snapshot]:
@@ -148,7 +147,6 @@ class Records:
         return iter(sorted(self._snapshots.values(), key=lambda snapshot: snapshot.name))
 
     def count(self) -> int:
-        """How many there are."""
         return len(self._snapshots)
 
     def add(self, snapshot: Snapshot) -> None:
@@ -176,7 +174,7 @@ class Records:
         def change(db: sqlite3.Connection) -> None:
             db.execute(
                 "UPDATE snapshots SET labels = ?, updated = ? WHERE name = ?",
-                (json.dumps(dict(snapshot.labels)), snapshot.updated, snapshot.name),
+                (_labels(snapshot), snapshot.updated, snapshot.name),
             )
 
         self._write(change, {snapshot.name: snapshot})
@@ -230,24 +228,17 @@ class Records:
     def _insert(self, db: sqlite3.Connection, snapshot: Snapshot) -> None:
         if snapshot.name in self._snapshots:
             raise AlreadyExistsError(f"snapshot {snapshot.name} exists already")
-        db.execute(
-            f"INSERT INTO snapshots ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                snapshot.name,
-                snapshot.parent,
-                int(snapshot.kind),
-                snapshot.folder,
-                snapshot.created,
-                snapshot.updated,
-                json.dumps(dict(snapshot.labels)),
-                snapshot.size,
-                snapshot.inodes,
-            ),
-        )
+        row = as_dict(snapshot) | {"kind": int(snapshot.kind), "labels": _labels(snapshot)}
+        statement = f"INSERT INTO snapshots ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        db.execute(statement, tuple(row.values()))
 
 
 def _delete(db: sqlite3.Connection, *names: str) -> None:
     db.executemany("DELETE FROM snapshots WHERE name = ?", [(name,) for name in names])
+
+
+def _labels(snapshot: Snapshot) -> str:
+    return json.dumps(dict(snapshot.labels))
 
 
 def _snapshot(row: tuple[str, str, int, str, int, int, str, int, int]) -> Snapshot:

@@ -61,9 +61,6 @@ class ContainerdService:
         """Nothing is touched before ``start``.
 
         Args:
-            work: the threads of the process.
-            metrics: what counts the requests.
-            socket: path of the Unix socket.
             home: the folder of the snapshots and of what is recorded about them.
             method: how a snapshot is cloned, one of ``reflayer.driver.METHODS``.
             workers: threads that work on one clone; None for as many as there are processors.
@@ -77,7 +74,6 @@ class ContainerdService:
         self._open = AsyncExitStack()  # what is to be closed
 
     async def start(self) -> None:
-        """When it returns, the socket is served."""
         async with AsyncExitStack() as stack:
             snapshotter = await self._work.run(self._opened, stack)
             listening = stack.enter_context(listen(self._socket))
@@ -93,7 +89,6 @@ class ContainerdService:
             self._open = stack.pop_all()
 
     async def stop(self) -> None:
-        """Accept nothing new; return when the requests that run have been answered."""
         async with self._open:
             self._health.set(False)
             self._connections.send_away()
@@ -171,14 +166,12 @@ class Connections:
         return _Connection(self._server._protocol_factory(), self)
 
     def opened(self, connection: _Connection) -> None:
-        """A client has come."""
         self._open.add(connection)
         self._all_closed.clear()
         if self._sends_away:
             connection.send_away()
 
     def closed(self, connection: _Connection) -> None:
-        """A client has gone."""
         self._open.discard(connection)
         if not self._open:
             self._all_closed.set()

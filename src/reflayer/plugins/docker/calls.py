@@ -180,16 +180,11 @@ def create(driver: Driver, request: LayerRequest, progress: Progress) -> CopyRep
 
     Raises:
         RequestError: it has options, which only containers' layers take.
-        LayerError, CopyError, OperationError: as the driver does.
     """
     if request.options:
         raise RequestError("--storage-opt is not supported for reflayer on read-only layers")
     return driver.create(
-        request.id,
-        request.parent,
-        size=0,
-        mount_label=request.mount_label,
-        progress=progress,
+        request.id, request.parent, size=0, mount_label=request.mount_label, progress=progress
     )
 
 
@@ -200,7 +195,6 @@ def create_read_write(
 
     Raises:
         RequestError: an option of it is unknown or no size.
-        LayerError, CopyError, OperationError: as the driver does.
     """
     size = None
     for name, value in request.options.items():
@@ -215,11 +209,7 @@ def create_read_write(
     ):
         return None
     return driver.create(
-        request.id,
-        request.parent,
-        size=size,
-        mount_label=request.mount_label,
-        progress=progress,
+        request.id, request.parent, size=size, mount_label=request.mount_label, progress=progress
     )
 
 
@@ -241,7 +231,6 @@ def put(driver: Driver, request: LayerRequest) -> Answer:
 
 
 def exists(driver: Driver, request: LayerRequest) -> Answer:
-    """``Exists``."""
     return {"Exists": driver.exists(request.id)}
 
 
@@ -271,10 +260,7 @@ def diff_size(driver: Driver, request: LayerRequest) -> Answer:
     return {"Size": driver.diff_size(request.id, request.parent)}
 
 
-CLONES: Mapping[str, Clone] = {
-    "Create": create,
-    "CreateReadWrite": create_read_write,
-}
+CLONES: Mapping[str, Clone] = {"Create": create, "CreateReadWrite": create_read_write}
 """The requests that copy a layer."""
 
 SHORT: Mapping[str, Call] = {
@@ -287,8 +273,5 @@ SHORT: Mapping[str, Call] = {
 }
 """The requests that take a few system calls."""
 
-WALKS: Mapping[str, Call] = {
-    "Changes": changes,
-    "DiffSize": diff_size,
-}
+WALKS: Mapping[str, Call] = {"Changes": changes, "DiffSize": diff_size}
 """The requests that look at each entry of a layer."""

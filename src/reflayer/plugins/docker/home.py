@@ -59,7 +59,6 @@ class Daemon:
         return cls(int(process), int(started)) if started else cls.running(int(process))
 
     def __str__(self) -> str:
-        """Both numbers."""
         return f"{self.process} {self.started}"
 
     def is_alive(self) -> bool:
@@ -85,7 +84,6 @@ class Home:
 
     @property
     def driver(self) -> Driver:
-        """The driver."""
         if self._driver is None:
             raise NotInitialisedError(
                 "no daemon has told where its layers are (GraphDriver.Init): restart the daemon"

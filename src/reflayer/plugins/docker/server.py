@@ -78,9 +78,6 @@ class DockerService:
         """Not served yet.
 
         Args:
-            work: the threads of the process.
-            metrics: what counts the requests.
-            socket: path of the Unix socket.
             method: how a layer is cloned, one of ``reflayer.driver.METHODS``.
             workers: threads that work on one clone; None for as many as there are processors.
         """
@@ -100,11 +97,7 @@ class DockerService:
         metrics.clones(self.name, self._home.count)
 
     async def start(self) -> None:
-        """Serve the socket, with the home that a process before this one had.
-
-        Raises:
-            ReflayerError: the socket cannot be listened on.
-        """
+        """Serve the socket, with the home that a process before this one had."""
         listening = listen(self._socket)
         try:
             await self._work.run(self._home.resume)
@@ -118,7 +111,6 @@ class DockerService:
         self._closing = asyncio.create_task(self._close_idle())
 
     async def stop(self) -> None:
-        """Accept nothing more; return when what runs has been answered."""
         if self._site is not None:
             await self._site.stop()
             self._closing.cancel()
@@ -156,14 +148,12 @@ class _Handlers:
     """
 
     def __init__(self, home: Home, work: Work, metrics: Metrics) -> None:
-        """For the layers in ``home``."""
         self._home = home
         self._work = work
         self._metrics = metrics
         self.begun: WeakSet[asyncio.Transport] = WeakSet()
 
     def application(self) -> web.Application:
-        """What the requests go to."""
         application = web.Application(middlewares=[self._errors])
         application.on_response_prepare.append(_close_after)
         add = application.router.add_post
@@ -368,12 +358,10 @@ class _Body(io.RawIOBase):
     """A request's body as a file for a thread; no more of it is received than that has room for."""
 
     def __init__(self, content: StreamReader, loop: asyncio.AbstractEventLoop) -> None:
-        """Read ``content``, which ``loop`` receives."""
         self._content = content
         self._loop = loop
 
     def readable(self) -> bool:
-        """It is."""
         return True
 
     def read(self, size: int = -1, /) -> bytes:
