@@ -12,8 +12,8 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from reflayer.cli.containerd_config import HOME, SOCKET
 from reflayer.cli.program import parser
+from reflayer.plugins.containerd.config import HOME, SOCKET
 
 PROJECT = Path(__file__).parents[2]
 DEPLOY = PROJECT / "deploy/kubernetes"

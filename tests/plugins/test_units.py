@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.cli.containerd_config import SOCKET as CONTAINERD_SOCKET
 from reflayer.cli.serve import DOCKER_SOCKET
+from reflayer.plugins.containerd.config import SOCKET as CONTAINERD_SOCKET
 from tests.copy.hard_cases import CASES, build
 from tests.file_systems import require
 from tests.trees import assert_same, facts

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from reflayer.cli.arguments import option, refusal, takes
+from reflayer.plugins.containerd.config import (
+    HOME,
+    SOCKET,
+    VERSIONS,
+    buildkit_options,
+    containerd_toml,
+    docker_json,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-
-NAME = "reflayer"
-"""What those programs call it."""
-SOCKET = "/run/reflayer/containerd.sock"
-HOME = "/var/lib/reflayer/containerd"
-
-_CRI = 'plugins."io.containerd.grpc.v1.cri".containerd'
-_CRI_IMAGES = 'plugins."io.containerd.cri.v1.images"'
-# The tables that name Kubernetes' snapshotter. containerd 2 takes that of _CRI over only where the
-# table has runtimes, too: so a file of version 2, which both read, names it in both.
-_KUBERNETES = {2: (_CRI, _CRI_IMAGES), 3: (_CRI_IMAGES,)}
-
-VERSIONS = tuple(_KUBERNETES)
-"""Of containerd's configuration: 2, which every containerd reads, and 3, which 2.0 and later do."""
 
 _SOCKET_BYTES = 107  # of sun_path, without the zero at its end: unix(7)
 
@@ -79,63 +73,10 @@ def containerd_config(arguments: Namespace) -> int:
       docker       JSON for /etc/docker/daemon.json, of Docker Engine 28 and later
     """
     if arguments.program == "containerd":
-        told = _containerd_toml(arguments.socket, arguments.home, arguments.config_version)
+        told = containerd_toml(arguments.socket, arguments.home, arguments.config_version)
     elif arguments.program == "buildkit":
-        told = _buildkit_options(arguments.socket)
+        told = buildkit_options(arguments.socket)
     else:
-        told = _docker_json()
+        told = docker_json()
     print(told, end="")
     return 0
-
-
-def _containerd_toml(socket: str, home: str, version: int) -> str:
-    """TOML for /etc/containerd/config.toml, of one of ``VERSIONS``."""
-    kubernetes = "\n".join(f'[{table}]\n  snapshotter = "{NAME}"' for table in _KUBERNETES[version])
-    return f"""\
-# A file that has a version line already keeps its own; it has to be this one.
-version = {version}
-
-[proxy_plugins.{NAME}]
-  type = "snapshot"
-  address = {_quoted(socket)}
-  # Where Kubernetes measures how full the disk is (from containerd 1.7 on).
-  [proxy_plugins.{NAME}.exports]
-    root = {_quoted(home)}
-
-# Kubernetes (CRI): the line belongs into the table of that name, where the file has one.
-{kubernetes}
-
-# Into which snapshotters containerd 2 unpacks what its transfer service pulls, for ctr and, from
-# 2.1 on, for Kubernetes. The first is its own default, which goes where it is not listed.
-[[plugins."io.containerd.transfer.v1.local".unpack_config]]
-  platform = "linux"
-  snapshotter = "overlayfs"
-[[plugins."io.containerd.transfer.v1.local".unpack_config]]
-  platform = "linux"
-  snapshotter = "{NAME}"
-"""
-
-
-def _buildkit_options(socket: str) -> str:
-    """Options of buildkitd, one a line."""
-    import shlex
-
-    return f"""\
---oci-worker=true
---containerd-worker=false
---oci-worker-snapshotter={NAME}
---oci-worker-proxy-snapshotter-path={shlex.quote(socket)}
-"""
-
-
-def _docker_json() -> str:
-    """JSON for /etc/docker/daemon.json, of Docker Engine 28 and later."""
-    import json
-
-    setting = {"features": {"containerd-snapshotter": True}, "storage-driver": NAME}
-    return json.dumps(setting, indent=2) + "\n"
-
-
-def _quoted(text: str) -> str:
-    """``text`` as a basic string of TOML."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -9,10 +9,10 @@ import sys
 from contextlib import ExitStack, contextmanager
 
 from reflayer.cli.arguments import any_path, at_least_one, option, refusal, takes
-from reflayer.cli.containerd_config import HOME
-from reflayer.cli.containerd_config import SOCKET as CONTAINERD_SOCKET
 from reflayer.driver import METHODS
 from reflayer.errors import ServiceError, UsageError
+from reflayer.plugins.containerd.config import HOME
+from reflayer.plugins.containerd.config import SOCKET as CONTAINERD_SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
