@@ -83,11 +83,13 @@ def open_beneath(top: int, path: bytes, *, cross_mounts: bool = True) -> int:
     resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
     if not cross_mounts:
         resolve |= RESOLVE_NO_XDEV
+    if len(path) <= LONGEST_PATH:  # as nearly always
+        return openat2(top, path or b".", OPEN_FOLDER, resolve)
     above = -1
     while True:
         cut = len(path) if len(path) <= LONGEST_PATH else path.rindex(b"/", 0, LONGEST_PATH)
         try:
-            fd = openat2(top if above < 0 else above, path[:cut] or b".", OPEN_FOLDER, resolve)
+            fd = openat2(top if above < 0 else above, path[:cut], OPEN_FOLDER, resolve)
         finally:
             if above >= 0:
                 os.close(above)
