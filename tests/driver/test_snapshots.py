@@ -188,7 +188,7 @@ def test_a_snapshot_of_a_layer_whose_deletion_has_begun_is_no_layer(
         (trash / "folder/file").unlink()
         create_snapshot(*arguments)
 
-    monkeypatch.setattr("reflayer.driver.snapshot.create_snapshot", remove_first)
+    monkeypatch.setattr("reflayer.linux.btrfs.create_snapshot", remove_first)
     with pytest.raises(LayerError, match="layer base was removed while it was being cloned"):
         driver.create("clone", "base")
     assert driver.list() == []

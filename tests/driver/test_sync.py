@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.driver import Driver, create, sync
+from reflayer.driver import Driver, create, home
 from reflayer.errors import LayerError, OperationError
 from tests.driver.layers import leftovers
 
@@ -36,7 +36,7 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     def write_out(_folder: int, _path: str) -> None:
         by.append(threading.current_thread().name.startswith("write-back"))
 
-    for module in (create, sync):
+    for module in (create, home):
         monkeypatch.setattr(module, "write_out", write_out)
     return by
 
@@ -57,7 +57,7 @@ def test_what_is_built_is_written_out_beside_and_once_at_the_end(
     place: Path, beside: list[bool]
 ) -> None:
     driver = Driver(place)
-    with driver.build("layer") as folder, sync.writing_back(folder) as come_to:
+    with driver.build("layer") as folder, home.writing_back(folder) as come_to:
         come_to(_SIZE)
     assert beside == [True, False]
 
@@ -69,7 +69,7 @@ def test_an_error_that_is_told_beside_takes_the_layer_with_it(
         if threading.current_thread().name.startswith("write-back"):
             raise OperationError(path.encode(), "syncfs", "no space left")
 
-    monkeypatch.setattr(sync, "write_out", write_out)
+    monkeypatch.setattr(home, "write_out", write_out)
     driver = Driver(place)
     driver.create("layer")
     with pytest.raises(OperationError, match="no space left"):

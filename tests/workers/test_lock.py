@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -102,3 +103,9 @@ def test_only_what_the_dead_had_claimed_is_abandoned(
     assert os.path.exists(f"{mine.path}.lock")
     mine.release()
     assert not os.path.lexists(f"{mine.path}.lock")
+
+
+def test_a_claim_in_a_folder_that_is_gone_is_an_error_with_its_number(tmp_path: Path) -> None:
+    with pytest.raises(OperationError, match="gone/name: lock: ") as raised:
+        claim(str(tmp_path / "gone/name"))
+    assert raised.value.errno == errno.ENOENT

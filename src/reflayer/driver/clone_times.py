@@ -17,9 +17,9 @@ import time
 from contextlib import contextmanager, suppress
 from functools import cache
 
-from reflayer.driver.home import CLONED, unlink
+from reflayer.driver.home import CLONED, opened, unlink, write_new
 from reflayer.driver.trash import discard
-from reflayer.errors import OperationError, failing
+from reflayer.errors import failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ _STILL = 500_000  # nanoseconds: setting the clock by less deceives nobody
 _BEHIND = 20_000_000 - _STILL  # nanoseconds (archive.tree_diff)
 _CLOCK_REALTIME_COARSE = 5  # time.h; clock_gettime(2)
 _MUCH = 50  # ticks
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def note(home: str, path: str, parent: str) -> str | None:
@@ -40,9 +39,6 @@ def note(home: str, path: str, parent: str) -> str | None:
 
     Returns:
         The note's path, for ``keeping``; None where times do not tell what was touched.
-
-    Raises:
-        OperationError: it cannot be written.
     """
     boot = boot_id()
     root = _root(path)
@@ -51,20 +47,13 @@ def note(home: str, path: str, parent: str) -> str | None:
     cloned = _complete_at(root[1])
     folder = f"{home}/{CLONED}/{boot}"
     record = f"{folder}/{os.path.basename(path)}"
-    text = f"{root[0]} {root[1]} {cloned} {_clock_offset()} {parent}"
+    content = f"{root[0]} {root[1]} {cloned} {_clock_offset()} {parent}".encode()
     with failing(record, "write"):
         try:
-            fd = os.open(record, _NEW, 0o600)
+            write_new(record, content)
         except FileNotFoundError:
             _begin_boot(home, boot)
-            fd = os.open(record, _NEW, 0o600)
-        try:
-            os.write(fd, text.encode())
-        except OSError:
-            os.unlink(record)
-            raise
-        finally:
-            os.close(fd)
+            write_new(record, content)
     return record
 
 
@@ -86,11 +75,7 @@ def _complete_at(begun: int) -> int:
 
 @contextmanager
 def keeping(record: str | None, id: str) -> Iterator[None]:
-    """Let the note be that of layer ``id``, which the block publishes; take it away if it fails.
-
-    Raises:
-        OperationError: it cannot be renamed or unlinked.
-    """
+    """Let the note be that of layer ``id``, which the block publishes; take it away if it fails."""
     try:
         yield
         if record is not None:
@@ -103,11 +88,7 @@ def keeping(record: str | None, id: str) -> Iterator[None]:
 
 
 def forget(home: str, id: str) -> None:
-    """Take away the note of layer ``id``, if there is one, before the layer goes.
-
-    Raises:
-        OperationError: it cannot be unlinked.
-    """
+    """Take away the note of layer ``id``, if there is one, before the layer goes."""
     boot = boot_id()
     if boot is not None:
         unlink(f"{home}/{CLONED}/{boot}/{id}")
@@ -117,22 +98,18 @@ def origin(home: str, id: str, path: str) -> tuple[str, float] | None:
     """The layer that ``id`` at ``path`` was a complete clone of, and when, in seconds since 1970.
 
     None where that is not known, or times do not tell what was touched since.
-
-    Raises:
-        OperationError: the note is there, and cannot be read.
     """
     boot = boot_id()
     if boot is None:
         return None
     record = f"{home}/{CLONED}/{boot}/{id}"
-    try:
-        with open(record) as file:
-            *numbers, noted = file.read().split(" ")
-        inode, birth, cloned, offset = map(int, numbers)
-    except (FileNotFoundError, ValueError):
-        return None
-    except OSError as error:
-        raise OperationError.from_os_error(error, record, "read") from error
+    with failing(record, "read"):
+        try:
+            with open(record) as file:
+                *numbers, noted = file.read().split(" ")
+            inode, birth, cloned, offset = map(int, numbers)
+        except (FileNotFoundError, ValueError):
+            return None
     if abs(offset - _clock_offset()) > _STILL or _root(path) != (inode, birth):
         return None
     return noted, (cloned + _BEHIND) / 1e9
@@ -151,13 +128,9 @@ def _root(path: str) -> tuple[int, int] | None:
     from reflayer.linux.statfs import file_system_name
     from reflayer.linux.statx import birth_time
 
-    with failing(path, "look at"):
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            birth = birth_time(fd) if file_system_name(fd) in _OWN_CLOCK else None
-            return None if birth is None else (os.fstat(fd).st_ino, birth)
-        finally:
-            os.close(fd)
+    with opened(path) as fd, failing(path, "look at"):
+        birth = birth_time(fd) if file_system_name(fd) in _OWN_CLOCK else None
+        return None if birth is None else (os.fstat(fd).st_ino, birth)
 
 
 @cache

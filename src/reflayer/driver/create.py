@@ -1,7 +1,8 @@
 """A new layer: claimed and made in ``tmp/``, empty or a clone, and published whole, or gone.
 
-How a clone is made: ``auto`` takes a snapshot where one loses nothing (``snapshot``), else what
-``copy_tree`` finds to be the best; a method that is named is taken, or the clone fails.
+How a clone is made: on btrfs a layer is a subvolume, and ``auto`` takes a snapshot where one loses
+nothing, else what ``copy_tree`` finds to be the best. A method that is named is taken, or the clone
+fails.
 
 What is needed for that is imported when a layer is made: a removal does not wait for it.
 """
@@ -14,10 +15,19 @@ import time
 from contextlib import contextmanager
 
 from reflayer.driver.clone_times import keeping, note
-from reflayer.driver.home import BUILDS, LAYERS, PUBLISH_LOCK, layer_path, taken
-from reflayer.driver.sync import opened, write_name, write_out, writing_back
+from reflayer.driver.home import (
+    BUILDS,
+    LAYERS,
+    PUBLISH_LOCK,
+    layer_path,
+    opened,
+    taken,
+    write_out,
+    writing_back,
+)
 from reflayer.driver.trash import delete
 from reflayer.errors import CopyError, LayerError, OperationError, failing
+from reflayer.record import record
 from reflayer.workers.lock import claim_new, locked
 
 TYPE_CHECKING = False
@@ -30,45 +40,62 @@ if TYPE_CHECKING:
 METHODS = ("auto", "snapshot", "reflink", "range", "stream", "tar")
 """The names of the methods that a driver takes."""
 
+_NO_SUBVOLUMES = frozenset({errno.ENOTTY, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
+_NO_SNAPSHOT = frozenset({errno.EXDEV, errno.EPERM, errno.EINVAL})
+_CONTENT = b"content\n" * 512  # one block: a smaller file might be kept without any
 _AT_FDCWD = -100  # fcntl.h: paths from the current folder
 _SELINUX = "/sys/fs/selinux/enforce"  # there where the kernel has SELinux enabled
+
+
+@record
+class Making:
+    """How the layers of a home are made; ``owner`` is that of the root of an empty one."""
+
+    method: str
+    ownership: str
+    workers: int | None
+    owner: tuple[int, int] | None
 
 
 @contextmanager
 def new_layer(
     home: str,
     id: str,
-    fill: Callable[[str], CopyReport | None],
     parent: str | None,
+    making: Making,
     *,
+    size: int = 0,
+    label: str = "",
+    progress: Progress | None = None,
     durable: bool = False,
 ) -> Iterator[tuple[str, CopyReport | None]]:
-    """Make a folder for layer ``id``, let the block change it, and publish it after that.
+    """Make a clone of ``parent``, or an empty folder; publish it as ``id`` after the block.
 
-    Args:
-        home: the home.
-        id: the layer.
-        fill: makes the folder at a path; returns the report if it is a clone.
-        parent: what ``fill`` clones.
-        durable: write it out to disk before it is published.
+    It may take ``size`` bytes, or with 0 any number. ``label`` is the SELinux label of its root. If
+    it is to be ``durable``, it is written out to disk before it is published.
+
+    Yields:
+        The path, and the report if it is a clone.
 
     Raises:
-        LayerError: there is a layer of that id already.
-        CopyError, OperationError: from ``fill``, or another step failed. Nothing is left.
+        LayerError: there is a layer ``id`` already, or ``parent`` was removed.
+        CopyError, OperationError: a step failed. Nothing is left.
     """
-    with building(home, id) as path, opened(f"{home}/{LAYERS}") as folder:
-        report = fill(path)
-        record = None
+    with building(home, id) as path, opened(f"{home}/{LAYERS}", follow=True) as folder:
+        noted = report = None
+        if parent is None:
+            _make_empty(path, making)
+            _limit(path, size, home)
+        else:
+            report = _clone(home, parent, path, making, size, progress)
+        if label:
+            set_label(path, label)
         # The inodes of a snapshot tell themselves that they are the same.
         if parent is not None and report is not None and report.method != "snapshot":
-            record = note(home, path, parent)
-        with keeping(record, id):
+            noted = note(home, path, parent)
+        with keeping(noted, id):
             yield path, report
-            if durable:
-                write_out(folder, path)
-            publish(path, home, id)
-        if durable:
-            write_name(folder, layer_path(home, id))
+            publish(path, home, id, folder if durable else None)
 
 
 @contextmanager
@@ -80,25 +107,17 @@ def changing_layer(home: str, id: str) -> Iterator[tuple[str, Callable[[int], No
 
     Yields:
         The layer's path meanwhile, and what ``writing_back`` yields.
-
-    Raises:
-        LayerError: there is no such layer.
-        OperationError: a step failed.
     """
     layer = layer_path(home, id)
-    with building(home, id) as path, opened(f"{home}/{LAYERS}") as folder:
-        try:
-            with failing(layer, "rename"):
+    with building(home, id) as path, opened(f"{home}/{LAYERS}", follow=True) as folder:
+        with failing(layer, "rename"):
+            try:
                 os.rename(layer, path)
-        except OperationError as error:
-            if error.errno == errno.ENOENT:
+            except FileNotFoundError as error:
                 raise LayerError(f"there is no layer {id}") from error
-            raise
         with writing_back(path) as come_to:
             yield path, come_to
-        write_out(folder, path)
-        publish(path, home, id)
-        write_name(folder, layer)
+        publish(path, home, id, folder)
 
 
 @contextmanager
@@ -107,9 +126,6 @@ def building(home: str, id: str) -> Iterator[str]:
 
     If the block raises, what is there is deleted. After the death of this process it is left to
     ``recover``.
-
-    Raises:
-        OperationError: the claim cannot be made.
     """
     claim = claim_new(f"{home}/{BUILDS}", id)
     try:
@@ -124,19 +140,26 @@ def building(home: str, id: str) -> Iterator[str]:
         claim.release()
 
 
-def publish(path: str, home: str, id: str) -> None:
+def publish(path: str, home: str, id: str, folder: int | None = None) -> None:
     """Let the complete folder ``path`` appear as layer ``id``, which must not be there.
+
+    Both are written out to disk if ``folder`` is given: ``dir/``, open since before ``path`` was
+    made.
 
     Raises:
         LayerError: there is a layer of that id already.
-        OperationError: the rename failed.
+        OperationError: the rename failed, or something could not be written.
     """
     from reflayer.linux.renameat2 import RENAME_NOREPLACE, renameat2
 
     layer = layer_path(home, id)
-    try:
+    if folder is not None:
+        write_out(folder, path)
+    with failing(layer, "rename"):
         try:
             renameat2(_AT_FDCWD, os.fsencode(path), _AT_FDCWD, os.fsencode(layer), RENAME_NOREPLACE)
+        except FileExistsError as error:
+            raise taken(id) from error
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOSYS):
                 raise
@@ -146,89 +169,93 @@ def publish(path: str, home: str, id: str) -> None:
                 if os.path.lexists(layer):
                     raise taken(id) from error
                 os.rename(path, layer)
-    except FileExistsError as error:
-        raise taken(id) from error
-    except OSError as error:
-        raise OperationError.from_os_error(error, layer, "rename") from error
+    if folder is not None:
+        with failing(layer, "fsync"):
+            os.fsync(folder)
 
 
-def make_folder(path: str) -> bool:
-    """Make the empty folder ``path``, for the owner alone; True for a subvolume, if there are such.
+def _make_folder(path: str) -> bool:
+    """Make the empty folder ``path``, for the owner alone; whether it is a btrfs subvolume."""
+    from reflayer.linux.btrfs import create_subvolume
 
-    Raises:
-        OSError: it cannot be made.
-    """
-    from reflayer.driver.snapshot import make_subvolume
-
-    if make_subvolume(path):
+    is_subvolume = True
+    with opened(os.path.dirname(path), follow=True) as folder:
+        try:
+            create_subvolume(folder, os.fsencode(os.path.basename(path)))
+        except OSError as error:
+            if error.errno not in _NO_SUBVOLUMES:
+                raise
+            is_subvolume = False
+    if is_subvolume:
         os.chmod(path, 0o700)
-        return True
-    os.mkdir(path, 0o700)
-    return False
+    else:
+        os.mkdir(path, 0o700)
+    return is_subvolume
 
 
-def empty_layer(path: str, method: str, owner: tuple[int, int] | None) -> None:
-    """Make the empty folder ``path``, mode 0755, of ``owner`` if not of this process.
-
-    Raises:
-        CopyError: ``method`` is ``snapshot``, but there are no subvolumes here.
-        OperationError: it cannot be made.
-    """
+def _make_empty(path: str, making: Making) -> None:
     with failing(path, "mkdir"):
-        if not make_folder(path) and method == "snapshot":
+        if not _make_folder(path) and making.method == "snapshot":
             raise _no_snapshot(path, "there are no btrfs subvolumes here")
-        if owner is not None:
-            os.chown(path, *owner)
+        if making.owner is not None:
+            os.chown(path, *making.owner)
         os.chmod(path, 0o755)
 
 
-def clone_layer(
-    parent: str,
-    path: str,
-    *,
-    method: str,
-    ownership: str,
-    workers: int | None,
-    progress: Progress | None,
-    prepare: Callable[[str], None],
+def _limit(path: str, size: int, home: str) -> None:
+    if size:
+        from reflayer.driver.quota import set_quota
+
+        set_quota(path, size, home)
+
+
+def _clone(
+    home: str, id: str, path: str, making: Making, size: int, progress: Progress | None
 ) -> CopyReport:
-    """Make ``path`` the same tree as the layer at ``parent``, which may be removed meanwhile.
-
-    A folder that is to be copied into is given to ``prepare`` first.
-
-    Raises:
-        CopyError: something failed; what was made stays for the caller to delete.
-        LayerError: the parent was removed before its clone was complete.
-        OperationError: the parent cannot be opened.
-    """
-    held = _hold(parent)
+    """Make ``path`` the same tree as layer ``id``, which may be removed meanwhile."""
+    parent = layer_path(home, id)
+    method = making.method
+    gone = LayerError(f"layer {id} was removed while it was being cloned")
+    with failing(parent, "open"):
+        try:
+            held = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise gone from error
     try:
         report = None
         if method in ("auto", "snapshot"):
-            report = _snapshot(held, path, is_named=method == "snapshot")
-            if report is not None and progress is not None:
-                progress("clone", 0, None)  # the last moment to abandon it
+            started = time.monotonic()
+            with failing(path, "snapshot", CopyError):
+                refusal = _snapshot(held, path)
+            if refusal is None:
+                from reflayer.copy.report import CopyReport
+
+                report = CopyReport("snapshot", {}, {}, {}, time.monotonic() - started)
+                if progress is not None:
+                    progress("clone", 0, None)  # the last moment to abandon it
+            elif method == "snapshot":
+                raise _no_snapshot(path, refusal)
         if report is None:
             with failing(path, "mkdir", CopyError):
-                make_folder(path)
-            prepare(path)
+                _make_folder(path)
+            _limit(path, size, home)
             from reflayer.archive.methods import copy_tree
 
             report = copy_tree(
                 parent,
                 path,
                 method=method,
-                ownership=ownership,
-                workers=workers,
+                ownership=making.ownership,
+                workers=making.workers,
                 progress=progress,
             )
         # Its own deletion may have emptied folders before they were read. It begins with a rename,
         # and while we hold the folder open, no other one can have its inode number.
         if not _is_at(held, parent):
-            raise _gone(parent)
+            raise gone
     except CopyError as error:
         if not _is_at(held, parent):
-            raise _gone(parent) from error
+            raise gone from error
         raise
     finally:
         os.close(held)
@@ -240,32 +267,70 @@ def set_label(path: str, label: str) -> None:
 
     What a container may do with its files is told by their labels (selinux(8)); what is made in the
     folder later gets its label from it.
-
-    Raises:
-        OperationError: it cannot be labelled.
     """
     if not os.path.exists(_SELINUX):
         return
+    with failing(path, "label"):
+        try:
+            os.setxattr(path, "security.selinux", os.fsencode(label) + b"\0", follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+
+
+def status(home: str, method: str) -> dict[str, str]:
+    """The ``Backing Filesystem``, the ``Method`` that ``auto`` or ``method`` is, ``Shared Blocks``.
+
+    Which method a clone takes in this home is found out by making one.
+    """
+    from reflayer.linux.statfs import file_system_name
+
+    builds = f"{home}/{BUILDS}"
+    with opened(builds, follow=True) as folder, failing(builds, "statfs"):
+        file_system = file_system_name(folder)
+    found = _best_method(home) if method == "auto" else method
+    shares = found in ("snapshot", "reflink")
+    return {
+        "Backing Filesystem": file_system,
+        "Method": found,
+        "Shared Blocks": str(shares).lower(),
+    }
+
+
+def _best_method(home: str) -> str:
+    from reflayer.copy.method import best_method
+
+    with building(home, "probe") as path:
+        try:
+            with failing(path, "try it"):
+                _make_folder(path)
+                with open(f"{path}/file", "wb") as file:
+                    file.write(_CONTENT)
+                with opened(path) as folder:
+                    if _snapshot(folder, f"{path}/clone") is None:
+                        return "snapshot"
+                    return best_method(folder, folder)
+        finally:
+            delete(path)
+
+
+def _snapshot(source: int, path: str) -> str | None:
+    """Make ``path`` a snapshot of the open folder ``source``, or say why it would differ."""
+    from reflayer.linux.btrfs import create_snapshot, has_subvolumes, is_subvolume
+
+    if not is_subvolume(source):
+        return "the parent is not a btrfs subvolume"
     try:
-        os.setxattr(path, "security.selinux", os.fsencode(label) + b"\0", follow_symlinks=False)
+        if has_subvolumes(source):
+            return "a subvolume inside the parent would be missing"
+        with opened(os.path.dirname(path), follow=True) as folder:
+            create_snapshot(source, folder, os.fsencode(os.path.basename(path)))
     except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:
-            raise OperationError.from_os_error(error, path, "label") from error
-
-
-def _snapshot(parent: int, path: str, *, is_named: bool) -> CopyReport | None:
-    """The report of a snapshot; None where a copy has to do, unless it was named."""
-    from reflayer.driver.snapshot import snapshot
-
-    started = time.monotonic()
-    with failing(path, "snapshot", CopyError):
-        refusal = snapshot(parent, path)
-    if refusal is None:
-        from reflayer.copy.report import CopyReport
-
-        return CopyReport("snapshot", {}, {}, {}, time.monotonic() - started)
-    if is_named:
-        raise _no_snapshot(path, refusal)
+        if error.errno == errno.ENOTTY:
+            return "this kernel cannot tell whether a subvolume is inside the parent"
+        if error.errno in _NO_SNAPSHOT:
+            return f"{error.strerror}: the kernel does not let it be made here"
+        raise
     return None
 
 
@@ -273,21 +338,8 @@ def _no_snapshot(path: str, reason: str) -> CopyError:
     return CopyError(path, "snapshot", f"{reason}: use another method or auto")
 
 
-def _hold(parent: str) -> int:
-    try:
-        return os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise _gone(parent) from error
-    except OSError as error:
-        raise OperationError.from_os_error(error, parent, "open") from error
-
-
 def _is_at(fd: int, path: str) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:
         return False
-
-
-def _gone(parent: str) -> LayerError:
-    return LayerError(f"layer {os.path.basename(parent)} was removed while it was being cloned")

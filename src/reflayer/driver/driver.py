@@ -6,17 +6,10 @@ import _thread
 import io
 import os
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 
 from reflayer.driver.clone_times import forget, origin
-from reflayer.driver.create import (
-    METHODS,
-    changing_layer,
-    clone_layer,
-    empty_layer,
-    new_layer,
-    set_label,
-)
+from reflayer.driver.create import METHODS, Making, changing_layer, new_layer, status
 from reflayer.driver.folded import fold_into, folded, folding, is_there, unfold, unfold_upon
 from reflayer.driver.home import (
     BUILDS,
@@ -26,16 +19,17 @@ from reflayer.driver.home import (
     is_id,
     layer_path,
     make_home,
+    opened,
     taken,
+    write_out,
 )
 from reflayer.driver.recovery import recover
-from reflayer.driver.trash import delete_behind, delete_trash, discard, empty_trash, holds_trash
+from reflayer.driver.trash import delete_behind, delete_trash, discard, empty_trash, left_in_trash
 from reflayer.errors import LayerError, OperationError, failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
-    from contextlib import AbstractContextManager
     from typing import BinaryIO, TypeVar
 
     from _typeshed import WriteableBuffer
@@ -90,14 +84,13 @@ class Driver:
         if method not in METHODS:
             raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
         self.home = os.path.realpath(os.fsdecode(home))
-        self._method = method
-        self._ownership = ownership
-        self._workers = workers
+        root = None if id_map is None else id_map.root
+        self._making = Making(method, ownership, workers, root)
         self._id_map = id_map
         self._size = size or 0
         self._lock = _thread.allocate_lock()
         self._references: dict[str, int] = {}
-        make_home(self.home, None if id_map is None else id_map.root[1])
+        make_home(self.home, None if root is None else root[1])
         self._require_quota(self._size)
         recover(self.home)
 
@@ -144,9 +137,7 @@ class Driver:
 
         ``Backing Filesystem``, ``Method`` and, as ``true`` or ``false``, ``Shared Blocks``.
         """
-        from reflayer.driver.probe import status
-
-        return status(self.home, self._method)
+        return status(self.home, self._making.method)
 
     def create(
         self,
@@ -177,7 +168,10 @@ class Driver:
             QuotaError: there is a size, but the file system has no quotas for it.
         """
         size = self._size if size is None else size
-        with self._new(id, parent, size=size, label=mount_label, progress=progress) as (_, report):
+        self._check_new(id, parent, size)
+        with new_layer(
+            self.home, id, parent, self._making, size=size, label=mount_label, progress=progress
+        ) as (_, report):
             return report
 
     def take_over(self, id: str, parent: str, *, mount_label: str = "") -> bool:
@@ -200,9 +194,7 @@ class Driver:
             LayerError: ``id`` is there already, ``parent`` is not, or one of them is no id.
             OperationError: it failed. ``parent`` is there still.
         """
-        if self.exists(id):
-            raise taken(id)
-        self.path(parent)
+        self._check_new(id, parent)
         with self._lock:
             is_used = parent in self._references
         return not self._size and not is_used and fold_into(self.home, id, parent, mount_label)
@@ -216,7 +208,9 @@ class Driver:
         At the end of the block the folder is written out to disk and becomes the layer ``id``. If
         the block raises, the folder is deleted. Errors are those of ``create``.
         """
-        with self._new(id, parent, progress=progress, durable=True) as (path, _):
+        self._check_new(id, parent)
+        making = self._making
+        with new_layer(self.home, id, parent, making, progress=progress, durable=True) as (path, _):
             yield path
 
     def apply(self, id: str, stream: BinaryIO, *, progress: Progress | None = None) -> int:
@@ -247,13 +241,11 @@ class Driver:
                     progress("unpack", count, None)
 
             return apply_stream(
-                path, stream, ownership=self._ownership, id_map=self._id_map, progress=told
+                path, stream, ownership=self._making.ownership, id_map=self._id_map, progress=told
             )
 
     def sync(self, id: str) -> None:
         """Write out to disk layer ``id``, which others have filled by its path."""
-        from reflayer.driver.sync import opened, write_out
-
         path = self.path(id)
         with opened(path) as folder:
             write_out(folder, path)
@@ -285,7 +277,7 @@ class Driver:
             trash = discard(layer, self.home)
         if trash is not None and wait:
             delete_trash(trash, wait=True)
-        if not wait or holds_trash(self.home):
+        if not wait or left_in_trash(self.home):
             delete_behind(self.home)
 
     def empty_trash(self) -> None:
@@ -355,59 +347,19 @@ class Driver:
         with self._there(id, parent):
             return changed_usage(root, before, cloned=cloned)
 
-    def _new(
-        self,
-        id: str,
-        parent: str | None,
-        *,
-        size: int = 0,
-        label: str = "",
-        progress: Progress | None = None,
-        durable: bool = False,
-    ) -> AbstractContextManager[tuple[str, CopyReport | None]]:
+    def _check_new(self, id: str, parent: str | None, size: int = 0) -> None:
+        """Refuse what cannot be made, and make the folder of ``parent`` where it was folded up."""
         if self.exists(id):
             raise taken(id)
         if parent is not None:
             self.path(parent)
         self._require_quota(size)
-        fill = partial(self._fill, parent, size, label, progress)
-        return new_layer(self.home, id, fill, parent, durable=durable)
-
-    def _fill(
-        self, parent: str | None, size: int, label: str, progress: Progress | None, path: str
-    ) -> CopyReport | None:
-        """Make ``path`` an empty layer, or a clone of ``parent``, of at most ``size`` bytes."""
-
-        def limit(path: str) -> None:
-            if size:
-                from reflayer.driver.quota import set_quota
-
-                set_quota(path, size, self.home)
-
-        report = None
-        if parent is None:
-            empty_layer(path, self._method, None if self._id_map is None else self._id_map.root)
-            limit(path)
-        else:
-            report = clone_layer(
-                layer_path(self.home, parent),
-                path,
-                method=self._method,
-                ownership=self._ownership,
-                workers=self._workers,
-                progress=progress,
-                prepare=limit,
-            )
-        if label:
-            set_label(path, label)
-        return report
 
     def _remake(self, id: str, parent: str, difference: BinaryIO) -> None:
         from reflayer.archive import apply_stream
 
-        fill = partial(self._fill, parent, 0, "", None)
-        with new_layer(self.home, id, fill, parent) as (path, _):
-            apply_stream(path, difference, ownership=self._ownership)
+        with new_layer(self.home, id, parent, self._making) as (path, _):
+            apply_stream(path, difference, ownership=self._making.ownership)
 
     def _require_quota(self, size: int) -> None:
         if size:
@@ -441,9 +393,8 @@ class Driver:
             failed = error
         for layer in (id, parent):
             if layer is not None and not self.exists(layer):
-                raise LayerError(
-                    f"layer {layer} was removed while it was being compared"
-                ) from failed
+                gone = f"layer {layer} was removed while it was being compared"
+                raise LayerError(gone) from failed
         if failed is not None:
             raise failed
 

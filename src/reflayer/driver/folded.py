@@ -13,8 +13,16 @@ from contextlib import suppress
 
 from reflayer.driver.clone_times import forget, keeping, note, origin
 from reflayer.driver.create import building, publish, set_label
-from reflayer.driver.home import FOLDED, FOLDED_LOCK, has_folder, is_id, layer_path, unlink
-from reflayer.errors import ArchiveError, LayerError, OperationError, failing
+from reflayer.driver.home import (
+    FOLDED,
+    FOLDED_LOCK,
+    has_folder,
+    is_id,
+    layer_path,
+    unlink,
+    write_new,
+)
+from reflayer.errors import ArchiveError, LayerError, failing
 from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
@@ -37,31 +45,18 @@ class LostError(LayerError):
 
 
 def folding(home: str) -> AbstractContextManager[bool]:
-    """Let no other thread or process fold or unfold a layer, or remove one.
-
-    Raises:
-        OperationError: the lock cannot be had.
-    """
+    """Let no other thread or process fold or unfold a layer, or remove one."""
     return locked(f"{home}/{FOLDED_LOCK}")
-
-
-def is_folded(home: str, id: str) -> bool:
-    """Whether layer ``id`` is folded up."""
-    return os.path.exists(_path(home, id))
 
 
 def is_there(home: str, id: str) -> bool:
     """Whether there is a layer ``id``, folded up or not."""
     # Once more at the end: it may have been unfolded meanwhile.
-    return has_folder(home, id) or is_folded(home, id) or has_folder(home, id)
+    return has_folder(home, id) or os.path.exists(_path(home, id)) or has_folder(home, id)
 
 
 def folded(home: str) -> list[str]:
-    """The ids of the layers that are folded up.
-
-    Raises:
-        OperationError: the home cannot be read.
-    """
+    """The ids of the layers that are folded up."""
     folder = f"{home}/{FOLDED}"
     with failing(folder, "list"):
         return [name for name in os.listdir(folder) if is_id(name)]
@@ -90,7 +85,14 @@ def fold_into(home: str, id: str, parent: str, label: str) -> bool:
         with folding(home):
             if not has_folder(home, below):
                 return False
-            _write(path, _path(home, parent), b"%s\n%s" % (below.encode(), archive))
+            kept = _path(home, parent)
+            with failing(kept, "write"):
+                write_new(path, b"%s\n%s" % (below.encode(), archive))
+                try:
+                    os.rename(path, kept)
+                except OSError:
+                    unlink(path)
+                    raise
             with failing(layer, "rename"):
                 os.rename(layer, path)
             forget(home, parent)
@@ -105,8 +107,7 @@ def unfold(home: str, id: str, remake: Remake) -> None:
     """Make the folder of layer ``id`` again, unless another is faster.
 
     Raises:
-        LayerError: there is no such layer, or not the one that it was cloned from.
-        LostError: it has been lost.
+        LayerError: there is no such layer, or not the one that it was cloned from, or it is lost.
         CopyError, OperationError: it cannot be made. It stays folded.
     """
     with folding(home):
@@ -121,9 +122,6 @@ def unfold_upon(home: str, id: str, remake: Remake) -> None:
     """Before layer ``id`` goes, and within ``folding``: unfold each that is folded upon it.
 
     What ``id`` was folded up to itself is taken away.
-
-    Raises:
-        CopyError, OperationError: one cannot be made.
     """
     for upon in folded(home):
         with suppress(LostError):  # asking for it tells
@@ -133,11 +131,7 @@ def unfold_upon(home: str, id: str, remake: Remake) -> None:
 
 
 def sweep_folded(home: str) -> None:
-    """Take away what processes that died left half done.
-
-    Raises:
-        OperationError: it cannot be read or unlinked.
-    """
+    """Take away what processes that died left half done."""
     if folded(home):
         with folding(home):
             for id in folded(home):
@@ -150,7 +144,7 @@ def _unfold(home: str, id: str, remake: Remake) -> None:
     with failing(path, "read"), open(path, "rb", buffering=0) as file:
         parent = _read_parent(id, file.read(_MOST))
         file.seek(len(parent) + 1)
-        if not has_folder(home, parent) and is_folded(home, parent):
+        if not has_folder(home, parent) and os.path.exists(_path(home, parent)):
             _unfold(home, parent, remake)
         try:
             remake(id, parent, file)
@@ -162,13 +156,12 @@ def _unfold(home: str, id: str, remake: Remake) -> None:
 def _parent_of(home: str, id: str) -> str | None:
     """The layer that the folded one was cloned from; None where there is no folded ``id``."""
     path = _path(home, id)
-    try:
-        with open(path, "rb") as file:
-            return _read_parent(id, file.readline(_MOST))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise OperationError.from_os_error(error, path, "read") from error
+    with failing(path, "read"):
+        try:
+            with open(path, "rb") as file:
+                return _read_parent(id, file.readline(_MOST))
+        except FileNotFoundError:
+            return None
 
 
 def _read_parent(id: str, head: bytes) -> str:
@@ -193,19 +186,6 @@ def _difference(layer: str, below: str, cloned: float) -> bytes | None:
     except ArchiveError:  # a name that no archive can have
         return None
     return None if packing.skipped else bytes(archive)
-
-
-def _write(new: str, path: str, content: bytes) -> None:
-    """Make the file ``path`` by way of ``new``, which is gone after it."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    with failing(path, "write"):
-        try:
-            with open(os.open(new, flags, 0o600), "wb") as file:
-                file.write(content)
-            os.rename(new, path)
-        except OSError:
-            unlink(new)
-            raise
 
 
 def _path(home: str, id: str) -> str:

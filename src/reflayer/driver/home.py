@@ -1,12 +1,18 @@
-"""A driver's folder and those in it; what may be a layer's id."""
+"""A driver's folder and those in it: how they are made, opened and written out; layers' ids."""
 
 from __future__ import annotations
 
 import errno
 import os
+from contextlib import contextmanager, suppress
 
 from reflayer.errors import LayerError, failing, printable
 from reflayer.linux.mkdir import make_folders
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
 LAYERS = "dir"
 BUILDS = "tmp"
@@ -23,14 +29,11 @@ _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _ALLOWED = _FIRST | frozenset("_.-")
 _MOST = 128  # characters: a name of NAME_MAX (255) has room for what is added to it
+_AMOUNT = 8 << 20  # bytes: less takes no time worth a thread
 
 
 def checked_id(id: str) -> str:
-    """``id``, if a layer may be called so: one plain file name, never a path.
-
-    Raises:
-        LayerError: it may not.
-    """
+    """``id``, if a layer may be called so, one plain file name; else ``LayerError``."""
     if not is_id(id):
         raise LayerError(
             f"{printable(id[:_MOST])!r} is no layer's id: it takes 1 to {_MOST} of a-z, A-Z, 0-9, "
@@ -61,25 +64,80 @@ def taken(id: str) -> LayerError:
 
 
 def unlink(path: str) -> None:
-    """Unlink a file of the driver's own; it is no error where there is none.
+    """Unlink a file of the driver's own; it is no error where there is none."""
+    with failing(path, "unlink"), suppress(FileNotFoundError):
+        os.unlink(path)
 
-    Raises:
-        OperationError: it cannot be unlinked.
+
+@contextmanager
+def opened(path: str, *, follow: bool = False) -> Iterator[int]:
+    """The folder ``path``, open while the block runs; a link to one only with ``follow``."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    with failing(path, "open"):
+        fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def write_out(fd: int, path: str) -> None:
+    """Write out to disk the file system of the open folder ``fd``, which is at ``path``.
+
+    All of it in one call: an fsync of each file would take far longer. Open the folder before
+    anything is written: syncfs(2) tells each open file the errors since then.
     """
-    with failing(path, "unlink"):
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
+    from reflayer.linux.syncfs import syncfs
+
+    with failing(path, "syncfs"):
+        syncfs(fd)
+
+
+@contextmanager
+def writing_back(path: str) -> Iterator[Callable[[int], None]]:
+    """Write out the file system of the folder ``path`` beside the block, which fills it.
+
+    So little is left to be waited for at the end, when the caller has to write out once more.
+
+    Yields:
+        What is to be called, now and then, with how many bytes have come; it raises what could not
+        be written.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    writing: Future[None] | None = None
+    begun = 0
+    with opened(path) as folder, ThreadPoolExecutor(1, "write-back") as thread:
+
+        def come_to(count: int) -> None:
+            nonlocal writing, begun
+            if count - begun < _AMOUNT or not (writing is None or writing.done()):
+                return
+            if writing is not None:
+                writing.result()
+            begun = count
+            writing = thread.submit(write_out, folder, path)
+
+        yield come_to
+        if writing is not None:
+            writing.result()  # an error that syncfs(2) has told once, it does not tell again
+
+
+def write_new(path: str, content: bytes) -> None:
+    """Make the file ``path`` with ``content``; nothing is left of it after an error."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(content)
+    except OSError:
+        os.unlink(path)
+        raise
 
 
 def make_home(home: str, group: int | None) -> None:
     """Make the folder ``home`` and those in it, where they are absent; only the owner gets in.
 
     A ``group`` may pass through to the layers: that of containers' root in a user namespace.
-
-    Raises:
-        OperationError: one of them cannot be made.
     """
     try:
         make_folders(home, 0o700)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from reflayer.driver.home import QUOTA_LOCK
+from reflayer.driver.home import QUOTA_LOCK, opened
 from reflayer.errors import QuotaError, failing
 from reflayer.linux.project_quota import (
     enforces_project_quotas,
@@ -24,20 +24,11 @@ _RANGES, _RANGE = 1 << 12, 1 << 16  # so that two homes on one file system hardl
 
 
 def require_quota(folder: str) -> None:
-    """Make sure that quotas can be set in ``folder``.
-
-    Raises:
-        QuotaError: they cannot.
-        OperationError: that cannot be found out.
-    """
-    with failing(folder, "quotactl"):
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if not enforces_project_quotas(fd):
-                raise QuotaError("Filesystem does not support, or has not enabled quotas")
-            project = project_of(fd)
-        finally:
-            os.close(fd)
+    """Make sure that quotas can be set in ``folder``, or raise ``QuotaError``."""
+    with opened(folder, follow=True) as fd, failing(folder, "quotactl"):
+        if not enforces_project_quotas(fd):
+            raise QuotaError("Filesystem does not support, or has not enabled quotas")
+        project = project_of(fd)
     if project.is_inherited:
         # rename(2) would refuse to move a layer with a project of its own in or out.
         raise QuotaError(
@@ -47,21 +38,12 @@ def require_quota(folder: str) -> None:
 
 
 def set_quota(path: str, size: int, home: str) -> None:
-    """Let all that will be made in the empty folder ``path`` take ``size`` bytes at the most.
-
-    Raises:
-        OperationError: it cannot be set.
-    """
-    with failing(path, "set its quota"):
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            # Held until the folder has the project, so that no other takes it for free.
-            with locked(f"{home}/{QUOTA_LOCK}"):
-                project = _free_project(fd, _FIRST + os.stat(home).st_ino % _RANGES * _RANGE)
-                set_project_limit(fd, project, size)
-                set_project(fd, project)
-        finally:
-            os.close(fd)
+    """Let all that will be made in the empty folder ``path`` take ``size`` bytes at the most."""
+    # The lock is held until the folder has the project, so that no other takes it for free.
+    with opened(path) as fd, failing(path, "set its quota"), locked(f"{home}/{QUOTA_LOCK}"):
+        project = _free_project(fd, _FIRST + os.stat(home).st_ino % _RANGES * _RANGE)
+        set_project_limit(fd, project, size)
+        set_project(fd, project)
 
 
 def _free_project(fd: int, first: int) -> int:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from reflayer.driver.clone_times import boot_id, forget
 from reflayer.driver.folded import is_there, sweep_folded
 from reflayer.driver.home import BUILDS, RESERVED, checked_id, taken, unlink
-from reflayer.driver.trash import delete_behind, discard, holds_trash
+from reflayer.driver.trash import delete_behind, discard, left_in_trash
 from reflayer.errors import OperationError, failing
 from reflayer.workers.lock import abandoned, claim
 
@@ -27,18 +27,14 @@ if TYPE_CHECKING:
 
 
 def recover(home: str) -> None:
-    """Clear what processes that died left; what takes long is left to a process of its own.
-
-    Raises:
-        OperationError: something cannot be moved or unlinked.
-    """
+    """Clear what processes that died left; what takes long is left to a process of its own."""
     try:
         for path, is_claimed in abandoned(f"{home}/{BUILDS}"):
             if is_claimed:
                 forget(home, os.path.basename(path))  # where it was complete but not published
             discard(path, home)
         sweep_folded(home)
-        if holds_trash(home):
+        if left_in_trash(home):
             delete_behind(home)
     except OperationError as error:
         if error.errno != errno.EROFS:  # there it can be read as it is
@@ -49,16 +45,11 @@ def recover(home: str) -> None:
 def reserved(home: str, id: str, word: str) -> Iterator[None]:
     """Reserve the id of a layer that an engine asks for while the block makes it.
 
-    At the end of the block the engine is told of the layer, or the layer is gone.
-
-    Args:
-        home: the driver's.
-        id: a layer that is not there.
-        word: what ``orphans`` tells of it, if this process dies meanwhile.
+    At the end of the block the engine is told of the layer, or the layer is gone. Should this
+    process die meanwhile, ``orphans`` tells ``word`` of it.
 
     Raises:
         LayerError: it is there or reserved already, or it is no id.
-        OperationError: it cannot be noted, or the note not be dropped.
     """
     folder = f"{home}/{RESERVED}"
     with failing(folder, "mkdir"):
@@ -85,9 +76,6 @@ def orphans(home: str) -> Iterator[tuple[str, str]]:
 
     Of an earlier boot nothing is told: after a crash of the machine a note may be there that had
     been dropped, and the engine know the layer.
-
-    Raises:
-        OperationError: a note cannot be read or dropped.
     """
     folder = f"{home}/{RESERVED}"
     for note, is_claimed in abandoned(folder) if os.path.isdir(folder) else ():
@@ -102,10 +90,8 @@ def orphans(home: str) -> Iterator[tuple[str, str]]:
 
 def _read(note: str) -> str:
     """The note; empty where there is none, as where its maker died before it wrote any."""
-    try:
-        with failing(note, "read"):
+    with failing(note, "read"):
+        try:
             return os.readlink(note)
-    except OperationError as error:
-        if error.errno != errno.ENOENT:
-            raise
-        return ""
+        except FileNotFoundError:
+            return ""

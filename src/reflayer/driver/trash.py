@@ -11,7 +11,7 @@ import errno
 import os
 import time
 
-from reflayer.driver.home import TRASH, TRASH_LOCK, unlink
+from reflayer.driver.home import TRASH, TRASH_LOCK, opened, unlink
 from reflayer.errors import NO_ROOM, OperationError, failing
 from reflayer.workers import trash_process
 from reflayer.workers.lock import flock, open_locked, passing_name
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 _IN_MOTION = frozenset({errno.ENOTEMPTY, errno.ENOENT, errno.ESTALE})  # others are at work in it
 _TRIES = 100
 _PAUSE = 0.02  # seconds
+_NOT_TO_DESTROY = frozenset(  # it is removed as any other folder, or an error tells why not
+    {errno.EPERM, errno.EACCES, errno.ENOTEMPTY, errno.EINVAL, errno.ENOTDIR, errno.ENOENT}
+    | {errno.ENOTTY, errno.ENOSYS, errno.EOPNOTSUPP}
+)
 _NO_FOLDER_LOCKS = frozenset({errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def discard(path: str, home: str) -> str | None:
-    """Move the layer at ``path`` to the trash; return its path there, None if it is gone.
-
-    Raises:
-        OperationError: the rename failed.
-    """
+    """Move the layer at ``path`` to the trash; return its path there, None if it is gone."""
     trash = f"{home}/{TRASH}/{passing_name(os.path.basename(path))}"
     try:
         try:
@@ -41,11 +41,12 @@ def discard(path: str, home: str) -> str | None:
             if error.errno != errno.EROFS:
                 raise
             # A btrfs subvolume that is read-only, as one that was received is, cannot be moved.
-            from reflayer.driver.snapshot import make_writable
+            from reflayer.linux.btrfs import allow_writing
 
             try:
-                make_writable(path)
-            except OSError:  # the file system is
+                with opened(path) as fd:
+                    allow_writing(fd)
+            except (OSError, OperationError):  # the file system is
                 raise error from None
             os.rename(path, trash)
     except OSError as error:
@@ -59,18 +60,13 @@ def discard(path: str, home: str) -> str | None:
 
 
 def delete(path: str) -> None:
-    """Delete the folder ``path`` with all in it, which others may be deleting as well.
-
-    Raises:
-        OperationError: something in it cannot be deleted, which the error names.
-    """
+    """Delete the folder ``path`` with all in it, which others may be deleting as well."""
     from reflayer.copy.remove import remove_tree
-    from reflayer.driver.snapshot import destroy
     from reflayer.workers.pool import usable_cpus
 
     for tries_left in reversed(range(_TRIES)):
         try:
-            if not destroy(path):
+            if not _destroy_subvolume(path):
                 remove_tree(path, workers=usable_cpus())
         except OperationError as error:
             if error.errno not in _IN_MOTION or not tries_left:
@@ -80,24 +76,39 @@ def delete(path: str) -> None:
             return
 
 
-def delete_trash(path: str, *, wait: bool) -> None:
-    """Delete ``path`` in the trash; ``wait`` for another that is at it, or leave it to that.
+def _destroy_subvolume(path: str) -> bool:
+    """Destroy the btrfs subvolume ``path``; False where that is not what it is, or not allowed."""
+    from reflayer.linux.btrfs import SUBVOLUME_INODE, destroy_subvolume
 
-    Raises:
-        OperationError: as ``delete`` does.
-    """
-    try:
-        fd = os.open(path, _FOLDER)
-    except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        unlink(path)
-        return
-    except PermissionError:  # its owner may delete it all the same
-        delete(path)
-        return
-    except OSError as error:
-        raise OperationError.from_os_error(error, path, "open") from error
+    name = os.fsencode(os.path.basename(path))
+    with failing(path, "destroy"), opened(os.path.dirname(path), follow=True) as folder:
+        try:
+            if os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino != SUBVOLUME_INODE:
+                return False
+            from reflayer.walk.mounts import refuse_mounts_at
+
+            refuse_mounts_at(name, os.fsencode(path), folder)  # or the kernel would detach them
+            destroy_subvolume(folder, name)
+        except OSError as error:
+            if error.errno not in _NOT_TO_DESTROY:
+                raise
+            return False
+    return True
+
+
+def delete_trash(path: str, *, wait: bool) -> None:
+    """Delete ``path`` in the trash; ``wait`` for another that is at it, or leave it to that."""
+    with failing(path, "open"):
+        try:
+            fd = os.open(path, _FOLDER)
+        except FileNotFoundError:
+            return
+        except NotADirectoryError:
+            unlink(path)
+            return
+        except PermissionError:  # its owner may delete it all the same
+            delete(path)
+            return
     try:
         if _lock(fd, path, wait=wait):
             delete(path)
@@ -108,23 +119,21 @@ def delete_trash(path: str, *, wait: bool) -> None:
 def empty_trash(home: str, turn: int | None = None, *, wait: bool = False) -> None:
     """Delete all in the trash of ``home`` until it is empty, unless another process does already.
 
-    Args:
-        home: the home.
-        turn: a descriptor that holds the lock of the trash already; it is closed here.
-        wait: wait for that other process, and see what it has left.
+    ``turn`` is a descriptor that holds the lock of the trash already; it is closed here. With
+    ``wait`` that other process is waited for, and what it has left is deleted.
 
     Raises:
         OperationError: the first thing that could not be deleted; everything else has been.
     """
     failed: dict[str, OperationError] = {}
-    while wait or turn is not None or _left(home, failed):
+    while wait or turn is not None or left_in_trash(home, failed):
         # What is discarded while this is locked is left to us. So look again after unlocking.
         fd = open_locked(f"{home}/{TRASH_LOCK}", wait=wait) if turn is None else turn
         if fd is None:
             break
         turn, wait = None, False
         try:
-            while paths := _left(home, failed):
+            while paths := left_in_trash(home, failed):
                 for path in paths:
                     try:
                         delete_trash(path, wait=False)
@@ -137,11 +146,7 @@ def empty_trash(home: str, turn: int | None = None, *, wait: bool = False) -> No
 
 
 def delete_behind(home: str) -> None:
-    """Let another process delete all in the trash of ``home``, and return at once.
-
-    Raises:
-        OperationError: the trash cannot be locked.
-    """
+    """Let another process delete all in the trash of ``home``, and return at once."""
     turn = open_locked(f"{home}/{TRASH_LOCK}", wait=False)
     if turn is None:  # another process has it, and will see what was put there before now
         return
@@ -151,17 +156,8 @@ def delete_behind(home: str) -> None:
         empty_trash(home, turn)  # it takes longer here, but the space has to come back
 
 
-def holds_trash(home: str) -> bool:
-    """Whether something in the trash is not being deleted.
-
-    Raises:
-        OperationError: the trash cannot be read.
-    """
-    return bool(_left(home))
-
-
-def _left(home: str, failed: Container[str] = ()) -> list[str]:
-    """What is in the trash and not being deleted, but for what ``failed``."""
+def left_in_trash(home: str, failed: Container[str] = ()) -> list[str]:
+    """What is in the trash and not being deleted, but for what ``failed``: their paths."""
     trash = f"{home}/{TRASH}"
     with failing(trash, "list"):
         names = sorted(os.listdir(trash))
@@ -184,10 +180,11 @@ def _is_left(path: str) -> bool:
 
 def _lock(folder: int, path: str, *, shared: bool = False, wait: bool) -> bool:
     """Lock the open ``folder`` against others that would delete it; whether that was had."""
-    try:
-        return flock(folder, shared=shared, wait=wait)
-    except OSError as error:
-        # NFS locks no folders: two may then delete the same tree, which only takes longer.
-        if error.errno not in _NO_FOLDER_LOCKS:
-            raise OperationError.from_os_error(error, path, "flock") from error
+    with failing(path, "flock"):
+        try:
+            return flock(folder, shared=shared, wait=wait)
+        except OSError as error:
+            # NFS locks no folders: two may then delete the same tree, which only takes longer.
+            if error.errno not in _NO_FOLDER_LOCKS:
+                raise
     return True

@@ -91,7 +91,7 @@ def _apply(
         checked: ``open_blob`` checks the digest, too.
     """
     from reflayer.archive import apply_layer
-    from reflayer.driver.sync import writing_back
+    from reflayer.driver.home import writing_back
 
     top = images.layer_of(image)
     size = below.size if below else 0

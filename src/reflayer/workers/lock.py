@@ -16,7 +16,7 @@ import fcntl
 import os
 from contextlib import contextmanager
 
-from reflayer.errors import OperationError
+from reflayer.errors import failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,11 +34,6 @@ _mutex = _thread.allocate_lock()  # of _held
 def flock(fd: int, *, shared: bool = False, wait: bool = True) -> bool:
     """Lock an open file or folder until its last descriptor is closed; False if another has it.
 
-    Args:
-        fd: the descriptor.
-        shared: hold it together with others that share it.
-        wait: wait until it can be had.
-
     Raises:
         OSError: it cannot be locked: EBADF, among others, for folders on NFS.
     """
@@ -54,13 +49,11 @@ def flock(fd: int, *, shared: bool = False, wait: bool = True) -> bool:
 def locked(path: str, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
     """Hold the lock file ``path``, made where it is absent, while the block runs.
 
-    The holder of an unshared lock may unlink the file; others that wait for it then make it anew.
+    Those that share it hold it together. The holder of an unshared lock may unlink the file; others
+    that wait for it then make it anew.
 
     Yields:
         Whether the lock was had; False only without ``wait``.
-
-    Raises:
-        OperationError: the file cannot be made or locked.
     """
     fd = open_locked(path, shared=shared, wait=wait)
     try:
@@ -71,23 +64,13 @@ def locked(path: str, *, shared: bool = False, wait: bool = True) -> Iterator[bo
 
 
 def open_locked(path: str, *, shared: bool = False, wait: bool = True) -> int | None:
-    """As ``locked``, but the lock is held until the descriptor is closed; None if it was not had.
-
-    Raises:
-        OperationError: the file cannot be made or locked.
-    """
-    try:
+    """``locked`` until the descriptor that is returned is closed; None if it was not had."""
+    with failing(path, "lock"):
         return _open_locked(path, os.O_CREAT, shared=shared, wait=wait)
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "lock") from error
 
 
 class Claim:
-    """A name that this process alone may make, fill, move or delete.
-
-    Attributes:
-        path: what is so called.
-    """
+    """A name, ``path``, that this process alone may make, fill, move or delete."""
 
     __slots__ = ("_fd", "path")
 
@@ -103,9 +86,8 @@ class Claim:
         """
         lock = self.path + _LOCK
         try:
-            os.unlink(lock)
-        except OSError as error:
-            raise OperationError.from_os_error(error, os.fsencode(lock), "unlink") from error
+            with failing(lock, "unlink"):
+                os.unlink(lock)
         finally:
             os.close(self._fd)
             _held.discard(self.path)
@@ -116,22 +98,16 @@ def claim(path: str) -> Claim | None:
 
     A lock file that has gone is not made again under its name: a sweep that saw it may take what is
     so called for abandoned at any later time.
-
-    Raises:
-        OperationError: the lock file cannot be made or locked.
     """
-    try:
-        return _claim(path, os.O_CREAT | os.O_EXCL)
-    except FileExistsError:
-        return None
+    with failing(path, "lock"):
+        try:
+            return _claim(path, os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            return None
 
 
 def claim_new(folder: str, name: str) -> Claim:
-    """Claim a name in ``folder`` that begins with ``name``, and is never claimed again.
-
-    Raises:
-        OperationError: the lock file cannot be made or locked.
-    """
+    """Claim a name in ``folder`` that begins with ``name``, and is never claimed again."""
     while True:  # a sweep may lock the new file first
         claimed = claim(f"{folder}/{passing_name(name)}")
         if claimed is not None:
@@ -149,23 +125,19 @@ def abandoned(folder: str) -> Iterator[tuple[str, bool]]:
     Yields:
         The path, and whether it has a lock file. If not, it was let go of after the folder was
         read, or a crash of the machine took the lock file.
-
-    Raises:
-        OperationError: the folder cannot be read, or a lock file not be opened or locked.
     """
-    try:
+    with failing(folder, "list"):
         names = {name.removesuffix(_LOCK) for name in os.listdir(folder)}
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(folder), "list") from error
     for name in names:
         if name.startswith("."):  # none of ours: NFS keeps what is unlinked while open as .nfs...
             continue
         path = f"{folder}/{name}"
-        try:
-            claimed = _claim(path, 0)
-        except FileNotFoundError:
-            yield path, False
-            continue
+        with failing(path, "lock"):
+            try:
+                claimed = _claim(path, 0)
+            except FileNotFoundError:
+                yield path, False
+                continue
         if claimed is not None:
             try:
                 yield path, True
@@ -181,10 +153,6 @@ def _claim(path: str, flags: int) -> Claim | None:
     fd = None
     try:
         fd = _open_locked(path + _LOCK, flags, wait=False)
-    except (FileExistsError, FileNotFoundError):
-        raise
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "lock") from error
     finally:
         if fd is None:
             _held.discard(path)

@@ -65,11 +65,7 @@ def _quota() -> float | None:
 
 
 class Pool:
-    """How many threads may work beside their callers, for all copies that share it.
-
-    Attributes:
-        most: how many at once.
-    """
+    """How many threads may work beside their callers, for all copies that share it."""
 
     def __init__(self, most: int) -> None:
         """Let ``most`` threads work at once."""
@@ -132,11 +128,7 @@ class _Sleeper:
 
 
 class Workers:
-    """The workers of one walk.
-
-    Attributes:
-        most: how many there can be at once, the caller included.
-    """
+    """The workers of one walk, at most ``most`` at once."""
 
     def __init__(
         self,
@@ -263,11 +255,7 @@ class Workers:
             work = None
 
     def _take(self) -> Work | None:
-        """Wait for work; None when all is done.
-
-        Raises:
-            Stopped: another worker has failed.
-        """
+        """Wait for work; None when all is done."""
         sleeper: _Sleeper = _Sleeper()
         try:
             with self._lock:

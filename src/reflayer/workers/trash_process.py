@@ -26,10 +26,7 @@ _started: list[int] = []  # processes of ours that have not ended
 def start(module: str, folder: str, lock: int) -> None:
     """Let another process call ``empty_trash(folder, lock)`` of ``module``; return at once.
 
-    Args:
-        module: its full name.
-        folder: the first argument.
-        lock: a descriptor that holds a lock; closed here, and inherited there.
+    The descriptor ``lock``, which holds a lock, is inherited there and closed here.
 
     Raises:
         OSError: the process cannot be started; ``lock`` is open still.
