@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from reflayer.archive import AppliedLayer, apply_layer
-from reflayer.archive.zstd import CompressionParameter, ZstdFile
+from reflayer.archive.compression import load_zstd
 
 Entry = tuple[tarfile.TarInfo, bytes]
 Result = TypeVar("Result")
@@ -93,8 +93,9 @@ def zstd(data: bytes, **parameters: int) -> bytes:
     """One frame with a checksum, of unknown size as a stream's; zstd's ``parameters`` by name."""
     out = io.BytesIO()
     told = {"checksum_flag": 1, **parameters}
-    options: dict[int, int] = {CompressionParameter[name]: told[name] for name in told}
-    with ZstdFile(out, "wb", options=options) as stream:
+    library = load_zstd()
+    options = {library.CompressionParameter[name]: told[name] for name in told}
+    with library.ZstdFile(out, "wb", options=options) as stream:
         stream.write(data)
     return out.getvalue()
 

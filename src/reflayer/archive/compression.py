@@ -7,6 +7,7 @@ than promised, ``PlainReader`` is what it holds, and ``ReadAhead`` does both in 
 from __future__ import annotations
 
 import io
+import sys
 import threading
 from functools import partial
 from queue import SimpleQueue
@@ -18,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from hashlib import _Hash as Hash
+    from types import ModuleType
     from typing import BinaryIO, Protocol, Self
 
     from _typeshed import WriteableBuffer
@@ -175,10 +177,10 @@ def _open(blob: Blob, compression: str) -> tuple[Source, type[Exception]]:
             new_gzip = partial(IgzipDecompressor, flag=DECOMP_GZIP)
             return _StreamsReader(blob, new_gzip), IsalError  # type: ignore[return-value]
         case "zstd":
-            from reflayer.archive.zstd import DecompressionParameter, ZstdDecompressor, ZstdError
-
-            options: dict[int, int] = {DecompressionParameter.window_log_max: _MOST_WINDOW_LOG}
-            return _StreamsReader(blob, partial(ZstdDecompressor, options=options)), ZstdError
+            zstd = load_zstd()
+            options = {zstd.DecompressionParameter.window_log_max: _MOST_WINDOW_LOG}
+            new_zstd = partial(zstd.ZstdDecompressor, options=options)
+            return _StreamsReader(blob, new_zstd), zstd.ZstdError
         case "bzip2":
             from bz2 import BZ2Decompressor
 
@@ -189,6 +191,15 @@ def _open(blob: Blob, compression: str) -> tuple[Source, type[Exception]]:
             new = partial(LZMADecompressor, memlimit=_MOST_XZ_MEMORY)
             return _StreamsReader(blob, new), LZMAError
     return blob, OSError
+
+
+def load_zstd() -> ModuleType:
+    """``compression.zstd``, which Python has from 3.14 on, or the same for an older one."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
 
 
 class _StreamsReader:

@@ -9,7 +9,6 @@ from collections import OrderedDict
 
 from reflayer.archive.layer_metadata import LayerFolder, LayerMetadata
 from reflayer.archive.tar_header import join_path
-from reflayer.archive.upper_paths import UpperPaths
 from reflayer.errors import ArchiveError, OperationError
 from reflayer.linux.openat2 import RESOLVE_IN_ROOT, openat2
 from reflayer.walk.empty import empty_folder
@@ -303,6 +302,72 @@ class Folders:
     def _remember(self, path: bytes, folder: LayerFolder) -> None:
         self._by_path[path] = folder
         folder.names.add(path)
+
+
+class UpperPaths:
+    """The paths that a layer's own entries have made, which its whiteouts must leave alone.
+
+    Only those in folders of lower layers are kept, by folder: a folder that the layer itself has
+    made holds nothing else. For a layer on an empty root nothing is kept, since there is nothing to
+    hide.
+
+    Attributes:
+        everything: the root was empty, so that all there is came from this layer.
+        opaque: lower layers' folders of which nothing is left but what this layer made.
+    """
+
+    def __init__(self, root: os.stat_result, everything: bool) -> None:
+        self.everything = everything
+        self.opaque: set[Key] = set()
+        self._device = root.st_dev
+        self._new: set[Key] = set()
+        self._names: dict[Key, set[bytes]] = {root.st_ino: set()}
+
+    def key(self, status: os.stat_result) -> Key:
+        """What tells the folder with ``status`` from every other beneath the root."""
+        if status.st_dev == self._device:
+            return status.st_ino
+        return status.st_dev, status.st_ino
+
+    def names_in(self, key: Key) -> set[bytes] | None:
+        """The names that were made in a folder; None where all were."""
+        if self.everything or key in self._new:
+            return None
+        return self._names.get(key, set())
+
+    def has_lower_folder(self, key: Key) -> bool:
+        """Whether a lower layer's folder has an entry in this layer, or beneath it."""
+        return key in self._names
+
+    def add_folder(self, key: Key) -> None:
+        """A folder has been made; an older one with its inode number is no more."""
+        if not self.everything:
+            self._new.add(key)
+            self._names.pop(key, None)
+
+    def add(self, folder: LayerFolder, name: bytes) -> None:
+        """``name`` has been made in ``folder``."""
+        if folder.made is not None:
+            self.touch(folder)
+            folder.made.add(name)
+
+    def touch(self, folder: LayerFolder) -> None:
+        """``folder`` has an entry of its own or in it, and so do those above it beneath."""
+        if folder.made is None or self._names.get(folder.key) is folder.made:
+            return
+        self._names[folder.key] = folder.made
+        fd = os.dup(folder.fd)
+        try:
+            while True:
+                above = os.open("..", OPEN_ANY_FOLDER, dir_fd=fd)
+                os.close(fd)
+                fd = above
+                key_above = self.key(os.fstat(fd))
+                if key_above in self._names or key_above in self._new:
+                    return
+                self._names[key_above] = set()
+        finally:
+            os.close(fd)
 
 
 def failure(

@@ -5,27 +5,25 @@ from __future__ import annotations
 import struct
 
 from reflayer.archive import tar_header as types
-from reflayer.archive.pax import (
-    SECOND,
-    common_nanoseconds,
-    decimal,
-    extended_attributes,
-    parse_records,
-    signed_decimal,
-    sparse_map,
-)
 from reflayer.archive.tar_header import (
     BLOCK,
     FIELDS,
     GNU_MAGIC,
     NO_ATTRIBUTES,
+    SECOND,
     USTAR_MAGIC,
     ZERO_BLOCK,
     Entry,
     SparseMap,
+    common_nanoseconds,
     common_number,
+    decimal,
+    extended_attributes,
     has_checksum,
     number,
+    parse_records,
+    signed_decimal,
+    sparse_map,
     text,
 )
 from reflayer.errors import ArchiveError
@@ -34,7 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from reflayer.archive.pax import Records
+    from reflayer.archive.tar_header import Records
 
     Fields = tuple[bytes, ...]
 

@@ -8,8 +8,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from reflayer.archive.pax import SECOND, format_nanoseconds, format_records
-from reflayer.archive.tar_header import BLOCK, FIELDS, USTAR_MAGIC, byte_sum, padding
+from reflayer.archive.tar_header import (
+    BLOCK,
+    FIELDS,
+    SECOND,
+    USTAR_MAGIC,
+    byte_sum,
+    format_nanoseconds,
+    format_records,
+    padding,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

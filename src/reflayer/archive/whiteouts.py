@@ -3,7 +3,7 @@
 ``.wh.NAME`` hides NAME, and ``.wh..wh..opq`` all that is in its folder, but of the lower layers
 alone. To delete when the whiteout is met would also delete what this layer made before it; to wait
 for the end of the archive would delete what came after it. So the paths that this layer makes are
-kept (``upper_paths``), and a whiteout deletes all but those, wherever in the archive it stands.
+kept (``UpperPaths``), and a whiteout deletes all but those, wherever in the archive it stands.
 """
 
 from __future__ import annotations

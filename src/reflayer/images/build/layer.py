@@ -117,16 +117,18 @@ def _compressing(compression: str, blob: _Hashed) -> Iterator[BinaryIO]:
             with gzip as stream:
                 yield cast("BinaryIO", stream)
         case "zstd":
-            from reflayer.archive.zstd import CompressionParameter, ZstdFile
+            from reflayer.archive.compression import load_zstd
 
-            _, most = CompressionParameter.nb_workers.bounds()  # 0 where zstd is built without
+            zstd = load_zstd()
+            parameters = zstd.CompressionParameter
+            _, most = parameters.nb_workers.bounds()  # 0 where zstd is built without
             options: dict[int, int] = {
-                CompressionParameter.compression_level: _ZSTD_LEVEL,
-                CompressionParameter.checksum_flag: True,
+                parameters.compression_level: _ZSTD_LEVEL,
+                parameters.checksum_flag: True,
                 # As many bytes come out of one thread of zstd's own as of several, but not of none.
-                CompressionParameter.nb_workers: min(threads, most),
+                parameters.nb_workers: min(threads, most),
             }
-            with ZstdFile(out, "wb", options=options) as zstd:
-                yield cast("BinaryIO", zstd)
+            with zstd.ZstdFile(out, "wb", options=options) as stream:
+                yield cast("BinaryIO", stream)
         case _:
             yield out
