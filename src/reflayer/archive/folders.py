@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reflayer.archive.layer_metadata import Key
     from reflayer.archive.tar_header import Entry
 
+_UP = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC  # also where this user may not read
 _MOST_OPEN = 64
 _MOST_LINKS = 40  # that one path may go through: path_resolution(7)
 _ARCHIVE_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EFBIG})
@@ -359,7 +360,7 @@ class UpperPaths:
         fd = os.dup(folder.fd)
         try:
             while True:
-                above = os.open("..", OPEN_ANY_FOLDER, dir_fd=fd)
+                above = os.open("..", _UP, dir_fd=fd)
                 os.close(fd)
                 fd = above
                 key_above = self.key(os.fstat(fd))
