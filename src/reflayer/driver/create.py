@@ -28,7 +28,7 @@ from reflayer.driver.home import (
 from reflayer.driver.trash import delete
 from reflayer.errors import CopyError, LayerError, OperationError, failing
 from reflayer.record import record
-from reflayer.workers.lock import claim_new, locked
+from reflayer.workers.lock import claim_new, is_at, locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -251,10 +251,10 @@ def _clone(
             )
         # Its own deletion may have emptied folders before they were read. It begins with a rename,
         # and while we hold the folder open, no other one can have its inode number.
-        if not _is_at(held, parent):
+        if not is_at(parent, held):
             raise gone
     except CopyError as error:
-        if not _is_at(held, parent):
+        if not is_at(parent, held):
             raise gone from error
         raise
     finally:
@@ -289,12 +289,8 @@ def status(home: str, method: str) -> dict[str, str]:
     with opened(builds, follow=True) as folder, failing(builds, "statfs"):
         file_system = file_system_name(folder)
     found = _best_method(home) if method == "auto" else method
-    shares = found in ("snapshot", "reflink")
-    return {
-        "Backing Filesystem": file_system,
-        "Method": found,
-        "Shared Blocks": str(shares).lower(),
-    }
+    shares = "true" if found in ("snapshot", "reflink") else "false"
+    return {"Backing Filesystem": file_system, "Method": found, "Shared Blocks": shares}
 
 
 def _best_method(home: str) -> str:
@@ -336,10 +332,3 @@ def _snapshot(source: int, path: str) -> str | None:
 
 def _no_snapshot(path: str, reason: str) -> CopyError:
     return CopyError(path, "snapshot", f"{reason}: use another method or auto")
-
-
-def _is_at(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False

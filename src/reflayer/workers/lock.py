@@ -178,9 +178,9 @@ def _open_locked(path: str, flags: int, *, shared: bool = False, wait: bool) -> 
 
 
 def is_at(path: str, fd: int) -> bool:
-    """Whether ``path`` is still the file that ``fd`` is."""
+    """Whether ``path``, itself and no link, is still the file or folder open as ``fd``."""
     status = os.fstat(fd)
     try:
-        return status.st_nlink > 0 and os.path.samestat(status, os.stat(path))
+        return status.st_nlink > 0 and os.path.samestat(status, os.lstat(path))
     except FileNotFoundError:
         return False
