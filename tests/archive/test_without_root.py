@@ -87,6 +87,17 @@ def test_folders_and_files_without_permission_bits_are_no_hindrance(home: Path) 
     assert (home / "root/shut/in/file").read_bytes() == b"4"
 
 
+def test_a_folder_that_lets_in_but_does_not_list_is_no_hindrance(home: Path) -> None:
+    def mine(name: str, mode: int, kind: str = "folder") -> object:
+        return entry(name, kind=kind, mode=mode, uid=NOBODY, gid=NOBODY)
+
+    as_nobody(home, lambda: apply(Path("root"), tar(mine("top", 0o300), mine("top/in", 0o755))))  # type: ignore[arg-type]
+    as_nobody(home, lambda: apply(Path("root"), tar(mine("top/in/file", 0o644, "file"))))  # type: ignore[arg-type]
+    assert {path: fact.mode for path, fact in facts(home / "root").items() if path != b"."} == {
+        b"top": 0o300, b"top/in": 0o755, b"top/in/file": 0o644,
+    }  # fmt: skip
+
+
 def test_files_of_lower_layers_are_linked_and_replaced(home: Path) -> None:
     def mine(name: str, data: bytes = b"", *, kind: str = "file", target: str = "") -> object:
         return entry(name, data, kind=kind, target=target, uid=NOBODY, gid=NOBODY, mode=0o400)

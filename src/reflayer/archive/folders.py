@@ -293,8 +293,8 @@ class Folders:
         try:
             self.settle(folder)
             self.metadata.finish_folder(folder)
-        except FailedError as failed:
-            raise failure(failed.cause, self.root_path, folder.path, failed.operation) from failed
+        except FailedError as error:
+            raise failure(error, self.root_path, folder.path, error.operation) from error
         except ArchiveError as error:
             raise ArchiveError(error.reason, folder.path) from error
         finally:
@@ -372,9 +372,11 @@ class UpperPaths:
 
 
 def failure(
-    error: OSError, root: bytes, path: bytes, operation: str
+    error: FailedError | OSError, root: bytes, path: bytes, operation: str
 ) -> ArchiveError | OperationError:
     """The error of a failed call: the archive's, if it asks for what cannot be, or the system's."""
+    if isinstance(error, FailedError):
+        operation, error = error.operation, error.cause
     if error.errno in _ARCHIVE_FAULTS:
         return ArchiveError(f"{operation}: {error.strerror}", path)
     return OperationError.from_os_error(error, os.path.join(root, path), operation)

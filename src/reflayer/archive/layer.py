@@ -69,10 +69,7 @@ class Layer:
             if error.entry is not None:
                 raise
             raise ArchiveError(error.reason, entry.name or b".") from error
-        except FailedError as failed:
-            root = self._folders.root_path
-            raise failure(failed.cause, root, entry.name, failed.operation) from failed
-        except OSError as error:
+        except (FailedError, OSError) as error:
             operation = _OPERATIONS.get(entry.type, "mknod")
             raise failure(error, self._folders.root_path, entry.name, operation) from error
 

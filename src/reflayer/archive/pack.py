@@ -123,12 +123,10 @@ class Packing:
                 if error.entry is not None:
                     raise
                 raise ArchiveError(error.reason, folder.path(name) or b".") from error
-            except FailedError as failed:
-                raise self._diff.failure(failed.cause, folder, name, failed.operation) from failed
             except SizeChangedError as error:
                 path = self._diff.path(folder, name)
                 raise OperationError(path, "pack", "its size changed meanwhile") from error
-            except OSError as error:
+            except (FailedError, OSError) as error:
                 raise self._diff.failure(error, folder, name, "pack") from error
 
     def _pack(self, difference: Difference) -> Iterator[bytes]:

@@ -197,9 +197,7 @@ class TreeDiff:
             if not is_same:
                 try:
                     is_same = is_same_entry(name, pair.fd, pair.peer, status, before)
-                except FailedError as failed:
-                    raise self.failure(failed.cause, pair, name, failed.operation) from failed
-                except OSError as error:
+                except (FailedError, OSError) as error:
                     raise self.failure(error, pair, name, "compare") from error
         kind = ADDED if before is None else MODIFIED
         if status.st_nlink == 1 and (before is None or before.st_nlink == 1):
@@ -235,8 +233,8 @@ class TreeDiff:
             return True
         try:
             return not is_same_folder(pair.fd, pair.peer)
-        except FailedError as failed:
-            raise self.failure(failed.cause, pair, b"", failed.operation) from failed
+        except FailedError as error:
+            raise self.failure(error, pair, b"", error.operation) from error
 
     def _enter(
         self, above: FolderPair, name: bytes, status: os.stat_result, before: os.stat_result | None
@@ -283,9 +281,11 @@ class TreeDiff:
         return os.path.join(self._root_path, folder.path(name)).rstrip(b"/") or b"/"
 
     def failure(
-        self, error: OSError, folder: FolderPair, name: bytes, operation: str
+        self, error: FailedError | OSError, folder: FolderPair, name: bytes, operation: str
     ) -> OperationError:
-        """The error of a failed call."""
+        """The error of a failed call, ``operation`` where that does not tell what it was."""
+        if isinstance(error, FailedError):
+            operation, error = error.operation, error.cause
         return OperationError.from_os_error(error, self.path(folder, name), operation)
 
 
