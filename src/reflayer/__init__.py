@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from reflayer.archive.methods import copy_tree
     from reflayer.copy import CopyReport
     from reflayer.errors import ReflayerError
-    from reflayer.images.build.commit_config import ConfigChanges
+    from reflayer.images.build.manifest import ConfigChanges
     from reflayer.store import Store
 
 __all__ = ["ConfigChanges", "CopyReport", "ReflayerError", "Store", "copy_tree"]
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 __getattr__ = on_first_use(
     globals(),
     {
-        "ConfigChanges": "reflayer.images.build.commit_config",
+        "ConfigChanges": "reflayer.images.build.manifest",
         "CopyReport": "reflayer.copy",
         "ReflayerError": "reflayer.errors",
         "Store": "reflayer.store",

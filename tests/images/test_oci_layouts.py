@@ -14,8 +14,8 @@ import pytest
 
 from reflayer.errors import ImageError, OperationError
 from reflayer.images.content.blob_store import BlobStore
-from reflayer.images.content.fetch import add_blobs
 from reflayer.images.content.resolve import find_image
+from reflayer.images.content.transfer import add_blobs
 from reflayer.images.model.descriptor import Descriptor
 from reflayer.images.model.image import Image
 from reflayer.images.model.platform import Platform

@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from reflayer.images.build.commit_config import ConfigChanges
+    from reflayer.images.build.manifest import ConfigChanges
 
 _EPOCH = "SOURCE_DATE_EPOCH"
 _PORT = re.compile(r"([0-9]{1,5})(?:/(tcp|udp|sctp))?")
@@ -186,7 +186,7 @@ def _created() -> float | None:
 
 
 def _image_config(arguments: Namespace) -> ConfigChanges:
-    from reflayer.images.build.commit_config import ConfigChanges
+    from reflayer.images.build.manifest import ConfigChanges
 
     return ConfigChanges(
         cmd=arguments.cmd,

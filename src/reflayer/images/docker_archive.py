@@ -28,9 +28,9 @@ from reflayer.images.content.blob_store import (
     blob_name,
     check_version,
 )
-from reflayer.images.content.fetch import Destination, Source, add_blobs, fetch_listed
 from reflayer.images.content.resolve import names_of, read_document
 from reflayer.images.content.temp_file import replacement, sync_folder
+from reflayer.images.content.transfer import Destination, Source, add_blobs, fetch_listed
 from reflayer.images.model.descriptor import (
     CONTAINERD_NAME,
     LAYER_TYPES,
@@ -55,7 +55,7 @@ from reflayer.images.model.image import (
     parse_config,
 )
 from reflayer.images.model.reference import Reference, parse_reference
-from reflayer.images.tar_members import TarMembers, archive_members, is_stream, opened_archive
+from reflayer.images.tar import TarMembers, archive_members, is_stream, opened_archive
 from reflayer.record import record
 
 TYPE_CHECKING = False
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.images.content.blob_store import BlobStore
-    from reflayer.images.content.fetch import Fetched
+    from reflayer.images.content.transfer import Fetched
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
     from reflayer.progress import Progress

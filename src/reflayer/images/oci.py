@@ -15,12 +15,12 @@ from reflayer.images.content.blob_store import (
     BlobStore,
     Layout,
 )
-from reflayer.images.content.fetch import Destination, Source, fetch_image, fetch_listed
+from reflayer.images.content.transfer import Destination, Source, fetch_image, fetch_listed
 from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.images.content.fetch import Fetched
+    from reflayer.images.content.transfer import Fetched
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
     from reflayer.progress import Progress
@@ -49,18 +49,15 @@ class OciLayout(Source, Destination):
     def _fetch(
         self, content: BlobStore, platform: Platform | None, progress: Progress | None
     ) -> Fetched:
-        fetch = self._fetch_archived if self.is_archive else self._fetch_folder
-        return fetch(content, platform, progress), (self.name,)
-
-    def _fetch_folder(
-        self, content: BlobStore, platform: Platform | None, progress: Progress | None
-    ) -> Image:
+        if self.is_archive:
+            return self._fetch_archived(content, platform, progress), (self.name,)
         layout = Layout(self.path)
         index = layout.index()
         if os.path.lexists(os.path.join(self.path, LAYOUT_FILE)):  # BuildKit's caches lack it
             layout.check_version()
         where = printable(self.path)
-        return fetch_listed(index, self.tag, layout.open, content, platform, progress, where)[0]
+        image, _ = fetch_listed(index, self.tag, layout.open, content, platform, progress, where)
+        return image, (self.name,)
 
     def _fetch_archived(
         self, content: BlobStore, platform: Platform | None, progress: Progress | None
@@ -71,7 +68,7 @@ class OciLayout(Source, Destination):
             fetch_saved,
             parse_which,
         )
-        from reflayer.images.tar_members import archive_members
+        from reflayer.images.tar import archive_members
 
         with archive_members(self.path, content, progress) as members:
             if INDEX_FILE in members or MANIFEST_JSON not in members:

@@ -1,22 +1,33 @@
-"""``tar:FILE``: a root file system's tar as an image of one layer."""
+"""``tar:FILE``, a root file system's tar as an image of one layer; and tars that hold images.
+
+Their members are read by name, in any order and by several threads.
+"""
 
 from __future__ import annotations
 
+import io
 import os
+import stat
 import time
+from bisect import bisect_right
+from contextlib import contextmanager
 from hashlib import sha256
 from io import FileIO
+from operator import itemgetter
+from typing import NamedTuple
 
-from reflayer.archive.compression import Blob, PlainReader, ReadAhead
-from reflayer.archive.tar_header import BLOCK, is_header
-from reflayer.errors import ArchiveError, ImageError, failing
+from reflayer.archive import tar_header as types
+from reflayer.archive.compression import Blob, PlainReader, ReadAhead, compression_of
+from reflayer.archive.tar_header import BLOCK, clean_path, is_header
+from reflayer.archive.tar_reader import TarStream, read_entries
+from reflayer.errors import ArchiveError, ImageError, brief, failing, printable
 from reflayer.images.build.layer import add_layer
 from reflayer.images.build.manifest import add_image, config_of
-from reflayer.images.content.fetch import UNSETTLED, Source
-from reflayer.images.content.temp_file import fill
+from reflayer.images.content.blob_store import open_regular
+from reflayer.images.content.temp_file import fill, write_all
+from reflayer.images.content.transfer import UNSETTLED, Source
 from reflayer.images.model.descriptor import LAYER_TYPES, Descriptor, digest_text
 from reflayer.images.model.platform import Platform
-from reflayer.images.tar_members import in_words, standard_input
 from reflayer.record import record
 
 TYPE_CHECKING = False
@@ -24,9 +35,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
+    from _typeshed import WriteableBuffer
+
+    from reflayer.archive.tar_header import Entry, SparseMap
     from reflayer.images.content.blob_store import BlobStore
-    from reflayer.images.content.fetch import Fetched
+    from reflayer.images.content.transfer import Fetched
     from reflayer.progress import Progress
+
+    Piece = tuple[int, int, int]  # its start and its place in the archive, and its length
+
+_CHUNK = 128 * BLOCK
+_MOST = 100_000  # members; an image has a few for each layer
+_MOST_LINKS = 40  # one to another, as in path_resolution(7)
+_MOST_HOLES = 1 << 29  # bytes of zeros that no data stands for, and
+_MOST_TIMES = 1 << 10  # so many for each byte of the archive, as gzip can make of one
 
 
 @record
@@ -103,3 +125,223 @@ def _checked(
         yield chunk
     if progress is not None:
         progress("fetch", blob.count, size)
+
+
+class Member(NamedTuple):
+    """Where a file's data is, in bytes; or, for a link, the member that it points to."""
+
+    offset: int
+    size: int
+    target: bytes
+    sparse: SparseMap | None
+
+
+@contextmanager
+def archive_members(
+    path: str, content: BlobStore, progress: Progress | None
+) -> Iterator[TarMembers]:
+    """The members of the archive ``path``, or ``-`` for standard input.
+
+    One that is compressed, or a stream, takes the space of a plain one in ``content`` meanwhile.
+    """
+    with opened_archive(path) as (file, compression):
+        if compression == "none":
+            yield TarMembers(file.fileno())
+            return
+        with content.temp_file() as spool:
+            blob = Blob(file, None, None)
+            size = os.fstat(file.fileno()).st_size or None
+            with ReadAhead(PlainReader(blob), None) as ahead:
+                for chunk in ahead:
+                    write_all(spool.fd, chunk)
+                    if progress is not None:
+                        progress("fetch", blob.count, size)
+            yield TarMembers(spool.fd)
+
+
+@contextmanager
+def opened_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
+    """The archive, and its compression; ``unknown`` of a stream."""
+    with failing(path, "open"):
+        once = is_stream(path)
+        file = _open_stream(path) if once else open_regular(path)
+    try:
+        with file, failing(path, "read"):
+            compression = "unknown"
+            if not once:
+                compression = compression_of(file.read(BLOCK))
+                file.seek(0)
+            yield file, compression
+    except (ArchiveError, ImageError) as error:
+        raise ImageError(f"{in_words(path)}: {error}") from error
+
+
+def standard_input() -> BinaryIO:
+    """Standard input, which stays open."""
+    if os.isatty(0):
+        raise ImageError("standard input is a terminal: let an archive come from it")
+    return FileIO(0, closefd=False)
+
+
+def is_stream(path: str) -> bool:
+    """Whether an archive can be read once only: standard input, a FIFO, a pipe of the shell's."""
+    return path == "-" or (os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode))
+
+
+def in_words(path: str) -> str:
+    """What an archive is called in messages."""
+    return "standard input" if path == "-" else printable(path)
+
+
+def _open_stream(path: str) -> BinaryIO:
+    if path == "-":
+        return standard_input()
+    # Without O_NONBLOCK a FIFO that nobody writes to would block; so it is empty.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.set_blocking(fd, True)
+    return FileIO(fd)
+
+
+class TarMembers:
+    """What a plain tar file holds; of members with the same name the first."""
+
+    def __init__(self, fd: int) -> None:
+        """Read the headers of the tar that ``fd`` is, open for reading; the data is not read."""
+        self._fd = fd
+        self._size = os.fstat(fd).st_size
+        self._members = _members(fd, self._size)
+
+    def __contains__(self, name: str) -> bool:
+        return clean_path(name.encode()) in self._members
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file for reading, through links within the tar."""
+        path = clean_path(name.encode())
+        for _ in range(_MOST_LINKS):
+            member = self._members.get(path)
+            if member is None:
+                break
+            if not member.target:
+                return _Section(self._fd, self._pieces(name, member), member.size)  # type: ignore[return-value]
+            path = member.target
+        raise ImageError(f"the archive has no file {brief(name)}")
+
+    def read(self, name: str, most: int) -> bytes:
+        """All of a file that has ``most`` bytes at most."""
+        with self.open(name) as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise ImageError(f"{brief(name)} has more than {most} bytes")
+        return data
+
+    def _pieces(self, name: str, member: Member) -> list[Piece]:
+        if member.sparse is None:
+            return [(0, member.offset, member.size)]
+        if member.size - member.sparse.stored > max(_MOST_HOLES, _MOST_TIMES * self._size):
+            raise ImageError(
+                f"{brief(name)} would have {member.size:,} bytes, most of them holes: make the "
+                "archive without sparse files"
+            )
+        pieces, offset = [], member.offset
+        for start, length in member.sparse:
+            pieces.append((start, offset, length))
+            offset += length
+        return pieces
+
+
+class _Section(io.RawIOBase):
+    """A file of which parts are in another one, and the rest are zeros."""
+
+    def __init__(self, fd: int, pieces: list[Piece], size: int) -> None:
+        self._fd = fd
+        self._pieces = pieces
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        start = (0, self._position, self._size)[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        position = self._position
+        view = memoryview(buffer)[: max(0, self._size - position)]
+        if not view:
+            return 0
+        after = bisect_right(self._pieces, position, key=itemgetter(0))
+        start, offset, length = self._pieces[after - 1] if after else (0, 0, 0)
+        if position < start + length:
+            view = view[: start + length - position]
+            count = os.preadv(self._fd, [view], offset + position - start)
+        else:
+            end = self._pieces[after][0] if after < len(self._pieces) else self._size
+            count = min(len(view), end - position)
+            view[:count] = bytes(count)
+        self._position += count
+        return count
+
+
+def _members(fd: int, size: int) -> dict[bytes, Member]:
+    # The headers are read as those of any tar, from a stream; but that would read the data, too,
+    # which may be gigabytes. So behind a large member another stream is begun.
+    members: dict[bytes, Member] = {}
+    count = start = 0
+    while start >= 0:
+        chunks = _Chunks(fd, start)
+        stream, start = TarStream(chunks), -1
+        for entry in read_entries(stream):
+            count += 1
+            if count > _MOST:
+                raise ImageError(f"the archive has more than {_MOST} members")
+            offset = chunks.start + stream.position
+            end = offset + stream.left
+            if end > size:
+                raise ArchiveError("the archive ends in the middle of an entry", entry.name)
+            member = _member(entry, offset)
+            if member is not None:
+                members.setdefault(clean_path(entry.name), member)
+            if stream.left > _CHUNK:
+                start = end + -end % BLOCK
+                break
+    return members
+
+
+def _member(entry: Entry, offset: int) -> Member | None:
+    if entry.type == types.FILE:
+        size = entry.size if entry.sparse is None else entry.sparse.size
+        return Member(offset, size, b"", entry.sparse)
+    if entry.type == types.SYMLINK:
+        target = clean_path(os.path.join(os.path.dirname(entry.name), entry.target))
+        return Member(0, 0, target, None)
+    if entry.type == types.HARD_LINK:
+        return Member(0, 0, clean_path(entry.target), None)
+    return None
+
+
+class _Chunks:
+    """A file in chunks from a place on; ``start`` is where the last chunk began."""
+
+    def __init__(self, fd: int, start: int) -> None:
+        self.start = start
+        self._fd = fd
+        self._next = start
+
+    def __iter__(self) -> Iterator[memoryview]:
+        return self
+
+    def __next__(self) -> memoryview:
+        data = os.pread(self._fd, _CHUNK, self._next)
+        if not data:
+            raise StopIteration
+        self.start = self._next
+        self._next += len(data)
+        return memoryview(data)

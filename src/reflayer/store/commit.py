@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 
 from reflayer.archive import pack_layer
-from reflayer.images.build.commit_config import ConfigChanges, child_config
 from reflayer.images.build.layer import add_layer
+from reflayer.images.build.manifest import ConfigChanges, child_config, oci_layers
 from reflayer.images.build.manifest import add_image as add_blobs
-from reflayer.images.build.manifest import oci_layers
 from reflayer.images.content.resolve import read_document
 from reflayer.images.model.image import LARGEST_CONFIG
 from reflayer.images.transports import new_name

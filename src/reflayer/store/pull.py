@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from sqlite3 import Connection
 
-    from reflayer.images.content.fetch import Source
     from reflayer.images.content.resolve import Open
+    from reflayer.images.content.transfer import Source
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
     from reflayer.images.registry import Access

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.archive import Change, Packing
-    from reflayer.images.build.commit_config import ConfigChanges
+    from reflayer.images.build.manifest import ConfigChanges
     from reflayer.images.model.reference import Reference
     from reflayer.images.registry import Access
     from reflayer.progress import Progress

@@ -7,7 +7,6 @@ import os
 from contextlib import suppress
 
 from reflayer.errors import ArchiveError, ImageError, RegistryError, brief, failing, printable
-from reflayer.images.content.fetch import Source, fetch_image, missing_blobs, nearest
 from reflayer.images.content.partial_download import (
     commit_partial,
     open_partial,
@@ -15,7 +14,14 @@ from reflayer.images.content.partial_download import (
     writing,
 )
 from reflayer.images.content.resolve import find_image
-from reflayer.images.content.transfer import StoppedError, Transfer
+from reflayer.images.content.transfer import (
+    Source,
+    StoppedError,
+    Transfer,
+    fetch_image,
+    missing_blobs,
+    nearest,
+)
 from reflayer.images.model.descriptor import (
     INDEXES,
     MANIFESTS,
@@ -43,8 +49,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
     from reflayer.images.content.blob_store import BlobStore
-    from reflayer.images.content.fetch import Fetched, Unpack
-    from reflayer.images.content.transfer import Told
+    from reflayer.images.content.transfer import Fetched, Told, Unpack
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
     from reflayer.images.model.reference import Reference
