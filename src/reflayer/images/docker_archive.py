@@ -19,7 +19,7 @@ from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.archive.tar_writer import END, headers
 from reflayer.errors import ArchiveError, ImageError, brief, failing, listed, printable
 from reflayer.images.build.layer import add_layer, plain_tar
-from reflayer.images.build.manifest import add_image, to_json
+from reflayer.images.build.manifest import add_image, manifest_of, to_json
 from reflayer.images.content.blob_store import (
     BLOBS,
     INDEX_FILE,
@@ -272,7 +272,6 @@ class SavedImage:
 
 
 def parse_saved(data: bytes) -> list[SavedImage]:
-    """Read ``manifest.json``."""
     entries = parse_json(data, MANIFEST_JSON)
     if not isinstance(entries, list):
         raise ImageError("manifest.json is not a list of images")
@@ -309,7 +308,6 @@ def parse_repositories(data: bytes) -> list[SavedImage]:
 
 
 def choose(images: list[SavedImage], which: Which) -> SavedImage:
-    """The image of that name or place, or the only one."""
     names = (
         image.tags[0].familiar() if image.tags else f"@{place}"
         for place, image in enumerate(images)
@@ -347,17 +345,7 @@ class _Writer:
             layers.append(there or self._write_layer(layer, diff_id))
         data = read_document(image.config, self._content.open, LARGEST_CONFIG)
         config = self._write_blob(data, OCI_CONFIG)
-        manifest = self._write_blob(
-            to_json(
-                {
-                    "schemaVersion": 2,
-                    "mediaType": OCI_MANIFEST,
-                    "config": config.as_json(),
-                    "layers": [layer.as_json() for layer in layers],
-                }
-            ),
-            OCI_MANIFEST,
-        )
+        manifest = self._write_blob(manifest_of(config, layers), OCI_MANIFEST)
         saved = {
             "Config": blob_name(config.digest),
             "RepoTags": [name.familiar()] if name else None,

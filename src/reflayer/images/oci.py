@@ -42,39 +42,30 @@ class OciLayout(Source, Destination):
 
     @property
     def name(self) -> str:
-        """What a store calls the image."""
         transport = "oci-archive" if self.is_archive else "oci"
         return f"{transport}:{self.path}" + (f":{self.tag}" if self.tag else "")
 
     def _fetch(
         self, content: BlobStore, platform: Platform | None, progress: Progress | None
     ) -> Fetched:
-        if self.is_archive:
-            return self._fetch_archived(content, platform, progress), (self.name,)
-        layout = Layout(self.path)
-        index = layout.index()
-        if os.path.lexists(os.path.join(self.path, LAYOUT_FILE)):  # BuildKit's caches lack it
-            layout.check_version()
-        where = printable(self.path)
-        image, _ = fetch_listed(index, self.tag, layout.open, content, platform, progress, where)
-        return image, (self.name,)
-
-    def _fetch_archived(
-        self, content: BlobStore, platform: Platform | None, progress: Progress | None
-    ) -> Image:
-        from reflayer.images.docker_archive import (
-            MANIFEST_JSON,
-            fetch_layout,
-            fetch_saved,
-            parse_which,
-        )
+        if not self.is_archive:
+            layout = Layout(self.path)
+            index = layout.index()
+            if os.path.lexists(os.path.join(self.path, LAYOUT_FILE)):  # BuildKit's caches lack it
+                layout.check_version()
+            where = printable(self.path)
+            found = fetch_listed(index, self.tag, layout.open, content, platform, progress, where)
+            return found[0], (self.name,)
+        from reflayer.images import docker_archive as archive
         from reflayer.images.tar import archive_members
 
         with archive_members(self.path, content, progress) as members:
-            if INDEX_FILE in members or MANIFEST_JSON not in members:
-                return fetch_layout(members, self.tag, content, platform, progress)[0]
-            which = parse_which(self.tag)
-            return fetch_saved(members, which, content, platform, progress)[0]
+            if INDEX_FILE in members or archive.MANIFEST_JSON not in members:
+                image, _ = archive.fetch_layout(members, self.tag, content, platform, progress)
+            else:
+                which = archive.parse_which(self.tag)
+                image, _ = archive.fetch_saved(members, which, content, platform, progress)
+        return image, (self.name,)
 
     def write(self, content: BlobStore, image: Image, progress: Progress | None) -> None:
         """Add ``image`` to the layout, made where it is absent; listed when all is on disk.

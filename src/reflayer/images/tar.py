@@ -62,7 +62,6 @@ class TarImage(Source):
 
     @property
     def name(self) -> str:
-        """What a store calls the image."""
         return f"tar:{self.path}"
 
     def stamp(self) -> str:
@@ -164,7 +163,15 @@ def opened_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
     """The archive, and its compression; ``unknown`` of a stream."""
     with failing(path, "open"):
         once = is_stream(path)
-        file = _open_stream(path) if once else open_regular(path)
+        if path == "-":
+            file = standard_input()
+        elif once:
+            # Without O_NONBLOCK a FIFO that nobody writes to would block; so it is empty.
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.set_blocking(fd, True)
+            file = FileIO(fd)
+        else:
+            file = open_regular(path)
     try:
         with file, failing(path, "read"):
             compression = "unknown"
@@ -177,7 +184,6 @@ def opened_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
 
 
 def standard_input() -> BinaryIO:
-    """Standard input, which stays open."""
     if os.isatty(0):
         raise ImageError("standard input is a terminal: let an archive come from it")
     return FileIO(0, closefd=False)
@@ -189,17 +195,7 @@ def is_stream(path: str) -> bool:
 
 
 def in_words(path: str) -> str:
-    """What an archive is called in messages."""
     return "standard input" if path == "-" else printable(path)
-
-
-def _open_stream(path: str) -> BinaryIO:
-    if path == "-":
-        return standard_input()
-    # Without O_NONBLOCK a FIFO that nobody writes to would block; so it is empty.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    os.set_blocking(fd, True)
-    return FileIO(fd)
 
 
 class TarMembers:
@@ -297,7 +293,7 @@ def _members(fd: int, size: int) -> dict[bytes, Member]:
     count = start = 0
     while start >= 0:
         chunks = _Chunks(fd, start)
-        stream, start = TarStream(chunks), -1
+        stream, start = TarStream(iter(chunks)), -1
         for entry in read_entries(stream):
             count += 1
             if count > _MOST:
@@ -333,15 +329,8 @@ class _Chunks:
     def __init__(self, fd: int, start: int) -> None:
         self.start = start
         self._fd = fd
-        self._next = start
 
     def __iter__(self) -> Iterator[memoryview]:
-        return self
-
-    def __next__(self) -> memoryview:
-        data = os.pread(self._fd, _CHUNK, self._next)
-        if not data:
-            raise StopIteration
-        self.start = self._next
-        self._next += len(data)
-        return memoryview(data)
+        while data := os.pread(self._fd, _CHUNK, self.start):
+            yield memoryview(data)
+            self.start += len(data)

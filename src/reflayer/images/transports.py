@@ -24,17 +24,12 @@ _OTHERS = re.compile(  # containers-transports(5); and what a path follows, whic
 
 @record
 class RootFs:
-    """A folder that is a root file system.
-
-    Attributes:
-        path: absolute.
-    """
+    """A folder that is a root file system; ``path`` is absolute."""
 
     path: str
 
     @property
     def name(self) -> str:
-        """What a store calls it."""
         return f"rootfs:{self.path}"
 
     def stamp(self) -> str:

@@ -95,7 +95,7 @@ class _Hashed:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        pass
 
 
 @contextmanager

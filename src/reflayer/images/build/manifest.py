@@ -75,21 +75,30 @@ def add_manifest(
     said: Platform | None,
 ) -> Image:
     """Add a manifest for a config and layers that are in ``content``."""
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": {**config.as_json(), "mediaType": OCI_CONFIG},
-        "layers": [
-            {**one.as_json(), **({"annotations": {**one.annotations}} if one.annotations else {})}
-            for one in layers
-        ],
-    }
-    if annotations:
-        manifest["annotations"] = dict(annotations)
-    top = replace(content.add_bytes(to_json(manifest), OCI_MANIFEST), platform=said)
+    data = manifest_of(config, layers, annotations)
+    top = replace(content.add_bytes(data, OCI_MANIFEST), platform=said)
     image = find_image(top, None, content.open)
     content.sync()
     return image
+
+
+def manifest_of(
+    config: Descriptor, layers: Iterable[Descriptor], annotations: Mapping[str, object] = _NOTHING
+) -> bytes:
+    """A manifest of OCI's media types."""
+
+    def said(of: Mapping[str, object]) -> dict[str, object]:
+        return {"annotations": dict(of)} if of else {}
+
+    return to_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": {**config.as_json(), "mediaType": OCI_CONFIG},
+            "layers": [{**one.as_json(), **said(one.annotations)} for one in layers],
+            **said(annotations),
+        }
+    )
 
 
 def with_compressed_layers(
@@ -151,7 +160,6 @@ def _with_layers(content: BlobStore, image: Image, layers: tuple[Descriptor, ...
 
 
 def to_json(value: object) -> bytes:
-    """A JSON document as we write all of them."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -307,7 +315,6 @@ def _environment(settings: Document, env: Mapping[str, str]) -> list[str]:
 
 
 def _moment(seconds: float) -> str:
-    """RFC 3339, in UTC."""
     try:
         moment = datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError) as error:

@@ -18,7 +18,6 @@ from reflayer.images.content.temp_file import (
     clear,
     fill,
     sync_folder,
-    temp_file,
     write_all,
 )
 from reflayer.images.model.descriptor import (
@@ -72,7 +71,6 @@ class Layout:
         return os.path.join(self.folder, blob_name(digest))
 
     def open(self, digest: str) -> BinaryIO:
-        """Open a blob for reading."""
         path = self.path(digest)
         try:
             return open_regular(path)
@@ -131,11 +129,9 @@ class BlobStore(Layout):
         self.check_version()
 
     def has(self, digest: str) -> bool:
-        """Whether a blob is there."""
         return os.path.exists(self.path(digest))
 
     def size(self, digest: str) -> int:
-        """The size of a blob, in bytes."""
         with self.open(digest) as blob:
             return os.fstat(blob.fileno()).st_size
 
@@ -178,7 +174,6 @@ class BlobStore(Layout):
         return Descriptor(media_type, found, count)
 
     def add_bytes(self, data: bytes, media_type: str) -> Descriptor:
-        """Take in ``data`` as a blob."""
         digest = digest_bytes(data)
         return self.add(io.BytesIO(data), digest=digest, size=len(data), media_type=media_type)
 
@@ -190,7 +185,7 @@ class BlobStore(Layout):
             OperationError: it cannot be made; and for every ``OSError`` of the block.
         """
         path = self.path(digest) if digest else self._blobs
-        with failing(path, "write"), temp_file(self.folder, self._names) as file:
+        with failing(path, "write"), TempFile(self.folder, self._names) as file:
             yield file
 
     def commit(self, file: TempFile, digest: str) -> None:
@@ -244,7 +239,6 @@ class BlobStore(Layout):
                 entries.append(descriptor.as_json())
 
     def tags(self) -> dict[str, Descriptor]:
-        """What each name is."""
         listed = [entry.descriptor() for entry in self.index().children("manifests")]
         return {name: one for one in listed if (name := one.annotations.get(REF_NAME))}
 
@@ -277,14 +271,13 @@ class BlobStore(Layout):
 
     def _write(self, name: str, value: dict[str, object]) -> None:
         path = os.path.join(self.folder, name)
-        with failing(path, "write"), temp_file(self.folder, self._names) as file:
+        with failing(path, "write"), TempFile(self.folder, self._names) as file:
             write_all(file.fd, memoryview(json.dumps(value).encode()))
             file.commit(path)
         sync_folder(self.folder)
 
 
 def blob_name(digest: str) -> str:
-    """Where a blob is within a layout."""
     return "/".join((BLOBS, *check_digest(digest)))
 
 

@@ -96,16 +96,13 @@ def expire(content_folder: str) -> None:
     folder = os.path.join(content_folder, _FOLDER)
     with failing(folder, "clear"), suppress(FileNotFoundError):
         for name in os.listdir(folder):
-            _expire(os.path.join(folder, name))
-
-
-def _expire(path: str) -> None:
-    with suppress(FileNotFoundError):
-        if time.time() - os.lstat(path).st_mtime < _KEPT:
-            return
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            if flock(fd, wait=False):  # else somebody is at it
-                os.unlink(path)
-        finally:
-            os.close(fd)
+            path = os.path.join(folder, name)
+            with suppress(FileNotFoundError):
+                if time.time() - os.lstat(path).st_mtime < _KEPT:
+                    continue
+                fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    if flock(fd, wait=False):  # else somebody is at it
+                        os.unlink(path)
+                finally:
+                    os.close(fd)

@@ -16,8 +16,6 @@ from reflayer.images.model.descriptor import (
     check_digest_is,
     check_size,
     digest_bytes,
-    digest_text,
-    hash_like,
 )
 from reflayer.images.model.image import (
     LARGEST_CONFIG,
@@ -124,9 +122,7 @@ def read_document(descriptor: Descriptor, open_blob: Open, largest: int) -> byte
     with open_blob(digest) as blob, failing(digest, "read"):
         data = blob.read(size + 1)
     check_size(len(data), size, digest)
-    hashing = hash_like(digest)
-    hashing.update(data)
-    check_digest_is(digest_text(hashing), digest)
+    check_digest_is(digest_bytes(data, digest), digest)
     return data
 
 
@@ -193,11 +189,9 @@ class _Search:
         return self._looked[one.digest]
 
     def parse(self, one: Descriptor) -> Manifest | Index:
-        """What is in a manifest or index."""
         return parse_manifest(self._read(one, LARGEST_MANIFEST), one)
 
     def config(self, one: Descriptor, contents: Manifest) -> Config:
-        """What is in the config of the manifest ``one``."""
         what, config = f"the manifest {one.digest}", contents.config
         is_known = config.media_type in CONFIGS
         if not is_known and (config.digest == _EMPTY or config.size > LARGEST_CONFIG):

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from hashlib import _Hash as Hash
-    from typing import BinaryIO
+    from typing import BinaryIO, Self
 
     from reflayer.workers.lock import Claim
 
@@ -29,18 +29,38 @@ _MODE = 0o666  # less the umask
 
 
 class TempFile:
-    """A file that is being written, open for reading and writing as ``fd``."""
+    """A new file, made when it is entered and gone at the end unless it was committed.
 
-    def __init__(self, folder: str, names: str | None) -> None:
-        """Nothing is made yet."""
+    Attributes:
+        fd: it, open for reading and writing.
+    """
+
+    def __init__(self, folder: str, names: str | None = None) -> None:
+        """It is yet to be made.
+
+        Args:
+            folder: on the file system of its place.
+            names: where it gets a name if it needs one: a folder that ``clear`` sweeps, made where
+                it is absent. None for ``folder``, which nobody sweeps.
+        """
         self.fd = -1
         self._folder = folder
         self._names = names
         self._path = ""  # where it has a name meanwhile
         self._claim: Claim | None = None
 
-    def make(self) -> None:
-        """Make and open it."""
+    def __enter__(self) -> Self:
+        try:
+            self._make()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _make(self) -> None:
         try:
             if os.path.exists(_OPEN_FILES):  # else it could get no name later
                 flags = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
@@ -63,8 +83,7 @@ class TempFile:
         if self._path:
             os.rename(self._path, path)
 
-    def close(self) -> None:
-        """Close it; without ``commit`` it is gone."""
+    def _close(self) -> None:
         with suppress(FileNotFoundError):
             os.unlink(self._path)
         if self.fd >= 0:
@@ -93,23 +112,6 @@ class TempFile:
         return self._path
 
 
-@contextmanager
-def temp_file(folder: str, names: str | None = None) -> Iterator[TempFile]:
-    """A new file that is gone at the end of the block unless it was committed.
-
-    Args:
-        folder: on the file system of its place.
-        names: where it gets a name if it needs one: a folder that ``clear`` sweeps, made where it
-            is absent. None for ``folder``, which nobody sweeps.
-    """
-    file = TempFile(folder, names)
-    try:
-        file.make()
-        yield file
-    finally:
-        file.close()
-
-
 def clear(names: str) -> None:
     """Remove the files whose writers are dead; the folder may be gone with them."""
     try:
@@ -130,14 +132,13 @@ def replacement(path: str) -> Iterator[BinaryIO]:
     replaced. If it needs a name meanwhile, that is ``.reflayer-DIGITS`` beside the path.
     """
     place = os.path.realpath(path)
-    with temp_file(os.path.dirname(place)) as file:
+    with TempFile(os.path.dirname(place)) as file:
         with open(file.fd, "wb", buffering=_BUFFER, closefd=False) as out:
             yield out
         file.commit(place)
 
 
 def sync_folder(path: str) -> None:
-    """Write out the names in a folder (fsync(2))."""
     with failing(path, "fsync"):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -177,12 +178,18 @@ def fill(
     _share(source, fd, size)
     if hashing is not None:
         # What is hashed is what is kept, whatever happens to the source.
-        _hash(fd, hashing, progress)
+        buffer = memoryview(bytearray(_BUFFER))
+        count = 0
+        os.lseek(fd, 0, os.SEEK_SET)
+        while length := os.readv(fd, [buffer]):
+            hashing.update(buffer[:length])
+            count += length
+            if progress is not None:
+                progress(count)
     return size
 
 
 def write_all(fd: int, data: memoryview) -> None:
-    """Write ``data`` at the file's position."""
     while data:
         data = data[os.write(fd, data) :]
 
@@ -212,15 +219,3 @@ def _read(source: BinaryIO) -> bytes:
         return source.read(_BUFFER)
     except OSError as error:
         raise OperationError.from_os_error(error, "the blob", "read") from error
-
-
-def _hash(fd: int, hashing: Hash, progress: Callable[[int], None] | None) -> None:
-    buffer = bytearray(_BUFFER)
-    view = memoryview(buffer)
-    count = 0
-    os.lseek(fd, 0, os.SEEK_SET)
-    while length := os.readv(fd, [buffer]):
-        hashing.update(view[:length])
-        count += length
-        if progress is not None:
-            progress(count)

@@ -146,7 +146,6 @@ def add_blobs(
 
 
 def missing_blobs(content: BlobStore, blobs: Iterable[Descriptor]) -> list[Descriptor]:
-    """Those of ``blobs`` that ``content`` lacks, each once."""
     missing = []
     for one in {one.digest: one for one in blobs}.values():
         if content.has(one.digest):

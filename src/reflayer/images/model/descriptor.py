@@ -80,7 +80,6 @@ def layer_type(compression: str) -> str:
 
 
 def is_digest(text: str) -> bool:
-    """Whether ``text`` is a sha256 or sha512 digest."""
     return _DIGEST.fullmatch(text) is not None
 
 
@@ -100,25 +99,22 @@ def hash_like(digest: str | None) -> Hash:
 
 
 def digest_text(hashing: Hash) -> str:
-    """The digest that ``hashing`` came to."""
     return f"{hashing.name}:{hashing.hexdigest()}"
 
 
-def digest_bytes(data: bytes) -> str:
-    """The sha256 digest of ``data``."""
-    hashing = hash_like(None)
+def digest_bytes(data: bytes, like: str | None = None) -> str:
+    """The digest of ``data``, by the algorithm of ``like``; sha256 without one."""
+    hashing = hash_like(like)
     hashing.update(data)
     return digest_text(hashing)
 
 
 def check_digest_is(digest: str, wanted: str) -> None:
-    """Raise an ImageError where a blob's digest is not the one that it should be."""
     if digest != wanted:
         raise ImageError(f"the blob {wanted} has another content, with the digest {digest}")
 
 
 def check_size(size: int, wanted: int, digest: str) -> None:
-    """Raise an ImageError where a blob's size is not the one that it should be."""
     if size != wanted:
         more = "more" if size > wanted else f"{size}"
         raise ImageError(f"the blob {digest} has {more} bytes, but should have {wanted}")

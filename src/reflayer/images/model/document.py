@@ -42,14 +42,12 @@ class Document:
 
     @classmethod
     def parse(cls, data: bytes, what: str) -> Document:
-        """The document ``data``, which has to be a JSON object."""
         value = parse_json(data, what)
         if not isinstance(value, dict):
             raise ImageError(f"{what} is not a JSON object")
         return cls(value, what)
 
     def string(self, key: str) -> str:
-        """A member that is a string."""
         return self._member(key, str) or ""
 
     def required_string(self, key: str) -> str:
@@ -57,19 +55,16 @@ class Document:
         return self.string(key) or self._refuse(f"has no {key!r}")
 
     def child(self, key: str) -> Document | None:
-        """A member that is an object."""
         value = self._member(key, dict)
         return None if value is None else Document(value, self.what)
 
     def children(self, key: str) -> Iterator[Document]:
-        """The members of a list of objects."""
         for value in self._member(key, list) or ():
             if not isinstance(value, dict):
                 self._refuse(f"has something else than objects in {key!r}")
             yield Document(value, self.what)
 
     def strings(self, key: str) -> list[str]:
-        """The members of a list of strings."""
         values = self._member(key, list) or []
         if not all(isinstance(value, str) for value in values):
             self._refuse(f"has something else than strings in {key!r}")
@@ -81,7 +76,6 @@ class Document:
         return [value] if isinstance(value, str) else self.strings(key)
 
     def descriptor(self) -> Descriptor:
-        """The descriptor that this object is."""
         digest, size = self.required_string("digest"), self._member("size", int)
         check_digest(digest)
         if size is None or not 0 <= size <= _LARGEST_SIZE:

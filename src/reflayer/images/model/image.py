@@ -65,7 +65,6 @@ class Image:
 
     @property
     def id(self) -> str:
-        """The digest of the config."""
         return self.config.digest
 
     @property

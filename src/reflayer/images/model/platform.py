@@ -85,7 +85,6 @@ class Platform:
 
     @classmethod
     def of_machine(cls) -> Self:
-        """This machine's (uname(2))."""
         name = os.uname()
         return cls(name.sysname, name.machine)
 

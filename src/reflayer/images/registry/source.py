@@ -29,8 +29,7 @@ from reflayer.images.model.descriptor import (
     SCHEMA_1,
     Descriptor,
     check_digest_is,
-    digest_text,
-    hash_like,
+    digest_bytes,
     is_digest,
     media_type,
 )
@@ -75,7 +74,6 @@ class RegistrySource(Source):
 
     @property
     def name(self) -> str:
-        """What a store calls the image."""
         return str(self.reference)
 
     def fetch(
@@ -284,9 +282,7 @@ class _Documents:
 
 def _checked(data: bytes, wanted: str) -> str:
     """The digest, which has to be ``wanted`` unless that is empty."""
-    hashing = hash_like(wanted or None)
-    hashing.update(data)
-    found = digest_text(hashing)
+    found = digest_bytes(data, wanted)
     check_digest_is(found, wanted or found)
     return found
 
