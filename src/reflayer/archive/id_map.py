@@ -62,56 +62,46 @@ class IdMap:
 
     def to_host(self, uid: int, gid: int) -> tuple[int, int]:
         """A container's user and group as the host has them."""
-        return _to_host(uid, self.uids), _to_host(gid, self.gids)
+        return _mapped(uid, self.uids, True), _mapped(gid, self.gids, True)
 
     def to_container(self, uid: int, gid: int) -> tuple[int, int]:
         """The host's user and group as the container has them."""
-        return _to_container(uid, self.uids), _to_container(gid, self.gids)
+        return _mapped(uid, self.uids, False), _mapped(gid, self.gids, False)
 
     def attributes_to_host(self, attributes: Mapping[str, bytes]) -> dict[str, bytes]:
         """The extended attributes of a file in a container as they have to be on the host."""
-        user, group = partial(_to_host, ranges=self.uids), partial(_to_host, ranges=self.gids)
-        return _converted(attributes, user, group, is_for_host=True)
+        return self._attributes(attributes, is_for_host=True)
 
     def attributes_to_container(self, attributes: Mapping[str, bytes]) -> dict[str, bytes]:
         """The extended attributes of a file on the host as the container has them."""
-        user = partial(_to_container, ranges=self.uids)
-        group = partial(_to_container, ranges=self.gids)
-        return _converted(attributes, user, group, is_for_host=False)
+        return self._attributes(attributes, is_for_host=False)
+
+    def _attributes(
+        self, attributes: Mapping[str, bytes], *, is_for_host: bool
+    ) -> dict[str, bytes]:
+        user = partial(_mapped, ranges=self.uids, is_for_host=is_for_host)
+        group = partial(_mapped, ranges=self.gids, is_for_host=is_for_host)
+        mapped = dict(attributes)
+        for name, value in attributes.items():
+            if name in (ACCESS_ACL, DEFAULT_ACL):
+                mapped[name] = _acl(name, value, user, group)
+            elif name == _CAPABILITY:
+                mapped[name] = _capability(value, user, is_for_host)
+        return mapped
 
 
-def _to_host(id: int, ranges: tuple[IdRange, ...]) -> int:
+def _mapped(id: int, ranges: tuple[IdRange, ...], is_for_host: bool) -> int:
     for r in ranges:
-        if r.container_id <= id < r.container_id + r.size:
-            return r.host_id + id - r.container_id
-    if ranges:
+        here, there = r.host_id, r.container_id
+        if is_for_host:
+            here, there = there, here
+        if here <= id < here + r.size:
+            return there + id - here
+    if ranges and is_for_host:
         raise ArchiveError(f"Container ID {id} cannot be mapped to a host ID")
-    return id
-
-
-def _to_container(id: int, ranges: tuple[IdRange, ...]) -> int:
-    for r in ranges:
-        if r.host_id <= id < r.host_id + r.size:
-            return r.container_id + id - r.host_id
     if ranges:
         raise ArchiveError(f"Host ID {id} cannot be mapped to a container ID")
     return id
-
-
-def _converted(
-    attributes: Mapping[str, bytes],
-    user: Convert,
-    group: Convert,
-    *,
-    is_for_host: bool,
-) -> dict[str, bytes]:
-    converted = dict(attributes)
-    for name, value in attributes.items():
-        if name in (ACCESS_ACL, DEFAULT_ACL):
-            converted[name] = _acl(name, value, user, group)
-        elif name == _CAPABILITY:
-            converted[name] = _capability(value, user, is_for_host)
-    return converted
 
 
 def _acl(name: str, value: bytes, user: Convert, group: Convert) -> bytes:
