@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     Key = int | tuple[int, int]  # inode number, with the device where that is not the root's
 
 _IMPOSSIBLE = REFUSED | {errno.ERANGE, errno.E2BIG}  # setxattr(2): here, or anywhere
-_SPECIAL_BITS = 0o7000
 
 
 class LayerFolder:

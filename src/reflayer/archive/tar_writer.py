@@ -23,8 +23,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    Records = Mapping[bytes, bytes]
-
 END = bytes(2 * BLOCK)
 """What ends a tar."""
 
@@ -48,7 +46,7 @@ def headers(
     atime: int | None = None,
     target: bytes = b"",
     device: tuple[int, int] = (0, 0),
-    records: Records | None = None,
+    records: Mapping[bytes, bytes] | None = None,
 ) -> bytes:
     """All blocks that come before the data of one entry.
 

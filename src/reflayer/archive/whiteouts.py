@@ -13,6 +13,7 @@ import stat
 
 from reflayer.archive.tar_header import join_path
 from reflayer.errors import ArchiveError
+from reflayer.walk.folders import OPEN_ANY_FOLDER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _hide_all(folders: Folders, folder: LayerFolder) -> None:
             path = todo.pop()
             here = folders.beneath(top, above, path)
             # Opened anew: btrfs lists what there was at the time of opening.
-            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here.fd)
+            fd = os.open(".", OPEN_ANY_FOLDER, dir_fd=here.fd)
             try:
                 names = [os.fsencode(name) for name in os.listdir(fd)]
             finally:
