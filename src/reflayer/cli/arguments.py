@@ -34,17 +34,22 @@ def takes(*options: Option) -> Callable[[Command], Command]:
 
 
 def option(
-    *names: str, completer: Callable[..., list[str]] | None = None, **settings: Any
+    spec: str, told: str, completer: Callable[..., list[str]] | None = None, **settings: Any
 ) -> Option:
-    """An option or positional argument, as argparse's ``add_argument`` takes it.
+    """An option or positional argument.
 
     Args:
-        names, settings: that method's.
+        spec: its names and what its value is called, as help shows them: ``-o --output FILE``.
+        told: what help tells of it.
         completer: what argcomplete completes it by.
+        settings: others of argparse's ``add_argument``.
     """
+    names = spec.split()
+    if not names[-1].startswith("-"):
+        settings["metavar"] = names.pop()
 
     def add(parser: ArgumentParser) -> None:
-        parser.add_argument(*names, **settings).completer = completer  # type: ignore[attr-defined]
+        parser.add_argument(*names, help=told, **settings).completer = completer  # type: ignore[attr-defined]
 
     return add
 
@@ -129,13 +134,11 @@ def each(names: Iterable[str], action: Callable[[str], None]) -> int:
     return status
 
 
-JSON = option("--json", action="store_true", help="print JSON")
-QUIET = option("-q", "--quiet", action="store_true", help="print ids alone")
-WAIT = option("--wait", action="store_true", help="wait until the files are deleted")
+JSON = option("--json", "print JSON", action="store_true")
+QUIET = option("-q --quiet", "print ids alone", action="store_true")
+WAIT = option("--wait", "wait until the files are deleted", action="store_true")
 PLATFORM = option(
-    "--platform",
-    metavar="OS/ARCH[/VARIANT]",
-    help="take the image for this platform; by default for this machine",
+    "--platform OS/ARCH[/VARIANT]", "take the image for this platform; by default for this machine"
 )
 
 
@@ -143,22 +146,22 @@ def ownership(default: str | None = None) -> Option:
     """``--ownership``; without ``default`` it is what the store remembers."""
     return option(
         "--ownership",
-        choices=["keep", "ignore"],
-        default=default,
-        help=f"by default {default or 'what the store was last told'}. ignore: leave out and count "
+        f"by default {default or 'what the store was last told'}. ignore: leave out and count "
         "owners, devices and attributes that only root may set; in a layer that is made, what "
         "belongs to an ordinary user belongs to root",
+        choices=["keep", "ignore"],
+        default=default,
     )
 
 
 def container_name(words: str = "its name, its id, or the beginning of its id") -> Option:
     """The ``name`` of a container."""
-    return option("name", metavar="NAME", help=words, completer=complete_containers)
+    return option("name NAME", words, completer=complete_containers)
 
 
 def image_name(words: str) -> Option:
     """An ``image``."""
-    return option("image", metavar="IMAGE", help=words, completer=complete_images)
+    return option("image IMAGE", words, completer=complete_images)
 
 
 class telling_of_ownership:  # noqa: N801  # contextlib costs start-up time

@@ -33,28 +33,21 @@ _ENTRIES = 6000  # of the tree that is made: as many as a minimal Debian has
 
 @takes(
     option(
-        "folder",
-        metavar="DIR",
-        nargs="?",
-        type=folder,
-        default=".",
-        help="where; by default the current folder",
+        "folder DIR", "where; by default the current folder", nargs="?", type=folder, default="."
     ),
     option(
-        "--tree",
-        metavar="DIR",
-        type=folder,
-        help="measure with a copy of this folder; by default a tree like a small distribution's "
+        "--tree DIR",
+        "measure with a copy of this folder; by default a tree like a small distribution's "
         "is made, always the same",
+        type=folder,
     ),
     option(
-        "--runs",
-        metavar="N",
+        "--runs N",
+        "how often each method is measured; the median counts (default: 5)",
         type=at_least_one,
         default=5,
-        help="how often each method is measured; the median counts (default: 5)",
     ),
-    option("--plot", metavar="FILE", help="draw a chart, as SVG"),
+    option("--plot FILE", "draw a chart, as SVG"),
     JSON,
 )
 def bench(arguments: Namespace) -> int:

@@ -34,34 +34,28 @@ def _socket(text: str) -> str:
 
 @takes(
     option(
-        "program",
+        "program PROGRAM",
+        "containerd, buildkit or docker",
         nargs="?",
         choices=["containerd", "buildkit", "docker"],
         default="containerd",
-        metavar="PROGRAM",
-        help="containerd, buildkit or docker",
     ),
     option(
-        "--socket",
-        metavar="PATH",
+        "--socket PATH",
+        f"where reflayer is served (default: {SOCKET})",
         type=_socket,
         default=SOCKET,
-        help=f"where reflayer is served (default: {SOCKET})",
     ),
     option(
-        "--home",
-        metavar="DIR",
-        type=_path,
-        default=HOME,
-        help=f"where it keeps the snapshots (default: {HOME})",
+        "--home DIR", f"where it keeps the snapshots (default: {HOME})", type=_path, default=HOME
     ),
     option(
         "--config-version",
+        "of the file that this is for: 2, which every containerd reads (default), or 3, which "
+        "containerd 2 writes",
         type=int,
         choices=VERSIONS,
         default=2,
-        help="of the file that this is for: 2, which every containerd reads (default), or 3, which "
-        "containerd 2 writes",
     ),
 )
 def containerd_config(arguments: Namespace) -> int:

@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 @takes(
     image_name("what to clone"),
-    option("--name", help="the container's name; by default one is made up"),
+    option("--name", "the container's name; by default one is made up"),
     PLATFORM,
     option(
         "--pull",
+        "always: ask the registry, or take in a rootfs: folder anew, though the store has it; "
+        "never: take only what the store has",
         choices=["missing", "always", "never"],
         default="missing",
-        help="always: ask the registry, or take in a rootfs: folder anew, though the store has it; "
-        "never: take only what the store has",
     ),
     ACCESS,
     ownership(),
@@ -150,7 +150,7 @@ def path(arguments: Namespace) -> int:
 
 
 @takes(
-    option("names", metavar="NAME", nargs="+", help=ANY_NAME, completer=complete_containers),
+    option("names NAME", ANY_NAME, nargs="+", completer=complete_containers),
     WAIT,
 )
 def rm(arguments: Namespace) -> int:
@@ -205,11 +205,9 @@ def _print_as_json(changes: Iterator[Change]) -> None:
 @takes(
     container_name(),
     option(
-        "-o",
-        "--output",
-        metavar="FILE",
+        "-o --output FILE",
+        "write to FILE, which is replaced when all is written; by default to standard output",
         type=any_path,
-        help="write to FILE, which is replaced when all is written; by default to standard output",
     ),
 )
 def export(arguments: Namespace) -> int:

@@ -39,24 +39,23 @@ class Plain:
 
 
 @takes(
-    option("src", metavar="SRC", type=any_path, help="the folder to copy"),
-    option("dst", metavar="DST", type=any_path, help="where the copy goes"),
+    option("src SRC", "the folder to copy", type=any_path),
+    option("dst DST", "where the copy goes", type=any_path),
     option(
         "--method",
-        choices=METHODS,
-        default="auto",
-        help="how content is copied: shared (reflink), by copy_file_range (range), read and "
+        "how content is copied: shared (reflink), by copy_file_range (range), read and "
         "written (stream), packed and unpacked as a tar (tar, to compare with), or auto, the "
         "default: the first of the first three that works here",
+        choices=METHODS,
+        default="auto",
     ),
     option(
-        "--workers",
-        metavar="N",
+        "--workers N",
+        "threads that work on it; by default the processors that may be used",
         type=at_least_one,
-        help="threads that work on it; by default the processors that may be used",
     ),
     ownership("keep"),
-    option("--cross-mounts", action="store_true", help="copy what is mounted inside SRC, too"),
+    option("--cross-mounts", "copy what is mounted inside SRC, too", action="store_true"),
     JSON,
 )
 def copy(arguments: Namespace | Plain) -> int:

@@ -31,10 +31,9 @@ _IMAGE_HEADS = ("IMAGE", "FILES", "SIZE", "SHARED", "OWN", "GIVES BACK", "LATER"
 
 @takes(
     option(
-        "names",
-        metavar="NAME",
+        "names NAME",
+        "a container or image, by name, id, or the beginning of an id; by default all",
         nargs="*",
-        help="a container or image, by name, id, or the beginning of an id; by default all",
         completer=complete_either,
     ),
     JSON,

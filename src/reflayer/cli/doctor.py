@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 
 @takes(
     option(
-        "folder",
-        metavar="DIR",
+        "folder DIR",
+        "the folder; by default the store's, or the nearest above it that is there",
         nargs="?",
         type=folder,
-        help="the folder; by default the store's, or the nearest above it that is there",
     ),
     JSON,
 )

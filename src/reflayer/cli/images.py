@@ -80,7 +80,7 @@ def _rows(image: StoredImage) -> list[tuple[str, ...]]:
 
 
 @takes(
-    option("names", metavar="NAME", nargs="+", help=ANY_NAME, completer=complete_either),
+    option("names NAME", ANY_NAME, nargs="+", completer=complete_either),
 )
 def inspect(arguments: Namespace) -> int:
     """Print what is known of containers and images, their command and environment among it, as
@@ -151,7 +151,7 @@ def _config(store: Store, image: str) -> Document:
 
 @takes(
     image_name(ANY_NAME),
-    option("name", metavar="NAME", help="the new name: [HOST/]NAME[:TAG]"),
+    option("name NAME", "the new name: [HOST/]NAME[:TAG]"),
 )
 def tag(arguments: Namespace) -> int:
     """Give an image another name. What was called so before is called so no longer, and goes
@@ -163,13 +163,12 @@ def tag(arguments: Namespace) -> int:
 
 
 @takes(
-    option("images", metavar="IMAGE", nargs="+", help=ANY_NAME, completer=complete_images),
+    option("images IMAGE", ANY_NAME, nargs="+", completer=complete_images),
     option(
-        "-f",
-        "--force",
-        action="store_true",
-        help="take all names of an image given by its id, and the last one though there are "
+        "-f --force",
+        "take all names of an image given by its id, and the last one though there are "
         "containers of it: it goes with them",
+        action="store_true",
     ),
     WAIT,
 )
@@ -188,11 +187,11 @@ def rmi(arguments: Namespace) -> int:
 
 @takes(
     image_name("a name of the image, its id, or the beginning of its id"),
-    option("destination", metavar="DEST", help="where to write it"),
+    option("destination DEST", "where to write it"),
     option(
         "--compression",
+        "in a layout, of layers that are plain so far; by default gzip",
         choices=["gzip", "zstd", "none"],
-        help="in a layout, of layers that are plain so far; by default gzip",
     ),
     ownership(),
 )
@@ -220,9 +219,7 @@ def save(arguments: Namespace) -> int:
 
 
 @takes(
-    option(
-        "-a", "--all", action="store_true", help="remove all images that have no container, too"
-    ),
+    option("-a --all", "remove all images that have no container, too", action="store_true"),
 )
 def prune(arguments: Namespace) -> int:
     """Delete what was removed and is still on the disk, and what crashes left; say why where

@@ -44,31 +44,23 @@ ACCESS = group(
     "registries",
     _HELP,
     option(
-        "--tls-verify",
-        metavar="BOOL",
+        "--tls-verify BOOL",
+        "=false: take any certificate, and plain HTTP where there is no TLS; by default "
+        "that is so for nobody, but localhost may speak plain HTTP",
         nargs="?",
         const=True,
         type=_boolean,
-        help="=false: take any certificate, and plain HTTP where there is no TLS; by default "
-        "that is so for nobody, but localhost may speak plain HTTP",
     ),
     option(
-        "--creds",
-        metavar="USER[:PASSWORD]",
-        help="in place of those that are looked for; others can see a password that is given here, "
+        "--creds USER[:PASSWORD]",
+        "in place of those that are looked for; others can see a password that is given here, "
         "without one it is asked for or read from standard input",
     ),
+    option("--authfile FILE", "look for credentials in this file, and nowhere else", type=any_path),
     option(
-        "--authfile",
-        metavar="FILE",
+        "--cert-dir DIR",
+        "trust the *.crt in it, show *.cert with *.key of the same name",
         type=any_path,
-        help="look for credentials in this file, and nowhere else",
-    ),
-    option(
-        "--cert-dir",
-        metavar="DIR",
-        type=any_path,
-        help="trust the *.crt in it, show *.cert with *.key of the same name",
     ),
 )
 
@@ -117,7 +109,7 @@ def pull(arguments: Namespace) -> int:
 
 @takes(
     image_name("a name or id (reflayer images)"),
-    option("destination", metavar="DEST", help="where to: [docker://]HOST/REPOSITORY[:TAG]"),
+    option("destination DEST", "where to: [docker://]HOST/REPOSITORY[:TAG]"),
     ACCESS,
     ownership(),
     JSON,

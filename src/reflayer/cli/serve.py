@@ -43,59 +43,54 @@ def host_and_port(text: str) -> tuple[str, int]:
 
 
 @takes(
-    option("services", metavar="SERVICE", nargs="+", choices=SERVICES, help="docker, containerd"),
+    option("services SERVICE", "docker, containerd", nargs="+", choices=SERVICES),
     option(
-        "--docker-socket",
-        metavar="PATH",
+        "--docker-socket PATH",
+        f"by default {DOCKER_SOCKET}, where Docker looks for it",
         type=any_path,
         default=DOCKER_SOCKET,
-        help=f"by default {DOCKER_SOCKET}, where Docker looks for it",
     ),
     option(
-        "--containerd-socket",
-        metavar="PATH",
+        "--containerd-socket PATH",
+        f"by default {CONTAINERD_SOCKET}",
         type=any_path,
         default=CONTAINERD_SOCKET,
-        help=f"by default {CONTAINERD_SOCKET}",
     ),
     option(
-        "--home",
-        metavar="DIR",
-        type=any_path,
-        help=f"where containerd's snapshots are kept; by default {HOME}. "
+        "--home DIR",
+        f"where containerd's snapshots are kept; by default {HOME}. "
         "Docker's layers are where its daemon says: DATA-ROOT/reflayer",
+        type=any_path,
     ),
     option(
         "--method",
+        "how a layer is cloned; auto, the default, is the best that works there "
+        "(reflayer doctor tells which)",
         choices=METHODS,
         default="auto",
-        help="how a layer is cloned; auto, the default, is the best that works there "
-        "(reflayer doctor tells which)",
     ),
     option(
-        "--workers",
-        metavar="N",
+        "--workers N",
+        "threads that work on one clone; by default the processors that may be used",
         type=at_least_one,
-        help="threads that work on one clone; by default the processors that may be used",
     ),
     option(
         "--log-format",
+        "of the lines on standard error; json: one object a line, time in UTC",
         choices=("text", "json"),
         default="text",
-        help="of the lines on standard error; json: one object a line, time in UTC",
     ),
     option(
         "--log-level",
+        "debug: a line for each request",
         choices=("debug", "info", "warning", "error"),
         default="info",
-        help="debug: a line for each request",
     ),
     option(
-        "--metrics",
-        metavar="HOST:PORT",
-        type=host_and_port,
-        help="serve Prometheus metrics at /metrics and a health check at /healthz there: "
+        "--metrics HOST:PORT",
+        "serve Prometheus metrics at /metrics and a health check at /healthz there: "
         "127.0.0.1:9500, [::1]:9500",
+        type=host_and_port,
     ),
 )
 def serve(arguments: Namespace) -> int:
