@@ -17,7 +17,7 @@ import pytest
 
 from reflayer.bench.runs import Times
 from reflayer.bench.sample_tree import make_tree
-from reflayer.cli.bench_chart import chart
+from reflayer.cli.bench import chart
 from tests.trees import facts
 
 BENCH = (sys.executable, "-m", "reflayer", "bench")

@@ -25,7 +25,9 @@ from reflayer.errors import ReflayerError, counted
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
 
+    from reflayer.cli.arguments import Option
     from reflayer.images.build.manifest import ConfigChanges
 
 _EPOCH = "SOURCE_DATE_EPOCH"
@@ -79,6 +81,11 @@ def _signal(text: str) -> str:
     return text
 
 
+def _several(spec: str, told: str, kind: Callable[[str], object]) -> Option:
+    """An option that may be given again."""
+    return option(spec, told, type=kind, action="append", default=[])
+
+
 _IMAGE_CONFIG = group(
     "how containers of the image run",
     "What is not given stays as the container's image has it",
@@ -92,28 +99,10 @@ _IMAGE_CONFIG = group(
         "what goes before the command, likewise; without --cmd it takes the command away",
         type=_words,
     ),
-    option(
-        "--env KEY=VALUE",
-        "set a variable; may be given again, as those that follow",
-        type=_pair,
-        action="append",
-        default=[],
-    ),
-    option("--label KEY=VALUE", "set a label", type=_pair, action="append", default=[]),
-    option(
-        "--expose PORT[/PROTOCOL]",
-        "add a port; the protocol is tcp, udp or sctp",
-        type=_port,
-        action="append",
-        default=[],
-    ),
-    option(
-        "--volume PATH",
-        "add a folder whose content is to be kept elsewhere",
-        type=_path,
-        action="append",
-        default=[],
-    ),
+    _several("--env KEY=VALUE", "set a variable; may be given again, as those that follow", _pair),
+    _several("--label KEY=VALUE", "set a label", _pair),
+    _several("--expose PORT[/PROTOCOL]", "add a port; the protocol is tcp, udp or sctp", _port),
+    _several("--volume PATH", "add a folder whose content is to be kept elsewhere", _path),
     option("--workdir PATH", "the folder to start in", type=_path),
     option("--user USER[:GROUP]", "who runs it"),
     option("--stop-signal SIGNAL", "what ends it, such as SIGTERM", type=_signal),

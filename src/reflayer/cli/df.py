@@ -1,19 +1,14 @@
-"""``reflayer df``."""
+"""``reflayer df``: tables, and on a terminal a chart, with a bar for each line."""
 
 from __future__ import annotations
 
 import sys
 
-from reflayer.cli.arguments import (
-    JSON,
-    complete_either,
-    open_store,
-    option,
-    takes,
-)
+from reflayer.cli.arguments import JSON, complete_either, open_store, option, takes
 from reflayer.cli.bars import bars
 from reflayer.cli.containers import container_fields
 from reflayer.cli.output import complain, print_json, print_table, size_text
+from reflayer.errors import printable
 from reflayer.record import as_dict
 
 TYPE_CHECKING = False
@@ -23,10 +18,14 @@ if TYPE_CHECKING:
 
     from reflayer.store.usage import ImageUsage, Space, Usage
 
-    Table = tuple[Sequence[str], Sequence[tuple[tuple[str, ...], Space]]]  # heads, lines
+    Line = tuple[tuple[str, ...], Space]  # its cells, and what its bar shows
+    Listing = tuple[Sequence[str], Sequence[Line]]  # its heads and lines
 
 _CONTAINER_HEADS = ("CONTAINER", "FILES", "SIZE", "SHARED", "OWN", "GIVES BACK")
 _IMAGE_HEADS = ("IMAGE", "FILES", "SIZE", "SHARED", "OWN", "GIVES BACK", "LATER")
+
+_WIDTH = 24  # characters of the longest bar
+_OWN, _SHARED = ("█", "bold cyan"), ("░", "cyan")
 
 
 @takes(
@@ -61,53 +60,40 @@ def df(arguments: Namespace) -> int:
     if arguments.json:
         print_json(_fields(usage))
         return 0
-    tables = _tables(usage)
+    listings = _listings(usage)
     if sys.stdout.isatty():
-        from reflayer.cli.df_chart import print_chart
-
-        print_chart(tables, _total_line(usage))
+        _print_chart(listings, _total_line(usage))
     else:
-        for heads, lines in tables:
+        for heads, lines in listings:
             print_table(heads, [cells for cells, _ in lines])
             print()
         print(_total_line(usage))
-    for _, lines in tables:
+    for _, lines in listings:
         for (name, *_), space in lines:
             _print_doubts(name, space)
     return 0
 
 
-def _tables(usage: Usage) -> list[Table]:
+def _listings(usage: Usage) -> list[Listing]:
     """The tables that have lines."""
-    containers = [
-        ((one.container.name, *_space_cells(one.space), size_text(one.gives_back)), one.space)
-        for one in usage.containers
-    ]
+    containers = [_line(one.container.name, one.space, one.gives_back) for one in usage.containers]
     images = [
-        (
-            (
-                _image_name(one),
-                *_space_cells(one.space),
-                size_text(one.gives_back),
-                size_text(one.gives_back_later),
-            ),
-            one.space,
-        )
+        _line(_image_name(one), one.space, one.gives_back, one.gives_back_later)
         for one in usage.images
     ]
-    tables: list[Table] = [(_CONTAINER_HEADS, containers), (_IMAGE_HEADS, images)]
-    return [(heads, lines) for heads, lines in tables if lines]
+    listings: list[Listing] = [(_CONTAINER_HEADS, containers), (_IMAGE_HEADS, images)]
+    return [(heads, lines) for heads, lines in listings if lines]
+
+
+def _line(name: str, space: Space, *gives_back: int) -> Line:
+    sizes = (space.allocated, space.shared, space.own, *gives_back)
+    return (name, str(space.inodes), *map(size_text, sizes)), space
 
 
 def _image_name(one: ImageUsage) -> str:
     from reflayer.store.images import familiar
 
     return ", ".join(map(familiar, one.image.names)) or f"<none> {one.image.id[7:19]}"
-
-
-def _space_cells(space: Space) -> tuple[str, ...]:
-    sizes = (space.allocated, space.shared, space.own)
-    return (str(space.inodes), *map(size_text, sizes))
 
 
 def _total_line(usage: Usage) -> str:
@@ -132,11 +118,7 @@ def _print_doubts(name: str, space: Space) -> None:
 def _fields(usage: Usage) -> dict[str, object]:
     return {
         "containers": [
-            {
-                **container_fields(one.container),
-                **as_dict(one.space),
-                "gives_back": one.gives_back,
-            }
+            {**container_fields(one.container), **as_dict(one.space), "gives_back": one.gives_back}
             for one in usage.containers
         ],
         "images": [
@@ -153,3 +135,32 @@ def _fields(usage: Usage) -> dict[str, object]:
         "total": as_dict(usage.total),
         "removed": usage.removed,
     }
+
+
+def _print_chart(listings: Sequence[Listing], total: str) -> None:
+    """Print the tables, each line with a bar of what is its own, and then of what is shared."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    spaces = [space for _, lines in listings for _, space in lines]
+    longest = max((space.shared + space.own for space in spaces), default=0) or 1
+    for heads, lines in listings:
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+        for head in heads:
+            justify = "left" if head == heads[0] else "right"
+            table.add_column(head, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        table.add_column("", no_wrap=True)
+        for cells, space in lines:
+            bar = Text(_OWN[0] * _characters(space.own, longest), _OWN[1])
+            bar.append(_SHARED[0] * _characters(space.shared, longest), _SHARED[1])
+            table.add_row(*(Text(printable(cell)) for cell in cells), bar)
+        table.add_row()
+        console.print(table)
+    console.print(Text.assemble(_OWN, " own  ", _SHARED, " shared   ", total))
+
+
+def _characters(size: int, longest: int) -> int:
+    """How long a bar is; what is there at all is seen."""
+    return max(1, round(_WIDTH * size / longest)) if size else 0

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from reflayer.doctor.examination import Findings
+    from reflayer.doctor import Findings
 
 
 @takes(
@@ -31,7 +31,7 @@ def doctor(arguments: Namespace) -> int:
     better. Of the data root of a Docker daemon it also tells the layers that the daemon has
     no record of.
     """
-    from reflayer.doctor.examination import examine
+    from reflayer.doctor import examine
     from reflayer.record import as_dict
     from reflayer.store import default_root
 

@@ -1,1 +1,177 @@
-"""What a folder's file system, and a Docker daemon's data root, are like for layers."""
+"""What a folder's file system can do for layers and this user on it: found out by trying."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from reflayer.copy import remove_tree
+from reflayer.doctor.orphans import orphans
+from reflayer.driver import Driver
+from reflayer.errors import OperationError, failing, printable
+from reflayer.linux.names import native
+from reflayer.record import record
+
+_METHODS = ("snapshot", "reflink", "range", "stream")  # best first
+_LAYER = "layer"
+_CONTENT = bytes(range(256)) * 256  # more than a block, and more than fits into an inode
+_BETTER = "XFS (mkfs.xfs -m reflink=1, its default) or btrfs"
+_ADVICE = {
+    "xfs": "This XFS was made without shared blocks: make it anew by mkfs.xfs -m reflink=1, and "
+    "each clone will cost its metadata only.",
+    "tmpfs": "What is in here is in memory, counts against it, and is gone at the next start. "
+    f"Put the store on {_BETTER}, where clones share their blocks.",
+    "overlayfs": "This is a container's own layer: mount a volume here that is on "
+    f"{_BETTER}, where clones share their blocks.",
+}
+_USUAL_ADVICE = (
+    f"Each clone copies all data here. Put the store on {_BETTER}: clones share their blocks "
+    "there, and cost their metadata only."
+)
+_ORPHANS = (
+    "The Docker daemon here has no record of these layers. Stop it, run this again, and delete "
+    "those that are still told; but none, if docker images and docker ps --all lacked something:"
+)
+
+_CONSEQUENCES = (
+    (
+        (errno.EPERM, errno.EACCES),
+        "by this user: run as root, or leave them out by --ownership ignore.",
+    ),
+    ((errno.EOPNOTSUPP,), "by this file system: layers that have some cannot be unpacked here."),
+)
+
+
+@record
+class Findings:
+    """What was found out.
+
+    Attributes:
+        folder: where.
+        file_system: its name, as mount(8) has it.
+        method: what ``auto`` takes here.
+        shares_blocks: whether clones share their blocks.
+        methods: each method, and why it does not work here; empty where it does.
+        metadata: what a clone has to keep, and why it cannot be kept here; empty where it can.
+        pure: why Python does all work, without the part in C; empty where it is in use.
+        forgotten: paths of layers that the Docker daemon whose data root it is does not know.
+        advice: what to change for better.
+    """
+
+    folder: str
+    file_system: str
+    method: str
+    shares_blocks: bool
+    methods: Mapping[str, str]
+    metadata: Mapping[str, str]
+    pure: str
+    forgotten: tuple[str, ...]
+    advice: tuple[str, ...]
+
+
+def examine(folder: str) -> Findings:
+    """Try in a new folder in ``folder``, which is gone afterwards.
+
+    Raises:
+        OperationError: nothing can be made in there, or a record of Docker's not be read.
+    """
+    folder = os.path.abspath(folder)
+    forgotten = tuple(orphans(folder))
+    with _scratch(folder) as scratch:
+        driver = Driver(f"{scratch}/home")
+        status = driver.status()
+        with driver.build(_LAYER) as layer, open(f"{layer}/file", "wb") as file:
+            file.write(_CONTENT)
+        methods = {method: _why_not(driver.home, method) for method in _METHODS}
+        file_system = status["Backing Filesystem"]
+        if file_system != "btrfs":
+            methods["snapshot"] = "only btrfs has them"
+        refusals = _metadata(scratch)
+    shares = status["Shared Blocks"] == "true"
+    return Findings(
+        folder=folder,
+        file_system=file_system,
+        method=status["Method"],
+        shares_blocks=shares,
+        methods=methods,
+        metadata={
+            what: (error.strerror or str(error)) if error else ""
+            for what, error in refusals.items()
+        },
+        pure=_pure(),
+        forgotten=forgotten,
+        advice=tuple(_advice(file_system, shares, refusals, forgotten)),
+    )
+
+
+@contextmanager
+def _scratch(folder: str) -> Iterator[str]:
+    with failing(folder, "try it"):
+        scratch = tempfile.mkdtemp(prefix=".reflayer-doctor-", dir=folder)
+    try:
+        yield scratch
+    finally:
+        Driver(f"{scratch}/home").remove(_LAYER)
+        remove_tree(scratch)
+
+
+def _why_not(home: str, method: str) -> str:
+    driver = Driver(home, method=method)
+    try:
+        driver.create(method, _LAYER)
+    except OperationError as error:
+        return error.reason.partition(":")[0]  # what follows is advice to whoever clones
+    driver.remove(method)
+    return ""
+
+
+def _metadata(scratch: str) -> dict[str, OSError | None]:
+    """What a clone has to keep of a file, and why it cannot be set in ``scratch``."""
+    file = f"{scratch}/file"
+    os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
+    return {
+        "owners": _refusal(lambda: os.chown(file, os.geteuid() + 1, os.getegid() + 1)),
+        "devices": _refusal(lambda: os.mknod(f"{scratch}/null", 0o20600, os.makedev(1, 3))),
+        "user attributes": _refusal(lambda: os.setxattr(file, "user.reflayer", b"1")),
+        "trusted attributes": _refusal(lambda: os.setxattr(file, "trusted.reflayer", b"1")),
+    }
+
+
+def _pure() -> str:
+    if native is not None:
+        return ""
+    if os.environ.get("REFLAYER_PURE") == "1":
+        return "REFLAYER_PURE=1"
+    return "it was not compiled; install gcc and python3-dev, and then reflayer once more"
+
+
+def _refusal(trial: Callable[[], None]) -> OSError | None:
+    try:
+        trial()
+    except OSError as error:
+        return error
+    return None
+
+
+def _advice(
+    file_system: str,
+    shares: bool,
+    refusals: Mapping[str, OSError | None],
+    forgotten: Sequence[str],
+) -> Iterator[str]:
+    if not shares:
+        yield _ADVICE.get(file_system, _USUAL_ADVICE)
+    for numbers, consequence in _CONSEQUENCES:
+        lost = [what for what, error in refusals.items() if error and error.errno in numbers]
+        if lost:
+            yield f"{_and(lost).capitalize()} cannot be kept {consequence}"
+    if forgotten:
+        yield "\n  ".join((_ORPHANS, *map(printable, forgotten)))
+
+
+def _and(words: list[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
