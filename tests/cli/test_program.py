@@ -215,3 +215,10 @@ def test_inspect_shows_what_docker_shows_in_its_shape(tmp_path: Path) -> None:
     assert container["Config"] == {**ways, "Image": "app:1"}
     assert (container["Path"], container["Args"]) == ("nginx", ["-g", "off;"])
     assert (container["Name"], container["GraphDriver"]["Data"]) == ("/two", {"MergedDir": path})
+
+
+def test_a_groups_words_are_indented_in_all_their_lines() -> None:
+    told = reflayer("pull", "--help").stdout
+    words = told.partition("\nregistries:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(words) > 1
+    assert all(line.startswith("  ") and line[2] != " " for line in words)

@@ -101,7 +101,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
                 line,
                 width,
                 initial_indent=indent,
-                subsequent_indent=" " * len(re.match(r"(?: .*?\S {2,})?", line)[0]),  # type: ignore[index]
+                subsequent_indent=indent + " " * len(re.match(r"(?: .*?\S {2,})?", line)[0]),  # type: ignore[index]
                 break_long_words=False,
                 break_on_hyphens=False,
             )
