@@ -14,7 +14,7 @@ import pytest
 from reflayer import copy_tree
 from reflayer.copy import remove_tree
 from reflayer.errors import OperationError
-from reflayer.linux.renameat2 import renameat2
+from reflayer.linux.libc import renameat2
 from tests.trees import assert_same, facts
 
 _SECONDS = 1.5

@@ -88,7 +88,7 @@ def test_without_rename_noreplace_an_empty_layer_is_not_replaced_either(
     def refuse(*_: object) -> None:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
-    monkeypatch.setattr("reflayer.linux.renameat2.renameat2", refuse)
+    monkeypatch.setattr("reflayer.linux.libc.renameat2", refuse)
     driver = Driver(place_on("ext4") / "home")
     outcomes: list[str] = []
     inodes: set[int] = set()

@@ -133,7 +133,7 @@ class TreeDiff:
         if not self._cross_mounts:
             self._mounts = mounts_below(new)
         if self._cloned is not None:
-            from reflayer.linux.statx import birth_time  # it brings ctypes
+            from reflayer.linux.libc import birth_time  # it brings ctypes
 
             self._since = birth_time(new) or 0
             self._until = int(self._cloned * 1e9) - _BEHIND if self._since else 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from reflayer.errors import OperationError, ReflayerError, failing
-from reflayer.linux.syncfs import syncfs
+from reflayer.linux.libc import syncfs
 from reflayer.record import record
 
 TYPE_CHECKING = False

@@ -125,8 +125,8 @@ def _begin_boot(home: str, boot: str) -> None:
 
 def _root(path: str) -> tuple[int, int] | None:
     """Inode number and birth of the folder; None where they tell it not from every other."""
+    from reflayer.linux.libc import birth_time
     from reflayer.linux.statfs import file_system_name
-    from reflayer.linux.statx import birth_time
 
     with opened(path) as fd, failing(path, "look at"):
         birth = birth_time(fd) if file_system_name(fd) in _OWN_CLOCK else None

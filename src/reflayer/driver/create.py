@@ -150,7 +150,7 @@ def publish(path: str, home: str, id: str, folder: int | None = None) -> None:
         LayerError: there is a layer of that id already.
         OperationError: the rename failed, or something could not be written.
     """
-    from reflayer.linux.renameat2 import RENAME_NOREPLACE, renameat2
+    from reflayer.linux.libc import RENAME_NOREPLACE, renameat2
 
     layer = layer_path(home, id)
     if folder is not None:

@@ -87,7 +87,7 @@ def write_out(fd: int, path: str) -> None:
     All of it in one call: an fsync of each file would take far longer. Open the folder before
     anything is written: syncfs(2) tells each open file the errors since then.
     """
-    from reflayer.linux.syncfs import syncfs
+    from reflayer.linux.libc import syncfs
 
     with failing(path, "syncfs"):
         syncfs(fd)

@@ -1,1 +1,1 @@
-"""The system calls that Python's ``os`` lacks: one small file each, typed, the man page named."""
+"""The system calls that Python's ``os`` lacks, typed, each with its man page named."""

@@ -1,14 +1,23 @@
-"""The C library, and the one way its failures become ``OSError``."""
+"""The C library, and those of its calls that ``os`` lacks: renameat2(2), statx(2), syncfs(2)."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import struct
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
+RENAME_NOREPLACE = 1
 
-def checked(result: int, name: str = "") -> int:
+_AT_EMPTY_PATH = 0x1000
+_STATX_BTIME = 0x800
+_STRUCT_STATX = 256  # bytes
+_STATX_MASK = struct.Struct("=I")
+_BTIME = struct.Struct("=80xqI")  # seconds, nanoseconds
+
+
+def checked(result: int) -> int:
     """Return ``result`` of a C call that reports failure as -1.
 
     Raises:
@@ -16,5 +25,57 @@ def checked(result: int, name: str = "") -> int:
     """
     if result == -1:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), name or None)
+        raise OSError(number, os.strerror(number))
     return result
+
+
+def renameat2(
+    old_dir_fd: int, old_name: bytes, new_dir_fd: int, new_name: bytes, flags: int
+) -> None:
+    """Rename ``old_name`` in one folder to ``new_name`` in another, under ``flags``.
+
+    Raises:
+        OSError: EEXIST when RENAME_NOREPLACE meets an existing name, EINVAL when the file system
+            does not know the flag; otherwise as renameat2(2) says.
+    """
+    checked(
+        LIBC.renameat2(
+            ctypes.c_int(old_dir_fd),
+            ctypes.c_char_p(old_name),
+            ctypes.c_int(new_dir_fd),
+            ctypes.c_char_p(new_name),
+            ctypes.c_uint(flags),
+        )
+    )
+
+
+def birth_time(fd: int) -> int | None:
+    """When the open file ``fd`` was made, in nanoseconds since the epoch; None where not kept.
+
+    Raises:
+        OSError: as statx(2) says.
+    """
+    buffer = ctypes.create_string_buffer(_STRUCT_STATX)
+    checked(
+        LIBC.statx(
+            ctypes.c_int(fd),
+            ctypes.c_char_p(b""),
+            ctypes.c_int(_AT_EMPTY_PATH),
+            ctypes.c_uint(_STATX_BTIME),
+            buffer,
+        )
+    )
+    if not _STATX_MASK.unpack_from(buffer)[0] & _STATX_BTIME:
+        return None
+    seconds, nanoseconds = _BTIME.unpack_from(buffer)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+def syncfs(fd: int) -> None:
+    """Write out the file system that ``fd`` is on and wait for it.
+
+    Raises:
+        OSError: EIO, ENOSPC or EDQUOT when a page could not be written (Linux 5.8 and later
+            report it; earlier kernels stay silent), as syncfs(2) says.
+    """
+    checked(LIBC.syncfs(ctypes.c_int(fd)))

@@ -6,8 +6,6 @@ own descriptor in proc(5); the last name is never followed.
 
 from __future__ import annotations
 
-import os
-
 ACCESS_ACL = "system.posix_acl_access"
 DEFAULT_ACL = "system.posix_acl_default"
 
@@ -34,29 +32,6 @@ def is_of_tree(attribute: str) -> bool:
     return attribute == "security.capability"
 
 
-def listxattr_at(dir_fd: int, name: bytes) -> list[str]:
-    """The names of the extended attributes of ``name`` itself in ``dir_fd`` (llistxattr(2)).
-
-    Raises:
-        OSError: EOPNOTSUPP when the file system has none; otherwise as listxattr(2) says.
-    """
-    return os.listxattr(b"/proc/self/fd/%d/%b" % (dir_fd, name), follow_symlinks=False)
-
-
-def getxattr_at(dir_fd: int, name: bytes, attribute: str) -> bytes:
-    """The value of ``attribute`` of ``name`` itself in ``dir_fd`` (lgetxattr(2)).
-
-    Raises:
-        OSError: ENODATA when it has none of that name; otherwise as getxattr(2) says.
-    """
-    return os.getxattr(b"/proc/self/fd/%d/%b" % (dir_fd, name), attribute, follow_symlinks=False)
-
-
-def setxattr_at(dir_fd: int, name: bytes, attribute: str, value: bytes) -> None:
-    """Set ``attribute`` of ``name`` itself in ``dir_fd`` (lsetxattr(2)).
-
-    Raises:
-        OSError: EPERM or EOPNOTSUPP when this type of file or file system cannot hold it;
-            otherwise as setxattr(2) says.
-    """
-    os.setxattr(b"/proc/self/fd/%d/%b" % (dir_fd, name), attribute, value, follow_symlinks=False)
+def path_at(dir_fd: int, name: bytes) -> bytes:
+    """What ``name`` in the open folder ``dir_fd`` is called for calls that follow no link."""
+    return b"/proc/self/fd/%d/%b" % (dir_fd, name)

@@ -7,7 +7,7 @@ import os
 import stat
 
 from reflayer.errors import printable
-from reflayer.linux.xattrs import getxattr_at, is_of_tree, listxattr_at
+from reflayer.linux.xattrs import is_of_tree, path_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,29 +64,14 @@ class Facts:
         self.attributes = attributes
 
 
-def list_attributes(fd: int) -> list[str]:
-    """The names of an open file's extended attributes; none where the file system has none.
+def list_attributes(file: int | bytes, *, follow: bool = True) -> list[str]:
+    """The names of a file's extended attributes; none where the file system has none.
 
     Raises:
         FailedError: they cannot be listed.
     """
     try:
-        names = os.listxattr(fd)
-        return [name for name in names if name not in _TWICE] if names else names
-    except OSError as error:
-        if error.errno == errno.EOPNOTSUPP:
-            return []
-        raise FailedError("listxattr", error) from error
-
-
-def list_attributes_at(dir_fd: int, name: bytes) -> list[str]:
-    """The names of the extended attributes of ``name`` itself in an open folder.
-
-    Raises:
-        FailedError: they cannot be listed.
-    """
-    try:
-        names = listxattr_at(dir_fd, name)
+        names = os.listxattr(file, follow_symlinks=follow)
         return [name for name in names if name not in _TWICE] if names else names
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
@@ -116,8 +101,9 @@ def read_attributes_at(
     Raises:
         FailedError: a call failed.
     """
-    names = list_attributes_at(dir_fd, name)
-    return _read(names, lambda attribute: getxattr_at(dir_fd, name, attribute), skip)
+    path = path_at(dir_fd, name)
+    names = list_attributes(path, follow=False)
+    return _read(names, lambda attribute: os.getxattr(path, attribute, follow_symlinks=False), skip)
 
 
 def _read(
@@ -140,10 +126,7 @@ def _read(
 
 if not hasattr(os, "listxattr"):  # a platform whose os module has no extended attributes
 
-    def list_attributes(fd: int) -> list[str]:  # noqa: ARG001
-        return []
-
-    def list_attributes_at(dir_fd: int, name: bytes) -> list[str]:  # noqa: ARG001
+    def list_attributes(file: int | bytes, *, follow: bool = True) -> list[str]:  # noqa: ARG001
         return []
 
 

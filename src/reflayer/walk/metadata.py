@@ -11,8 +11,7 @@ import errno
 import os
 
 from reflayer.errors import printable
-from reflayer.linux.chmod import chmod_at
-from reflayer.linux.xattrs import is_of_tree, setxattr_at
+from reflayer.linux.xattrs import is_of_tree, path_at
 from reflayer.walk.facts import OF_THE_DATA, FailedError
 
 TYPE_CHECKING = False
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 
 REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL})
 """The errors that owners, devices and attributes are refused with."""
+
+_NAMED = getattr(os, "O_PATH", 0) | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class NewInode:
@@ -149,12 +150,12 @@ class Metadata:
                         raise
             for attribute, value in facts.attributes.items():
                 try:
-                    setxattr_at(dir_fd, name, attribute, value)
+                    os.setxattr(path_at(dir_fd, name), attribute, value, follow_symlinks=False)
                 except OSError as error:
                     self._attribute_failed(attribute, error)
             operation = "chmod"
             if mode is not None and (facts.attributes or facts.mode != mode):
-                chmod_at(dir_fd, name, facts.mode)
+                _chmod_at(dir_fd, name, facts.mode)
             operation = "set its times"
             times = (facts.atime, facts.mtime)
             os.utime(name, ns=times, dir_fd=dir_fd, follow_symlinks=False)
@@ -191,3 +192,13 @@ class Metadata:
             self.skip("xattr")
         elif not self.refused("xattr", error):
             raise FailedError(f"setxattr {printable(name)}", error) from error
+
+
+def _chmod_at(dir_fd: int, name: bytes, mode: int) -> None:
+    # Before Linux 6.6 (fchmodat2) chmod(2) of a name followed a link that it had become; a
+    # descriptor that only names the inode cannot.
+    fd = os.open(name, _NAMED, dir_fd=dir_fd)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        os.close(fd)
