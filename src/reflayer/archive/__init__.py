@@ -1,7 +1,7 @@
 """Layer tars: apply one to a directory, tell what changed between two, pack the change.
 
-The readers know formats and nothing of the file system; ``layer`` and what it uses make entries.
-The writer is ``tar_writer``; ``tree_diff`` tells what there is for it to write.
+``compression`` and the ``tar_`` modules know formats and nothing of the file system; ``apply`` and
+what it uses make entries, ``tree_diff`` tells what there is for ``pack`` to write.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ordinary files, made in batches by the part in C while the archive is read on.
+"""Ordinary files, made in batches by the part in C while the archive is read on; and their data.
 
 The batches of a layer are made in the archive's order by one thread; the first file that cannot be
 made ends them all until the caller has made it, and what was to follow, as ``Layer`` does. So a
@@ -19,11 +19,11 @@ from reflayer.workers.pool import shared_pool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any, Self, TypeAlias
 
     from reflayer.archive.layer_metadata import LayerFolder, LayerMetadata
-    from reflayer.archive.tar_header import Entry
+    from reflayer.archive.tar_header import Entry, SparseMap
     from reflayer.archive.tar_reader import TarStream
 
     Make: TypeAlias = Callable[[LayerFolder, bytes, Entry, memoryview], None]
@@ -34,6 +34,8 @@ _make_files: Any = getattr(native, "make_files", None)
 _MOST = 64  # files of a batch, as in C
 _MOST_PENDING = 1 << 14  # names
 _MARKS = 1 << 20  # bytes: one for all names of the same hash
+_BLOCK = 4096  # bytes; of most file systems, and a hole is whole blocks
+_ZEROS = bytes(_BLOCK)
 _AS_MADE = 2**32 - 1  # chown(2): leave the owner as it is
 
 
@@ -217,3 +219,72 @@ class Files:
                     self._make(item.folder, name, entry, item.chunk[at : at + size])
             elif not isinstance(item, LockType):
                 item()
+
+
+def write_data(fd: int, stream: TarStream, sparse: SparseMap | None) -> None:
+    """Write all data of the entry at hand to the new, empty file ``fd``.
+
+    What its map says are holes come out as holes, and so do blocks of zeros, since not every
+    program that makes layers knows of maps.
+    """
+    if sparse is None:
+        _write_unmapped(fd, stream, stream.left)
+        return
+    # First: a file system that expects a growing file to go on growing would fill the holes.
+    os.ftruncate(fd, sparse.size)
+    for offset, length in sparse:
+        _write_span(fd, stream, offset, length)
+
+
+def _write_unmapped(fd: int, stream: TarStream, size: int) -> None:
+    piece = stream.data(size)
+    if size < _BLOCK and len(piece) == size:
+        _pwrite_all(fd, piece, 0)
+        return
+    islands = list(_islands(piece, 0))
+    if len(piece) < size or islands != [(0, size)]:
+        os.ftruncate(fd, size)
+    for start, end in islands:
+        _pwrite_all(fd, piece[start:end], start)
+    _write_span(fd, stream, len(piece), size - len(piece))
+
+
+def _write_span(fd: int, stream: TarStream, offset: int, size: int) -> None:
+    while size:
+        piece = stream.data(size)
+        for start, end in _islands(piece, offset):
+            _pwrite_all(fd, piece[start:end], offset + start)
+        offset += len(piece)
+        size -= len(piece)
+
+
+def _islands(piece: memoryview, offset: int) -> Iterator[tuple[int, int]]:
+    """Where ``piece``, which belongs at ``offset``, is more than zeros.
+
+    It is looked at by the file's blocks, and by what the piece has of a block at its ends. That the
+    first byte is none of zeros tells of most, and of all of them in one call.
+    """
+    head = min(-offset % _BLOCK, len(piece))
+    start = head if head and _is_zeros(piece[:head]) else 0
+    firsts = piece[head::_BLOCK].tobytes()
+    number = firsts.find(0)
+    while number >= 0:
+        at = head + number * _BLOCK
+        block = piece[at : at + _BLOCK]
+        if _is_zeros(block):
+            if start < at:
+                yield start, at
+            start = at + len(block)
+        number = firsts.find(0, number + 1)
+    if start < len(piece):
+        yield start, len(piece)
+
+
+def _is_zeros(block: memoryview) -> bool:
+    return block[-1] == 0 and _ZEROS.startswith(block)
+
+
+def _pwrite_all(fd: int, data: memoryview, offset: int) -> None:
+    while (written := os.pwrite(fd, data, offset)) < len(data):
+        data = data[written:]
+        offset += written

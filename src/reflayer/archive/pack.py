@@ -7,8 +7,7 @@ import os
 import stat
 
 from reflayer.archive import tar_header as types
-from reflayer.archive.tar_header import attribute_records, format_sparse, padding
-from reflayer.archive.tar_writer import END, headers
+from reflayer.archive.tar_header import END, attribute_records, format_sparse, headers, padding
 from reflayer.archive.tree_diff import DELETED, RELINKED, TreeDiff
 from reflayer.archive.whiteouts import OPAQUE, WHITEOUT_PREFIX
 from reflayer.errors import ArchiveError, OperationError

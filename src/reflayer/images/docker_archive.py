@@ -14,9 +14,8 @@ import stat
 
 from reflayer.archive import tar_header as types
 from reflayer.archive.compression import compression_of
-from reflayer.archive.tar_header import BLOCK, clean_path, padding
+from reflayer.archive.tar_header import BLOCK, END, clean_path, headers, padding
 from reflayer.archive.tar_reader import TarStream, read_entries
-from reflayer.archive.tar_writer import END, headers
 from reflayer.errors import ArchiveError, ImageError, brief, failing, listed, printable
 from reflayer.images.build.layer import add_layer, plain_tar
 from reflayer.images.build.manifest import add_image, manifest_of, to_json
