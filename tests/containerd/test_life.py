@@ -22,8 +22,7 @@ from grpclib.health.v1 import health_pb2
 
 from reflayer.errors import ReflayerError
 from reflayer.plugins.containerd.server import ContainerdService
-from reflayer.plugins.metrics import Metrics
-from reflayer.plugins.service import Work
+from reflayer.plugins.service import Metrics, Work
 from tests.containerd.served import REFLAYER, Served, code, until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

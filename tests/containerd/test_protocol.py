@@ -15,7 +15,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto,
 
 import reflayer
 from reflayer.plugins.containerd.servicer import Servicer
-from reflayer.plugins.metrics import Metrics
+from reflayer.plugins.service import Metrics
 from tests.containerd.served import Served, code
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ import sys
 import time
 
 from reflayer.errors import ReflayerError
-from reflayer.plugins.metrics import Metrics
-from reflayer.plugins.service import Work, log_to_stderr, run
+from reflayer.plugins.service import Metrics, Work, log_to_stderr, run
 from reflayer.plugins.unix_socket import listen
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from reflayer import copy_tree
 from reflayer.errors import CopyError, LayerError, ServiceError
-from reflayer.plugins.metrics import Metrics
 from reflayer.plugins.prometheus import PrometheusMetrics
+from reflayer.plugins.service import Metrics
 
 
 def _get(url: str) -> tuple[int, str]:
@@ -149,7 +149,7 @@ def test_each_request_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_without_metrics_nothing_of_prometheus_is_imported() -> None:
     program = (
-        "import sys, reflayer.cli.serve, reflayer.plugins.metrics, reflayer.plugins.service\n"
+        "import sys, reflayer.cli.serve, reflayer.plugins.service\n"
         "sys.exit('prometheus_client' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -7,6 +7,7 @@ import resource
 import shlex
 import sys
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from reflayer.cli.arguments import any_path, at_least_one, option, refusal, takes
 from reflayer.driver import METHODS
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import NoReturn
 
-    from reflayer.plugins.metrics import Metrics
-    from reflayer.plugins.service import Service, Work
+    from reflayer.plugins.service import Metrics, Service, Work
 
 SERVICES = ("docker", "containerd")
 """What can be served."""
@@ -123,8 +123,7 @@ def serve(arguments: Namespace) -> int:
 
 
 async def _serve(arguments: Namespace) -> None:
-    from reflayer.plugins.metrics import Metrics
-    from reflayer.plugins.service import Work
+    from reflayer.plugins.service import Metrics, Work
     from reflayer.plugins.service import run as run_services
     from reflayer.plugins.unix_socket import passed_by_systemd
 
@@ -147,26 +146,19 @@ async def _serve(arguments: Namespace) -> None:
 
 
 def _service(name: str, arguments: Namespace, work: Work, metrics: Metrics) -> Service:
+    from reflayer.driver import Driver
+
+    open_driver = partial(Driver, method=arguments.method, workers=arguments.workers)
     with _library_for(name):
         if name == "docker":
             from reflayer.plugins.docker.server import DockerService
 
-            return DockerService(
-                work,
-                metrics,
-                socket=arguments.docker_socket,
-                method=arguments.method,
-                workers=arguments.workers,
-            )
+            return DockerService(work, metrics, open_driver, socket=arguments.docker_socket)
         from reflayer.plugins.containerd.server import ContainerdService
 
+        home = os.path.abspath(arguments.home or HOME)
         return ContainerdService(
-            work,
-            metrics,
-            socket=arguments.containerd_socket,
-            home=os.path.abspath(arguments.home or HOME),
-            method=arguments.method,
-            workers=arguments.workers,
+            work, metrics, open_driver, socket=arguments.containerd_socket, home=home
         )
 
 

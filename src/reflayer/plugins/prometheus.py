@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import threading
+from functools import partial
 from http.server import ThreadingHTTPServer
 
 from prometheus_client import (
@@ -20,7 +21,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from reflayer.errors import ReflayerError, ServiceError
-from reflayer.plugins.metrics import Metrics
+from reflayer.plugins.service import Metrics
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,33 +42,24 @@ class PrometheusMetrics(Metrics):
     """
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._operations = Counter(
-            "reflayer_operations",
-            "Requests answered.",
-            ("service", "operation", "outcome"),
-            registry=self._registry,
+        registry = self._registry = CollectorRegistry()
+        labels = ("service", "operation")
+        counter = partial(Counter, registry=registry)
+        histogram = partial(Histogram, buckets=_BUCKETS, registry=registry)
+        self._operations = counter(
+            "reflayer_operations", "Requests answered.", (*labels, "outcome")
         )
-        self._seconds = Histogram(
-            "reflayer_operation_seconds",
-            "Time that the requests took.",
-            ("service", "operation"),
-            buckets=_BUCKETS,
-            registry=self._registry,
+        self._seconds = histogram(
+            "reflayer_operation_seconds", "Time that the requests took.", labels
         )
-        self._bytes = Counter(
-            "reflayer_copied_bytes",
-            "Content of clones, by the method that moved it.",
-            ("method",),
-            registry=self._registry,
+        self._bytes = counter(
+            "reflayer_copied_bytes", "Content of clones, by the method that moved it.", ("method",)
         )
-        self._entries = Counter(
-            "reflayer_copied_entries", "Names made in clones.", registry=self._registry
-        )
+        self._entries = counter("reflayer_copied_entries", "Names made in clones.")
         self._layers = _Layers()
-        self._registry.register(self._layers)
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
+        registry.register(self._layers)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
         self._server: ThreadingHTTPServer | None = None
 
     def copied(self, report: CopyReport | None) -> None:
@@ -81,10 +73,7 @@ class PrometheusMetrics(Metrics):
         self._layers.counts[service] = count
 
     def serve(self, host: str, port: int) -> int:
-        """Answer HTTP at ``host`` and ``port``, in threads; from within the event loop.
-
-        Returns:
-            The port, which the kernel chooses where ``port`` is 0.
+        """Answer HTTP in threads; from within the event loop. Return the port, chosen where 0.
 
         Raises:
             ServiceError: this cannot be listened on.

@@ -1,7 +1,4 @@
-"""What the services of one process share: their life, threads for their work, and the log.
-
-They start, tell that they are ready, wait for a signal, and stop.
-"""
+"""What the services of one process share: start and stop, threads, and the log of requests."""
 
 from __future__ import annotations
 
@@ -12,14 +9,13 @@ import os
 import signal
 import socket
 import sys
-import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import Protocol, TypeVar
 
-from reflayer.errors import failing, printable
+from reflayer.errors import LayerError, failing, printable
 from reflayer.plugins import unix_socket
 from reflayer.workers.pool import usable_cpus
 
@@ -28,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import NoReturn
 
+    from reflayer.copy import CopyReport
     from reflayer.progress import Progress
 
 T = TypeVar("T")
@@ -62,14 +59,8 @@ class Service(Protocol):
 async def run(services: Sequence[Service], *, at_once: Callable[[int], NoReturn]) -> None:
     """Start ``services`` and return when they have stopped, after SIGTERM, SIGINT or SIGHUP.
 
-    Requests that run are finished first. A second signal does not wait for them.
-
-    Args:
-        services: what to serve.
-        at_once: called with the number of the second signal, to end the process.
-
-    Raises:
-        ReflayerError: one cannot start. Those that had started are stopped.
+    Requests that run are finished first. A second signal does not wait for them: ``at_once`` gets
+    its number, to end the process. Where one cannot start, those that had started are stopped.
     """
     names = ", ".join(service.name for service in services)
     started: list[Service] = []
@@ -86,15 +77,10 @@ async def run(services: Sequence[Service], *, at_once: Callable[[int], NoReturn]
             _log.info("stopping: what runs is finished first")
             sd_notify("STOPPING=1", "STATUS=finishing what runs")
         finally:
-            await _stop(started)
+            ends = await asyncio.gather(*(one.stop() for one in started), return_exceptions=True)
+            for end in filter(None, ends):
+                raise end
         _log.info("stopped")
-
-
-async def _stop(services: Sequence[Service]) -> None:
-    ends = await asyncio.gather(*(one.stop() for one in services), return_exceptions=True)
-    for end in ends:
-        if end is not None:
-            raise end
 
 
 @contextmanager
@@ -120,11 +106,7 @@ def _signals(at_once: Callable[[int], NoReturn]) -> Iterator[asyncio.Event]:
 
 
 def sd_notify(*lines: str) -> None:
-    """Tell the service manager ``lines`` such as ``READY=1``, where one has started us.
-
-    Raises:
-        OperationError: the socket that is named there takes no messages.
-    """
+    """Tell the service manager ``lines`` such as ``READY=1``, where one has started us."""
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
         return
@@ -156,7 +138,7 @@ class Work:
 
         It never waits for copies. Cancelled, this returns when the call has ended.
         """
-        return await _finish(self._short, partial(function, *args), None)
+        return await _finish(self._short, lambda _: function(*args))
 
     async def copy(self, function: Callable[[Progress], T]) -> T:
         """``function(progress)``, a clone: at most so many run at once, first come, first served.
@@ -166,16 +148,14 @@ class Work:
         has undone its work. A function that records its result tells ``progress`` once more just
         before, since a snapshot tells none.
         """
-        stop = threading.Event()
-        return await _finish(self._copies, partial(function, _progress(stop)), stop)
+        return await _finish(self._copies, function)
 
     async def stream(self, function: Callable[[Progress], T]) -> T:
         """``function(progress)``, a call that reads from or writes to a client: apply, diff.
 
         Cancelled like a ``copy``, but not counted as one: a slow client holds no other up.
         """
-        stop = threading.Event()
-        return await _finish(self._streams, partial(function, _progress(stop)), stop)
+        return await _finish(self._streams, function)
 
     def close(self) -> None:
         """Wait for what runs, and end the threads."""
@@ -183,25 +163,20 @@ class Work:
             threads.shutdown()
 
 
-def _progress(stop: threading.Event) -> Progress:
+async def _finish(threads: ThreadPoolExecutor, call: Callable[[Progress], T]) -> T:
+    """The call's result. Cancelled, tell the call by its progress and wait until it has ended."""
+    stopped = False
+
     def progress(_stage: str, _done: int, _total: int | None) -> None:
-        if stop.is_set():
+        if stopped:
             raise Cancelled
 
-    return progress
-
-
-async def _finish(
-    threads: ThreadPoolExecutor, call: Callable[[], T], stop: threading.Event | None
-) -> T:
-    """The call's result. Cancelled, tell the call by ``stop`` and wait until it has ended."""
-    running = threads.submit(call)
+    running = threads.submit(call, progress)
     result = asyncio.wrap_future(running)
     try:
         return await asyncio.shield(result)
     except asyncio.CancelledError:
-        if stop is not None:
-            stop.set()
+        stopped = True
         running.cancel()  # does something only as long as it has not begun
         while not result.done():
             try:
@@ -214,13 +189,82 @@ async def _finish(
         raise
 
 
-def log_to_stderr(form: str, level: str) -> None:
-    """Let everything from ``level`` on be logged there; of libraries only warnings.
+class Operation:
+    """One request that is being answered.
 
-    Args:
-        form: ``json``, or ``text``. A text has no time of its own where the journal takes it
-            (``JOURNAL_STREAM`` of systemd.exec(5)), but the level in a way that the journal reads.
-        level: ``debug``, ``info``, ``warning`` or ``error``.
+    Attributes:
+        outcome: None until it is known: ``ok``; ``refused``, an answer that the protocol has a word
+            for, such as a layer that is not there; ``failed``; ``cancelled``, its client has gone.
+            A service sets it itself where it raises nothing, or what says something else.
+        error: the text of the failure for the log, if any.
+    """
+
+    __slots__ = ("error", "outcome")
+
+    def __init__(self) -> None:
+        self.outcome: str | None = None
+        self.error: str | None = None
+
+
+class Metrics:
+    """Logs each request as it ends; counts nothing: ``reflayer.plugins.prometheus`` does."""
+
+    @contextmanager
+    def operation(self, service: str, name: str, **fields: object) -> Iterator[Operation]:
+        """The block answers one request: it is timed, counted and logged.
+
+        Args:
+            service: ``docker`` or ``containerd``; the logger is ``reflayer.SERVICE``.
+            name: the protocol's word for the request: ``Create``, ``Prepare``.
+            fields: what the log tells besides: ``id``, ``parent``, ``key``, ``namespace``.
+
+        An exception is passed on: ``LayerError`` counts as ``refused``, cancellation as
+        ``cancelled``, any other as ``failed``, which alone is logged as an error.
+        """
+        operation = Operation()
+        started = time.monotonic()
+        try:
+            yield operation
+        except BaseException as error:
+            if operation.outcome is None:
+                operation.outcome = _outcome(error)
+            if operation.error is None:
+                operation.error = str(error) or type(error).__name__
+            raise
+        finally:
+            outcome = operation.outcome or "ok"
+            seconds = time.monotonic() - started
+            self._count(service, name, outcome, seconds)
+            logger = logging.getLogger(f"reflayer.{service}")
+            level = logging.ERROR if outcome == "failed" else logging.DEBUG
+            if logger.isEnabledFor(level):
+                told = {"operation": name, **fields, "outcome": outcome}
+                told["seconds"] = round(seconds, 6)
+                if operation.error is not None:
+                    told["error"] = operation.error
+                logger.log(level, "%s %s", name, outcome, extra={"fields": told})
+
+    def copied(self, report: CopyReport | None) -> None:
+        """Count what a clone copied; None is none."""
+
+    def clones(self, service: str, count: Callable[[], int]) -> None:
+        """Let ``count``, called from another thread, tell how many layers ``service`` has."""
+
+    def _count(self, service: str, name: str, outcome: str, seconds: float) -> None:
+        pass
+
+
+def _outcome(error: BaseException) -> str:
+    if isinstance(error, (asyncio.CancelledError, Cancelled)):
+        return "cancelled"
+    return "refused" if isinstance(error, LayerError) else "failed"
+
+
+def log_to_stderr(form: str, level: str) -> None:
+    """Let everything from ``level`` on be logged there, as ``json`` or ``text``.
+
+    Of libraries only warnings are. A text has no time of its own where the journal takes it
+    (``JOURNAL_STREAM`` of systemd.exec(5)), but the level in a way that the journal reads.
     """
     handler = logging.StreamHandler(sys.stderr)
     if form == "json":
@@ -254,7 +298,6 @@ class _Text(logging.Formatter):
         return f"{_time(record)} {record.levelname:7} {self.rest(record)}"
 
     def rest(self, record: logging.LogRecord) -> str:
-        """What follows time and level."""
         fields = "".join(f" {name}={_value(value)}" for name, value in _fields(record).items())
         line = f"{record.name}: {printable(record.getMessage())}{fields}"
         if record.exc_info:

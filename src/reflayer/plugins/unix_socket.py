@@ -8,7 +8,7 @@ import socket
 import stat
 from contextlib import contextmanager, suppress
 
-from reflayer.errors import OperationError, ServiceError, printable
+from reflayer.errors import ServiceError, failing, printable
 from reflayer.workers.lock import flock
 
 TYPE_CHECKING = False
@@ -28,13 +28,12 @@ def listen(path: str) -> socket.socket:
     """A socket that listens at ``path``: systemd's where it has passed it, else a new one.
 
     To close systemd's leaves it open there, which keeps new connections for the next start. A new
-    one has mode 0600. The folder it is in is made with mode 0700 where it is absent. A socket that
-    a process left there when it died is replaced. To close the new one unlinks it.
+    one has mode 0600, replaces what a process left there when it died, and is unlinked when it is
+    closed. The folder it is in is made with mode 0700 where it is absent.
 
     Raises:
         ServiceError: another process listens there, something else is there, others may write in
             the folder, or we may not.
-        OperationError: it cannot be made for another reason.
     """
     place = _place(path)
     passed = passed_by_systemd().get(place)
@@ -44,16 +43,15 @@ def listen(path: str) -> socket.socket:
     if len(os.fsencode(path)) > _LONGEST:
         raise ServiceError(f"{printable(path)}: a socket's path has {_LONGEST} bytes at the most")
     folder = os.path.dirname(os.path.abspath(path))
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        with _locked(folder):
-            _make_way(path)
-            return _Listening(path)
-    except PermissionError as error:
-        reason = "this needs root, or a socket elsewhere (--docker-socket, --containerd-socket)"
-        raise ServiceError(f"{printable(path)}: permission denied: {reason}") from error
-    except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "listen") from error
+    with failing(path, "listen"):
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            with _locked(folder):
+                _make_way(path)
+                return _Listening(path)
+        except PermissionError as error:
+            reason = "this needs root, or a socket elsewhere (--docker-socket, --containerd-socket)"
+            raise ServiceError(f"{printable(path)}: permission denied: {reason}") from error
 
 
 def unused() -> list[str]:
@@ -110,11 +108,7 @@ class _Listening(socket.socket):
 
 
 def _make_way(path: str) -> None:
-    """Unlink what a process that died left at ``path``.
-
-    Raises:
-        ServiceError: something else is there.
-    """
+    """Unlink what a process that died left at ``path``; refuse where something else is there."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -139,16 +133,16 @@ def _make_way(path: str) -> None:
 def _locked(folder: str) -> Iterator[None]:
     """Let no other process of ours make or unlink a socket in ``folder`` meanwhile.
 
-    Raises:
-        ServiceError: a user other than root and ours may put another socket in its place.
+    It is refused where a user other than root and ours may put another socket in its place.
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         status = os.fstat(fd)
-        is_shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not (
-            status.st_mode & stat.S_ISVTX
-        )
-        if is_shared or status.st_uid not in (0, os.geteuid()):
+        is_shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if (is_shared and not status.st_mode & stat.S_ISVTX) or status.st_uid not in (
+            0,
+            os.geteuid(),
+        ):
             raise ServiceError(
                 f"{printable(folder)}: others may write in it, and so put their socket in place of "
                 "ours: let root alone write there"

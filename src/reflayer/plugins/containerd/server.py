@@ -30,12 +30,11 @@ from reflayer.workers.lock import locked
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from grpclib._typing import IServable
 
-    from reflayer.plugins.metrics import Metrics
-    from reflayer.plugins.service import Work
+    from reflayer.plugins.service import Metrics, Work
 
 _HANDSHAKE = 30.0  # seconds; a client that is silent for so long keeps no descriptor
 _LAST_LOOK = 2.0  # seconds in which clients that have all answers go; those watching health stay
@@ -52,25 +51,17 @@ class ContainerdService:
         self,
         work: Work,
         metrics: Metrics,
+        open_driver: Callable[..., Driver] = Driver,
         *,
         socket: str,
         home: str,
-        method: str = "auto",
-        workers: int | None = None,
     ) -> None:
-        """Nothing is touched before ``start``.
-
-        Args:
-            home: the folder of the snapshots and of what is recorded about them.
-            method: how a snapshot is cloned, one of ``reflayer.driver.METHODS``.
-            workers: threads that work on one clone; None for as many as there are processors.
-        """
+        """Nothing is touched before ``start``; then ``open_driver`` opens ``home``."""
         self._work = work
         self._metrics = metrics
         self._socket = socket
         self._home = home
-        self._method = method
-        self._workers = workers
+        self._open_driver = open_driver
         self._open = AsyncExitStack()  # what is to be closed
 
     async def start(self) -> None:
@@ -103,7 +94,7 @@ class ContainerdService:
             raise ServiceError(
                 f"{home}: another process serves it: stop it, or give another --home"
             )
-        driver = Driver(home, method=self._method, workers=self._workers)
+        driver = self._open_driver(home)
         records = Records(f"{home}/snapshots.db")
         stack.callback(records.close)
         snapshotter = Snapshotter(driver, records, self._work, self._metrics)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from reflayer.plugins.containerd.records import Snapshot
     from reflayer.plugins.containerd.snapshotter import Mount, Snapshotter
-    from reflayer.plugins.metrics import Metrics
+    from reflayer.plugins.service import Metrics
 
 _SERVICE = messages.DESCRIPTOR.services_by_name["Snapshots"]
 _STATUSES: dict[type[SnapshotError], Status] = {

@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
     from reflayer.driver import Driver
     from reflayer.plugins.containerd.records import Records
-    from reflayer.plugins.metrics import Metrics
-    from reflayer.plugins.service import Work
+    from reflayer.plugins.service import Metrics, Work
     from reflayer.progress import Progress
 
 _log = logging.getLogger("reflayer.containerd")

@@ -61,7 +61,6 @@ class LayerRequest:
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        """The request in ``body``."""
         document = _document(body)
         options = _member(document, "StorageOpt", dict, {})
         if not all(isinstance(value, str) for value in options.values()):
@@ -90,7 +89,6 @@ class InitRequest:
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        """The request in ``body``."""
         document = _document(body)
         home = _member(document, "Home", str, "")
         if not home.startswith("/") or not _is_path(home):
@@ -102,7 +100,6 @@ class InitRequest:
         return cls(home, tuple(options), ids if ids.uids or ids.gids else None)
 
     def as_json(self) -> bytes:
-        """The same as ``parse`` reads it."""
         ids = self.id_map or IdMap()
         document = {
             "Home": self.home,
@@ -176,11 +173,7 @@ def _range(item: object, name: str) -> IdRange:
 
 
 def create(driver: Driver, request: LayerRequest, progress: Progress) -> CopyReport | None:
-    """``Create``: the layer of an image, to be filled by ``ApplyDiff``, which writes it out.
-
-    Raises:
-        RequestError: it has options, which only containers' layers take.
-    """
+    """``Create``: the layer of an image, to be filled by ``ApplyDiff``, which writes it out."""
     if request.options:
         raise RequestError("--storage-opt is not supported for reflayer on read-only layers")
     return driver.create(
@@ -191,11 +184,7 @@ def create(driver: Driver, request: LayerRequest, progress: Progress) -> CopyRep
 def create_read_write(
     driver: Driver, request: LayerRequest, progress: Progress
 ) -> CopyReport | None:
-    """``CreateReadWrite``: the layer of a container.
-
-    Raises:
-        RequestError: an option of it is unknown or no size.
-    """
+    """``CreateReadWrite``: the layer of a container."""
     size = None
     for name, value in request.options.items():
         if name.lower() != "size":
@@ -219,45 +208,19 @@ def remove(driver: Driver, request: LayerRequest) -> Answer:
     return {}
 
 
-def get(driver: Driver, request: LayerRequest) -> Answer:
-    """``Get``: where the layer is, until as many ``Put``."""
-    return {"Dir": driver.get(request.id)}
-
-
 def put(driver: Driver, request: LayerRequest) -> Answer:
     """``Put``: no error where there was no ``Get``, which this process may be too young for."""
     driver.put(request.id)
     return {}
 
 
-def exists(driver: Driver, request: LayerRequest) -> Answer:
-    return {"Exists": driver.exists(request.id)}
-
-
-def status(driver: Driver, _: LayerRequest) -> Answer:
-    """``Status``: what ``docker info`` shows below the storage driver's name."""
-    return {"Status": [list(pair) for pair in driver.status().items()]}
-
-
-def metadata(driver: Driver, request: LayerRequest) -> Answer:
-    """``GetMetadata``: what ``docker inspect`` shows as ``GraphDriver``."""
-    return {"Metadata": driver.metadata(request.id)}
-
-
 def changes(driver: Driver, request: LayerRequest) -> Answer:
     """``Changes``: what ``docker diff`` shows. JSON has no other bytes in names than UTF-8."""
-    found = driver.changes(request.id, request.parent)
-    return {
-        "Changes": [
-            {"Path": os.fsencode(change.path).decode(errors="replace"), "Kind": _KINDS[change.kind]}
-            for change in found
-        ]
-    }
-
-
-def diff_size(driver: Driver, request: LayerRequest) -> Answer:
-    """``DiffSize``: bytes of the files that ``Diff`` would send."""
-    return {"Size": driver.diff_size(request.id, request.parent)}
+    found = [
+        {"Path": os.fsencode(change.path).decode(errors="replace"), "Kind": _KINDS[change.kind]}
+        for change in driver.changes(request.id, request.parent)
+    ]
+    return {"Changes": found}
 
 
 CLONES: Mapping[str, Clone] = {"Create": create, "CreateReadWrite": create_read_write}
@@ -265,13 +228,20 @@ CLONES: Mapping[str, Clone] = {"Create": create, "CreateReadWrite": create_read_
 
 SHORT: Mapping[str, Call] = {
     "Remove": remove,
-    "Get": get,
+    # Where the layer is, until as many Put.
+    "Get": lambda driver, request: {"Dir": driver.get(request.id)},
     "Put": put,
-    "Exists": exists,
-    "Status": status,
-    "GetMetadata": metadata,
+    "Exists": lambda driver, request: {"Exists": driver.exists(request.id)},
+    # What `docker info` shows below the storage driver's name.
+    "Status": lambda driver, _: {"Status": [list(pair) for pair in driver.status().items()]},
+    # What `docker inspect` shows as GraphDriver.
+    "GetMetadata": lambda driver, request: {"Metadata": driver.metadata(request.id)},
 }
 """The requests that take a few system calls."""
 
-WALKS: Mapping[str, Call] = {"Changes": changes, "DiffSize": diff_size}
+WALKS: Mapping[str, Call] = {
+    "Changes": changes,
+    # Bytes of the files that Diff would send.
+    "DiffSize": lambda driver, request: {"Size": driver.diff_size(request.id, request.parent)},
+}
 """The requests that look at each entry of a layer."""

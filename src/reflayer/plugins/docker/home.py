@@ -8,8 +8,8 @@ import os
 import stat
 import threading
 from contextlib import suppress
+from functools import partial
 
-from reflayer.driver import Driver
 from reflayer.driver.home import LAYERS
 from reflayer.errors import ReflayerError, failing
 from reflayer.plugins.docker.calls import InitRequest, RequestError, shown, size_in_bytes
@@ -18,7 +18,10 @@ from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
+
+    from reflayer.driver import Driver
 
 _STATE, _STARTED = 0, 19  # of what follows the name in /proc/PID/stat (proc(5))
 _DEAD = (b"Z", b"X")  # its parent has not waited for it yet
@@ -44,7 +47,6 @@ class Daemon:
 
     @classmethod
     def running(cls, process: int) -> Self:
-        """The one that has the id ``process`` now."""
         try:
             with open(f"/proc/{process}/stat", "rb") as file:
                 fields = file.read().rpartition(b")")[2].split()
@@ -73,10 +75,8 @@ class Home:
     beside the socket: there it is gone after a boot, as the daemon is.
     """
 
-    def __init__(self, socket: str, method: str, workers: int | None) -> None:
-        """Without a driver yet, which will have ``method`` and ``workers``."""
-        self._method = method
-        self._workers = workers
+    def __init__(self, socket: str, open_driver: Callable[..., Driver]) -> None:
+        self._open_driver = open_driver  # with the home, the map of ids and the size
         self._record = f"{socket}.init"
         self._driver: Driver | None = None
         self._daemon = Daemon(0, 0)
@@ -135,7 +135,6 @@ class Home:
             os.unlink(self._record)
 
     def count(self) -> int:
-        """How many layers there are, those of images and of containers."""
         return 0 if self._driver is None else len(self._driver.list())
 
     def _open(self, request: InitRequest, daemon: Daemon) -> None:
@@ -147,13 +146,7 @@ class Home:
             if name.strip().lower() != "size":
                 raise RequestError(f"unknown option {name.strip()[:100]} for reflayer")
             size = size_in_bytes(value.strip())
-        driver = Driver(
-            request.home,
-            method=self._method,
-            workers=self._workers,
-            id_map=request.id_map,
-            size=size,
-        )
+        driver = self._open_driver(request.home, id_map=request.id_map, size=size)
         remove_orphans(driver)
         self._driver = driver
         self._daemon = daemon
@@ -163,13 +156,9 @@ class Home:
         with failing(self._record, "write"):
             with suppress(FileNotFoundError):
                 os.unlink(new)  # of a process that was killed
-            with open(new, "wb", opener=_new_for_root) as file:
+            with open(new, "xb", opener=partial(os.open, mode=0o600)) as file:
                 file.write(b"%s\n%s" % (str(daemon).encode(), request.as_json()))
             os.rename(new, self._record)
-
-
-def _new_for_root(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
 def _only_ours(path: str, flags: int) -> int:

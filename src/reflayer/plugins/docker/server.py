@@ -21,6 +21,7 @@ from weakref import WeakSet
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from reflayer.driver import Driver
 from reflayer.errors import ArchiveError, ReflayerError
 from reflayer.plugins.docker.calls import (
     CLONES,
@@ -42,8 +43,7 @@ if TYPE_CHECKING:
 
     from reflayer.copy import CopyReport
     from reflayer.plugins.docker.calls import Answer, Call, Clone
-    from reflayer.plugins.metrics import Metrics, Operation
-    from reflayer.plugins.service import Work
+    from reflayer.plugins.service import Metrics, Operation, Work
     from reflayer.progress import Progress
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -70,20 +70,14 @@ class DockerService:
         self,
         work: Work,
         metrics: Metrics,
+        open_driver: Callable[..., Driver] = Driver,
         *,
         socket: str,
-        method: str = "auto",
-        workers: int | None = None,
     ) -> None:
-        """Not served yet.
-
-        Args:
-            method: how a layer is cloned, one of ``reflayer.driver.METHODS``.
-            workers: threads that work on one clone; None for as many as there are processors.
-        """
+        """Not served yet. ``open_driver`` opens the home that a daemon names."""
         self._socket = socket
         self._work = work
-        self._home = Home(socket, method, workers)
+        self._home = Home(socket, open_driver)
         logging.getLogger("aiohttp.server").addFilter(_in_one_line)
         self._handlers = _Handlers(self._home, work, metrics)
         self._runner = web.AppRunner(
