@@ -20,7 +20,6 @@ from __future__ import annotations
 import re
 
 from reflayer.plugins.containerd.records import InvalidArgumentError
-from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 
     from reflayer.plugins.containerd.records import Snapshot
 
-    Matches = Callable[[str | None], bool]
+    # A field by its path, and what its value, None where it is absent, must be.
+    Selector = tuple[tuple[str, ...], Callable[[str | None], bool]]
 
 _QUOTED = r'"(?:[^\\\n"]|\\.)*"'
 _EXPRESSION = r"/(?:[^\\\n/]|\\.)*/|\|(?:[^\\\n|]|\\.)*\|"  # in place of quotes
@@ -55,16 +55,9 @@ def kept(labels: Mapping[str, str]) -> dict[str, str]:
 def changed(
     name: str, old: Mapping[str, str], new: Mapping[str, str], paths: Sequence[str]
 ) -> dict[str, str]:
-    """The labels of snapshot ``name`` after an update of those that ``paths`` name.
+    """The ``old`` labels of snapshot ``name`` where ``paths`` name none, else the ``new`` ones.
 
-    Args:
-        name: the snapshot's, for the error.
-        old: its labels.
-        new: those of the request.
-        paths: ``labels`` for all of them, ``labels.KEY`` for one.
-
-    Raises:
-        InvalidArgumentError: a path names another field.
+    A path is ``labels`` for all of them, ``labels.KEY`` for one; no other field can be changed.
     """
     labels = dict(old)
     for path in paths:
@@ -74,36 +67,28 @@ def changed(
             label = path.removeprefix("labels.")
             labels[label] = new.get(label, "")
         else:
-            raise InvalidArgumentError(
-                f"cannot update {path!r} of snapshot {name}: only its labels"
-            )
+            text = f"cannot update {path!r} of snapshot {name}: only its labels"
+            raise InvalidArgumentError(text)
     return kept(labels)
 
 
-@record
-class Selector:
-    """One condition: a field by its path, and what its value, None where it is absent, must be."""
+def parse_filters(texts: Sequence[str]) -> Callable[[Snapshot], bool]:
+    """Whether a snapshot matches one of ``texts``; without any, each does.
 
-    path: tuple[str, ...]
-    matches: Matches
+    Raises:
+        InvalidArgumentError: one of them is no filter.
+    """
+    ways = [_selectors(text) if text else [] for text in texts]
 
-
-@record
-class Filter:
-    """Several ways to match, each a number of selectors; without any, everything matches."""
-
-    ways: tuple[tuple[Selector, ...], ...]
-
-    def match(self, snapshot: Snapshot) -> bool:
-        """Whether the snapshot is one of those asked for."""
-        return not self.ways or any(
-            all(selector.matches(field(snapshot, selector.path)) for selector in way)
-            for way in self.ways
+    def match(snapshot: Snapshot) -> bool:
+        return not ways or any(
+            all(matches(_field(snapshot, path)) for path, matches in way) for way in ways
         )
 
+    return match
 
-def field(snapshot: Snapshot, path: tuple[str, ...]) -> str | None:
-    """The value of a field, None where the snapshot has none that is called so."""
+
+def _field(snapshot: Snapshot, path: tuple[str, ...]) -> str | None:
     match path[0]:
         case "name":
             return snapshot.name
@@ -116,16 +101,7 @@ def field(snapshot: Snapshot, path: tuple[str, ...]) -> str | None:
     return None
 
 
-def parse_filters(texts: Sequence[str]) -> Filter:
-    """The filter that matches what one of ``texts`` does.
-
-    Raises:
-        InvalidArgumentError: one of them is no filter.
-    """
-    return Filter(tuple(_selectors(text) if text else () for text in texts))
-
-
-def _selectors(text: str) -> tuple[Selector, ...]:
+def _selectors(text: str) -> list[Selector]:
     found = []
     at = -1
     while at < len(text):
@@ -136,11 +112,10 @@ def _selectors(text: str) -> tuple[Selector, ...]:
                 raise ValueError("a field is expected, or a field, ==, != or ~=, and a value")
             found.append(_selector(match))
         except ValueError as error:
-            raise InvalidArgumentError(
-                f"filter {text!r}, after {at} characters: {error}"
-            ) from error
+            where = f"filter {text!r}, after {at} characters"
+            raise InvalidArgumentError(f"{where}: {error}") from error
         at = match.end()
-    return tuple(found)
+    return found
 
 
 def _selector(match: re.Match[str]) -> Selector:
@@ -151,13 +126,13 @@ def _selector(match: re.Match[str]) -> Selector:
             search = re.compile(value).search
         except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(f"{value!r} is no regular expression: {error}") from error
-        return Selector(path, lambda found: search(found or "") is not None)
+        return path, lambda found: search(found or "") is not None
     if match["operator"]:
         value = _meant(match["value"])
         if match["operator"] == "==":
-            return Selector(path, lambda found: found == value)
-        return Selector(path, lambda found: (found or "") != value)
-    return Selector(path, lambda found: found is not None)
+            return path, lambda found: found == value
+        return path, lambda found: (found or "") != value
+    return path, lambda found: found is not None
 
 
 def _meant(text: str) -> str:

@@ -69,7 +69,7 @@ class ContainerdService:
             snapshotter = await self._work.run(self._opened, stack)
             listening = stack.enter_context(listen(self._socket))
             self._servicer = Servicer(snapshotter, self._metrics)
-            stack.push_async_callback(self._servicer.idle)
+            stack.push_async_callback(self._servicer.idle.wait)
             self._health = ServiceStatus()
             self._health.set(True)
             checks = [self._health]
@@ -83,17 +83,17 @@ class ContainerdService:
         async with self._open:
             self._health.set(False)
             self._connections.send_away()
-            while not await self._connections.left(_LAST_LOOK) and not self._servicer.is_idle:
-                await self._servicer.idle()
+            idle = self._servicer.idle
+            while not await self._connections.left(_LAST_LOOK) and not idle.is_set():
+                await idle.wait()
 
     def _opened(self, stack: AsyncExitStack) -> Snapshotter:
         home = self._home
         with failing(home, "mkdir"):
             make_folders(home, 0o700)
         if not stack.enter_context(locked(f"{home}/lock", wait=False)):
-            raise ServiceError(
-                f"{home}: another process serves it: stop it, or give another --home"
-            )
+            reason = "another process serves it: stop it, or give another --home"
+            raise ServiceError(f"{home}: {reason}")
         driver = self._open_driver(home)
         records = Records(f"{home}/snapshots.db")
         stack.callback(records.close)
@@ -117,13 +117,16 @@ class Connections:
         """Begin to accept at a socket, which is closed when that ends."""
         loop = asyncio.get_running_loop()
         # Not create_unix_server: from Python 3.13 on it unlinks the socket, were it systemd's.
-        self._accepting = await loop.create_server(self._new, sock=listening, backlog=BACKLOG)
+        self._accepting = await loop.create_server(
+            lambda: _Connection(self._server._protocol_factory(), self),
+            sock=listening,
+            backlog=BACKLOG,
+        )
 
     def send_away(self) -> None:
-        """Accept nothing more, and tell clients to begin nothing more.
+        """Accept nothing more, and tell clients to begin nothing more; what they have goes on.
 
-        What they have begun goes on. A client of gRPC closes its connection when it has all
-        answers.
+        A client of gRPC closes its connection when it has all answers.
         """
         self._accepting.close()
         self._sends_away = True
@@ -141,10 +144,7 @@ class Connections:
         return True
 
     async def close(self) -> None:
-        """Accept nothing more, send what is waiting to be sent, and close all connections.
-
-        A client that takes nothing is cut off.
-        """
+        """Send what is waiting to be sent, and close all; who takes nothing is cut off."""
         self._accepting.close()
         for connection in list(self._open):
             connection.transport.close()
@@ -152,9 +152,6 @@ class Connections:
             for connection in list(self._open):
                 connection.transport.abort()
             await self._all_closed.wait()
-
-    def _new(self) -> _Connection:
-        return _Connection(self._server._protocol_factory(), self)
 
     def opened(self, connection: _Connection) -> None:
         self._open.add(connection)
@@ -195,7 +192,6 @@ class _Connection(H2Protocol):
         self._all.closed(self)
 
     def send_away(self) -> None:
-        """Tell the client to begin nothing more on this connection."""
         # h2 can send this frame, too, but takes a connection for closed after that, and refuses to
         # send the answers that are still due. So it does not learn of it. The frame cannot come
         # into the middle of another: grpclib gives whole ones to the transport.

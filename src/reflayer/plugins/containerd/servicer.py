@@ -21,6 +21,7 @@ from reflayer.plugins.containerd.records import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
+    Kind,
     NotFoundError,
     SnapshotError,
 )
@@ -51,23 +52,18 @@ _log = logging.getLogger("reflayer.containerd")
 
 
 class Servicer:
-    """Each method of the service, by the protocol's name; ``snapshotter`` in requests is ours."""
+    """Each method of the service, by the protocol's name; ``snapshotter`` in requests is ours.
+
+    Attributes:
+        idle: set while no request is being answered.
+    """
 
     def __init__(self, snapshotter: Snapshotter, metrics: Metrics) -> None:
         self._snapshotter = snapshotter
         self._metrics = metrics
         self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request is being answered."""
-        return not self._running
-
-    async def idle(self) -> None:
-        """Return when no request is being answered."""
-        await self._idle.wait()
+        self.idle = asyncio.Event()
+        self.idle.set()
 
     def __mapping__(self) -> dict[str, Handler]:
         """The handlers by path, as grpclib takes a service."""
@@ -84,16 +80,14 @@ class Servicer:
     async def Prepare(  # noqa: N802
         self, request: messages.PrepareSnapshotRequest
     ) -> messages.PrepareSnapshotResponse:
-        async with self._answering("Prepare", key=request.key, parent=request.parent):
-            mount = await self._snapshotter.prepare(request.key, request.parent, request.labels)
-            return messages.PrepareSnapshotResponse(mounts=[_mount(mount)])
+        mounts = await self._create("Prepare", Kind.ACTIVE, request)
+        return messages.PrepareSnapshotResponse(mounts=mounts)
 
     async def View(  # noqa: N802
         self, request: messages.ViewSnapshotRequest
     ) -> messages.ViewSnapshotResponse:
-        async with self._answering("View", key=request.key, parent=request.parent):
-            mount = await self._snapshotter.view(request.key, request.parent, request.labels)
-            return messages.ViewSnapshotResponse(mounts=[_mount(mount)])
+        mounts = await self._create("View", Kind.VIEW, request)
+        return messages.ViewSnapshotResponse(mounts=mounts)
 
     async def Mounts(self, request: messages.MountsRequest) -> messages.MountsResponse:  # noqa: N802
         async with self._answering("Mounts", key=request.key):
@@ -143,11 +137,21 @@ class Servicer:
             await self._snapshotter.cleanup()
             return Empty()
 
+    async def _create(
+        self,
+        name: str,
+        kind: Kind,
+        request: messages.PrepareSnapshotRequest | messages.ViewSnapshotRequest,
+    ) -> list[mount_pb2.Mount]:
+        key, parent = request.key, request.parent
+        async with self._answering(name, key=key, parent=parent):
+            return [_mount(await self._snapshotter.create(kind, key, parent, request.labels))]
+
     @asynccontextmanager
     async def _answering(self, name: str, **fields: object) -> AsyncIterator[None]:
         """The block answers one request; what it raises becomes a status and one line of text."""
         self._running += 1
-        self._idle.clear()
+        self.idle.clear()
         try:
             with self._metrics.operation("containerd", name, **fields):
                 yield
@@ -162,7 +166,7 @@ class Servicer:
         finally:
             self._running -= 1
             if not self._running:
-                self._idle.set()
+                self.idle.set()
 
 
 async def _one(method: Callable[[Any], Awaitable[Any]], stream: Stream[Any, Any]) -> None:

@@ -80,96 +80,12 @@ class Snapshotter:
         for folder in folders - {snapshot.folder for snapshot in snapshots}:
             self._driver.remove(folder, wait=False)
 
-    async def prepare(self, key: str, parent: str, labels: Mapping[str, str]) -> Mount:
-        """Make an active snapshot: a clone of ``parent``, or an empty folder where that is empty.
+    async def create(self, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> Mount:
+        """Make an active snapshot or a view, from ``parent`` or, where that is empty, from nothing.
 
-        If this is cancelled, nothing of it is left.
+        An active one is a clone of its parent; a view is its parent itself, read-only. If this is
+        cancelled, nothing of it is left.
         """
-        return await self._create(Kind.ACTIVE, key, parent, labels)
-
-    async def view(self, key: str, parent: str, labels: Mapping[str, str]) -> Mount:
-        """Make a view: ``parent`` itself, read-only, or an empty folder where that is empty."""
-        return await self._create(Kind.VIEW, key, parent, labels)
-
-    def mounts(self, key: str) -> Mount:
-        """What to mount for the active snapshot or view ``key``."""
-        snapshot = self._records.get(key)
-        if snapshot.kind is Kind.COMMITTED:
-            raise FailedPreconditionError(
-                f"snapshot {key} is committed: it is not active or a view"
-            )
-        return self._mount(snapshot)
-
-    async def commit(self, name: str, key: str, labels: Mapping[str, str]) -> None:
-        """Make the active snapshot ``key`` the committed one ``name``, on the disk."""
-        if not name:
-            raise InvalidArgumentError("a committed snapshot needs a name")
-        async with self._turns.of(name, key):
-            active = self._records.get(key)
-            if self._records.find(name) is not None:
-                raise AlreadyExistsError(f"committed snapshot {name} exists already")
-            if active.kind is not Kind.ACTIVE:
-                raise FailedPreconditionError(f"snapshot {key} is not active")
-            size, inodes = await self._written_out(active)
-            now = time.time_ns()
-            committed = replace(active, name=name, kind=Kind.COMMITTED, labels=kept(labels))
-            committed = replace(committed, created=now, updated=now, size=size, inodes=inodes)
-            await self._work.run(self._records.commit, key, committed)
-
-    async def remove(self, key: str) -> None:
-        """Remove a snapshot; what it takes on the disk is deleted after that."""
-        async with self._turns.of(key):
-            snapshot = self._records.get(key)
-            if self._children_to_be[key]:
-                raise FailedPreconditionError(f"cannot remove snapshot {key}: it is being cloned")
-            try:
-                await self._work.run(self._remove, snapshot)
-            except StoreError:
-                # On a full disk this may take the room that its folder leaves when it is deleted.
-                await self.cleanup()
-                await self._work.run(self._remove, snapshot)
-
-    def stat(self, key: str) -> Snapshot:
-        """The snapshot of this name."""
-        return self._records.get(key)
-
-    async def update(self, name: str, labels: Mapping[str, str], paths: Sequence[str]) -> Snapshot:
-        """Change the labels that ``paths`` name as ``labels.changed`` has it; none names all."""
-        async with self._turns.of(name):
-            snapshot = self._records.get(name)
-            updated = replace(
-                snapshot,
-                labels=changed(name, snapshot.labels, labels, paths or ["labels"]),
-                updated=time.time_ns(),
-            )
-            await self._work.run(self._records.update, updated)
-            return updated
-
-    def walk(self, filters: Sequence[str]) -> Iterator[Snapshot]:
-        """All snapshots that one of ``filters`` matches; without any, all there are."""
-        wanted = parse_filters(filters)
-        return filter(wanted.match, self._records.all())
-
-    async def usage(self, key: str) -> tuple[int, int]:
-        """The bytes and inodes that a snapshot takes itself.
-
-        Those of an active one are counted now, those of a committed one were when it was committed.
-        """
-        snapshot = self._records.get(key)
-        if snapshot.kind is not Kind.ACTIVE:
-            return snapshot.size, snapshot.inodes
-        parent = self._parent_folder(snapshot)
-        try:
-            return await self._work.run(self._usage, snapshot.folder, parent)
-        except LayerError:
-            self._records.get(key)  # it was removed meanwhile, which is the better answer
-            raise
-
-    async def cleanup(self) -> None:
-        """Return when what the snapshots that are removed by now have left is deleted."""
-        await self._work.run(self._driver.empty_trash)
-
-    async def _create(self, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> Mount:
         if not key:
             raise InvalidArgumentError("a snapshot needs a key")
         async with self._turns.of(key):
@@ -198,16 +114,91 @@ class Snapshotter:
                     del self._children_to_be[parent]
             return self._mount(snapshot)
 
-    async def _written_out(self, active: Snapshot) -> tuple[int, int]:
-        """Write it out to disk; the bytes and inodes that it takes itself."""
-        # One waits for the disk, the other for a processor.
-        parent = self._parent_folder(active)
-        counting = asyncio.ensure_future(self._work.run(self._usage, active.folder, parent))
+    def mounts(self, key: str) -> Mount:
+        """What to mount for the active snapshot or view ``key``."""
+        snapshot = self._records.get(key)
+        if snapshot.kind is Kind.COMMITTED:
+            text = f"snapshot {key} is committed: it is not active or a view"
+            raise FailedPreconditionError(text)
+        return self._mount(snapshot)
+
+    async def commit(self, name: str, key: str, labels: Mapping[str, str]) -> None:
+        """Make the active snapshot ``key`` the committed one ``name``, on the disk."""
+        if not name:
+            raise InvalidArgumentError("a committed snapshot needs a name")
+        async with self._turns.of(name, key):
+            active = self._records.get(key)
+            if self._records.find(name) is not None:
+                raise AlreadyExistsError(f"committed snapshot {name} exists already")
+            if active.kind is not Kind.ACTIVE:
+                raise FailedPreconditionError(f"snapshot {key} is not active")
+            # To write it out waits for the disk, to count what it takes for a processor.
+            parent = self._parent_folder(active)
+            counting = asyncio.ensure_future(
+                self._work.run(self._driver.usage, active.folder, parent)
+            )
+            try:
+                await self._work.run(self._driver.sync, active.folder)
+            finally:
+                usage = await counting
+            now = time.time_ns()
+            committed = replace(active, name=name, kind=Kind.COMMITTED, labels=kept(labels))
+            committed = replace(
+                committed, created=now, updated=now, size=usage.bytes, inodes=usage.inodes
+            )
+            await self._work.run(self._records.commit, key, committed)
+
+    async def remove(self, key: str) -> None:
+        """Remove a snapshot; what it takes on the disk is deleted after that."""
+        async with self._turns.of(key):
+            snapshot = self._records.get(key)
+            if self._children_to_be[key]:
+                raise FailedPreconditionError(f"cannot remove snapshot {key}: it is being cloned")
+            try:
+                await self._work.run(self._remove, snapshot)
+            except StoreError:
+                # On a full disk this may take the room that its folder leaves when it is deleted.
+                await self.cleanup()
+                await self._work.run(self._remove, snapshot)
+
+    def stat(self, key: str) -> Snapshot:
+        return self._records.get(key)
+
+    async def update(self, name: str, labels: Mapping[str, str], paths: Sequence[str]) -> Snapshot:
+        """Change the labels that ``paths`` name as ``labels.changed`` has it; none names all."""
+        async with self._turns.of(name):
+            snapshot = self._records.get(name)
+            updated = replace(
+                snapshot,
+                labels=changed(name, snapshot.labels, labels, paths or ["labels"]),
+                updated=time.time_ns(),
+            )
+            await self._work.run(self._records.update, updated)
+            return updated
+
+    def walk(self, filters: Sequence[str]) -> Iterator[Snapshot]:
+        """All snapshots that one of ``filters`` matches; without any, all there are."""
+        return filter(parse_filters(filters), self._records.all())
+
+    async def usage(self, key: str) -> tuple[int, int]:
+        """The bytes and inodes that a snapshot takes itself.
+
+        Those of an active one are counted now, those of a committed one were when it was committed.
+        """
+        snapshot = self._records.get(key)
+        if snapshot.kind is not Kind.ACTIVE:
+            return snapshot.size, snapshot.inodes
+        parent = self._parent_folder(snapshot)
         try:
-            await self._work.run(self._driver.sync, active.folder)
-        finally:
-            usage = await counting
-        return usage
+            usage = await self._work.run(self._driver.usage, snapshot.folder, parent)
+            return usage.bytes, usage.inodes
+        except LayerError:
+            self._records.get(key)  # it was removed meanwhile, which is the better answer
+            raise
+
+    async def cleanup(self) -> None:
+        """Return when what the snapshots that are removed by now have left is deleted."""
+        await self._work.run(self._driver.empty_trash)
 
     async def _made(self, snapshot: Snapshot, source: Snapshot | None) -> None:
         """Make its folder where it has one of its own, then record it."""
@@ -236,10 +227,6 @@ class Snapshotter:
                 self._driver.remove(snapshot.folder, wait=False)
 
         self._records.remove(snapshot.name, remove_folder)
-
-    def _usage(self, folder: str, parent: str | None) -> tuple[int, int]:
-        usage = self._driver.usage(folder, parent)
-        return usage.bytes, usage.inodes
 
     def _committed(self, parent: str) -> Snapshot:
         source = self._records.find(parent)

@@ -13,7 +13,7 @@ import json
 import logging
 import socket
 import struct
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import BinaryIO, cast
 from weakref import WeakSet
@@ -37,7 +37,7 @@ from reflayer.plugins.unix_socket import BACKLOG, listen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
     from aiohttp import StreamReader
 
@@ -91,7 +91,6 @@ class DockerService:
         metrics.clones(self.name, self._home.count)
 
     async def start(self) -> None:
-        """Serve the socket, with the home that a process before this one had."""
         listening = listen(self._socket)
         try:
             await self._work.run(self._home.resume)
@@ -178,8 +177,7 @@ class _Handlers:
             return _answer({})
 
     async def _clone(self, name: str, clone: Clone, http: web.Request) -> web.Response:
-        body = await _document(http)
-        with self._about_a_layer(name, body) as (request, _):
+        async with self._about_a_layer(name, http) as (request, _):
             driver = self._home.driver
             begun = False
 
@@ -201,13 +199,11 @@ class _Handlers:
             return _answer({})
 
     async def _short(self, name: str, call: Call, http: web.Request) -> web.Response:
-        body = await _document(http)
-        with self._about_a_layer(name, body) as (request, _):
+        async with self._about_a_layer(name, http) as (request, _):
             return _answer(await self._work.run(call, self._home.driver, request))
 
     async def _walk(self, name: str, walk: Call, http: web.Request) -> web.Response:
-        body = await _document(http)
-        with self._about_a_layer(name, body) as (request, _):
+        async with self._about_a_layer(name, http) as (request, _):
             driver = self._home.driver
 
             def answer(_: Progress) -> web.Response:  # encoded there, too: it may be long
@@ -216,9 +212,8 @@ class _Handlers:
             return await self._work.stream(answer)
 
     async def _diff(self, http: web.Request) -> web.StreamResponse:
-        body = await _document(http)
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
-        with self._about_a_layer("Diff", body) as (request, operation):
+        async with self._about_a_layer("Diff", http) as (request, operation):
             driver = self._home.driver
             try:
                 layer = await self._work.run(driver.diff, request.id, request.parent)
@@ -283,9 +278,12 @@ class _Handlers:
                 operation.outcome = "refused"
                 raise
 
-    @contextmanager
-    def _about_a_layer(self, name: str, body: bytes) -> Iterator[tuple[LayerRequest, Operation]]:
+    @asynccontextmanager
+    async def _about_a_layer(
+        self, name: str, http: web.Request
+    ) -> AsyncIterator[tuple[LayerRequest, Operation]]:
         """Answer a request about a layer, which the log names."""
+        body = await _document(http)
         try:
             request = LayerRequest.parse(body)
         except RequestError:
@@ -307,11 +305,7 @@ async def _capabilities(_: web.Request) -> web.Response:
 
 
 async def _document(request: web.Request) -> bytes:
-    """The body of a request that is no layer.
-
-    Raises:
-        TimeoutError: it has not come in time.
-    """
+    """The body of a request that is no layer, if it comes in time."""
     async with asyncio.timeout(_IDLE):
         return await request.read()
 
@@ -323,11 +317,7 @@ async def _close_after(_: web.Request, response: web.StreamResponse) -> None:
 
 
 async def _read_rest(content: StreamReader) -> None:
-    """Read what the client is still sending: Docker takes an answer before that for a failure.
-
-    Raises:
-        ConnectionError: it has broken off.
-    """
+    """Read what the client is still sending: Docker takes an answer before that for a failure."""
     try:
         async for _ in content.iter_any():
             pass
@@ -359,11 +349,7 @@ class _Body(io.RawIOBase):
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        """Wait for some bytes, ``size`` at most; none at the end. They are not copied once more.
-
-        Raises:
-            ArchiveError: the client has gone before the end, or what it sends is no HTTP.
-        """
+        """Wait for some bytes, ``size`` at most; none at the end. They are not copied once more."""
         reading = asyncio.run_coroutine_threadsafe(self._content.read(size), self._loop)
         try:
             return reading.result()
