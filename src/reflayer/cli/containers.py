@@ -149,10 +149,7 @@ def path(arguments: Namespace) -> int:
     return 0
 
 
-@takes(
-    option("names NAME", ANY_NAME, nargs="+", completer=complete_containers),
-    WAIT,
-)
+@takes(option("names NAME", ANY_NAME, nargs="+", completer=complete_containers), WAIT)
 def rm(arguments: Namespace) -> int:
     """Remove containers, and print the names of those that are gone.
 

@@ -79,9 +79,7 @@ def _rows(image: StoredImage) -> list[tuple[str, ...]]:
     return [(name, *rest) for name in map(familiar, image.names or ("<none>",))]
 
 
-@takes(
-    option("names NAME", ANY_NAME, nargs="+", completer=complete_either),
-)
+@takes(option("names NAME", ANY_NAME, nargs="+", completer=complete_either))
 def inspect(arguments: Namespace) -> int:
     """Print what is known of containers and images, their command and environment among it, as
     a JSON array of objects as docker inspect has them. Where a container and an image are
@@ -149,10 +147,7 @@ def _config(store: Store, image: str) -> Document:
     return Document(store.image_config(image), f"the config of image {image[:19]}")
 
 
-@takes(
-    image_name(ANY_NAME),
-    option("name NAME", "the new name: [HOST/]NAME[:TAG]"),
-)
+@takes(image_name(ANY_NAME), option("name NAME", "the new name: [HOST/]NAME[:TAG]"))
 def tag(arguments: Namespace) -> int:
     """Give an image another name. What was called so before is called so no longer, and goes
     if it has neither another name nor a container.
@@ -218,9 +213,7 @@ def save(arguments: Namespace) -> int:
     return 0
 
 
-@takes(
-    option("-a --all", "remove all images that have no container, too", action="store_true"),
-)
+@takes(option("-a --all", "remove all images that have no container, too", action="store_true"))
 def prune(arguments: Namespace) -> int:
     """Delete what was removed and is still on the disk, and what crashes left; say why where
     something cannot be deleted. Containers stay.

@@ -65,13 +65,7 @@ ACCESS = group(
 )
 
 
-@takes(
-    image_name("a name, with docker:// before it or not"),
-    PLATFORM,
-    ACCESS,
-    ownership(),
-    JSON,
-)
+@takes(image_name("a name, with docker:// before it or not"), PLATFORM, ACCESS, ownership(), JSON)
 def pull(arguments: Namespace) -> int:
     """Fetch an image as its registry has it now, unpack it, and print its id. So reflayer
     create needs only to clone it.

@@ -157,10 +157,7 @@ def _refusal(trial: Callable[[], None]) -> OSError | None:
 
 
 def _advice(
-    file_system: str,
-    shares: bool,
-    refusals: Mapping[str, OSError | None],
-    forgotten: Sequence[str],
+    file_system: str, shares: bool, refusals: Mapping[str, OSError | None], forgotten: Sequence[str]
 ) -> Iterator[str]:
     if not shares:
         yield _ADVICE.get(file_system, _USUAL_ADVICE)
