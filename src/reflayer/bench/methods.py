@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from reflayer.bench.runs import Rival, Times
+from reflayer.bench.runs import Rival, Times, opened
 from reflayer.copy import remove_tree
 from reflayer.driver import Driver
 from reflayer.errors import failing
@@ -35,28 +35,18 @@ METHODS = {
 
 
 def rivals(home: Path, layer: str) -> list[Rival]:
-    """Each method of the driver, and ``cp -a`` where that is installed.
-
-    Args:
-        home: the home of a driver.
-        layer: the layer in it that containers are made from.
-    """
-    found = [_by_driver(Driver(home, method=method), method, layer) for method in METHODS]
+    """Each method of the driver of ``home``, and ``cp -a`` where that is installed."""
+    found = []
+    for method, about in METHODS.items():
+        driver = Driver(home, method=method)
+        create = partial(driver.create, "container", layer)
+        found.append(Rival(method, create, after=partial(driver.remove, "container"), about=about))
     if shutil.which("cp"):
         copy = home / "copy"
         command = ("cp", "-a", "--", Driver(home).path(layer), copy)
         put_away = partial(remove_tree, copy)
         found.append(Rival(BASELINE, command, after=put_away, about="of coreutils"))
     return found
-
-
-def _by_driver(driver: Driver, method: str, layer: str) -> Rival:
-    return Rival(
-        method,
-        partial(driver.create, "container", layer),
-        after=partial(driver.remove, "container"),
-        about=METHODS[method],
-    )
 
 
 def fastest(measured: Sequence[Times]) -> Times | None:
@@ -75,11 +65,7 @@ def compared_with(measured: Sequence[Times]) -> Times | None:
 
 @contextmanager
 def scratch(place: str | Path) -> Iterator[Path]:
-    """A new folder in ``place``, gone at the end, however that comes.
-
-    Raises:
-        OperationError: it cannot be made, or not be deleted.
-    """
+    """A new folder in ``place``, gone at the end, however that comes."""
     with failing(os.fspath(place), "make a folder"):
         made = Path(tempfile.mkdtemp(prefix=".reflayer-bench-", dir=place))
     try:
@@ -98,17 +84,9 @@ def machine_facts() -> dict[str, str]:
 
 
 def file_system(folder: str | Path) -> str:
-    """The type of the file system that ``folder`` is on.
-
-    Raises:
-        OperationError: it cannot be looked at.
-    """
-    with failing(os.fspath(folder), "look at"):
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return file_system_name(fd)
-        finally:
-            os.close(fd)
+    """The type of the file system that ``folder`` is on."""
+    with opened(folder) as fd:
+        return file_system_name(fd)
 
 
 def _processor() -> str:

@@ -26,42 +26,25 @@ Command = Sequence[str | Path] | Callable[[], object]
 
 @record
 class Rival:
-    """One program that does the work.
+    """One program that does the work."""
 
-    Attributes:
-        name: what the table calls it.
-        command: what is timed.
-        before: what has to be done first, not timed.
-        after: what puts things as they were, not timed.
-        missing: why it cannot run here; None where it can.
-        about: how it does the work, in some words.
-    """
-
-    name: str
-    command: Command
-    before: Callable[[], object] = lambda: None
-    after: Callable[[], object] = lambda: None
-    missing: str | None = None
-    about: str = ""
+    name: str  # what the table calls it
+    command: Command  # what is timed
+    before: Callable[[], object] = lambda: None  # what has to be done first
+    after: Callable[[], object] = lambda: None  # what puts things as they were
+    missing: str | None = None  # why it cannot run here; None where it can
+    about: str = ""  # how it does the work, in some words
 
 
 @record
 class Times:
-    """What was measured of one rival; nothing where it is missing.
-
-    Attributes:
-        name: what the table calls it.
-        seconds: the wall time of each run that counts, in their order.
-        missing: why it could not run; None where it could.
-        about: how it does the work.
-        disk: bytes that the file system had less after a run, the median; never below 0.
-    """
+    """What was measured of one rival; nothing where it is missing."""
 
     name: str
-    seconds: tuple[float, ...]
+    seconds: tuple[float, ...]  # the wall time of each run that counts, in their order
     missing: str | None = None
     about: str = ""
-    disk: int = 0
+    disk: int = 0  # bytes that the file system had less after a run, the median; never below 0
 
     @property
     def median(self) -> float:
@@ -102,7 +85,7 @@ def alternate(
     running = [rival for rival in rivals if rival.missing is None]
     missing = {rival.name: rival.missing for rival in rivals}
     measured: dict[str, list[tuple[float, int]]] = {rival.name: [] for rival in rivals}
-    with _opened(place) as fd:
+    with opened(place) as fd:
         for number in range(rounds + 1):
             for rival in running:
                 if progress is not None:
@@ -129,7 +112,8 @@ def alternate(
 
 
 @contextmanager
-def _opened(folder: str | Path) -> Iterator[int]:
+def opened(folder: str | Path) -> Iterator[int]:
+    """A folder, open while the block runs."""
     with failing(os.fspath(folder), "open"):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

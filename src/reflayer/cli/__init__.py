@@ -79,7 +79,7 @@ def _run() -> int:
             status: object = copy(Plain(*sys.argv[2:]))
         else:
             status = _parse_and_run()
-        _flush()
+        sys.stdout.flush()
     except ReflayerError as error:
         _complain(error)
         return 2 if isinstance(error, UsageError) else 1
@@ -113,13 +113,3 @@ def _complain(message: object) -> None:
     from reflayer.cli.output import complain
 
     complain(message)
-
-
-def _flush() -> None:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:  # its device is full, say
-        error.filename = "standard output"
-        raise

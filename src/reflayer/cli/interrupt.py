@@ -16,12 +16,7 @@ _AGAIN = 0.01  # seconds: by then the interpreter has left the place that swallo
 
 
 class Interrupted(BaseException):
-    """A signal asked the program to end.
-
-    Attributes:
-        signal: the number of which one.
-        status: the exit status that a shell expects then.
-    """
+    """A signal, of this number, asked the program to end; its status is what a shell expects."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

@@ -17,7 +17,7 @@ from reflayer import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any, NoReturn
 
 COMMANDS = {
@@ -191,34 +191,27 @@ def parser() -> argparse.ArgumentParser:
         parser_class=_Command,
     )
     is_completed = "_ARGCOMPLETE" in os.environ
-    given = "" if is_completed else _command(sys.argv[1:])
-    for name in (given,) if given in COMMANDS else COMMANDS:  # each takes its time
+    options, given = _before_command(sys.argv[1:])
+    is_plain = not is_completed and all(one.partition("=")[0] == "--root" for one in options)
+    for name in (given,) if is_plain and given in COMMANDS else COMMANDS:  # each takes its time
         commands.add_parser(name, help=COMMANDS[name][1], command=name)
     if is_completed:
         _complete(program, list(commands.choices.values()))
-    program.refuse_unknown(_before_command(sys.argv[1:]))
+    program.refuse_unknown(options)
     return program
 
 
-def _command(words: Sequence[str]) -> str:
-    """The first word, where nothing but ``--root`` is before it."""
-    left = iter(words)
-    for word in left:
-        if word == "--root":
-            next(left, None)
-        elif not word.startswith("--root="):
-            return word
-    return ""
-
-
-def _before_command(words: Sequence[str]) -> Iterator[str]:
+def _before_command(words: Sequence[str]) -> tuple[list[str], str]:
+    """The options before the command, without the value of ``--root``, and the command."""
+    options: list[str] = []
     left = iter(words)
     for word in left:
         if not word.startswith("-"):
-            return
-        yield word
+            return options, word
+        options.append(word)
         if word == "--root":
             next(left, None)
+    return options, ""
 
 
 def _path(text: str) -> str:

@@ -24,10 +24,7 @@ if TYPE_CHECKING:
     from reflayer.plugins.service import Metrics, Service, Work
 
 SERVICES = ("docker", "containerd")
-"""What can be served."""
-
-DOCKER_SOCKET = "/run/docker/plugins/reflayer.sock"
-"""Where Docker's daemon looks for a plugin of this name."""
+DOCKER_SOCKET = "/run/docker/plugins/reflayer.sock"  # where Docker looks for one of this name
 
 
 def host_and_port(text: str) -> tuple[str, int]:

@@ -47,29 +47,17 @@ _CONSEQUENCES = (
 
 @record
 class Findings:
-    """What was found out.
-
-    Attributes:
-        folder: where.
-        file_system: its name, as mount(8) has it.
-        method: what ``auto`` takes here.
-        shares_blocks: whether clones share their blocks.
-        methods: each method, and why it does not work here; empty where it does.
-        metadata: what a clone has to keep, and why it cannot be kept here; empty where it can.
-        pure: why Python does all work, without the part in C; empty where it is in use.
-        forgotten: paths of layers that the Docker daemon whose data root it is does not know.
-        advice: what to change for better.
-    """
+    """What was found out."""
 
     folder: str
-    file_system: str
-    method: str
+    file_system: str  # its name, as mount(8) has it
+    method: str  # what ``auto`` takes here
     shares_blocks: bool
-    methods: Mapping[str, str]
-    metadata: Mapping[str, str]
-    pure: str
-    forgotten: tuple[str, ...]
-    advice: tuple[str, ...]
+    methods: Mapping[str, str]  # why each does not work here; empty where it does
+    metadata: Mapping[str, str]  # why what a clone has to keep cannot be; empty where it can
+    pure: str  # why Python does all work, without the part in C; empty where that is in use
+    forgotten: tuple[str, ...]  # paths of layers that the Docker daemon here does not know
+    advice: tuple[str, ...]  # what to change for better
 
 
 def examine(folder: str) -> Findings:
