@@ -124,7 +124,6 @@ class failing:  # noqa: N801 - a context manager, read as a word of the sentence
     def __init__(
         self, path: bytes | str, operation: str, error: type[OperationError] = OperationError
     ) -> None:
-        """Name ``path`` and ``operation`` in an ``error``."""
         self._path = path
         self._operation = operation
         self._as = error

@@ -24,11 +24,7 @@ _EVERY_BYTE = bytes(range(256))
 
 
 def on_first_use(package: dict[str, object], homes: Mapping[str, str]) -> Callable[[str], object]:
-    """The ``__getattr__`` of a package, so that its import costs nothing.
-
-    Args:
-        package: the package's ``globals()``.
-        homes: the module that each public name is in.
+    """The ``__getattr__`` of a package, by its ``globals()`` and the module of each public name.
 
     What it returns raises ImportError where Python would not keep the names of files as they are.
     """

@@ -7,17 +7,17 @@ import os
 from reflayer.errors import ReflayerError
 
 
-def home() -> str | None:
-    """The user's home; None where neither ``HOME`` nor passwd(5) has an absolute path for it."""
-    path = os.environ.get("HOME", "")
-    if not os.path.isabs(path):
+def in_home(path: str) -> str | None:
+    """``path`` in the user's home; None where ``HOME`` and passwd(5) have no absolute one."""
+    base = os.environ.get("HOME", "")
+    if not os.path.isabs(base):
         import pwd
 
         try:
-            path = pwd.getpwuid(os.geteuid()).pw_dir
+            base = pwd.getpwuid(os.geteuid()).pw_dir
         except KeyError:
             return None
-    return path if os.path.isabs(path) else None
+    return os.path.join(base, path) if os.path.isabs(base) else None
 
 
 def folder(variable: str, default: str) -> str | None:
@@ -27,12 +27,6 @@ def folder(variable: str, default: str) -> str | None:
     """
     path = os.environ.get(variable, "")
     return path if os.path.isabs(path) else in_home(default)
-
-
-def in_home(path: str) -> str | None:
-    """``path`` in the user's home; None where there is none."""
-    base = home()
-    return base and os.path.join(base, path)
 
 
 def expanded(path: str) -> str:

@@ -50,23 +50,16 @@ def _open_streams() -> None:
     What is printed on a shut standard output fails as write(2) says (EBADF), since it would be
     lost; what goes to a shut standard error is dropped.
     """
-    while (fd := os.open(os.devnull, os.O_WRONLY if _is_for_errors() else os.O_RDONLY)) <= 2:
-        os.set_inheritable(fd, True)
-    os.close(fd)
+    for fd, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, flags)  # it gets the lowest number that is free, which is this one
+            os.set_inheritable(fd, True)
     if sys.stdout is None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-
-
-def _is_for_errors() -> bool:
-    """Whether 2 is the lowest number that is free, which open(2) gives."""
-    try:
-        os.fstat(0)
-        os.fstat(1)
-    except OSError:
-        return False
-    return True
 
 
 def _run() -> int:

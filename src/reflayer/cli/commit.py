@@ -82,7 +82,6 @@ def _signal(text: str) -> str:
 
 
 def _several(spec: str, told: str, kind: Callable[[str], object]) -> Option:
-    """An option that may be given again."""
     return option(spec, told, type=kind, action="append", default=[])
 
 

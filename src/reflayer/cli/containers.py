@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-    from reflayer.archive import Change, Packing
+    from reflayer.archive import Change
     from reflayer.store import Container
 
 
@@ -188,13 +188,11 @@ def diff(arguments: Namespace) -> int:
 
 
 def _print_as_json(changes: Iterator[Change]) -> None:
-    """Print one array, each change as it is met."""
     import json
 
-    between = "["
+    between = "["  # one array, each change printed as it is met
     for change in changes:
-        fields = {"kind": change.kind, "path": change.path}
-        print(between, json.dumps(fields), sep="", end="")
+        print(between, json.dumps({"kind": change.kind, "path": change.path}), sep="", end="")
         between = ", "
     print("[]" if between == "[" else "]")
 
@@ -214,31 +212,26 @@ def export(arguments: Namespace) -> int:
     are in it; sockets and what is mounted are not. GNU tar takes all of it out with
       tar --xattrs --xattrs-include='*' -xpf FILE
     """
-    if arguments.output is not None:
-        with _output_file(arguments.output) as out:
-            packing = _export(arguments, out)
-    elif sys.stdout.isatty():
-        raise UsageError("export: a tar is nothing for a terminal: give -o FILE")
-    else:
-        sys.stdout.flush()
-        packing = _export(arguments, sys.stdout.buffer)
+    with _output(arguments.output) as out, bars() as progress:
+        packing = open_store(arguments).export(arguments.name, out, progress=progress)
     ignore_signals()
     if packing.skipped:
         complain(f"left out: {counted(packing.skipped)}")
     return 0
 
 
-def _export(arguments: Namespace, out: BinaryIO) -> Packing:
-    with bars() as progress:
-        return open_store(arguments).export(arguments.name, out, progress=progress)
-
-
 @contextmanager
-def _output_file(path: str) -> Iterator[BinaryIO]:
-    """The file ``path``, open for writing; if the block fails, all is as before.
+def _output(path: str | None) -> Iterator[BinaryIO]:
+    """Standard output, or the file ``path``; if the block fails, that is as it was before.
 
     What is there and no regular file, a pipe or device, is written to as it is.
     """
+    if path is None:
+        if sys.stdout.isatty():
+            raise UsageError("export: a tar is nothing for a terminal: give -o FILE")
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        return
     from reflayer.images.content.temp_file import replacement
 
     is_special = os.path.exists(path) and not os.path.isfile(path)

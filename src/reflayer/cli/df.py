@@ -75,7 +75,6 @@ def df(arguments: Namespace) -> int:
 
 
 def _listings(usage: Usage) -> list[Listing]:
-    """The tables that have lines."""
     containers = [_line(one.container.name, one.space, one.gives_back) for one in usage.containers]
     images = [
         _line(_image_name(one), one.space, one.gives_back, one.gives_back_later)
