@@ -46,11 +46,7 @@ class Service(Protocol):
         """``docker`` or ``containerd``."""
 
     async def start(self) -> None:
-        """When it returns, the socket is served.
-
-        Raises:
-            ReflayerError: it cannot start. Nothing of it is left.
-        """
+        """When it returns, the socket is served; when it raises, nothing of it is left."""
 
     async def stop(self) -> None:
         """Accept nothing new; return when the requests that run have been answered."""
@@ -134,9 +130,9 @@ class Work:
         self._streams = ThreadPoolExecutor(_STREAMS, "stream")
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
-        """``function(*args)``, a short call: stat, get, put, a removal that does not wait.
+        """``function(*args)``, a short call, which never waits for copies: stat, get, put.
 
-        It never waits for copies. Cancelled, this returns when the call has ended.
+        Cancelled, this returns when the call has ended.
         """
         return await _finish(self._short, lambda _: function(*args))
 
@@ -199,11 +195,8 @@ class Operation:
         error: the text of the failure for the log, if any.
     """
 
-    __slots__ = ("error", "outcome")
-
-    def __init__(self) -> None:
-        self.outcome: str | None = None
-        self.error: str | None = None
+    outcome: str | None = None
+    error: str | None = None
 
 
 class Metrics:

@@ -19,8 +19,8 @@ from reflayer.plugins.containerd.protocol.snapshots_pb2 import DESCRIPTOR
 _PATIENCE = 5.0  # seconds
 
 
-def main() -> int:
-    """0 where the snapshots are served; else 1, with the reason on standard error."""
+def main() -> None:
+    """Exit with status 1, and the reason on standard error, where the snapshots are not served."""
     parser = argparse.ArgumentParser(description="Ask a snapshotter for its health.")
     parser.add_argument("socket", help="the path of its Unix socket")
     socket = parser.parse_args().socket
@@ -28,12 +28,9 @@ def main() -> int:
         answer = asyncio.run(_ask(socket))
     except (GRPCError, OSError, StreamTerminatedError) as error:
         reason = error.message if isinstance(error, GRPCError) else str(error)
-        print(f"{socket}: {reason or type(error).__name__}", file=sys.stderr)
-        return 1
+        sys.exit(f"{socket}: {reason or type(error).__name__}")
     if answer.status != HealthCheckResponse.SERVING:
-        print(f"{socket}: it does not serve", file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(f"{socket}: it does not serve")
 
 
 async def _ask(socket: str) -> HealthCheckResponse:
@@ -43,4 +40,4 @@ async def _ask(socket: str) -> HealthCheckResponse:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

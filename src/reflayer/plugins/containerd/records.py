@@ -57,13 +57,11 @@ class Snapshot:
     Attributes:
         name: its name, of a committed one, or its key; the client's namespace is part of it.
         parent: the name of the committed one that it was made from, or empty.
-        kind: what it is.
         folder: the id of its layer in the driver; of a view of a parent, the parent's.
-        created: nanoseconds since 1970; of a committed one, when it was committed.
-        updated: nanoseconds since 1970, when its labels were last changed.
+        created, updated: nanoseconds since 1970, when it was made or committed, and its labels
+            last changed.
         labels: by name; none is empty.
-        size: bytes on disk that it takes itself, counted when it was committed.
-        inodes: its own inodes, counted then, too.
+        size, inodes: what it takes itself on disk, counted when it was committed; bytes.
     """
 
     name: str
@@ -109,11 +107,7 @@ class Records:
     """
 
     def __init__(self, path: str) -> None:
-        """Open the database, made where it is absent.
-
-        Raises:
-            StoreError: it cannot be opened, is none, or is of a newer schema.
-        """
+        """Open the database, made where it is absent."""
         self._path = path
         self._mutex = threading.Lock()
         with database.telling(path):
@@ -170,28 +164,18 @@ class Records:
 
     def update(self, snapshot: Snapshot) -> None:
         """Record the labels of ``snapshot`` and the time of the change."""
-
-        def change(db: sqlite3.Connection) -> None:
-            db.execute(
-                "UPDATE snapshots SET labels = ?, updated = ? WHERE name = ?",
-                (_labels(snapshot), snapshot.updated, snapshot.name),
-            )
-
-        self._write(change, {snapshot.name: snapshot})
+        statement = "UPDATE snapshots SET labels = ?, updated = ? WHERE name = ?"
+        values = (_labels(snapshot), snapshot.updated, snapshot.name)
+        self._write(lambda db: db.execute(statement, values), {snapshot.name: snapshot})
 
     def remove(self, name: str, remove_folder: Callable[[], None]) -> None:
-        """Remove the folder of a snapshot without children, and its record.
-
-        If the folder cannot be removed, the record stays.
-        """
+        """Remove a snapshot without children: its folder, then, if that can be, its record."""
 
         def change(db: sqlite3.Connection) -> None:
             row = db.execute("SELECT name FROM snapshots WHERE parent = ? LIMIT 1", (name,))
-            child = row.fetchone()
-            if child is not None:
-                raise FailedPreconditionError(
-                    f"cannot remove snapshot {name}: {child[0]} is its child"
-                )
+            if child := row.fetchone():
+                text = f"cannot remove snapshot {name}: {child[0]} is its child"
+                raise FailedPreconditionError(text)
             _delete(db, name)
             remove_folder()
 
@@ -203,7 +187,7 @@ class Records:
 
     def _write(
         self,
-        change: Callable[[sqlite3.Connection], None],
+        change: Callable[[sqlite3.Connection], object],
         changed: dict[str, Snapshot | None],
         *,
         durable: bool = False,

@@ -46,23 +46,18 @@ _STATUSES: dict[type[SnapshotError], Status] = {
 }
 _CHUNK = 100  # snapshots in one message of List, at the most
 _CHUNK_SIZE = 1 << 20  # bytes after which it is full, too; clients take 4 MiB unless told otherwise
-_NANOSECONDS = 1_000_000_000
 
 _log = logging.getLogger("reflayer.containerd")
 
 
 class Servicer:
-    """Each method of the service, by the protocol's name; ``snapshotter`` in requests is ours.
-
-    Attributes:
-        idle: set while no request is being answered.
-    """
+    """Each method of the service, by the protocol's name; ``snapshotter`` in requests is ours."""
 
     def __init__(self, snapshotter: Snapshotter, metrics: Metrics) -> None:
         self._snapshotter = snapshotter
         self._metrics = metrics
         self._running = 0
-        self.idle = asyncio.Event()
+        self.idle = asyncio.Event()  # set while no request is being answered
         self.idle.set()
 
     def __mapping__(self) -> dict[str, Handler]:
@@ -80,14 +75,18 @@ class Servicer:
     async def Prepare(  # noqa: N802
         self, request: messages.PrepareSnapshotRequest
     ) -> messages.PrepareSnapshotResponse:
-        mounts = await self._create("Prepare", Kind.ACTIVE, request)
-        return messages.PrepareSnapshotResponse(mounts=mounts)
+        key, parent = request.key, request.parent
+        async with self._answering("Prepare", key=key, parent=parent):
+            mount = await self._snapshotter.create(Kind.ACTIVE, key, parent, request.labels)
+            return messages.PrepareSnapshotResponse(mounts=[_mount(mount)])
 
     async def View(  # noqa: N802
         self, request: messages.ViewSnapshotRequest
     ) -> messages.ViewSnapshotResponse:
-        mounts = await self._create("View", Kind.VIEW, request)
-        return messages.ViewSnapshotResponse(mounts=mounts)
+        key, parent = request.key, request.parent
+        async with self._answering("View", key=key, parent=parent):
+            mount = await self._snapshotter.create(Kind.VIEW, key, parent, request.labels)
+            return messages.ViewSnapshotResponse(mounts=[_mount(mount)])
 
     async def Mounts(self, request: messages.MountsRequest) -> messages.MountsResponse:  # noqa: N802
         async with self._answering("Mounts", key=request.key):
@@ -136,16 +135,6 @@ class Servicer:
         async with self._answering("Cleanup"):
             await self._snapshotter.cleanup()
             return Empty()
-
-    async def _create(
-        self,
-        name: str,
-        kind: Kind,
-        request: messages.PrepareSnapshotRequest | messages.ViewSnapshotRequest,
-    ) -> list[mount_pb2.Mount]:
-        key, parent = request.key, request.parent
-        async with self._answering(name, key=key, parent=parent):
-            return [_mount(await self._snapshotter.create(kind, key, parent, request.labels))]
 
     @asynccontextmanager
     async def _answering(self, name: str, **fields: object) -> AsyncIterator[None]:
@@ -219,5 +208,5 @@ def _info(snapshot: Snapshot) -> messages.Info:
 
 
 def _timestamp(nanoseconds: int) -> Timestamp:
-    seconds, nanos = divmod(nanoseconds, _NANOSECONDS)
+    seconds, nanos = divmod(nanoseconds, 1_000_000_000)
     return Timestamp(seconds=seconds, nanos=nanos)

@@ -45,19 +45,12 @@ class RequestError(ReflayerError):
 
 @record
 class LayerRequest:
-    """A request about a layer.
+    """A request about a layer."""
 
-    Attributes:
-        id: the layer; empty where the request is about none.
-        parent: the layer that it was or is to be cloned from; None for none.
-        mount_label: the SELinux label of what a container sees; empty for none.
-        options: Docker's ``--storage-opt``, by name.
-    """
-
-    id: str
-    parent: str | None
-    mount_label: str
-    options: Mapping[str, str]
+    id: str  # empty where the request is about none
+    parent: str | None  # what it was or is to be cloned from
+    mount_label: str  # SELinux's, of what a container sees; empty for none
+    options: Mapping[str, str]  # Docker's --storage-opt, by name
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
@@ -75,17 +68,11 @@ class LayerRequest:
 
 @record
 class InitRequest:
-    """What a daemon tells once, as it starts.
+    """What a daemon tells once, as it starts."""
 
-    Attributes:
-        home: the folder for the layers, absolute.
-        options: the daemon's ``--storage-opt``, each ``NAME=VALUE``.
-        id_map: the ids of ``--userns-remap``; None without it.
-    """
-
-    home: str
-    options: tuple[str, ...]
-    id_map: IdMap | None
+    home: str  # the folder for the layers, absolute
+    options: tuple[str, ...]  # the daemon's --storage-opt, each NAME=VALUE
+    id_map: IdMap | None  # the ids of --userns-remap; None without it
 
     @classmethod
     def parse(cls, body: bytes) -> Self:

@@ -35,15 +35,10 @@ class NotInitialisedError(ReflayerError):
 
 @record
 class Daemon:
-    """A daemon's process, told from a later one that has got its number.
+    """A daemon's process, told from a later one that has got its number."""
 
-    Attributes:
-        process: its id; 0 where that is unknown, as from another namespace.
-        started: when, in clock ticks since the boot; 0 where it is not running.
-    """
-
-    process: int
-    started: int
+    process: int  # its id; 0 where that is unknown, as from another namespace
+    started: int  # in clock ticks since the boot; 0 where it is not running
 
     @classmethod
     def running(cls, process: int) -> Self:

@@ -56,7 +56,6 @@ _NEVER = 10 * 365 * 86400.0  # seconds: what runs is finished
 
 _JSON = "application/vnd.docker.plugins.v1.2+json"
 _DIFF = "/GraphDriver.Diff"
-_PEER = struct.Struct("3i")  # struct ucred: process, user, group; unix(7)
 
 _log = logging.getLogger("reflayer.docker")
 
@@ -134,16 +133,13 @@ class DockerService:
 
 
 class _Handlers:
-    """The handlers of all requests.
-
-    Attributes:
-        begun: the connections whose request has come, at least its head.
-    """
+    """The handlers of all requests."""
 
     def __init__(self, home: Home, work: Work, metrics: Metrics) -> None:
         self._home = home
         self._work = work
         self._metrics = metrics
+        # The connections whose request has come, at least its head.
         self.begun: WeakSet[asyncio.Transport] = WeakSet()
 
     def application(self) -> web.Application:
@@ -205,11 +201,8 @@ class _Handlers:
     async def _walk(self, name: str, walk: Call, http: web.Request) -> web.Response:
         async with self._about_a_layer(name, http) as (request, _):
             driver = self._home.driver
-
-            def answer(_: Progress) -> web.Response:  # encoded there, too: it may be long
-                return _answer(walk(driver, request))
-
-            return await self._work.stream(answer)
+            # Encoded there, too: it may be long.
+            return await self._work.stream(lambda _: _answer(walk(driver, request)))
 
     async def _diff(self, http: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
@@ -333,9 +326,9 @@ def _peer(http: web.Request) -> int:
     """The process id of the client; 0 where it is of another namespace."""
     assert http.transport is not None
     connection = http.transport.get_extra_info("socket")
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    process: int = _PEER.unpack(credentials)[0]
-    return process
+    ucred = struct.Struct("3i")  # process, user, group; unix(7)
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
+    return int(ucred.unpack(credentials)[0])
 
 
 class _Body(io.RawIOBase):
