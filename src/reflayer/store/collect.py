@@ -39,10 +39,8 @@ _NEEDED = (  # folders
 def making(parts: Parts) -> Iterator[ExitStack]:
     """Share the store's lock while the block runs, so that nothing is collected before its record.
 
-    What is left over is collected before and after that.
-
-    Yields:
-        What gets all that has to be held until the end of the block.
+    What is left over is collected before and after that. What is yielded gets all that has to be
+    held until the end of the block.
     """
     parts.make_folders()
     with parts.database.kept_open():
@@ -93,16 +91,7 @@ def _is_tidy(parts: Parts) -> bool:
 
 
 def collect(parts: Parts, *, wait: bool = False) -> None:
-    """Make folders, blobs, tags and records agree, unless some are being made right now.
-
-    Args:
-        parts: the store's.
-        wait: wait until folders are deleted; otherwise that goes on behind.
-
-    Raises:
-        OperationError: something could not be removed.
-        StoreError: the database failed, or half of the store is missing.
-    """
+    """Make folders, blobs, tags and records agree, unless some are being made right now."""
     with locked(parts.lock, wait=False) as alone:
         if not alone:
             return
@@ -112,7 +101,9 @@ def collect(parts: Parts, *, wait: bool = False) -> None:
             is_forgotten = True
         except StoreError:  # where the disk is full, what they were of makes room
             is_forgotten = False
-        _remove_folders(parts, wait)
+        there, needed = _folders(parts)
+        for folder in there - needed:
+            parts.driver.remove(folder, wait=wait)
         _remove_blobs(parts)
         if not is_forgotten:
             with_room(parts, lambda: _forget(parts))
@@ -124,6 +115,13 @@ def collect(parts: Parts, *, wait: bool = False) -> None:
             mark_dirty(parts)  # the next collection does it
             return
         _remove_locks(parts)
+
+
+def _folders(parts: Parts) -> tuple[set[str], frozenset[str]]:
+    """Those that are there, and those that some record needs."""
+    there = set(parts.driver.list())
+    with parts.database.reading() as db:
+        return there, _column(db, _NEEDED)
 
 
 def with_room(parts: Parts, step: Callable[[], None]) -> None:
@@ -138,9 +136,7 @@ def with_room(parts: Parts, step: Callable[[], None]) -> None:
 
 def _refuse_without_folders(parts: Parts) -> None:
     """All folders are gone: no crash does that, and the records are not garbage."""
-    there = set(parts.driver.list())
-    with parts.database.reading() as db:
-        needed = _column(db, _NEEDED)
+    there, needed = _folders(parts)
     if needed and not needed & there:
         raise StoreError(
             f"{os.path.dirname(parts.home)}: all containers and layers are gone: is a file system "
@@ -149,12 +145,10 @@ def _refuse_without_folders(parts: Parts) -> None:
 
 
 def _forget(parts: Parts) -> None:
-    """Records of what no name or container needs, and of what is gone.
-
-    A folder is not there if its removal was cut short, or if it was deleted from outside. A record
-    goes before its folder: on a full disk that may be deleted where it is, and half there after a
-    crash.
-    """
+    """Records of what no name or container needs, and of what is gone."""
+    # A folder is not there if its removal was cut short, or if it was deleted from outside. A
+    # record goes before its folder: on a full disk that may be deleted where it is, and half there
+    # after a crash.
     there = set(parts.driver.list())
     with parts.database.writing() as db:
         for table in ("containers", "layers"):
@@ -162,13 +156,6 @@ def _forget(parts: Parts) -> None:
             db.executemany(f"DELETE FROM {table} WHERE id = ?", [(one,) for one in gone])
         db.execute(f"DELETE FROM images WHERE NOT {_USED}")
         db.execute("DELETE FROM layers WHERE id NOT IN (SELECT layer FROM images)")
-
-
-def _remove_folders(parts: Parts, wait: bool) -> None:
-    with parts.database.reading() as db:
-        needed = _column(db, _NEEDED)
-    for folder in set(parts.driver.list()) - needed:
-        parts.driver.remove(folder, wait=wait)
 
 
 def _remove_blobs(parts: Parts) -> None:
@@ -184,11 +171,9 @@ def _remove_blobs(parts: Parts) -> None:
 
 
 def _tag(parts: Parts) -> None:
-    """Name the images in the content's index, for programs that read it in place, as skopeo.
-
-    An image is tagged by its references; one that has none, by the digits of its id, as paths are
-    no tags (OCI image-spec, annotations.md: org.opencontainers.image.ref.name).
-    """
+    """Name the images in the content's index, for programs that read it in place, as skopeo."""
+    # An image is tagged by its references; one that has none, by the digits of its id, as paths are
+    # no tags (OCI image-spec, annotations.md: org.opencontainers.image.ref.name).
     from reflayer.images.model.document import Document
 
     wanted: dict[str, Descriptor] = {}
@@ -206,9 +191,9 @@ def _tag(parts: Parts) -> None:
 
 def _remove_locks(parts: Parts) -> None:
     """The mark, and the lock files of single chains: each is made under the shared lock."""
-    for name in _names_in(parts.locks):
-        with failing(parts.lock_of(name), "unlink"):
-            os.unlink(parts.lock_of(name))
+    for path in map(parts.lock_of, _names_in(parts.locks)):
+        with failing(path, "unlink"):
+            os.unlink(path)
 
 
 def _names_in(folder: str) -> list[str]:

@@ -32,11 +32,10 @@ if TYPE_CHECKING:
 
 @record
 class Committed:
-    """An image that a container has become.
+    """An image that a container has become, and how many things of which kind are not in it.
 
     Attributes:
-        image: its record.
-        skipped: what is not in it, by kind: ``socket``, and ``mount`` for what is mounted there.
+        skipped: by kind: ``socket``, and ``mount`` for what is mounted there.
     """
 
     image: StoredImage
@@ -48,7 +47,6 @@ def commit(
     name: str,
     image: str,
     changes: ConfigChanges | None,
-    *,
     author: str,
     message: str,
     created: float | None,
@@ -86,11 +84,7 @@ def commit(
 
 
 def _pack_changes(
-    parts: Parts,
-    container: Container,
-    layer: str,
-    compression: str,
-    progress: Progress | None,
+    parts: Parts, container: Container, layer: str, compression: str, progress: Progress | None
 ) -> tuple[NewLayer, Packing]:
     """What is different in ``container`` from ``layer`` as a blob of the content store."""
     cloned = parts.driver.cloned(container.id, layer)

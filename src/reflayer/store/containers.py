@@ -21,7 +21,6 @@ _COLUMNS = """SELECT id, name, CASE
     WHEN image_name LIKE '%@sha%' -- a digest cannot become another image's
         OR EXISTS (SELECT 1 FROM names WHERE name = image_name AND image = containers.image)
     THEN image_name ELSE image END, image, created FROM containers"""
-_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 _MOODS = (
     "amber brisk calm clever eager fair fond gentle glad hardy keen kind lively lucid merry mild "
     "neat nimble patient plain proud quiet ready serene sharp steady sunny swift tidy warm wise"
@@ -76,7 +75,6 @@ class Container:
 
 
 def containers(db: Connection, parts: Parts) -> list[Container]:
-    """All containers of a store, the newest first."""
     rows = db.execute(f"{_COLUMNS} ORDER BY created DESC, id")
     return [container_of(row, parts) for row in rows]
 
@@ -93,12 +91,9 @@ def find_container(db: Connection, name: str, parts: Parts) -> Container:
 
 def look_for_container(db: Connection, name: str, parts: Parts) -> Container | None:
     """As ``find_container``; None where there is none."""
-    row = (
-        db.execute(f"{_COLUMNS} WHERE id = ?", (name,)).fetchone()
-        or db.execute(f"{_COLUMNS} WHERE name = ?", (name,)).fetchone()
-    )
-    if row is not None:
-        return container_of(row, parts)
+    for column in ("id", "name"):
+        if row := db.execute(f"{_COLUMNS} WHERE {column} = ?", (name,)).fetchone():
+            return container_of(row, parts)
     ids = ids_with(db, "containers", name)
     if len(ids) > 1:
         raise StoreError(f"{name}: the ids of {len(ids)} containers begin so: give more digits")
@@ -138,13 +133,12 @@ def _forget(parts: Parts, id: str) -> None:
 
 
 def new_id() -> str:
-    """A new id: 64 hexadecimal digits, at random."""
     return os.urandom(32).hex()
 
 
 def checked_name(name: str) -> str:
     """``name``, if a container may be called so, by Docker's rule."""
-    if not re.fullmatch(_NAME, name):
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", name):
         raise StoreError(
             f"{printable(name)!r} is no name for a container: it takes two or more of "
             "a-z, A-Z, 0-9, '_', '.' and '-', and begins with a letter or digit"
@@ -156,8 +150,7 @@ def free_name(taken: Names[str]) -> str:
     """A name in Docker's manner that is not ``taken``: two words, and a number if need be."""
     tries = 0
     while True:
-        number = tries // 10 or ""
-        name = f"{_one_of(_MOODS)}_{_one_of(_THINGS)}{number}"
+        name = f"{_one_of(_MOODS)}_{_one_of(_THINGS)}{tries // 10 or ''}"
         if name not in taken:
             return name
         tries += 1

@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
+import os
 import time
 
-from reflayer.errors import StoreError
-from reflayer.store.collect import making
+from reflayer.errors import StoreError, counted, printable
+from reflayer.record import record, replace
+from reflayer.store import images
+from reflayer.store.collect import making, mark_dirty
 from reflayer.store.containers import checked_name, container_of, free_name, new_id
-from reflayer.store.images import add_image
-from reflayer.store.pull import pull_image
+from reflayer.store.images import StoredImage, StoredLayer
+from reflayer.store.unpack import unpack
+from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import ExitStack
     from sqlite3 import Connection
 
+    from reflayer.images.content.resolve import Open
+    from reflayer.images.content.transfer import Source
+    from reflayer.images.model.image import Image
+    from reflayer.images.model.platform import Platform
+    from reflayer.images.registry import Access
+    from reflayer.images.transports import RootFs
+    from reflayer.progress import Progress
     from reflayer.store.containers import Container
     from reflayer.store.parts import Parts
-    from reflayer.store.pull import Pulled, Wanted
+
+
+@record
+class Wanted:
+    """An image as it is asked for: the arguments of ``Store.create``."""
+
+    text: str
+    platform: Platform | None
+    pull: str
+    access: Access | None
+    progress: Progress | None
+    warn: Callable[[str], None] | None
+
+    def __post_init__(self) -> None:
+        if self.pull not in ("missing", "always", "never"):
+            raise ValueError(f"pull {self.pull!r} is none of missing, always, never")
+
+
+@record
+class Pulled:
+    """An image whose layer is there and recorded, and what is to be recorded of itself."""
+
+    image: StoredImage  # its names are those that move to it
+    blobs: frozenset[str]  # the digests of all that it refers to
+    called: str  # in a container's record
+    stamp: str = ""  # tells whether its source is still the same; empty: unknown
 
 
 def create(parts: Parts, wanted: Wanted, name: str | None) -> Container:
@@ -36,13 +74,12 @@ def create(parts: Parts, wanted: Wanted, name: str | None) -> Container:
 def _record(
     db: Connection, parts: Parts, container_id: str, name: str | None, pulled: Pulled
 ) -> Container:
-    """Record the image, its names and the container, all in one transaction."""
     if name is None:
         rows = db.execute("SELECT name FROM containers")
         name = free_name({row[0] for row in rows})
     else:
         _refuse_taken(db, name)
-    add_image(db, pulled.image, pulled.blobs, pulled.stamp)
+    images.add_image(db, pulled.image, pulled.blobs, pulled.stamp)
     image, created = pulled.image.id, time.time()
     db.execute(
         "INSERT INTO containers VALUES (?, ?, ?, ?, ?)",
@@ -55,3 +92,142 @@ def _record(
 def _refuse_taken(db: Connection, name: str) -> None:
     if db.execute("SELECT 1 FROM containers WHERE name = ?", (name,)).fetchone():
         raise StoreError(f"{name}: there is a container of this name: take another, or remove it")
+
+
+def pull(parts: Parts, wanted: Wanted) -> StoredImage:
+    with making(parts) as until:
+        pulled = pull_image(wanted, parts, until)
+        with parts.database.writing() as db:
+            images.add_image(db, pulled.image, pulled.blobs, pulled.stamp)
+            parts.remember_ownership(db)
+            return images.image_with_id(db, pulled.image.id)
+
+
+def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
+    """Have an image unpacked; ``until`` gets the locks that are held until it is recorded."""
+    from reflayer.images.transports import RootFs, open_source
+
+    with parts.database.reading() as db:
+        known, called = _on_record(db, wanted)
+        layer = images.layer_there(db, known.layer, parts) if known else None
+        blobs = images.blobs_on_record(db, known.id) if known else frozenset()
+    if known is not None:
+        if layer is not None:
+            images.refuse_incomplete(layer, parts)
+        elif known.is_folder:
+            raise StoreError(
+                f"{printable(called)}: its layer is gone: take it in anew by rootfs:DIR"
+            )
+        else:
+            unpack(images.read_stored(known, parts), parts, wanted.progress)
+        return Pulled(replace(known, names=()), blobs, called)
+    source = open_source(wanted.text, wanted.access)
+    if isinstance(source, RootFs):
+        return _from_folder(source, wanted, parts, until)
+    mark_dirty(parts)
+    return _from_source(source, wanted, parts)
+
+
+def _on_record(db: Connection, wanted: Wanted) -> tuple[StoredImage | None, str]:
+    """The image that need not be asked for anywhere, and what it is called."""
+    from reflayer.images.transports import registry_reference
+
+    text = wanted.text
+    is_id = images.is_full_id(text) or images.image_with_full_id(db, text) is not None
+    reference = None if is_id else registry_reference(text)
+    if wanted.pull == "always":
+        if is_id:
+            raise StoreError(f"{printable(text)}: an id cannot be pulled: give the image's name")
+        return None, ""
+    can_be_pulled = not is_id and wanted.pull == "missing"
+    if can_be_pulled and reference is None:
+        return None, ""  # a place is asked anew each time: its tag may have moved
+    look = images.look_for_image if can_be_pulled else images.find_image
+    known, name = look(db, text, reference)
+    if known is None:
+        return None, ""
+    if wanted.platform and known.platform not in map(str, wanted.platform.fitting()):
+        if can_be_pulled:
+            return None, ""
+        raise StoreError(f"{printable(text)}: is for {known.platform}, not for {wanted.platform}")
+    return known, name or (text if "@" in text else known.id)
+
+
+def _from_source(source: Source, wanted: Wanted, parts: Parts) -> Pulled:
+    """Fetched and unpacked, which from a registry go on side by side."""
+    stamp, told = source.stamp(), _one_at_a_time(wanted.progress)
+    known = None
+    if stamp:
+        with parts.database.reading() as db:
+            known = images.image_named(db, source.name, stamp)
+    if known is not None and (not wanted.platform or known.platform == str(wanted.platform)):
+        names: tuple[str, ...] = (source.name,)
+        image = images.read_stored(known, parts)
+        unpack(image, parts, told)
+    else:
+
+        def unpack_it(image: Image, open_blob: Open) -> None:
+            unpack(image, parts, told, open_blob=open_blob)
+
+        image, names = source.fetch(parts.content, wanted.platform, told, unpack_it)
+        _warn_of_platform(image, wanted)
+    return Pulled(images.record_of(image, names), images.blobs_of(image), names[0], stamp)
+
+
+def _one_at_a_time(progress: Progress | None) -> Progress | None:
+    from threading import Lock
+
+    lock = Lock()
+
+    def told(stage: str, done: int, total: int | None) -> None:
+        assert progress is not None
+        with lock:
+            progress(stage, done, total)
+
+    return progress and told
+
+
+def _warn_of_platform(image: Image, wanted: Wanted) -> None:
+    """Tell of an image that is taken for want of another, or whose config says what it is."""
+    from reflayer.images.model.platform import Platform
+
+    platform = wanted.platform or Platform.of_machine()
+    if wanted.warn and image.platform not in platform.fitting():
+        wanted.warn(f"{printable(wanted.text)}: is for {image.platform}, not for {platform}")
+
+
+def _from_folder(source: RootFs, wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
+    """From a folder, which is cloned at its first use, by one process at a time."""
+    from hashlib import sha256  # it brings OpenSSL
+
+    from reflayer.copy import copy_tree
+    from reflayer.images.model.platform import Platform
+
+    digest = sha256(os.fsencode(source.name)).hexdigest()
+    until.enter_context(locked(parts.lock_of(f"rootfs-{digest}")))
+    stamp = source.stamp()
+    if stamp and wanted.pull != "always":
+        with parts.database.reading() as db:
+            known = images.image_named(db, source.name, stamp)
+            layer = images.layer_there(db, known.layer, parts) if known else None
+        if known and layer:
+            images.refuse_incomplete(layer, parts)
+            return Pulled(replace(known, names=(source.name,)), frozenset(), source.name, stamp)
+    layer_id = new_id()
+    with parts.driver.build(layer_id) as folder:
+        report = copy_tree(source.path, folder, ownership=parts.ownership, progress=wanted.progress)
+    if report.skipped and wanted.warn:
+        wanted.warn(f"left out: {counted(report.skipped)}")
+    with parts.database.writing() as db:
+        size = sum(report.bytes.values())
+        skipped = report.skipped if parts.ownership == "ignore" else {}
+        images.add_layer(db, StoredLayer(layer_id, size, skipped))
+    image = StoredImage(
+        id=f"sha256:{layer_id}",
+        names=(source.name,),
+        platform=str(Platform.of_machine()),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        layer=layer_id,
+        manifest=None,
+    )
+    return Pulled(image, frozenset(), source.name, stamp)

@@ -73,16 +73,9 @@ class Database:
     """
 
     def __init__(self, path: str, lock: str, home: str) -> None:
-        """Nothing is opened yet.
-
-        Args:
-            path: the database's file.
-            lock: the lock file under which it is made.
-            home: the folder of layers and containers: where some are, there was a database.
-        """
         self._path = path
-        self._lock = lock
-        self._home = home
+        self._lock = lock  # under which it is made
+        self._home = home  # of layers and containers: where some are, there was a database
         self._kept: dict[int, sqlite3.Connection | None] = {}  # by thread
 
     @contextmanager
@@ -99,8 +92,7 @@ class Database:
         try:
             yield
         finally:
-            kept = self._kept.pop(thread)
-            if kept is not None:
+            if (kept := self._kept.pop(thread)) is not None:
                 with telling(self._path):
                     kept.close()
 
@@ -170,12 +162,9 @@ class Database:
 
 
 def connect(path: str, version: int, *, alone: bool = False) -> sqlite3.Connection:
-    """Open the database ``path``.
+    """Open the database ``path``, whose ``user_version`` may be ``version`` at most.
 
-    Args:
-        path: its file.
-        version: the highest ``user_version`` that is known.
-        alone: no other process or connection opens it, and any thread may use this one, in turn.
+    Where it is used ``alone``, no other connection opens it; any thread may use this one, in turn.
     """
     db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=not alone)
     try:
@@ -201,10 +190,7 @@ def connect(path: str, version: int, *, alone: bool = False) -> sqlite3.Connecti
 
 
 def make(path: str, schema: str, version: int, *, alone: bool = False) -> None:
-    """Make the database ``path`` where it is absent or empty; under a lock.
-
-    What is used ``alone`` gets its log when it is opened.
-    """
+    """Make the database ``path`` where it is absent or empty; under a lock."""
     with suppress(FileExistsError):
         os.close(_open(path, _NEW | os.O_EXCL))
     with closing(connect(path, version)) as db:
@@ -212,7 +198,7 @@ def make(path: str, schema: str, version: int, *, alone: bool = False) -> None:
             return
         db.execute("PRAGMA journal_mode = DELETE")  # the one that stays is made below
         db.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
-    if not alone:
+    if not alone:  # then its log is made when it is opened
         make_room(f"{path}-journal", _JOURNAL)
 
 
@@ -228,9 +214,7 @@ def make_room(log: str, size: int) -> None:
 
 def version_of(db: sqlite3.Connection) -> int:
     """The version of its schema; 0 where it has none yet."""
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    assert isinstance(version, int)
-    return version
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 @contextmanager
@@ -282,19 +266,17 @@ def _open(path: str, flags: int) -> int:
     except FileExistsError:
         raise
     except OSError as error:
-        raise OperationError.from_os_error(error, os.fsencode(path), "open") from error
+        raise OperationError.from_os_error(error, path, "open") from error
     with suppress(OSError):  # not btrfs, or not empty
         forbid_copies(fd)
     return fd
 
 
 def _is_there(path: str) -> bool:
-    with failing(path, "stat"):
-        try:
-            os.stat(path)
-        except FileNotFoundError:
-            return False
-    return True
+    with failing(path, "stat"), suppress(FileNotFoundError):
+        os.stat(path)
+        return True
+    return False
 
 
 def ids_with(db: sqlite3.Connection, table: str, start: str) -> list[str]:

@@ -5,14 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from reflayer.errors import (
-    ImageError,
-    ReflayerError,
-    StoreError,
-    counted,
-    did_you_mean,
-    printable,
-)
+from reflayer.errors import ImageError, ReflayerError, StoreError, counted, did_you_mean, printable
 from reflayer.record import record, replace
 from reflayer.store.collect import collect, dirtying, with_room
 from reflayer.store.containers import Container, look_for_container
@@ -51,7 +44,7 @@ class StoredImage:
     created: str | None
     layer: str
     manifest: str | None
-    size: int | None
+    size: int | None = None
 
     @property
     def is_folder(self) -> bool:
@@ -93,7 +86,7 @@ def image_with_id(db: Connection, image_id: str) -> StoredImage:
 
 
 def image_named(db: Connection, name: str, stamp: str | None = None) -> StoredImage | None:
-    """The image of exactly this name; with ``stamp``, only if its source had that stamp."""
+    """The image of exactly this name; with ``stamp``, only if its source had that."""
     row = db.execute("SELECT image, stamp FROM names WHERE name = ?", (name,)).fetchone()
     if row is None or stamp not in (None, row[1]):
         return None
@@ -101,7 +94,6 @@ def image_named(db: Connection, name: str, stamp: str | None = None) -> StoredIm
 
 
 def image_with_full_id(db: Connection, text: str) -> StoredImage | None:
-    """The image whose id is ``text``, with ``sha256:`` before it or not."""
     digits = text.removeprefix("sha256:")
     found = db.execute("SELECT id FROM images WHERE id = 'sha256:' || ?", (digits,)).fetchone()
     return found and image_with_id(db, found[0])
@@ -114,11 +106,9 @@ def blobs_on_record(db: Connection, image_id: str) -> frozenset[str]:
 
 
 def add_image(db: Connection, record: StoredImage, blobs: frozenset[str], stamp: str = "") -> None:
-    """Record an image that refers to ``blobs``, by digest; its ``names`` move to it.
-
-    Without ``blobs`` it is a folder, which may have been packed meanwhile: what that is stays.
-    Without ``names`` it was on record, and is recorded only if it has been removed meanwhile.
-    """
+    """Record an image that refers to ``blobs``, by digest; its ``names`` move to it."""
+    # Without blobs it is a folder, which may have been packed meanwhile: what that is stays.
+    # Without names it was on record, and is recorded only if it has been removed meanwhile.
     row = db.execute("SELECT manifest, platform FROM images WHERE id = ?", (record.id,)).fetchone()
     if row is None or (record.names and row != (record.manifest or row[0], record.platform)):
         db.execute(
@@ -146,10 +136,8 @@ def _set_blobs(db: Connection, image_id: str, blobs: frozenset[str]) -> None:
 
 def add_layer(db: Connection, record: StoredLayer) -> None:
     """Record a layer, whose folder is durable."""
-    db.execute(
-        "INSERT OR REPLACE INTO layers VALUES (?, ?, ?)",
-        (record.id, record.size, json.dumps(dict(record.skipped))),
-    )
+    values = (record.id, record.size, json.dumps(dict(record.skipped)))
+    db.execute("INSERT OR REPLACE INTO layers VALUES (?, ?, ?)", values)
 
 
 def layer_there(db: Connection, layer_id: str, parts: Parts) -> StoredLayer | None:
@@ -173,16 +161,8 @@ def refuse_incomplete(layer: StoredLayer, parts: Parts) -> None:
 
 
 def record_of(image: Image, names: tuple[str, ...]) -> StoredImage:
-    """The record of an image whose ``names`` are to move to it."""
-    return StoredImage(
-        id=image.id,
-        names=names,
-        platform=str(image.platform),
-        created=image.created,
-        layer=layer_of(image),
-        manifest=manifest_text(image),
-        size=None,
-    )
+    layer, manifest = layer_of(image), manifest_text(image)
+    return StoredImage(image.id, names, str(image.platform), image.created, layer, manifest)
 
 
 def layer_of(image: Image) -> str:
@@ -191,17 +171,15 @@ def layer_of(image: Image) -> str:
 
 
 def layer_id(chain_id: str) -> str:
-    """The id of the layer that the chain of layers with this chain id becomes."""
+    """The id of the layer that a chain becomes: the digits of its own."""
     return chain_id.partition(":")[2]
 
 
 def manifest_text(image: Image) -> str:
-    """The descriptor of an image's manifest as a record has it."""
     return json.dumps(image.manifest.as_json())
 
 
 def blobs_of(image: Image) -> frozenset[str]:
-    """The digests of all that an image refers to, and its own."""
     return frozenset(one.digest for one in (image.manifest, image.config, *image.layers))
 
 
@@ -238,7 +216,6 @@ def config_of(known: StoredImage, parts: Parts) -> dict[str, object]:
 
 
 def is_full_id(text: str) -> bool:
-    """Whether ``text`` can only be an id, with ``sha256:`` before it or not."""
     digits = text.removeprefix("sha256:")
     return len(digits) == 64 and HEX.issuperset(digits)
 
@@ -254,11 +231,16 @@ def find_image(
     """
     found, name = look_for_image(db, text, reference)
     if found is None:
-        close = did_you_mean(text, _familiar_names(db)) or (
-            ": reflayer images lists them, reflayer pull fetches one"
-        )
+        lists = ": reflayer images lists them, reflayer pull fetches one"
+        close = did_you_mean(text, _familiar_names(db)) or lists
         raise StoreError(f"{printable(text)}: no such image in the store{close}")
     return found, name
+
+
+def find(parts: Parts, text: str) -> tuple[StoredImage, str | None]:
+    """As ``find_image``, in a transaction of its own."""
+    with parts.database.reading() as db:
+        return find_image(db, text)
 
 
 def look_for_image(
@@ -300,9 +282,8 @@ def find_either(db: Connection, text: str, parts: Parts) -> list[Container | Sto
     either = [one for one in (container, found) if one is not None]
     if not either:
         names = [row[0] for row in db.execute("SELECT name FROM containers")]
-        close = did_you_mean(text, names + _familiar_names(db)) or (
-            ": reflayer ps and reflayer images list them"
-        )
+        lists = ": reflayer ps and reflayer images list them"
+        close = did_you_mean(text, names + _familiar_names(db)) or lists
         raise StoreError(f"{printable(text)}: no such container or image{close}")
     return either
 
@@ -329,8 +310,7 @@ def tag(parts: Parts, text: str, name: str) -> StoredImage:
     from reflayer.images.transports import new_name
 
     reference = new_name(name)
-    with parts.database.reading() as db:
-        find_image(db, text)  # nothing is made in order to name what is not there
+    find(parts, text)  # nothing is made in order to name what is not there
     with dirtying(parts), parts.database.writing() as db:
         known, _ = find_image(db, text)
         db.execute("INSERT OR REPLACE INTO names VALUES (?, ?, '')", (str(reference), known.id))
@@ -340,8 +320,7 @@ def tag(parts: Parts, text: str, name: str) -> StoredImage:
 
 
 def remove_image(parts: Parts, text: str, wait: bool, force: bool) -> StoredImage | None:
-    with parts.database.reading() as db:
-        find_image(db, text)  # nothing is made in order to remove what is not there
+    find(parts, text)  # nothing is made in order to remove what is not there
     with dirtying(parts), parts.database.writing() as db:
         found, name = find_image(db, text)
         gone = _unname(db, found, name, force)
@@ -358,8 +337,7 @@ def _unname(db: Connection, image: StoredImage, name: str | None, force: bool) -
     if len(others) > 1 and not force:
         raise StoreError(
             f"image {image.id[:19]} has {len(others)} names: remove them one by one: "
-            + ", ".join(others)
-            + ", or all by --force"
+            f"{', '.join(others)}, or all by --force"
         )
     rows = db.execute("SELECT name FROM containers WHERE image = ? ORDER BY name", (image.id,))
     users = [row[0] for row in rows]
@@ -367,10 +345,8 @@ def _unname(db: Connection, image: StoredImage, name: str | None, force: bool) -
         db.execute("DELETE FROM names WHERE image = ?", (image.id,))
         return False
     if users:
-        containers = ", ".join(users)
-        raise StoreError(
-            f"{name or image.id[:19]}: is in use: remove its containers first: {containers}"
-        )
+        called = name or image.id[:19]
+        raise StoreError(f"{called}: is in use: remove its containers first: {', '.join(users)}")
     db.execute("DELETE FROM images WHERE id = ?", (image.id,))
     return True
 
@@ -392,8 +368,6 @@ def prune(parts: Parts, everything: bool) -> list[StoredImage]:
 
 def _forget(parts: Parts, gone: list[StoredImage]) -> None:
     """Forget images, unless a container of them has been made meanwhile."""
+    unused = "DELETE FROM images WHERE id = ? AND id NOT IN (SELECT image FROM containers)"
     with dirtying(parts), parts.database.writing() as db:
-        db.executemany(
-            "DELETE FROM images WHERE id = ? AND id NOT IN (SELECT image FROM containers)",
-            [(one.id,) for one in gone],
-        )
+        db.executemany(unused, [(one.id,) for one in gone])

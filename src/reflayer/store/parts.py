@@ -32,8 +32,7 @@ def default_root() -> str:
     Raises:
         StoreError: this user has no home for it.
     """
-    said = os.environ.get("REFLAYER_ROOT")
-    if said:
+    if said := os.environ.get("REFLAYER_ROOT"):
         return xdg.expanded(said)
     if os.geteuid() == 0:
         return "/var/lib/reflayer"
@@ -47,22 +46,13 @@ def default_root() -> str:
 
 
 class Parts:
-    """The parts of one store; each is opened when it is first wanted.
-
-    Attributes:
-        root: the store's folder.
-        database: what exists, and what uses what.
-        home: the folders of layers and containers, each named by its id.
-        lock: the lock file of the whole store.
-        locks: folder of the lock files of single chains and folders.
-    """
+    """The parts of one store; each is opened when it is first wanted."""
 
     def __init__(self, root: str, method: str, ownership: str | None, workers: int | None) -> None:
-        """Nothing is touched yet."""
         self.root = root
-        self.lock = os.path.join(root, "lock")
-        self.locks = os.path.join(root, "locks")
-        self.home = os.path.join(root, "layers", "dir")
+        self.lock = os.path.join(root, "lock")  # of the whole store
+        self.locks = os.path.join(root, "locks")  # of single chains and folders
+        self.home = os.path.join(root, "layers", "dir")  # folders of layers and containers, by id
         self.database = Database(
             os.path.join(root, "reflayer.db"), self.lock_of("database"), self.home
         )
@@ -126,12 +116,10 @@ class Parts:
             db.execute("INSERT OR REPLACE INTO settings VALUES ('ownership', ?)", (self.ownership,))
 
     def ids_in_layers(self) -> IdMap | None:
-        """What the ids on disk are in a layer that is packed; None where they are the same.
-
-        Where owners are not kept, all that an image's root owned is the user's, and is root's again
-        when it is packed: otherwise each commit would give the folders above a change to a user
-        whom the image does not know.
-        """
+        """What the ids on disk are in a layer that is packed; None where they are the same."""
+        # Where owners are not kept, all that an image's root owned is the user's, and is root's
+        # again when it is packed: otherwise each commit would give the folders above a change to a
+        # user whom the image does not know.
         user, group = os.geteuid(), os.getegid()
         if self.ownership == "keep" or user == 0:
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reflayer.errors import ImageError, ReflayerError, StoreError, printable
+from reflayer.errors import ImageError, StoreError, printable
 from reflayer.record import replace
 from reflayer.store import images
 from reflayer.store.collect import making, mark_dirty
@@ -21,22 +21,16 @@ _COMPRESSION = "gzip"  # what every program reads
 
 
 def save(
-    parts: Parts,
-    name: str,
-    destination: str,
-    compression: str | None,
-    progress: Progress | None,
+    parts: Parts, name: str, destination: str, compression: str | None, progress: Progress | None
 ) -> None:
     from reflayer.images.transports import open_destination
 
     open_destination(destination)  # a slip there is told first, whatever ``name`` is
-    with parts.database.reading() as db:
-        _, found = images.find_image(db, name)  # nothing is made in order to save what is not there
+    _, found = images.find(parts, name)  # nothing is made in order to save what is not there
     there = open_destination(destination, _reference(found))
     with making(parts):
         mark_dirty(parts)
-        with parts.database.reading() as db:
-            known, _ = images.find_image(db, name)
+        known, _ = images.find(parts, name)
         if not there.is_plain:
             image = _compressed_image(parts, known, compression or _COMPRESSION, progress)
         elif compression is None:
@@ -60,12 +54,10 @@ def push(
             f"{printable(destination)} is not in a registry: reflayer save writes such ones"
         )
     refuse_digest(reference)
-    with parts.database.reading() as db:
-        images.find_image(db, name)  # nothing is made in order to send what is not there
+    images.find(parts, name)  # nothing is made in order to send what is not there
     with making(parts):
         mark_dirty(parts)
-        with parts.database.reading() as db:
-            known, _ = images.find_image(db, name)
+        known, _ = images.find(parts, name)
         image = _compressed_image(parts, known, _COMPRESSION, progress)
         there = RegistryDestination(
             reference, access or Access(), lambda digest: _repository_with(digest, reference, parts)
@@ -77,16 +69,10 @@ def push(
 def packed_image(
     parts: Parts, known: StoredImage, compression: str, progress: Progress | None
 ) -> Image:
-    """The image ``known`` with all of its blobs in the content store.
+    """The image ``known`` with all of its blobs in the content store, whose lock is shared.
 
     A folder that was taken in is packed for that; what it was packed to is recorded, and is the
-    same from then on. The caller shares the store's lock.
-
-    Args:
-        parts: the store's.
-        known: the image.
-        compression: of the layer of a folder: ``gzip``, ``zstd`` or ``none``.
-        progress: is told the stage ``pack`` and the bytes of the plain layer that are done.
+    same from then on.
     """
     if not known.is_folder:
         return images.read_stored(known, parts)
@@ -140,19 +126,12 @@ def _reference(name: str | None) -> Reference | None:
 
 def _repository_with(digest: str, reference: Reference, parts: Parts) -> str | None:
     """Another repository of the same registry that the blob may be in: an image came from there."""
-    from reflayer.images.transports import registry_reference
-
     with parts.database.reading() as db:
-        rows = db.execute(
-            "SELECT name FROM names JOIN blobs ON blobs.image = names.image "
-            "WHERE digest = ? ORDER BY name",
-            (digest,),
-        ).fetchall()
+        owners = "SELECT image FROM blobs WHERE digest = ?"
+        names = f"SELECT name FROM names WHERE image IN ({owners}) ORDER BY name"
+        rows = db.execute(names, (digest,)).fetchall()
     for (name,) in rows:
-        try:
-            other = registry_reference(name)
-        except ReflayerError:  # an archive that is gone
-            continue
+        other = _reference(name)
         if other is not None and other.domain == reference.domain:
             # Where it is of the same repository, it is there most likely.
             return None if other.path == reference.path else other.path

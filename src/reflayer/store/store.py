@@ -1,7 +1,4 @@
-"""``Store``: what can be done with a store.
-
-What takes more than a few lines is a function in a file of its own; its documentation is here.
-"""
+"""``Store``: what can be done with a store; what takes more than a few lines has its own file."""
 
 from __future__ import annotations
 
@@ -24,6 +21,7 @@ if TYPE_CHECKING:
 
     from reflayer.archive import Change, Packing
     from reflayer.images.build.manifest import ConfigChanges
+    from reflayer.images.model.platform import Platform
     from reflayer.images.model.reference import Reference
     from reflayer.images.registry import Access
     from reflayer.progress import Progress
@@ -36,9 +34,10 @@ if TYPE_CHECKING:
 class Store:
     """The images and containers of one machine; any thread and any process may use it at once.
 
-    A container or an image is meant by a name of it, its id, or the beginning of that. What takes
-    its time has a ``progress`` (``reflayer.progress``), which is told a stage, how much of it is
-    done (``clone`` and ``measure`` in entries, all else in bytes) and, if it is known, of how much.
+    A container or an image is meant by a name of it, its id, or the beginning of that: StoreError
+    where there is none, or more than one. A ``progress`` (``reflayer.progress``) is told a stage,
+    how much of it is done (``clone`` and ``measure`` in entries, all else in bytes) and, if it is
+    known, of how much.
 
     Attributes:
         root: the store's folder, absolute.
@@ -76,11 +75,7 @@ class Store:
 
     @property
     def ownership(self) -> str:
-        """``keep`` or ``ignore``: as it was given, else as the store remembers it.
-
-        Raises:
-            StoreError: the database cannot be read.
-        """
+        """``keep`` or ``ignore``: as given, else as the store remembers; StoreError: unreadable."""
         return self._parts.ownership
 
     def create(
@@ -98,26 +93,23 @@ class Store:
 
         Args:
             image: ``oci:DIR[:TAG]``, ``oci-archive:FILE[:TAG]``, ``docker-archive:FILE[:REF]``,
-                ``tar:FILE`` (``-`` is standard input), ``rootfs:DIR``,
-                or the name or id of an image that is in the store or, a name, in its registry.
+                ``tar:FILE`` (``-`` is standard input), ``rootfs:DIR``, or an image of the store by
+                its name or id, or of a registry by its name.
             name: the container's; by default one is made up.
             platform: ``os/architecture[/variant]``; by default this machine's.
             pull: ``missing``; ``always`` to ask the registry, or take in a folder, though the store
                 has it; ``never`` to take nothing but what the store has.
-            access: how a registry is to be spoken to; by default as Docker's and Podman's files of
-                credentials and certificates say.
+            access: how a registry is spoken to; by default as Docker's and Podman's files say.
             progress: is told of ``fetch``, ``unpack`` and ``clone``.
-            warn: is told in a line what was left out of a folder, or that the image is for another
-                platform.
+            warn: is told in a line what was left out of a folder, or of another platform's image.
 
         Raises:
             ReflayerError: it cannot be made; the store is as it was before.
             ValueError: ``pull`` is none of these.
         """
-        from reflayer.store.create import create
-        from reflayer.store.pull import Wanted
+        from reflayer.store.create import Wanted, create
 
-        wanted = Wanted(_text(image), platform, pull, access, progress, warn)
+        wanted = Wanted(_text(image), _platform(platform), pull, access, progress, warn)
         return create(self._parts, wanted, name)
 
     def pull(
@@ -131,19 +123,14 @@ class Store:
     ) -> StoredImage:
         """Have an image in the store as its registry has it now, unpacked.
 
-        Args:
-            image: what ``create`` takes, but no id.
-            platform: ``os/architecture[/variant]``; by default this machine's.
-            access: how the registry is to be spoken to.
-            progress: is told of ``fetch``, ``unpack`` and ``clone``.
-            warn: as for ``create``.
+        The arguments are those of ``create``, but ``image`` is no id.
 
         Raises:
             ReflayerError: it cannot be had; the store is as it was before.
         """
-        from reflayer.store.pull import Wanted, pull
+        from reflayer.store.create import Wanted, pull
 
-        wanted = Wanted(_text(image), platform, "always", access, progress, warn)
+        wanted = Wanted(_text(image), _platform(platform), "always", access, progress, warn)
         return pull(self._parts, wanted)
 
     def push(
@@ -154,16 +141,13 @@ class Store:
         access: Access | None = None,
         progress: Progress | None = None,
     ) -> Reference:
-        """Send an image to a registry.
+        """Send an image to a registry; return what it is there, with its manifest's digest.
 
         Args:
             image: one that is in the store.
             destination: a reference, with ``docker://`` before it or not.
-            access: how the registry is to be spoken to.
+            access: how the registry is spoken to, as for ``create``.
             progress: is told of ``pack``, for layers that are not compressed yet, and ``push``.
-
-        Returns:
-            What it is there, with the digest of its manifest.
 
         Raises:
             ReflayerError: it is not in the store, or the registry does not take it.
@@ -173,21 +157,13 @@ class Store:
         return push(self._parts, image, destination, access, progress)
 
     def containers(self) -> list[Container]:
-        """All containers, the newest first.
-
-        Raises:
-            StoreError: the database cannot be read.
-        """
+        """All containers, the newest first; StoreError: the database cannot be read."""
         self._parts.go_on()
         with self._parts.database.reading() as db:
             return containers(db, self._parts)
 
     def container(self, name: str) -> Container:
-        """The container with this name, id, or beginning of an id.
-
-        Raises:
-            StoreError: there is none, or more than one.
-        """
+        """The container with this name, id, or beginning of an id; else StoreError."""
         self._parts.go_on()
         with self._parts.database.reading() as db:
             return find_container(db, name, self._parts)
@@ -195,9 +171,7 @@ class Store:
     def remove_container(self, name: str, *, wait: bool = True) -> Container:
         """Remove a container; return what it was.
 
-        Args:
-            name: the container.
-            wait: wait until its folder is deleted; otherwise that goes on in another process.
+        With ``wait`` its folder is deleted by then; else that goes on in another process.
 
         Raises:
             StoreError: there is none, or more than one.
@@ -213,24 +187,18 @@ class Store:
             LayerError: it was removed meanwhile.
             OperationError: something in it cannot be read.
         """
-        parts = self._parts
-        with parts.database.reading() as db:
-            container = container_with_folder(db, name, parts)
-            (layer,) = db.execute(
-                "SELECT layer FROM images WHERE id = ?", (container.image_id,)
-            ).fetchone()
-        return parts.driver.changes(container.id, layer)
+        from reflayer.store.images import image_with_id
+
+        with self._parts.database.reading() as db:
+            container = container_with_folder(db, name, self._parts)
+            layer = image_with_id(db, container.image_id).layer
+        return self._parts.driver.changes(container.id, layer)
 
     def export(self, name: str, out: BinaryIO, *, progress: Progress | None = None) -> Packing:
-        """Write all of a container as a plain tar.
+        """Write all of a container as a plain tar to ``out``, which is not forced to disk.
 
-        Args:
-            name: the container.
-            out: a buffered file; nothing is forced to disk.
-            progress: is told of ``pack``.
-
-        Returns:
-            What was written: ``entries``, ``size`` in bytes, and what was ``skipped`` by kind.
+        Return the ``entries``, the ``size`` in bytes, and what was ``skipped`` by kind;
+        ``progress`` is told of ``pack``.
 
         Raises:
             StoreError: there is none, or more than one, or its folder is gone.
@@ -269,12 +237,11 @@ class Store:
 
         Args:
             name: the container.
-            image: what the image is to be called, as Docker reads names; another that was called so
-                is no longer.
+            image: its name, as Docker reads them; another that was called so is no longer.
             changes: what is different in how its containers run.
             author: who made it.
             message: what for; it is in the image's history.
-            created: when it was made, in seconds since the epoch; by default now.
+            created: in seconds since 1970; by default now.
             compression: of the new layer: ``gzip``, ``zstd`` or ``none``.
             progress: is told of ``pack``, ``unpack`` and ``clone``.
 
@@ -288,15 +255,7 @@ class Store:
         from reflayer.store.commit import commit
 
         return commit(
-            self._parts,
-            name,
-            image,
-            changes,
-            author=author,
-            message=message,
-            created=created,
-            compression=compression,
-            progress=progress,
+            self._parts, name, image, changes, author, message, created, compression, progress
         )
 
     def save(
@@ -307,16 +266,13 @@ class Store:
         compression: str | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Write an image to where other programs can read it.
-
-        Layers that came compressed go out as the same bytes.
+        """Write an image where other programs read it; compressed layers stay the same bytes.
 
         Args:
             image: one that is in the store.
             destination: ``oci:DIR[:TAG]``, an OCI image layout that it is added to, or
                 ``docker-archive:FILE[:REF]``, a file that is replaced when all is written.
-            compression: in a layout, of layers that are plain so far: ``gzip``, which is the
-                default, ``zstd`` or ``none``.
+            compression: in a layout, of plain layers: ``gzip`` (default), ``zstd`` or ``none``.
             progress: is told of ``pack`` and ``write``.
 
         Raises:
@@ -329,11 +285,7 @@ class Store:
         save(self._parts, image, _text(destination), compression, progress)
 
     def images(self) -> list[StoredImage]:
-        """All images, by name; those without a name last.
-
-        Raises:
-            StoreError: the database cannot be read.
-        """
+        """All images, by name, those without one last; StoreError: the database is unreadable."""
         from reflayer.store.images import images
 
         self._parts.go_on()
@@ -341,11 +293,7 @@ class Store:
             return images(db)
 
     def find(self, name: str) -> list[Container | StoredImage]:
-        """The container and the image that ``name`` means, the container first.
-
-        Raises:
-            StoreError: there is neither, or more than one of a kind.
-        """
+        """The container and the image that ``name`` means, in this order; StoreError: neither."""
         from reflayer.store.images import find_either
 
         with self._parts.database.reading() as db:
@@ -358,22 +306,16 @@ class Store:
             StoreError: there is none, or more than one.
             ImageError: its blobs are damaged.
         """
-        from reflayer.store.images import config_of, find_image
+        from reflayer.store.images import config_of, find
 
-        with self._parts.database.reading() as db:
-            known, _ = find_image(db, image)
-        return config_of(known, self._parts)
+        return config_of(find(self._parts, image)[0], self._parts)
 
     def tag(self, image: str, name: str) -> StoredImage:
         """Give an image another name; an image that was called so is no longer.
 
-        Args:
-            image: one that is in the store.
-            name: the new one, as Docker reads names.
-
         Raises:
             StoreError: there is no such image, or more than one.
-            ImageError: the name cannot be one.
+            ImageError: ``name`` is none, as Docker reads names.
         """
         from reflayer.store.images import tag
 
@@ -382,11 +324,8 @@ class Store:
     def usage(self, *names: str, progress: Progress | None = None) -> Usage:
         """What containers and images take on disk, and what their removal would give back.
 
-        Every file is looked at; what is not written yet is written first.
-
-        Args:
-            names: of containers and images; by default all.
-            progress: is told of ``measure``.
+        Every file of those ``names``, by default of all, is looked at; what is not written yet is
+        written first. ``progress`` is told of ``measure``.
 
         Raises:
             StoreError: one of ``names`` is neither, or the beginning of several ids.
@@ -404,12 +343,12 @@ class Store:
 
         Args:
             name: the image.
-            wait: wait until its folder is deleted; otherwise that goes on in another process.
+            wait: until its folder is deleted; otherwise that goes on in another process.
             force: take all of its names where its id is given, and the last one though there are
                 containers of it: it goes with the last of them.
 
         Returns:
-            What the image was, or None where it stays under other names or for its containers.
+            What it was, or None where it stays under other names or for its containers.
 
         Raises:
             StoreError: there is none; or, without ``force``, there are containers of it, or its id
@@ -422,11 +361,7 @@ class Store:
     def prune(self, *, unused: bool = False) -> list[StoredImage]:
         """Delete what is not needed: what was removed and is still there, what crashes left.
 
-        Args:
-            unused: the images that have no container, too.
-
-        Returns:
-            The images that are gone.
+        With ``unused``, the images that have no container, too. Return the images that are gone.
 
         Raises:
             OperationError: something cannot be deleted, the first that could not; all else is.
@@ -443,3 +378,11 @@ def _text(image: str | PathLike[str]) -> str:
         return image
     text = os.fsdecode(image)
     return text if ":" in text else os.path.abspath(text)
+
+
+def _platform(text: str | None) -> Platform | None:
+    if text is None:
+        return None
+    from reflayer.images.model.platform import Platform
+
+    return Platform.parse(text)

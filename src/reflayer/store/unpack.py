@@ -6,7 +6,7 @@ import os
 import stat
 from contextlib import contextmanager
 
-from reflayer.errors import ArchiveError, ImageError, OperationError
+from reflayer.errors import ArchiveError, ImageError, failing
 from reflayer.store import images
 from reflayer.store.images import StoredLayer
 from reflayer.workers.lock import locked
@@ -37,15 +37,11 @@ def unpack(
     Another process that wants the same chain at the same time waits, and then finds it.
 
     Args:
-        image: an image whose blobs are in the content store, unless ``open_blob`` has them.
-        parts: the store's.
-        progress: is told the stages ``clone`` (entries) and ``unpack`` (the blobs' bytes).
         folder: what the image's lowest layer was packed from, and can be cloned from.
         open_blob: opens a layer by its digest, and checks it on the way: reading its end raises if
             it is another. By default layers come from the content store.
     """
     top = images.layer_of(image)
-    opener = open_blob or parts.content.open
     with locked(parts.lock_of(top)):
         with parts.database.reading() as db:
             known = images.layer_there(db, top, parts)
@@ -56,19 +52,17 @@ def unpack(
                 depth, below = 1, folder
         else:
             images.refuse_incomplete(known, parts)
-        _verify_diff_ids(image, depth, opener, parts)
+        _verify_diff_ids(image, depth, open_blob or parts.content.open, parts)
         if known is None:
-            checked = open_blob is not None
-            layer = _apply(image, depth, below, below is folder, opener, checked, parts, progress)
+            layer = _apply(image, depth, below, below is folder, open_blob, parts, progress)
             with parts.database.writing() as db:
                 images.add_layer(db, layer)
 
 
 def _deepest(db: Connection, image: Image, parts: Parts) -> tuple[int, StoredLayer | None]:
     """How many of the image's layers are there already, as one folder, and that folder."""
-    chain_ids = image.chain_ids
-    for depth in range(len(chain_ids) - 1, 0, -1):
-        known = images.layer_there(db, images.layer_id(chain_ids[depth - 1]), parts)
+    for depth in range(len(image.chain_ids) - 1, 0, -1):
+        known = images.layer_there(db, images.layer_id(image.chain_ids[depth - 1]), parts)
         if known is not None and not (known.skipped and parts.ownership == "keep"):
             return depth, known
     return 0, None
@@ -79,16 +73,13 @@ def _apply(
     depth: int,
     below: StoredLayer | None,
     is_packed: bool,
-    open_blob: Open,
-    checked: bool,
+    open_blob: Open | None,
     parts: Parts,
     progress: Progress | None,
 ) -> StoredLayer:
     """Apply the layers above ``depth`` onto a clone of ``below``, which is those up to it.
 
-    Args:
-        is_packed: ``below`` is the folder that the lowest layer was packed from.
-        checked: ``open_blob`` checks the digest, too.
+    Where it ``is_packed``, it is the folder that the lowest layer was packed from.
     """
     from reflayer.archive import apply_layer
     from reflayer.driver.home import writing_back
@@ -112,14 +103,14 @@ def _apply(
         if below and is_packed:
             _remove_sockets(folder)
         for blob, diff_id in missing:
-            with open_blob(blob.digest) as file, _naming(blob):
+            with (open_blob or parts.content.open)(blob.digest) as file, _naming(blob):
                 applied = apply_layer(
                     folder,
                     file,
                     digest=blob.digest,
                     size=blob.size,
                     diff_id=diff_id,
-                    checked=checked,
+                    checked=open_blob is not None,
                     ownership=parts.ownership,
                     progress=told,
                 )
@@ -146,12 +137,9 @@ def _remove_sockets(root: str) -> None:
     for found in TreeDiff(root):
         if found.name and stat.S_ISSOCK(found.status.st_mode):
             times = (found.folder.status.st_atime_ns, found.folder.status.st_mtime_ns)
-            try:
+            with failing(os.path.join(os.fsencode(root), found.folder.path(found.name)), "unlink"):
                 os.unlink(found.name, dir_fd=found.folder.fd)
                 os.utime(found.folder.fd, ns=times)
-            except OSError as error:
-                path = os.path.join(os.fsencode(root), found.folder.path(found.name))
-                raise OperationError.from_os_error(error, path, "unlink") from error
 
 
 def _verify_diff_ids(image: Image, count: int, open_blob: Open, parts: Parts) -> None:
@@ -160,21 +148,18 @@ def _verify_diff_ids(image: Image, count: int, open_blob: Open, parts: Parts) ->
     # would be stored, and pushed on, as that image. Blobs that an image on record pairs with the
     # same diff id are not read: they were when it came.
     with parts.database.reading() as db:
-        same = db.execute(
-            "SELECT 1 FROM images WHERE id = ? AND manifest = ?",
-            (image.id, images.manifest_text(image)),
-        ).fetchone()
-    if same:
-        return
+        known = (image.id, images.manifest_text(image))
+        if db.execute("SELECT 1 FROM images WHERE id = ? AND manifest = ?", known).fetchone():
+            return
     read: dict[str, frozenset[tuple[str, str]]] = {}
     for layer, diff_id in list(zip(image.layers, image.diff_ids, strict=True))[:count]:
         with parts.database.reading() as db:
             rows = db.execute("SELECT image FROM blobs WHERE digest = ?", (layer.digest,))
             owners = [images.image_with_id(db, row[0]) for row in rows.fetchall()]
-        for known in owners:
-            if known.id not in read:
-                read[known.id] = _layers_of(known, parts)
-        if not any((layer.digest, diff_id) in read[known.id] for known in owners):
+        for owner in owners:
+            if owner.id not in read:
+                read[owner.id] = _layers_of(owner, parts)
+        if not any((layer.digest, diff_id) in read[owner.id] for owner in owners):
             _check(layer, diff_id, open_blob)
 
 
@@ -184,9 +169,8 @@ def _layers_of(known: StoredImage, parts: Parts) -> frozenset[tuple[str, str]]:
         image = images.read_stored(known, parts)
     except ImageError:  # damaged: no word of it counts
         return frozenset()
-    return frozenset(
-        (one.digest, diff_id) for one, diff_id in zip(image.layers, image.diff_ids, strict=True)
-    )
+    digests = [layer.digest for layer in image.layers]
+    return frozenset(zip(digests, image.diff_ids, strict=True))
 
 
 def _check(layer: Descriptor, diff_id: str, open_blob: Open) -> None:
@@ -197,8 +181,7 @@ def _check(layer: Descriptor, diff_id: str, open_blob: Open) -> None:
     with _naming(layer), open_blob(layer.digest) as blob, plain_tar(blob, layer.size) as chunks:
         for chunk in chunks:
             hashing.update(chunk)
-    if digest_text(hashing) != diff_id:
+    if (found := digest_text(hashing)) != diff_id:
         raise ArchiveError(
-            f"layer {layer.digest}: its diff id is {digest_text(hashing)}, but the config says "
-            f"{diff_id}"
+            f"layer {layer.digest}: its diff id is {found}, but the config says {diff_id}"
         )

@@ -14,7 +14,7 @@ from reflayer.store.images import StoredImage, find_either, images
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence, Set
+    from collections.abc import Iterable, Sequence, Set
     from sqlite3 import Connection
 
     from reflayer.extents import TreeUsage
@@ -51,11 +51,9 @@ class Space:
 
 @record
 class ContainerUsage:
-    """What one container takes.
+    """What one container, with its folder, takes.
 
     Attributes:
-        container: its record.
-        space: what its folder takes.
         gives_back: bytes that its removal would free: its own, and its image's where the image has
             no name any more and goes with it.
     """
@@ -67,12 +65,10 @@ class ContainerUsage:
 
 @record
 class ImageUsage:
-    """What one image takes.
+    """What one image, with its folder and its blobs, takes.
 
     Attributes:
-        image: its record.
         users: the names of its containers.
-        space: what its folder and its blobs take.
         gives_back: bytes that the removal of its last name would free now: none while it has
             containers, since it cannot be removed.
         gives_back_later: bytes that it would free once its containers are gone.
@@ -90,8 +86,6 @@ class Usage:
     """What there is, in the order of ``Store.containers`` and ``Store.images``.
 
     Attributes:
-        containers: what each container takes.
-        images: what each image takes.
         total: what they take together, each block counted once; ``own`` is what the removal of all
             of them would free.
         removed: bytes that what was removed, and is not deleted yet, has for its own.
@@ -106,18 +100,16 @@ class Usage:
 def usage(parts: Parts, names: Sequence[str], progress: Progress | None) -> Usage:
     """What all, or the containers and images of these ``names``, take."""
     with parts.database.reading() as db:
-        stored = _Stored(tuple(containers(db, parts)), tuple(images(db)), _blobs_by_users(db))
+        stored = _Stored(containers(db, parts), images(db), _blobs_by_users(db))
         chosen = {one.id for name in names for one in find_either(db, name, parts)}
     shown_containers = [one for one in stored.containers if not names or one.id in chosen]
     shown_images = [one for one in stored.images if not names or one.id in chosen]
-    blocks = _measured(
-        parts, _needed(stored, shown_containers, shown_images), stored.blobs, progress
-    )
+    needed = _needed(stored, shown_containers, shown_images)
+    blocks = _measured(parts, stored, needed, progress)
     told_containers = tuple(_container_usage(one, stored, blocks) for one in shown_containers)
     told_images = tuple(_image_usage(one, stored, blocks) for one in shown_images)
     everything: set[Unit] = {one.id for one in shown_containers}
-    for image in shown_images:
-        everything |= stored.units_of(image)
+    everything.update(*map(stored.units_of, shown_images))
     total = blocks.space(everything, everything)
     return Usage(told_containers, told_images, total, _removed(parts))
 
@@ -132,20 +124,13 @@ def _removed(parts: Parts) -> int:
 
 @record
 class _Stored:
-    """What is on record.
+    """What is on record."""
 
-    Attributes:
-        containers: all of them.
-        images: all of them.
-        blobs: digests by the images that use them.
-    """
-
-    containers: tuple[Container, ...]
-    images: tuple[StoredImage, ...]
-    blobs: dict[frozenset[str], list[str]]
+    containers: list[Container]
+    images: list[StoredImage]
+    blobs: dict[frozenset[str], list[str]]  # digests by the images that use them
 
     def units_of(self, image: StoredImage) -> set[Unit]:
-        """All that ``image`` uses."""
         return {image.layer, *(users for users in self.blobs if image.id in users)}
 
     def only_of(self, image: StoredImage) -> set[Unit]:
@@ -154,11 +139,9 @@ class _Stored:
         return self.units_of(image).difference(*map(self.units_of, others))
 
     def containers_of(self, image: StoredImage) -> list[Container]:
-        """The containers that were made from it."""
         return [one for one in self.containers if one.image_id == image.id]
 
     def image_of(self, container: Container) -> StoredImage:
-        """The image that it was made from."""
         return next(one for one in self.images if one.id == container.image_id)
 
 
@@ -206,15 +189,10 @@ def _image_usage(image: StoredImage, stored: _Stored, blocks: _Blocks) -> ImageU
 
 @record
 class _Blocks:
-    """What was measured: each unit by itself, and what several have in common.
-
-    Attributes:
-        units: each with its usage.
-        shared: bytes by the units that have them; None is one for all that are not known.
-    """
+    """What was measured: each unit by itself, and what several have in common."""
 
     units: dict[Unit, TreeUsage]
-    shared: dict[frozenset[Unit | None], int]
+    shared: dict[frozenset[Unit | None], int]  # bytes by who has them; None: all that is unknown
 
     def freed(self, units: Set[Unit]) -> int:
         """Bytes that nothing has but ``units``."""
@@ -244,32 +222,20 @@ class _Blocks:
 
 
 def _measured(
-    parts: Parts,
-    needed: Set[Unit],
-    blobs: Mapping[frozenset[str], Sequence[str]],
-    progress: Progress | None,
+    parts: Parts, stored: _Stored, needed: Set[Unit], progress: Progress | None
 ) -> _Blocks:
-    """Measure what is ``needed``; ``blobs`` are the digests by the images that use them."""
-    units: dict[Unit, TreeUsage] = {}
-    shared: dict[frozenset[Unit | None], int] = {}
     folders = [unit for unit in needed if isinstance(unit, str)]
     paths = [os.path.join(parts.home, folder) for folder in folders]
-    units.update(zip(folders, measure_trees(paths, progress=progress), strict=True))
+    measured = measure_trees(paths, progress=progress)
+    units: dict[Unit, TreeUsage] = dict(zip(folders, measured, strict=True))
+    shared: dict[frozenset[Unit | None], int] = {}
     content = os.path.join(parts.root, "content")
     sets = [unit for unit in needed if not isinstance(unit, str)]
     for users in sets:
-        units[users] = measure_files(content, [blob_name(digest) for digest in blobs[users]])
+        units[users] = measure_files(content, [blob_name(digest) for digest in stored.blobs[users]])
     # No block of a blob is one of a folder, and they may be on different file systems.
     for some in (folders, sets):
-        _add_shared(shared, some, units)
+        for bits, size in share_out([units[unit] for unit in some]).items():
+            owners = frozenset(unit for at, unit in enumerate([None, *some]) if bits >> at & 1)
+            shared[owners] = shared.get(owners, 0) + size
     return _Blocks(units, shared)
-
-
-def _add_shared(
-    shared: dict[frozenset[Unit | None], int],
-    some: Sequence[Unit],
-    units: dict[Unit, TreeUsage],
-) -> None:
-    for bits, size in share_out([units[unit] for unit in some]).items():
-        owners = frozenset(unit for at, unit in enumerate([None, *some]) if bits >> at & 1)
-        shared[owners] = shared.get(owners, 0) + size
