@@ -20,8 +20,7 @@ _SOCKET_BYTES = 107  # of sun_path, without the zero at its end: unix(7)
 
 
 def _path(text: str) -> str:
-    """An absolute path that can be written into a line of text."""
-    if not text.startswith("/") or not text.isprintable():
+    if not text.startswith("/") or not text.isprintable():  # it goes into a line of text
         raise refusal(f"{text!r} is not an absolute path of printable letters")
     return text
 

@@ -53,13 +53,8 @@ def images(arguments: Namespace) -> int:
 
 def image_fields(image: StoredImage) -> dict[str, object]:
     """An image for JSON."""
-    return {
-        "id": image.id,
-        "names": list(image.names),
-        "platform": image.platform,
-        "created": image.created,
-        "size": image.size,
-    }
+    shown = ("id", "names", "platform", "created", "size")
+    return {name: getattr(image, name) for name in shown}
 
 
 def _digits(image: StoredImage) -> str:
