@@ -66,10 +66,12 @@ def _run() -> int:
     from reflayer.errors import ReflayerError, UsageError, printable
 
     try:
-        if sys.argv[1:2] == ["copy"] and len(sys.argv) == 4 and _are_paths(sys.argv[2:]):
+        command, *words = sys.argv[1:] or [""]
+        # A parser would take these words as they are.
+        if command == "copy" and len(words) == 2 and all(w and w[0] not in "-~" for w in words):
             from reflayer.cli.copy import Plain, copy
 
-            status: object = copy(Plain(*sys.argv[2:]))
+            status: object = copy(Plain(*words))
         else:
             status = _parse_and_run()
         sys.stdout.flush()
@@ -85,11 +87,6 @@ def _run() -> int:
         return 1
     assert isinstance(status, int)
     return status
-
-
-def _are_paths(words: list[str]) -> bool:
-    """Whether a parser would take these words as they are."""
-    return all(word and word[0] not in "-~" for word in words)
 
 
 def _parse_and_run() -> object:

@@ -12,7 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_GAP = "   "
 _LONGEST = 500  # characters of a message
 
 _MINUTE = 60
@@ -63,7 +62,7 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        print(_GAP.join(cells).rstrip())
+        print("   ".join(cells).rstrip())
 
 
 def size_text(size: int) -> str:

@@ -195,8 +195,12 @@ def parser() -> argparse.ArgumentParser:
     is_plain = not is_completed and all(one.partition("=")[0] == "--root" for one in options)
     for name in (given,) if is_plain and given in COMMANDS else COMMANDS:  # each takes its time
         commands.add_parser(name, help=COMMANDS[name][1], command=name)
-    if is_completed:
-        _complete(program, list(commands.choices.values()))
+    if is_completed:  # the shell asks how the line could go on: this answers it, and exits
+        import argcomplete
+
+        for command in commands.choices.values():
+            command.fill()
+        argcomplete.autocomplete(program, always_complete_options=False)
     program.refuse_unknown(options)
     return program
 
@@ -229,12 +233,3 @@ def _add_root(parser: argparse.ArgumentParser, default: str | None) -> None:
         help="the store's folder; by default $REFLAYER_ROOT, else /var/lib/reflayer for root and "
         "$XDG_DATA_HOME/reflayer (~/.local/share/reflayer) for others",
     )
-
-
-def _complete(program: argparse.ArgumentParser, commands: Sequence[_Command]) -> None:
-    """Answer the shell that asks how the command line could go on, and exit."""
-    import argcomplete
-
-    for command in commands:
-        command.fill()
-    argcomplete.autocomplete(program, always_complete_options=False)
