@@ -7,7 +7,7 @@ import os
 import stat
 
 from reflayer.archive import tar_header as types
-from reflayer.archive.tar_header import END, attribute_records, format_sparse, headers, padding
+from reflayer.archive.tar_header import END, Entry, format_sparse, headers, padding
 from reflayer.archive.tree_diff import DELETED, RELINKED, TreeDiff
 from reflayer.archive.whiteouts import OPAQUE, WHITEOUT_PREFIX
 from reflayer.errors import ArchiveError, OperationError
@@ -157,18 +157,21 @@ class Packing:
                 _TYPES[stat.S_IFMT(status.st_mode)],
                 status,
                 target=target,
-                records=self._records(read_attributes_at(folder.fd, name, self._unread)),
+                attributes=read_attributes_at(folder.fd, name, self._unread),
             )
+
+    def _attributes(self, fd: int) -> dict[str, bytes]:
+        return read_attributes(fd, list_attributes(fd), self._unread)
 
     def _folder_attributes(self, folder: FolderPair) -> dict[str, bytes]:
         if folder.fd >= 0:
-            return read_attributes(folder.fd, list_attributes(folder.fd), self._unread)
+            return self._attributes(folder.fd)
         root = folder
         while root.parent is not None:
             root = root.parent
         fd = open_beneath(root.fd, folder.path())  # it was shut on the way down
         try:
-            return read_attributes(fd, list_attributes(fd), self._unread)
+            return self._attributes(fd)
         finally:
             os.close(fd)
 
@@ -178,11 +181,11 @@ class Packing:
             raise ArchiveError(reason, folder.path(name))
 
     def _pack_folder(self, folder: FolderPair) -> Iterator[bytes]:
-        records = self._records(self._folder_attributes(folder))
+        attributes = self._folder_attributes(folder)
         path = folder.path()
         if path or folder.is_changed:  # no other layer has a root's entry for what is in it
             name = path + b"/" if path else b"./"
-            yield self._entry(name, types.DIRECTORY, folder.status, records=records)
+            yield self._entry(name, types.DIRECTORY, folder.status, attributes=attributes)
         if folder.is_emptied:
             yield self._whiteout(folder, OPAQUE)
             return
@@ -197,9 +200,14 @@ class Packing:
             # its tar anew from its files (tar-split), and the digest of that is another.
             path = folder.path(name)
             file = PackedFile(fd, path, sparse=not self._is_layer)
-            found = read_attributes(fd, list_attributes(fd), self._unread)
-            records = {**self._records(found), **file.records}
-            yield self._entry(path, types.FILE, file.status, size=file.size, records=records)
+            yield self._entry(
+                path,
+                types.FILE,
+                file.status,
+                size=file.size,
+                attributes=self._attributes(fd),
+                records=file.records,
+            )
             yield from file.data()
         finally:
             os.close(fd)
@@ -212,36 +220,25 @@ class Packing:
         *,
         size: int = 0,
         target: bytes = b"",
+        attributes: Mapping[str, bytes] = types.NO_ATTRIBUTES,
         records: Mapping[bytes, bytes] | None = None,
     ) -> bytes:
-        self.entries += 1
-        is_device = kind in (types.CHAR, types.BLOCK_DEVICE)
-        number = status.st_rdev
-        uid, gid = status.st_uid, status.st_gid
-        if self._id_map is not None:
-            uid, gid = self._id_map.to_container(uid, gid)
-        return headers(
-            path,
-            kind,
-            mode=stat.S_IMODE(status.st_mode),
-            uid=uid,
-            gid=gid,
-            size=size,
-            mtime=status.st_mtime_ns,
-            atime=status.st_atime_ns if self._is_copy else None,
-            target=target,
-            device=(os.major(number), os.minor(number)) if is_device else (0, 0),
-            records=records,
-        )
-
-    def _records(self, attributes: Mapping[str, bytes]) -> Mapping[bytes, bytes]:
+        uid, gid, mtime = status.st_uid, status.st_gid, status.st_mtime_ns
         if self._id_map is not None:
             attributes = self._id_map.attributes_to_container(attributes)
-        return attribute_records(attributes)
+            uid, gid = self._id_map.to_container(uid, gid)
+        device = types.NO_DEVICE
+        if kind in (types.CHAR, types.BLOCK_DEVICE):
+            device = os.major(status.st_rdev), os.minor(status.st_rdev)
+        atime = status.st_atime_ns if self._is_copy else mtime
+        mode = stat.S_IMODE(status.st_mode)
+        self.entries += 1
+        entry = Entry(path, kind, size, mode, uid, gid, atime, mtime, target, device, attributes)
+        return headers(entry, records)
 
     def _whiteout(self, folder: FolderPair, name: bytes) -> bytes:
         self.entries += 1
-        return headers(folder.path(name), types.FILE, mode=0)
+        return headers(Entry(folder.path(name), types.FILE))
 
     def _skip(self, kind: str) -> None:
         self.skipped[kind] = self.skipped.get(kind, 0) + 1

@@ -58,6 +58,7 @@ MODES = {
 """The file type in ``st_mode`` of each but a hard link (inode(7))."""
 
 NO_ATTRIBUTES: Mapping[str, bytes] = {}
+NO_DEVICE = (0, 0)
 _MOST_SPANS = 1 << 20  # 16 MiB of map
 
 _CHECKSUM = slice(148, 156)
@@ -156,7 +157,7 @@ class Entry:
     """One entry.
 
     Attributes:
-        name: as in the archive, no NUL in it; the root's may be empty.
+        name: as in the archive, no NUL in it; the root's may be empty, a folder's end with a slash.
         type: one of the types above.
         size: bytes of data in the archive.
         mode: permission bits with setuid, setgid and sticky.
@@ -177,16 +178,16 @@ class Entry:
         self,
         name: bytes,
         type: bytes,  # noqa: A002
-        size: int,
-        mode: int,
-        uid: int,
-        gid: int,
-        atime: int,
-        mtime: int,
-        target: bytes,
-        device: tuple[int, int],
-        attributes: Mapping[str, bytes],
-        sparse: SparseMap | None,
+        size: int = 0,
+        mode: int = 0,
+        uid: int = 0,
+        gid: int = 0,
+        atime: int = 0,
+        mtime: int = 0,
+        target: bytes = b"",
+        device: tuple[int, int] = NO_DEVICE,
+        attributes: Mapping[str, bytes] = NO_ATTRIBUTES,
+        sparse: SparseMap | None = None,
     ) -> None:
         self.name = name
         self.type = type
@@ -440,34 +441,12 @@ def format_sparse(extents: list[tuple[int, int]], size: int, name: bytes) -> tup
     return lines + padding(len(lines)), records
 
 
-def headers(
-    name: bytes,
-    kind: bytes,
-    *,
-    mode: int,
-    uid: int = 0,
-    gid: int = 0,
-    size: int = 0,
-    mtime: int = 0,
-    atime: int | None = None,
-    target: bytes = b"",
-    device: tuple[int, int] = (0, 0),
-    records: Mapping[bytes, bytes] | None = None,
-) -> bytes:
-    """All blocks that come before the data of one entry.
-
-    Args:
-        name: its path; a folder's ends with a slash.
-        kind: one of the types in ``reflayer.archive.tar_header``.
-        mode: permission bits with setuid, setgid and sticky.
-        uid, gid: owner and group.
-        size: bytes of data that follow.
-        mtime, atime: nanoseconds since the epoch; without an access time it is ``mtime``.
-        target: where a hard or symbolic link points.
-        device: major and minor number.
-        records: further records for its PAX header.
-    """
-    pax = dict(records) if records else {}
+def headers(entry: Entry, records: Mapping[bytes, bytes] | None = None) -> bytes:
+    """All blocks that come before an entry's data; ``records`` are further ones of PAX."""
+    name, target, uid, gid, size = entry.name, entry.target, entry.uid, entry.gid, entry.size
+    pax = attribute_records(entry.attributes) if entry.attributes else {}
+    if records:
+        pax.update(records)
     prefix, short = _split(name)
     if prefix is None or _is_foreign(name):
         pax.setdefault(b"path", name)
@@ -481,26 +460,26 @@ def headers(
         pax[b"gid"] = b"%d" % gid
     if size > _LARGEST_SIZE:
         pax[b"size"] = b"%d" % size
-    seconds, fraction = divmod(mtime, SECOND)
+    seconds, fraction = divmod(entry.mtime, SECOND)
     if fraction or not 0 <= seconds <= _LARGEST_SIZE:
-        pax[b"mtime"] = format_nanoseconds(mtime)
+        pax[b"mtime"] = format_nanoseconds(entry.mtime)
         seconds = min(max(seconds, 0), _LARGEST_SIZE)
-    if atime is not None and atime != mtime:
-        pax[b"atime"] = format_nanoseconds(atime)
+    if entry.atime != entry.mtime:
+        pax[b"atime"] = format_nanoseconds(entry.atime)
     block = FIELDS.pack(
         short,
-        b"%07o" % mode,
+        b"%07o" % entry.mode,
         b"%07o" % (uid if uid <= _LARGEST_ID else 0),
         b"%07o" % (gid if gid <= _LARGEST_ID else 0),
         b"%011o" % (size if size <= _LARGEST_SIZE else 0),
         b"%011o" % seconds,
         _SPACES,
-        kind,
+        entry.type,
         target[:_NAME],
         USTAR_MAGIC,
         b"00",
-        b"%07o" % device[0],
-        b"%07o" % device[1],
+        b"%07o" % entry.device[0],
+        b"%07o" % entry.device[1],
         prefix or b"",
     )
     total = byte_sum(block[:256]) + byte_sum(block[256:])
@@ -513,7 +492,7 @@ def headers(
 
 @lru_cache(maxsize=512)
 def _pax_header(size: int) -> bytes:
-    return headers(b"././@PaxHeader", b"x", mode=0o644, size=size)
+    return headers(Entry(b"././@PaxHeader", b"x", size, 0o644))
 
 
 def _split(name: bytes) -> tuple[bytes | None, bytes]:

@@ -10,6 +10,7 @@ from reflayer.archive.tar_header import (
     FIELDS,
     GNU_MAGIC,
     NO_ATTRIBUTES,
+    NO_DEVICE,
     SECOND,
     USTAR_MAGIC,
     ZERO_BLOCK,
@@ -47,7 +48,6 @@ _DEVICES = frozenset({types.CHAR, types.BLOCK_DEVICE})
 _WITHOUT_DATA = frozenset(  # whatever size they state
     {types.HARD_LINK, types.SYMLINK, types.CHAR, types.BLOCK_DEVICE, types.DIRECTORY, types.FIFO}
 )
-_NO_DEVICE = (0, 0)
 _NOTHING_MORE: tuple[Records, bytes, bytes] = ({}, b"", b"")
 
 # Where an old GNU header, and each block that extends it, keep the map of a sparse file.
@@ -274,7 +274,7 @@ def _entry(
             raise ArchiveError(f"its size ({size}) or owner ({uid}:{gid}) is out of range", name)
         # Of 32 bits, as chown(2) takes them; -1 is for it to leave the owner as it is.
         uid, gid = ((id + 1) % (_NO_ID + 1) - 1 for id in (uid, gid))
-    made, device, sparse = kind, _NO_DEVICE, None
+    made, device, sparse = kind, NO_DEVICE, None
     if kind in _FILES:
         made = types.FILE
         if kind == _V7_FILE and name.endswith(b"/"):

@@ -14,7 +14,7 @@ import stat
 
 from reflayer.archive import tar_header as types
 from reflayer.archive.compression import compression_of
-from reflayer.archive.tar_header import BLOCK, END, clean_path, headers, padding
+from reflayer.archive.tar_header import BLOCK, END, Entry, clean_path, headers, padding
 from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.errors import ArchiveError, ImageError, brief, failing, listed, printable
 from reflayer.images.build.layer import add_layer, plain_tar
@@ -392,7 +392,7 @@ class _Writer:
 def _header(name: str, size: int) -> bytes:
     """The header of a member; of one length, whatever the size: the record stands for any."""
     size_record = {b"size": b"%d" % size}
-    return headers(name.encode(), types.FILE, mode=0o644, size=size, records=size_record)
+    return headers(Entry(name.encode(), types.FILE, size, 0o644), size_record)
 
 
 def _index(manifest: Descriptor, name: Reference | None) -> dict[str, object]:
