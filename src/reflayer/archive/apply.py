@@ -125,7 +125,6 @@ def apply_layer(
 
 
 def _new_hash(digest: str | None) -> Hash:
-    """A hash of the algorithm of ``digest``."""
     if digest is None:
         return hashlib.sha256()
     algorithm, _, encoded = digest.partition(":")
@@ -209,11 +208,8 @@ def _told(
 class Layer:
     """Applies entries to a root; ``files`` makes ordinary files behind."""
 
-    def __init__(self, folders: Folders, stream: TarStream, id_map: IdMap | None = None) -> None:
-        """Entries are made in ``folders``; the data of the one at hand comes from ``stream``.
-
-        Their ids are a container's if there is an ``id_map``.
-        """
+    def __init__(self, folders: Folders, stream: TarStream, id_map: IdMap | None) -> None:
+        """Entries are made in ``folders``; the data of the one at hand comes from ``stream``."""
         self._folders = folders
         self._metadata = folders.metadata
         self._stream = stream
@@ -225,7 +221,6 @@ class Layer:
         self._has_aufs_inodes = False
 
     def apply(self, entry: Entry) -> None:
-        """Make what ``entry`` says."""
         self._doing(entry, self._apply, entry)
 
     def _doing(self, entry: Entry, do: Callable[..., None], *arguments: object) -> None:

@@ -53,7 +53,6 @@ class FolderPair(Folder):
         status: os.stat_result,
         before: os.stat_result | None,
     ) -> None:
-        """Take over both descriptors; ``peer`` is -1 where ``before`` is None."""
         super().__init__(parent, name, fd, peer, status)
         self.before = before
         self.is_added = self.is_settled = self.is_untouched = False
@@ -96,9 +95,10 @@ def is_same_inode(now: os.stat_result, before: os.stat_result) -> bool:
     return now.st_ino == before.st_ino and now.st_ctime_ns == before.st_ctime_ns
 
 
-def is_same_folder(new: int, old: int) -> bool:
-    """Whether two open folders of the same status have the same attributes."""
-    return _attributes(new) == _attributes(old)
+def has_same_attributes(one: int, other: int) -> bool:
+    """Whether two open files or folders have the same extended attributes."""
+    first, second = (read_attributes(fd, list_attributes(fd)) for fd in (one, other))
+    return first == second
 
 
 def is_same_entry(
@@ -122,7 +122,7 @@ def _is_same_file(
     try:
         other = open_noatime(name, old, OPEN_FILE)
         try:
-            if _attributes(one) != _attributes(other):
+            if not has_same_attributes(one, other):
                 return False
             # On btrfs each subvolume has a device number, and places are told for all together.
             if now.st_dev == before.st_dev and _lie_together(one, other):
@@ -152,7 +152,3 @@ def _has_same_bytes(one: int, other: int) -> bool:
         if not block:
             return True
         offset += len(block)
-
-
-def _attributes(fd: int) -> dict[str, bytes]:
-    return read_attributes(fd, list_attributes(fd))

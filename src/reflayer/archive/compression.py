@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
     class Source(Protocol):
-        """Something to read into a buffer from."""
-
         def readinto(self, buffer: WriteableBuffer, /) -> int: ...
 
     class Decompressor(Protocol):
@@ -55,10 +53,7 @@ class Blob:
     """The compressed bytes, passed on as they come; ``count`` is how many so far."""
 
     def __init__(self, raw: BinaryIO, hashing: Hash | None, size: int | None) -> None:
-        """Read ``raw`` to its end, but no further than ``size`` bytes where that is promised.
-
-        ``hashing`` gets every byte of it, where there is one.
-        """
+        """Read ``raw`` to its end, at most ``size`` bytes; ``hashing`` gets every byte."""
         self.count = 0
         self._raw = raw
         # It spares a copy; but whatever reads in a way of its own, and may check, does so in read.
@@ -76,12 +71,7 @@ class Blob:
         return self._ahead
 
     def read(self, size: int) -> bytes:
-        """At most ``size`` bytes, as one read has them; none at the end.
-
-        Raises:
-            ArchiveError: the blob is longer than promised.
-            OperationError: it could not be read.
-        """
+        """At most ``size`` bytes, as one read has them; none at the end."""
         data = self._ahead[:size] or self._next(size)
         self._ahead = self._ahead[len(data) :]
         return data
@@ -138,17 +128,11 @@ class PlainReader:
     """The plain bytes of a blob; its ``compression`` is as ``compression_of`` tells it."""
 
     def __init__(self, blob: Blob) -> None:
-        """Look at the first bytes of ``blob``, of which nothing has been read."""
         self.compression = compression_of(blob.peek(BLOCK))
         self._source, self._damaged = _open(blob, self.compression)
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill ``buffer``, and less than all of it only at the end.
-
-        Raises:
-            ArchiveError: the data is damaged, ends too early, or something follows it.
-            OperationError: the blob could not be read.
-        """
+        """Fill ``buffer``, and less than all of it only at the end."""
         view = memoryview(buffer)
         filled = 0
         try:
@@ -252,10 +236,7 @@ class ReadAhead:
     """
 
     def __init__(self, reader: Source, hashing: Hash | None) -> None:
-        """Read all of ``reader``, which fills what it is given, but at its end.
-
-        ``hashing`` gets every byte of it, where there is one.
-        """
+        """Read all of ``reader``, which fills what it is given; ``hashing`` gets every byte."""
         self.count = 0
         self._reader = reader
         self._hash = hashing
@@ -279,10 +260,6 @@ class ReadAhead:
         """The chunks in order: whole tar blocks, only the last may end amid one.
 
         A chunk is gone when it is freed.
-
-        Raises:
-            ArchiveError: the data is damaged or ends too early.
-            OperationError: the blob could not be read.
         """
         buffer = bytearray(CHUNK)
         size = self._reader.readinto(buffer)

@@ -54,10 +54,9 @@ class _Batch:
 
 
 class Files:
-    """Makes files behind, until it is left."""
+    """Makes files behind, until it is left; ``make`` makes one that the part in C cannot."""
 
     def __init__(self, metadata: LayerMetadata, stream: TarStream, make: Make) -> None:
-        """Take data from ``stream``; ``make`` makes a file that the part in C cannot."""
         self._metadata = metadata
         self._stream = stream
         self._make = make
@@ -147,18 +146,15 @@ class Files:
         if self._thread is None:
             free()
             if _make_files is not None and shared_pool().is_free():
-                self._start()
+                self._thread = threading.Thread(target=self._make_all, name="reflayer-files")
+                try:
+                    self._thread.start()
+                except RuntimeError:  # no more threads for this user
+                    self._thread = None
             return
         self._queue.put(free)
         if len(self._pending) > _MOST_PENDING:
             self.settle()
-
-    def _start(self) -> None:
-        self._thread = threading.Thread(target=self._make_all, name="reflayer-files")
-        try:
-            self._thread.start()
-        except RuntimeError:  # no more threads for this user
-            self._thread = None
 
     def _flush(self) -> None:
         if self._batch is None:
@@ -179,21 +175,18 @@ class Files:
         pool = shared_pool()
         is_taken = pool.take()
         try:
-            self._work()
+            while (item := self._queue.get()) is not None and not self._ended:
+                if isinstance(item, LockType):
+                    item.release()
+                elif self._undone:
+                    self._undone.append(item)
+                elif isinstance(item, _Batch):
+                    self._make_batch(item)
+                else:
+                    item()
         finally:
             if is_taken:
                 pool.give_back()
-
-    def _work(self) -> None:
-        while (item := self._queue.get()) is not None and not self._ended:
-            if isinstance(item, LockType):
-                item.release()
-            elif self._undone:
-                self._undone.append(item)
-            elif isinstance(item, _Batch):
-                self._make_batch(item)
-            else:
-                item()
 
     def _make_batch(self, batch: _Batch) -> None:
         try:
@@ -239,13 +232,13 @@ def write_data(fd: int, stream: TarStream, sparse: SparseMap | None) -> None:
 def _write_unmapped(fd: int, stream: TarStream, size: int) -> None:
     piece = stream.data(size)
     if size < _BLOCK and len(piece) == size:
-        _pwrite_all(fd, piece, 0)
+        pwrite_all(fd, piece, 0)
         return
     islands = list(_islands(piece, 0))
     if len(piece) < size or islands != [(0, size)]:
         os.ftruncate(fd, size)
     for start, end in islands:
-        _pwrite_all(fd, piece[start:end], start)
+        pwrite_all(fd, piece[start:end], start)
     _write_span(fd, stream, len(piece), size - len(piece))
 
 
@@ -253,7 +246,7 @@ def _write_span(fd: int, stream: TarStream, offset: int, size: int) -> None:
     while size:
         piece = stream.data(size)
         for start, end in _islands(piece, offset):
-            _pwrite_all(fd, piece[start:end], offset + start)
+            pwrite_all(fd, piece[start:end], offset + start)
         offset += len(piece)
         size -= len(piece)
 
@@ -284,7 +277,8 @@ def _is_zeros(block: memoryview) -> bool:
     return block[-1] == 0 and _ZEROS.startswith(block)
 
 
-def _pwrite_all(fd: int, data: memoryview, offset: int) -> None:
+def pwrite_all(fd: int, data: memoryview, offset: int) -> None:
+    """Write all of ``data`` at ``offset``, however often the kernel takes only a part."""
     while (written := os.pwrite(fd, data, offset)) < len(data):
         data = data[written:]
         offset += written

@@ -43,24 +43,13 @@ class Folders:
     """Folders by their paths from the root.
 
     Links on the way are followed as if the root were ``/`` (openat2(2): RESOLVE_IN_ROOT), which is
-    where a container would find them.
-
-    Attributes:
-        root: the layer's root.
-        root_path: its path as the caller named it.
-        upper_paths: what this layer's entries have made.
-        metadata: sets what entries say.
-        other: is told of each folder that is made.
-        settle: has all files made that are still to be, or those of one folder; tells of any.
+    where a container would find them. ``settle`` and ``other`` are those of ``files.Files``.
     """
 
     def __init__(
         self, root_path: bytes, ignore_refused: bool, owner: tuple[int, int] | None = None
     ) -> None:
-        """Open ``root_path``; ``ignore_refused`` is for ``LayerMetadata``.
-
-        What has no entry gets ``owner`` for its user and group, or else this process's.
-        """
+        """What has no entry gets ``owner`` for its user and group, or else this process's."""
         self.root_path = root_path
         self._owner = owner or (os.geteuid(), os.getegid())
         try:
@@ -125,18 +114,11 @@ class Folders:
         return folder
 
     def child(self, parent: LayerFolder, name: bytes) -> LayerFolder:
-        """The folder ``name`` in ``parent``.
-
-        Raises:
-            OSError: ENOTDIR or ELOOP where it is something else, a link to a folder included.
-        """
+        """The folder ``name`` in ``parent``; ENOTDIR or ELOOP where it is a link or no folder."""
         return self._adopt(self._open_child(parent, name), join_path(parent.path, name))
 
     def beneath(self, top: int, above: bytes, path: bytes) -> LayerFolder:
-        """The folder at ``path`` from the open folder ``top``, with no link on the way.
-
-        ``above`` is the path of ``top``, for messages.
-        """
+        """The folder at ``path`` from the open folder ``top`` at ``above``, by way of no link."""
         return self._adopt(open_beneath(top, path), join_path(above, path))
 
     def enter(self, parent: LayerFolder, name: bytes, path: bytes, entry: Entry) -> None:
@@ -311,15 +293,11 @@ class UpperPaths:
     Only those in folders of lower layers are kept, by folder: a folder that the layer itself has
     made holds nothing else. For a layer on an empty root nothing is kept, since there is nothing to
     hide.
-
-    Attributes:
-        everything: the root was empty, so that all there is came from this layer.
-        opaque: lower layers' folders of which nothing is left but what this layer made.
     """
 
     def __init__(self, root: os.stat_result, everything: bool) -> None:
-        self.everything = everything
-        self.opaque: set[Key] = set()
+        self._everything = everything  # the root was empty, so that all came from this layer
+        self.opaque: set[Key] = set()  # lower folders with nothing left but what this layer made
         self._device = root.st_dev
         self._new: set[Key] = set()
         self._names: dict[Key, set[bytes]] = {root.st_ino: set()}
@@ -332,7 +310,7 @@ class UpperPaths:
 
     def names_in(self, key: Key) -> set[bytes] | None:
         """The names that were made in a folder; None where all were."""
-        if self.everything or key in self._new:
+        if self._everything or key in self._new:
             return None
         return self._names.get(key, set())
 
@@ -342,7 +320,7 @@ class UpperPaths:
 
     def add_folder(self, key: Key) -> None:
         """A folder has been made; an older one with its inode number is no more."""
-        if not self.everything:
+        if not self._everything:
             self._new.add(key)
             self._names.pop(key, None)
 

@@ -34,14 +34,10 @@ class LayerFolder:
     Attributes:
         fd: its descriptor, -1 once shut.
         key: what tells it from every other folder.
-        path: one of its paths from the root, for messages.
-        names: all paths by which it is known.
-        uid: its owner.
-        gid: its group, which files made in it may inherit.
-        mode: permission bits that it will have.
+        path: one of its paths from the root, for messages; ``names`` are all that are known.
+        uid, gid: that it has now; files made in it may inherit the group.
+        mode, atime, mtime: that it will have; times in nanoseconds.
         mode_now: permission bits that it has; -1 where that is not known.
-        atime: access time that it will have, in nanoseconds.
-        mtime: modification time that it will have, in nanoseconds.
         attributes: POSIX ACLs that it will have, by name, beyond those that it has.
         batch: number of the last batch of files that are made in it.
         made: names in it that this layer's entries made; None where all were, the folder too.
@@ -53,7 +49,6 @@ class LayerFolder:
     )  # fmt: skip
 
     def __init__(self, fd: int, status: os.stat_result, key: Key, path: bytes) -> None:
-        """Take over ``fd``."""
         self.fd = fd
         self.key = key
         self.path = path
@@ -80,7 +75,6 @@ class LayerFolder:
             os.removexattr(self.fd, DEFAULT_ACL)
 
     def shut(self) -> None:
-        """Shut it as it is."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
@@ -90,10 +84,6 @@ class LayerMetadata(Metadata):
     """Sets what entries say; calls whose result is known beforehand are left out.
 
     An attribute that cannot be set is the archive's fault where this system, or any, refuses it.
-
-    Attributes:
-        powerful: permission bits do not bind this process.
-        withheld: permission bits that a file is made without.
     """
 
     def __init__(self, root: int, ignore_refused: bool) -> None:
@@ -104,7 +94,7 @@ class LayerMetadata(Metadata):
         super().__init__(ignore_refused)
         self._new = new = NewInode(root)
         self.powerful = new.powerful
-        self.withheld = new.umask
+        self.withheld = new.umask  # the permission bits that a file is made without
         self._given = 0o777 & ~new.umask
         # Where files do not have our group from birth, each gets its group set.
         self._gid = new.gid if new.gid == os.getegid() else -1
@@ -117,7 +107,6 @@ class LayerMetadata(Metadata):
         return found
 
     def creation_mode(self, entry: Entry) -> int:
-        """The mode to make a file with."""
         return self._new.creation_mode(entry.mode, bool(entry.attributes))
 
     def is_owned(self, folder: LayerFolder, entry: Entry) -> bool:

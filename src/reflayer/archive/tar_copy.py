@@ -14,6 +14,7 @@ from contextlib import closing
 
 from reflayer.archive import tar_header as types
 from reflayer.archive.compression import ReadAhead
+from reflayer.archive.files import pwrite_all
 from reflayer.archive.pack import Packing
 from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.archive.tree_diff import TreeDiff
@@ -57,14 +58,7 @@ _KINDS = {
 
 
 def copy_as_tar(job: Job, root: folder.Folder, progress: Progress | None) -> Counts:
-    """Copy ``root``, its own metadata too, and close it.
-
-    Returns:
-        Entries by type, bytes by method and what was left out, as ``CopyReport`` has them.
-
-    Raises:
-        CopyError: something failed; what was made so far stays.
-    """
+    """Copy ``root``, its own metadata too, and close it; after an error what was made stays."""
     path = b"/proc/self/fd/%d" % root.src
     packing = Packing(_Walk(path, job), is_layer=False, is_copy=True)
     unpacker = _Unpacker(job, root.dst, progress)
@@ -132,18 +126,11 @@ class _Reader:
 
 
 class _Unpacker:
-    """Makes a tree from its tar, in which each folder comes before what is in it.
-
-    Attributes:
-        made: names made, by type.
-        moved: bytes of content, holes not counted.
-        metadata: has what was left out.
-    """
+    """Makes a tree from its tar, in which each folder comes before what is in it."""
 
     def __init__(self, job: Job, root: int, progress: Progress | None) -> None:
-        """Make what is in the open and empty folder ``root``."""
         self.made = {"file": 0, "directory": 0}
-        self.moved = 0
+        self.moved = 0  # bytes of content
         self.metadata = Metadata(job.ignore_refused)
         self._job = job
         self._to_chmod = job.new.umask | _SPECIAL_BITS
@@ -154,13 +141,11 @@ class _Unpacker:
         self._left_out: set[bytes] = set()
 
     def tell(self) -> None:
-        """Tell how many entries are made."""
         if self._progress is not None:
             self._told = time.monotonic()
             self._progress("clone", sum(self.made.values()), None)
 
     def unpack(self, stream: TarStream) -> None:
-        """Make all that the tar holds."""
         with self._stack:
             for entry in read_entries(stream):
                 try:
@@ -207,8 +192,8 @@ class _Unpacker:
 
     def _make_special(self, name: bytes, folder: int, kind: str, mode: int, entry: Entry) -> bool:
         """Make a device or FIFO; False where it is left out."""
-        device = os.makedev(*entry.device)
         try:
+            device = os.makedev(*entry.device)
             os.mknod(name, types.MODES[entry.type] | mode, device, dir_fd=folder)
         except PermissionError as error:
             if kind == "fifo":
@@ -227,10 +212,8 @@ class _Unpacker:
             self.moved += size
             while offset < end:
                 piece = stream.data(end - offset)
-                while piece:
-                    written = os.pwrite(fd, piece, offset)
-                    piece = piece[written:]
-                    offset += written
+                pwrite_all(fd, piece, offset)
+                offset += len(piece)
 
     def _link(self, name: bytes, folder: int, target: bytes) -> bool:
         """Give an inode a further name; False where it was left out."""

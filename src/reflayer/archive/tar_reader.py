@@ -120,14 +120,12 @@ class TarStream:
         return piece
 
     def all_data(self) -> bytes:
-        """All that is left of the data."""
         data = bytes(self.data(self.left))
         while self.left:
             data += self.data(self.left)
         return data
 
     def block(self) -> memoryview:
-        """The block at hand."""
         return self.view[self.position : self.position + BLOCK]
 
     def header_block(self) -> bytes:

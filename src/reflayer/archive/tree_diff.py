@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from reflayer.archive.compare import (
     FolderPair,
+    has_same_attributes,
     is_same_entry,
-    is_same_folder,
     is_same_inode,
     is_same_status,
 )
@@ -51,7 +51,6 @@ class Difference(NamedTuple):
     """One difference.
 
     Attributes:
-        kind: ``ADDED``, ``MODIFIED``, ``DELETED`` or ``RELINKED``.
         folder: where it is, or the folder that it is; open until the next is asked for.
         name: its name there; empty for the folder itself.
         status: of what is there now; of what was there where it is deleted.
@@ -80,14 +79,9 @@ class TreeDiff:
         *,
         cross_mounts: bool = False,
     ) -> None:
-        """Walk over ``root``.
+        """Walk over ``root``; with ``cross_mounts`` what is mounted in it is a part of it.
 
-        Args:
-            root: the changed tree.
-            parent: the tree before, which has not changed since; None where all is new.
-            cloned: when ``root`` was a complete clone of ``parent``, in seconds since the epoch
-                by this machine's clock; None where that is not known.
-            cross_mounts: what is mounted in ``root`` is a part of it.
+        The rest is as ``changes`` has it.
         """
         self._root_path = os.fsencode(root)
         self._parent_path = None if parent is None else os.fsencode(parent)
@@ -100,7 +94,6 @@ class TreeDiff:
         self._mounts: frozenset[bytes] = frozenset()
 
     def __iter__(self) -> Iterator[Difference]:
-        """What differs."""
         with self._stack:
             self._enter_root()
             while self._stack:
@@ -232,7 +225,7 @@ class TreeDiff:
         if pair.before is None or not is_same_status(pair.status, pair.before):
             return True
         try:
-            return not is_same_folder(pair.fd, pair.peer)
+            return not has_same_attributes(pair.fd, pair.peer)
         except FailedError as error:
             raise self.failure(error, pair, b"", error.operation) from error
 

@@ -31,16 +31,8 @@ def touched_names(new: int, old: int, since: int, until: int) -> Touched | None:
     """Look at the names that two open folders, a clone and its source, have on every level.
 
     A folder has no entry where nothing in it was touched, on any level; nor where it was touched
-    itself or could not be read, or where something is mounted: the walk is to find that out.
-
-    Args:
-        new: the clone.
-        old: what it was cloned from.
-        since: nanoseconds since the epoch, when the cloning began.
-        until: the same, when it was complete.
-
-    Returns:
-        None where the part in C is absent.
+    itself or could not be read, or where something is mounted: the walk is to find that out. None
+    where the part in C is absent. The cloning went on from ``since`` to ``until``, in nanoseconds.
     """
     if _changed_names is None:
         return None
@@ -56,8 +48,7 @@ class _Pair:
     __slots__ = ("new", "old", "path")
 
     def __init__(self, path: bytes, new: int, old: int) -> None:
-        """Take over both descriptors; ``path`` is from the roots, and ends with a slash."""
-        self.path = path
+        self.path = path  # from the roots, with a slash at its end
         self.new = new
         self.old = old
 
@@ -66,11 +57,7 @@ class _Pair:
         os.close(self.old)
 
     def enter(self, path: bytes) -> _Pair:
-        """The folders at ``path`` in these.
-
-        Raises:
-            OSError: EXDEV where something is mounted on the way; otherwise as openat2(2) says.
-        """
+        """The folders at ``path`` in these; EXDEV where something is mounted on the way."""
         new = open_beneath(self.new, path, cross_mounts=False)
         try:
             old = open_beneath(self.old, path, cross_mounts=False)
