@@ -14,11 +14,9 @@ if TYPE_CHECKING:
     from reflayer.archive.id_map import IdMap, IdRange
     from reflayer.archive.pack import Packing, pack_layer, pack_tree
     from reflayer.archive.tree_diff import Change, Usage, changed_size, changed_usage, changes
-    from reflayer.errors import ArchiveError
 
 __all__ = [
     "AppliedLayer",
-    "ArchiveError",
     "Change",
     "IdMap",
     "IdRange",
@@ -38,7 +36,6 @@ __getattr__ = on_first_use(
     globals(),
     {
         "AppliedLayer": "reflayer.archive.apply",
-        "ArchiveError": "reflayer.errors",
         "Change": "reflayer.archive.tree_diff",
         "IdMap": "reflayer.archive.id_map",
         "IdRange": "reflayer.archive.id_map",

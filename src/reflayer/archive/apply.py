@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from functools import partial
 
 from reflayer.archive import tar_header as types
 from reflayer.archive.compression import Blob, PlainReader, ReadAhead
@@ -32,12 +33,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from hashlib import _Hash as Hash
-    from typing import BinaryIO
+    from typing import BinaryIO, TypeVar
 
     from reflayer.archive.id_map import IdMap
     from reflayer.archive.layer_metadata import LayerFolder
     from reflayer.archive.tar_header import Entry
     from reflayer.walk.folders import AnyPath
+
+    T = TypeVar("T")
 
 _ALGORITHMS = {"sha256": 64, "sha512": 128}  # hexadecimal digits: OCI image-spec, descriptor.md
 _MOST_MAJOR, _MOST_MINOR = (1 << 12) - 1, (1 << 20) - 1  # linux/kdev_t.h
@@ -178,7 +181,7 @@ def _apply(
         folders = Folders(path, ownership == "ignore", None if id_map is None else id_map.root)
     entries = size = 0
     with folders, reading as ahead:
-        chunks = _told(ahead, blob, progress)
+        chunks = iter(ahead) if progress is None else _told(ahead, blob, progress)
         stream = TarStream(chunks)
         layer = Layer(folders, stream, id_map)
         ahead.release, ahead.settle = layer.files.release, layer.files.settle
@@ -193,16 +196,12 @@ def _apply(
     return entries, size, folders.metadata.skipped
 
 
-def _told(
-    ahead: ReadAhead, blob: Blob, progress: Callable[[int], None] | None
-) -> Iterator[memoryview]:
+def _told(ahead: ReadAhead, blob: Blob, progress: Callable[[int], None]) -> Iterator[memoryview]:
     """The chunks of ``ahead``, with ``progress`` called at each."""
     for chunk in ahead:
-        if progress is not None:
-            progress(blob.count)
-        yield chunk
-    if progress is not None:
         progress(blob.count)
+        yield chunk
+    progress(blob.count)
 
 
 class Layer:
@@ -292,11 +291,8 @@ class Layer:
 
     def _make_file(self, folder: LayerFolder, name: bytes, entry: Entry, stream: TarStream) -> None:
         mode = self._metadata.creation_mode(entry)
-        try:
-            fd = os.open(name, NEW_FILE, mode, dir_fd=folder.fd)
-        except FileExistsError:
-            self._folders.remove(folder, name)
-            fd = os.open(name, NEW_FILE, mode, dir_fd=folder.fd)
+        make = partial(os.open, name, NEW_FILE, mode, dir_fd=folder.fd)
+        fd = self._replace(folder, name, make)
         try:
             if entry.size or entry.sparse:
                 write_data(fd, stream, entry.sparse)
@@ -348,13 +344,13 @@ class Layer:
         finally:
             os.close(src)
 
-    def _replace(self, folder: LayerFolder, name: bytes, make: Callable[[], None]) -> None:
+    def _replace(self, folder: LayerFolder, name: bytes, make: Callable[[], T]) -> T:
         """Make ``name`` in ``folder``, in place of what may be there."""
         try:
-            make()
+            return make()
         except FileExistsError:
             self._folders.remove(folder, name)
-            make()
+            return make()
 
 
 def _make_at(dir_fd: int, name: bytes, entry: Entry) -> None:

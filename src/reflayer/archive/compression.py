@@ -20,23 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from hashlib import _Hash as Hash
     from types import ModuleType
-    from typing import BinaryIO, Protocol, Self
+    from typing import Any, BinaryIO, Protocol, Self
 
     from _typeshed import WriteableBuffer
 
     class Source(Protocol):
         def readinto(self, buffer: WriteableBuffer, /) -> int: ...
-
-    class Decompressor(Protocol):
-        """What the modules ``bz2``, ``lzma``, ``zstd`` and ``igzip_lib`` have in common."""
-
-        @property
-        def eof(self) -> bool: ...
-        @property
-        def needs_input(self) -> bool: ...
-        @property
-        def unused_data(self) -> bytes: ...
-        def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
 CHUNK = 2048 * BLOCK  # 1 MiB: fewer turns of the interpreter lock than smaller ones take
@@ -192,7 +181,8 @@ class _StreamsReader:
     The standard library's file objects drop whatever follows without a word.
     """
 
-    def __init__(self, blob: Blob, decompressor: Callable[[], Decompressor]) -> None:
+    def __init__(self, blob: Blob, decompressor: Callable[[], Any]) -> None:
+        """A ``decompressor`` is one as ``bz2`` has it, and ``lzma``, ``zstd`` and ``igzip_lib``."""
         self._blob = blob
         self._new = decompressor
         self._current = decompressor()

@@ -79,10 +79,7 @@ class Packing:
         is_copy: bool = False,
         id_map: IdMap | None = None,
     ) -> None:
-        """Pack what ``diff`` tells of.
-
-        A copy has access times, too, and the attributes that are the system's.
-        """
+        """A copy has access times, too, and the attributes that are the system's."""
         self.entries = 0
         self.size = 0
         self.skipped: dict[str, int] = {}
@@ -245,19 +242,10 @@ class Packing:
 
 
 class PackedFile:
-    """One open file on its way into a tar.
-
-    Attributes:
-        status: of the file.
-        size: bytes of data in the tar.
-        records: what its PAX header says of its holes (GNU tar manual, Sparse Formats: PAX 1.0).
-    """
+    """One open file on its way into a tar; its ``size`` is that of its data there."""
 
     def __init__(self, fd: int, path: bytes, *, sparse: bool) -> None:
-        """Look at the open file ``fd``, which is to be called ``path``.
-
-        Its holes are told where ``sparse``; otherwise they are zeros.
-        """
+        """Look at ``fd``, which is to be called ``path``; without ``sparse`` holes are zeros."""
         self.status = status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.ESTALE, "it changed meanwhile")
@@ -276,7 +264,10 @@ class PackedFile:
         self._extents = [(0, self._size)] if self._size else []
         self.records: dict[bytes, bytes] = {}
         if sparse and status.st_size:
-            self._find_holes(path)
+            extents = list(data_extents(fd, status.st_size))
+            if extents != self._extents:
+                self._extents = extents
+                self._table, self.records = format_sparse(extents, status.st_size, path)
         self.size = len(self._table) + sum(end - start for start, end in self._extents)
 
     def data(self) -> Iterator[bytes]:
@@ -293,11 +284,3 @@ class PackedFile:
         if os.fstat(self._fd).st_size != self._size:
             raise SizeChangedError
         yield padding(self.size)
-
-    def _find_holes(self, path: bytes) -> None:
-        size = self.status.st_size
-        extents = list(data_extents(self._fd, size))
-        if extents == [(0, size)]:
-            return
-        self._extents = extents
-        self._table, self.records = format_sparse(extents, size, path)

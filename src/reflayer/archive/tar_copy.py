@@ -169,7 +169,9 @@ class _Unpacker:
         folder = self._stack[-1].fd
         kind = _KINDS[entry.type]
         if kind == "directory":
-            self._enter(path, name, folder, entry)
+            os.mkdir(name, self._job.folder_mode, dir_fd=folder)
+            fd = os.open(name, OPEN_FOLDER, dir_fd=folder)
+            self._stack.push(_Level(self._stack[-1], path, entry, fd, self._job.folder_mode))
         elif kind == "hardlink":
             if not self._link(name, folder, entry.target):
                 return
@@ -228,12 +230,6 @@ class _Unpacker:
             os.close(at)
         return True
 
-    def _enter(self, path: bytes, name: bytes, parent: int, entry: Entry) -> None:
-        mode = self._job.folder_mode
-        os.mkdir(name, mode, dir_fd=parent)
-        fd = os.open(name, OPEN_FOLDER, dir_fd=parent)
-        self._stack.push(_Level(self._stack[-1], path, entry, fd, mode))
-
     def _leave(self) -> None:
         """Close the innermost folder, all in which is made, and set its metadata."""
         level = self._stack[-1]
@@ -248,10 +244,7 @@ class _Unpacker:
             level.close()
 
     def _finish(self, folder: int, name: bytes, entry: Entry, has_mode: bool) -> None:
-        """Set all of ``name`` in ``folder`` in the order that keeps it (see ``walk.metadata``).
-
-        ``has_mode``: only an ACL may have changed its mode.
-        """
+        """Set all of ``name`` in ``folder``; ``has_mode``: only an ACL may have changed that."""
         new = self._job.new
         mode = None if entry.type == types.SYMLINK else entry.mode if has_mode else -1
         self.metadata.set_all_at(folder, name, entry, new.uid, new.gid, mode)

@@ -65,9 +65,7 @@ _CHECKSUM = slice(148, 156)
 _LARGEST_ID = 0o7777777
 _LARGEST_SIZE = 0o77777777777  # and the latest time, in seconds
 _NAME, _PREFIX = 100, 155  # bytes
-_SPACES = b" " * 8
 _NAMES = (b"path", b"linkpath", b"GNU.sparse.name")
-_SIGN_BIT = 0x80
 _SCHILY_XATTR = b"SCHILY.xattr."
 _LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."
 _SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
@@ -118,11 +116,7 @@ def text(field: bytes) -> bytes:
 
 
 def octal(field: bytes) -> int:
-    """A field of octal digits among spaces, ended by NUL or space; 0 when blank.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """A field of octal digits among spaces, ended by NUL or space; 0 when blank; or ValueError."""
     digits = field.rstrip(b"\0")
     if not digits.isdigit():
         digits = digits.partition(b"\0")[0].strip(b" ")
@@ -135,7 +129,7 @@ def octal(field: bytes) -> int:
 
 def number(field: bytes, what: str) -> int:
     """A field of octal digits, or GNU's base-256 where its first byte is 0x80 or more."""
-    if field[0] < _SIGN_BIT:
+    if field[0] < 0x80:
         try:
             return octal(field)
         except ValueError:
@@ -322,6 +316,7 @@ def signed_decimal(value: bytes, what: str) -> int:
     return -decimal(value[1:], what) if is_negative else decimal(value, what)
 
 
+@lru_cache(maxsize=512)  # times repeat
 def nanoseconds(value: bytes, what: str) -> int:
     """A time in decimal seconds as nanoseconds since the epoch; further digits are dropped."""
     seconds, _, fraction = value.removeprefix(b"-").partition(b".")
@@ -334,9 +329,6 @@ def nanoseconds(value: bytes, what: str) -> int:
         raise ArchiveError(f"its {what} is not a time in range: {value[:40]!r}")
     time = int(seconds) * SECOND + int(fraction[:9].ljust(9, b"0"))
     return -time if value.startswith(b"-") else time
-
-
-common_nanoseconds = lru_cache(maxsize=512)(nanoseconds)  # times repeat
 
 
 def format_nanoseconds(time: int) -> bytes:
@@ -473,7 +465,7 @@ def headers(entry: Entry, records: Mapping[bytes, bytes] | None = None) -> bytes
         b"%07o" % (gid if gid <= _LARGEST_ID else 0),
         b"%011o" % (size if size <= _LARGEST_SIZE else 0),
         b"%011o" % seconds,
-        _SPACES,
+        b" " * 8,  # where the checksum will be
         entry.type,
         target[:_NAME],
         USTAR_MAGIC,

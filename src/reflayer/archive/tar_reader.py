@@ -16,11 +16,11 @@ from reflayer.archive.tar_header import (
     ZERO_BLOCK,
     Entry,
     SparseMap,
-    common_nanoseconds,
     common_number,
     decimal,
     extended_attributes,
     has_checksum,
+    nanoseconds,
     number,
     parse_records,
     signed_decimal,
@@ -45,9 +45,7 @@ _SPARSE_FILE = b"S"
 _CONTIGUOUS_FILE = b"7"
 _FILES = frozenset({types.FILE, _V7_FILE, _SPARSE_FILE, _CONTIGUOUS_FILE})
 _DEVICES = frozenset({types.CHAR, types.BLOCK_DEVICE})
-_WITHOUT_DATA = frozenset(  # whatever size they state
-    {types.HARD_LINK, types.SYMLINK, types.CHAR, types.BLOCK_DEVICE, types.DIRECTORY, types.FIFO}
-)
+_WITHOUT_DATA = {types.HARD_LINK, *types.MODES} - {types.FILE}  # whatever size they state
 _NOTHING_MORE: tuple[Records, bytes, bytes] = ({}, b"", b"")
 
 # Where an old GNU header, and each block that extends it, keep the map of a sparse file.
@@ -259,9 +257,9 @@ def _entry(
         if value := get(b"gid"):
             gid = signed_decimal(value, "gid")
         if value := get(b"mtime"):
-            atime = mtime = common_nanoseconds(value, "mtime")
+            atime = mtime = nanoseconds(value, "mtime")
         if value := get(b"atime"):
-            atime = common_nanoseconds(value, "atime")
+            atime = nanoseconds(value, "atime")
         attributes = extended_attributes(records)
     name = long_name or name
     target = long_target or target
