@@ -222,12 +222,7 @@ def _from_folder(source: RootFs, wanted: Wanted, parts: Parts, until: ExitStack)
         size = sum(report.bytes.values())
         skipped = report.skipped if parts.ownership == "ignore" else {}
         images.add_layer(db, StoredLayer(layer_id, size, skipped))
-    image = StoredImage(
-        id=f"sha256:{layer_id}",
-        names=(source.name,),
-        platform=str(Platform.of_machine()),
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        layer=layer_id,
-        manifest=None,
-    )
+    image_id, platform = f"sha256:{layer_id}", str(Platform.of_machine())
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    image = StoredImage(image_id, (source.name,), platform, created, layer_id, manifest=None)
     return Pulled(image, frozenset(), source.name, stamp)

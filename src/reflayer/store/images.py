@@ -54,17 +54,11 @@ class StoredImage:
 
 @record
 class StoredLayer:
-    """One unpacked chain: a folder of the driver.
+    """One unpacked chain: a folder of the driver."""
 
-    Attributes:
-        id: the folder's name, the chain id's hexadecimal digits.
-        size: bytes of what was unpacked, the chain below included.
-        skipped: how many things ``ownership="ignore"`` left out, by kind.
-    """
-
-    id: str
-    size: int
-    skipped: Mapping[str, int]
+    id: str  # the folder's name, the chain id's hexadecimal digits
+    size: int  # bytes of what was unpacked, the chain below included
+    skipped: Mapping[str, int]  # how many things ownership="ignore" left out, by kind
 
 
 def images(db: Connection) -> list[StoredImage]:

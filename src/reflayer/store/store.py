@@ -341,14 +341,13 @@ class Store:
     ) -> StoredImage | None:
         """Remove an image, or only one of its names where it has others.
 
+        Return what it was, or None where it stays under other names or for its containers.
+
         Args:
             name: the image.
             wait: until its folder is deleted; otherwise that goes on in another process.
             force: take all of its names where its id is given, and the last one though there are
                 containers of it: it goes with the last of them.
-
-        Returns:
-            What it was, or None where it stays under other names or for its containers.
 
         Raises:
             StoreError: there is none; or, without ``force``, there are containers of it, or its id

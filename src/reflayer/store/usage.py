@@ -98,7 +98,6 @@ class Usage:
 
 
 def usage(parts: Parts, names: Sequence[str], progress: Progress | None) -> Usage:
-    """What all, or the containers and images of these ``names``, take."""
     with parts.database.reading() as db:
         stored = _Stored(containers(db, parts), images(db), _blobs_by_users(db))
         chosen = {one.id for name in names for one in find_either(db, name, parts)}
