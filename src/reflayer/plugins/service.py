@@ -219,10 +219,8 @@ class Metrics:
         try:
             yield operation
         except BaseException as error:
-            if operation.outcome is None:
-                operation.outcome = _outcome(error)
-            if operation.error is None:
-                operation.error = str(error) or type(error).__name__
+            operation.outcome = operation.outcome or _outcome(error)
+            operation.error = operation.error or str(error) or type(error).__name__
             raise
         finally:
             outcome = operation.outcome or "ok"

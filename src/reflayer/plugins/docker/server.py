@@ -54,7 +54,6 @@ _LOOK = 0.02  # seconds between two looks at what still runs
 _LAST_LOOK = 1.0  # seconds in which the request of a connection that was accepted comes
 _NEVER = 10 * 365 * 86400.0  # seconds: what runs is finished
 
-_JSON = "application/vnd.docker.plugins.v1.2+json"
 _DIFF = "/GraphDriver.Diff"
 
 _log = logging.getLogger("reflayer.docker")
@@ -86,7 +85,6 @@ class DockerService:
             read_bufsize=_PIECE,
             shutdown_timeout=_NEVER,
         )
-        self._site: web.SockSite | None = None
         metrics.clones(self.name, self._home.count)
 
     async def start(self) -> None:
@@ -94,25 +92,23 @@ class DockerService:
         try:
             await self._work.run(self._home.resume)
             await self._runner.setup()
-            site = web.SockSite(self._runner, listening, backlog=BACKLOG)
-            await site.start()
+            self._site = web.SockSite(self._runner, listening, backlog=BACKLOG)
+            await self._site.start()
         except BaseException:
             listening.close()
             raise
-        self._site = site
         self._closing = asyncio.create_task(self._close_idle())
 
     async def stop(self) -> None:
-        if self._site is not None:
-            await self._site.stop()
-            self._closing.cancel()
-            waited = 0.0
-            # cleanup() reads no more of what a client is sending.
-            while connections := self._connections():
-                await asyncio.sleep(_LOOK)
-                waited += _LOOK
-                if waited > _LAST_LOOK:
-                    self._close(connections)
+        await self._site.stop()
+        self._closing.cancel()
+        waited = 0.0
+        # cleanup() reads no more of what a client is sending.
+        while connections := self._connections():
+            await asyncio.sleep(_LOOK)
+            waited += _LOOK
+            if waited > _LAST_LOOK:
+                self._close(connections)
         await self._runner.cleanup()
 
     async def _close_idle(self) -> None:
@@ -319,7 +315,8 @@ async def _read_rest(content: StreamReader) -> None:
 
 
 def _answer(answer: Answer, status: int = 200) -> web.Response:
-    return web.Response(text=json.dumps(answer), status=status, content_type=_JSON)
+    kind = "application/vnd.docker.plugins.v1.2+json"
+    return web.Response(text=json.dumps(answer), status=status, content_type=kind)
 
 
 def _peer(http: web.Request) -> int:
