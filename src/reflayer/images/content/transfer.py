@@ -160,11 +160,7 @@ class StoppedError(Exception):
 
 
 class Transfer:
-    """Blobs on their way, four at once.
-
-    Attributes:
-        changed: held, and notified, while what ``wait`` looks at is changed.
-    """
+    """Blobs on their way, four at once."""
 
     # Threads: hashing and waiting let go of the interpreter's lock. The obvious ThreadPoolExecutor
     # loses one: a signal while it starts a thread keeps it from knowing of that thread, for which
@@ -187,7 +183,7 @@ class Transfer:
             progress: may raise, which is as if ``work`` did.
             interrupt: wakes those threads that wait for something else than their turn.
         """
-        self.changed = threading.Condition()
+        self._changed = threading.Condition()
         self._stage = stage
         self._waiting = deque(blobs)
         self._done = {one.digest: 0 for one in self._waiting}
@@ -220,47 +216,51 @@ class Transfer:
     def wait(self, ready: Callable[[], bool] | None = None) -> None:
         """Wait until ``ready``, or for all blobs; raise what made one fail instead."""
         is_ready = ready or (lambda: not self._left)
-        with self.changed:
-            self.changed.wait_for(lambda: self._failure is not None or is_ready())
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure is not None or is_ready())
             if self._failure is not None:
                 raise self._failure
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """The block changes what a thread in ``wait`` looks at."""
+        with self._changed:
+            yield
+            self._changed.notify_all()
 
     def _stop(self) -> None:
         """Let every thread end at its next step, and wait until all have."""
         self._give_up()
-        with self.changed:
-            self.changed.wait_for(lambda: not self._working)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._working)
 
     def _give_up(self) -> None:
-        with self.changed:
+        with self._changed:
             self._stopped = True
         self._interrupt()
 
     def _run(self) -> None:
-        with self.changed:
+        with self._changed:
             if self._stopped:
                 return
             self._working += 1
         try:
             while blob := self._next():
                 self._work(blob, partial(self._tell, blob.digest))
-                with self.changed:
+                with self.changing():
                     self._left -= 1
-                    self.changed.notify_all()
         except StoppedError:
             pass  # the one that raised first tells why
         except BaseException as error:
-            with self.changed:
+            with self.changing():
                 self._failure = self._failure or error
-                self.changed.notify_all()
             self._give_up()
         finally:
-            with self.changed:
+            with self.changing():
                 self._working -= 1
-                self.changed.notify_all()
 
     def _next(self) -> Descriptor | None:
-        with self.changed:
+        with self._changed:
             return self._waiting.popleft() if self._waiting and not self._stopped else None
 
     def _tell(self, digest: str, count: int) -> None:

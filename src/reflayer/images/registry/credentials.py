@@ -77,16 +77,8 @@ def find_credentials(domain: str, path: str, auth_file: str | None = None) -> Cr
     """The credentials for the repository ``path`` at ``domain``; None where there are none.
 
     The first file that has some is taken; in it, those for the longest beginning of the name. A
-    file or a credential helper that fails is an error only where no other one has any.
-
-    Args:
-        domain: a registry's host, with its port if it has one.
-        path: the repository.
-        auth_file: look nowhere else; it has to be there.
-
-    Raises:
-        RegistryError: a file is malformed, or a credential helper fails.
-        OperationError: a file cannot be read.
+    file or a credential helper that fails is an error only where no other one has any. With
+    ``auth_file``, which has to be there, nothing else is looked at.
     """
     if auth_file is None:
         auth_file = os.environ.get("REGISTRY_AUTH_FILE") or None
@@ -153,10 +145,8 @@ def _from_auths(document: Document, domain: str, path: str) -> Credentials | Non
         return None
     entries = {_plain(key): key for key in sorted(auths.fields, reverse=True)}
     for name in _beginnings(domain, path):
-        key = entries.get(name)
-        entry = auths.child(key) if key is not None else None
-        found = None if entry is None else _credentials(entry)
-        if found is not None:
+        entry = auths.child(entries[name]) if name in entries else None
+        if entry is not None and (found := _credentials(entry)):
             return found
     return None
 
@@ -196,22 +186,13 @@ def _credentials(entry: Document) -> Credentials | None:
 
 
 def _ask_helper(name: str, server: str) -> Credentials | None:
-    """What the helper ``name`` has for ``server``; None where it has nothing.
-
-    Raises:
-        RegistryError: it is not installed, or fails. What it printed may be secret, and is not
-            told.
-    """
+    # What it printed may be secret, and is told in no error.
     if not _NAME.fullmatch(name):
         raise RegistryError(f"{printable(name)!r} is not the name of a credential helper")
     program = f"docker-credential-{name}"
     try:
         done = subprocess.run(
-            [program, "get"],
-            input=server.encode(),
-            capture_output=True,
-            check=False,
-            timeout=_PATIENCE,
+            [program, "get"], input=server.encode(), capture_output=True, timeout=_PATIENCE
         )
     except subprocess.TimeoutExpired:
         raise RegistryError(f"{program} has not answered within {_PATIENCE} seconds") from None
@@ -227,6 +208,5 @@ def _ask_helper(name: str, server: str) -> Credentials | None:
     user, secret = answer.string("Username"), answer.string("Secret")
     if not secret:
         return None
-    if user == _TOKEN_USER:
-        return Credentials("", "", secret, f"from {program}")
-    return Credentials(user, secret, origin=f"from {program}")
+    names = ("", "", secret) if user == _TOKEN_USER else (user, secret, "")
+    return Credentials(*names, f"from {program}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import contextmanager
+from functools import partial
 from urllib.parse import urlencode
 
 from reflayer.errors import ImageError, RegistryError
@@ -35,7 +37,6 @@ _CHUNK = 32 << 20  # bytes; a larger blob is sent in such, as far as that is wan
 _PIECE = 256 << 10  # bytes read at a time, and sent within the time that the transport gives
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,19})")
 _LENGTH = re.compile(r"[0-9]{1,19}")
-_BINARY = "application/octet-stream"
 _NO_CHUNKS = (400, 404, 405, 411, 415, 416, 501)  # of a chunk: the blob may be taken whole still
 
 
@@ -99,19 +100,12 @@ class _Upload:
     """A blob on its way into a repository: where it goes on, and how much of it is there."""
 
     def __init__(self, repo: Repository, blob: Descriptor, fd: int, progress: Told) -> None:
-        """Nothing is sent yet.
-
-        Args:
-            repo: the repository.
-            blob: what is sent.
-            fd: its bytes, a regular file.
-            progress: is called with the bytes that are there; may raise to give up.
-        """
         self._repo = repo
         self._blob = blob
         self._fd = fd
         self._progress = progress
         self._what = f"{repo.path} does not take the blob {blob.digest}"
+        self._request = partial(repo.request, what=self._what)
         self._patience = Patience(repo.stop)
         self._place = ""
         self._chunk = _CHUNK
@@ -121,9 +115,6 @@ class _Upload:
         """Have the blob in the repository, by a mount from ``source`` if that can be.
 
         A registry that refuses chunks gets it whole, and so it gets all others of this push.
-
-        Raises:
-            RegistryError: the registry does not take it.
         """
         while True:
             try:
@@ -140,7 +131,7 @@ class _Upload:
     def _is_there(self) -> bool:
         url = self._repo.url(f"blobs/{self._blob.digest}")
         try:
-            with self._repo.request("HEAD", url, self._what):
+            with self._request("HEAD", url):
                 return True
         except TemporaryError:
             raise
@@ -155,15 +146,13 @@ class _Upload:
             mount = f"{url}?{urlencode({'mount': self._blob.digest, 'from': source})}"
             also = (f"repository:{source}:pull",)
             try:
-                with self._repo.request(
-                    "POST", mount, self._what, headers=headers, also=also
-                ) as response:
+                with self._request("POST", mount, headers=headers, also=also) as response:
                     return response.status != 201 and self._begun(response, mount)
             except TemporaryError:
                 raise
             except RegistryError:
                 pass  # where mounts are unknown or forbidden, an upload may work all the same
-        with self._repo.request("POST", url, self._what, headers=headers) as response:
+        with self._request("POST", url, headers=headers) as response:
             return self._begun(response, url)
 
     def _begun(self, response: urllib3.HTTPResponse, url: str) -> bool:
@@ -174,12 +163,7 @@ class _Upload:
         return True
 
     def _send(self) -> None:
-        """Send it all to where an upload has begun.
-
-        Raises:
-            TemporaryError: it has to begin anew.
-            _NoChunksError: it has to, and not in chunks.
-        """
+        """Send it all to where an upload has begun; what it raises makes it begin anew."""
         size = self._blob.size
         in_chunks = size > self._chunk and self._repo.takes_chunks
         while True:
@@ -196,16 +180,7 @@ class _Upload:
 
     def _patch(self, count: int) -> None:
         start = self._there
-        with self._repo.request(
-            "PATCH",
-            self._place,
-            self._what,
-            headers=self._headers(count),
-            body=lambda: self._pieces(count),
-            accept=_NO_CHUNKS,
-        ) as response:
-            if response.status in _NO_CHUNKS:
-                raise _NoChunksError
+        with self._sending("PATCH", self._place, count, _NO_CHUNKS) as response:
             self._place = self._location(response, self._place)
             kept = _kept(response)
         self._there = start + count
@@ -218,7 +193,7 @@ class _Upload:
     def _ask(self, error: TemporaryError) -> None:
         """Find out how much is there; begin anew where the registry does not know."""
         accept = (400, 404, 405, 416)
-        with self._repo.request("GET", self._place, self._what, accept=accept) as response:
+        with self._request("GET", self._place, accept=accept) as response:
             there = _kept(response)
             if response.status != 204 or there is None:
                 raise error
@@ -231,21 +206,23 @@ class _Upload:
         """Send the rest, with which the upload is complete: ECR wants something in it."""
         mark = "&" if "?" in self._place else "?"
         url = self._place + mark + urlencode({"digest": self._blob.digest})
-        body = (lambda: self._pieces(count)) if count else None
-        accept = _NO_CHUNKS if self._there else ()
-        with self._repo.request(
-            "PUT", url, self._what, headers=self._headers(count), body=body, accept=accept
-        ) as response:
-            if response.status in accept:
-                raise _NoChunksError
+        with self._sending("PUT", url, count, _NO_CHUNKS if self._there else ()):
+            pass
 
-    def _headers(self, count: int) -> dict[str, str]:
-        """Those of a request with the next ``count`` bytes; a blob that goes whole has no range."""
+    @contextmanager
+    def _sending(
+        self, method: str, url: str, count: int, no_chunks: tuple[int, ...]
+    ) -> Iterator[urllib3.HTTPResponse]:
+        """Send the next ``count`` bytes; a blob that goes whole has no range."""
         start = self._there
-        headers = {"Content-Type": _BINARY, "Content-Length": str(count)}
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(count)}
         if count and count < self._blob.size:
             headers["Content-Range"] = f"{start}-{start + count - 1}"
-        return headers
+        body = (lambda: self._pieces(count)) if count else None
+        with self._request(method, url, headers=headers, body=body, accept=no_chunks) as response:
+            if response.status in no_chunks:
+                raise _NoChunksError
+            yield response
 
     def _pieces(self, count: int) -> Iterator[bytes]:
         place = self._there

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from reflayer.images.model.descriptor import Descriptor
     from reflayer.images.registry.repository import Repository
 
-
 _CHUNK = 1 << 20  # bytes
 _NO_RANGE = (400, 403, 405, 406, 412, 416, 417, 501)  # the blob may be had as a whole still
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
@@ -40,17 +39,11 @@ def download(repo: Repository, blob: Descriptor, fd: int, progress: Told, readab
     of it. If it turns out wrong the blob is downloaded once more, as a whole.
 
     Args:
-        repo: its repository.
-        blob: what it has to be.
+        repo, blob: what it has to be, and where it is.
         fd: what ``open_partial`` opened, locked by this process.
         progress: is called with the number of bytes that are there.
-        readable: is called with the number of bytes that may be read before all are checked: not
-            those of an earlier try, which a crash may have spoiled.
-
-    Raises:
-        ImageError: it cannot be had, or is not what it has to be.
-        OSError: as ftruncate(2), write(2) and fsync(2) say.
-        StoppedError: ``repo.stop`` is set.
+        readable: is called with the number of those that may be read before all are checked: none
+            of an earlier try.
     """
     left = os.fstat(fd).st_size
     if is_complete(fd):
@@ -107,21 +100,14 @@ def _complete(
 
 
 def _pieces(repo: Repository, blob: Descriptor, start: int, is_part: bool) -> Iterator[bytes]:
-    """The blob's bytes from ``start`` on, as far as one answer goes.
-
-    Raises:
-        _NoRangeError: with ``is_part``, by which no more than these are asked for.
-    """
+    """The blob's bytes from ``start`` on, as far as one answer goes; ``is_part`` asks for these."""
     url = repo.url(f"blobs/{blob.digest}")
     what = f"{repo.path}: the blob {blob.digest} cannot be had"
     headers = {"Range": f"bytes={start}-"} if is_part else {}
     accept = _NO_RANGE if is_part else ()
     with repo.request("GET", url, what, headers=headers, accept=accept) as response:
-        problem = _problem(response, blob, start)
-        if problem and is_part:
-            raise _NoRangeError
-        if problem:
-            raise RegistryError(f"{repo.name}: {problem}")
+        if problem := _problem(response, blob, start):
+            raise _NoRangeError if is_part else RegistryError(f"{repo.name}: {problem}")
         decode = _is_encoded(response, blob.size)
         skip = 0 if response.status == 206 else start
         left = blob.size - start

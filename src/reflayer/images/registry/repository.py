@@ -7,12 +7,19 @@ from contextlib import contextmanager
 from functools import partial
 
 from reflayer.errors import RegistryError
-from reflayer.images.registry.answers import REDIRECTS, follow, refuse_status
 from reflayer.images.registry.credentials import find_credentials
 from reflayer.images.registry.retry import NotConnectedError, NoTlsError, TemporaryError, retry
 from reflayer.images.registry.tls import speaks_otherwise
 from reflayer.images.registry.token import Authorizer
-from reflayer.images.registry.transport import Origin, Transport, is_loopback, origin_of
+from reflayer.images.registry.transport import (
+    REDIRECTS,
+    Origin,
+    Transport,
+    follow,
+    is_loopback,
+    origin_of,
+    refuse_status,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +28,8 @@ if TYPE_CHECKING:
     import urllib3
 
     from reflayer.images.model.reference import Reference
-    from reflayer.images.registry.answers import Body
     from reflayer.images.registry.credentials import Access, Credentials
+    from reflayer.images.registry.transport import Body
 
 _HOSTS = {"docker.io": "registry-1.docker.io"}
 
@@ -38,16 +45,7 @@ class Repository:
     """
 
     def __init__(self, reference: Reference, access: Access, actions: str) -> None:
-        """Find out how the registry speaks.
-
-        Args:
-            reference: its registry and repository count.
-            access: what the user says of it.
-            actions: what is to be done there, ``pull`` or ``pull,push``.
-
-        Raises:
-            RegistryError: it cannot be reached, or not as ``access`` wants it.
-        """
+        """Find out how the registry speaks; ``actions`` are ``pull`` or ``pull,push``."""
         self.name = reference.domain
         self.path = reference.path
         self.stop = threading.Event()
@@ -56,9 +54,8 @@ class Repository:
         self._scope = f"repository:{self.path}:{actions}"
         self._transport = Transport(access, self.stop)
         self._origin, challenges = self._connect(_HOSTS.get(self.name, self.name))
-        self._auth = Authorizer(
-            self.name, self._transport, self._find, secure=self._origin.scheme == "https"
-        )
+        is_secure = self._origin.scheme == "https"
+        self._auth = Authorizer(self.name, self._transport, self._find, is_secure)
         self._auth.learn(challenges, (), None)
 
     def url(self, rest: str) -> str:
@@ -87,9 +84,7 @@ class Repository:
             accept: statuses that are no failure.
 
         Raises:
-            TemporaryError: it may be worth another try.
-            RegistryError: it is not.
-            StoppedError: ``stop`` is set.
+            TemporaryError: it may be worth another try, unlike any other RegistryError.
         """
         scopes = (self._scope, *also)
         response, origin = self._authorized(method, url, headers or {}, body, scopes)
@@ -102,11 +97,9 @@ class Repository:
             yield response
 
     def interrupt(self) -> None:
-        """Let all threads give up."""
         self._transport.interrupt()
 
     def close(self) -> None:
-        """Close the connections."""
         self._transport.close()
 
     def _authorized(

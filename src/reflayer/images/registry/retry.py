@@ -32,11 +32,7 @@ _WORTH = 1 << 20  # bytes: after so much progress failures count from zero again
 
 
 class TemporaryError(RegistryError):
-    """What may be gone at the next try.
-
-    Attributes:
-        after: seconds that the registry asked to wait, or None.
-    """
+    """What may be gone at the next try; ``after`` so many seconds if the registry said that."""
 
     def __init__(self, reason: str, after: float | None = None) -> None:
         super().__init__(reason)
@@ -55,31 +51,24 @@ class Patience:
     """The tries of one thing."""
 
     def __init__(self, stop: threading.Event) -> None:
-        """``stop`` ends a wait."""
         self._stop = stop
         self._failures = 0
         self._bytes = 0
 
     def progressed(self, count: int) -> None:
-        """So many more bytes are done."""
         self._bytes += count
         if self._bytes >= _WORTH:
             self._failures = 0
 
     def wait(self, error: TemporaryError) -> None:
-        """Wait before the next try.
-
-        Raises:
-            TemporaryError: there have been enough tries, or the registry asks for too long a wait.
-            StoppedError: ``stop`` is set.
-        """
+        """Wait before the next try; raise it where that was the last, or the wait is too long."""
         self._failures += 1
         self._bytes = 0
         if self._failures >= _ATTEMPTS:
             raise error
-        delay = _FIRST * 2 ** (self._failures - 1) * random.uniform(0.75, 1.25)
-        if error.after is not None:
-            delay = error.after
+        delay = error.after
+        if delay is None:
+            delay = _FIRST * 2 ** (self._failures - 1) * random.uniform(0.75, 1.25)
         if delay > _LONGEST:
             raise TemporaryError(f"{error}: it asks to wait {delay:.0f} seconds") from error
         if self._stop.wait(delay):

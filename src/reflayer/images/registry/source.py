@@ -7,12 +7,7 @@ import os
 from contextlib import suppress
 
 from reflayer.errors import ArchiveError, ImageError, RegistryError, brief, failing, printable
-from reflayer.images.content.partial_download import (
-    commit_partial,
-    open_partial,
-    partial_path,
-    writing,
-)
+from reflayer.images.content import partial_download
 from reflayer.images.content.resolve import find_image
 from reflayer.images.content.transfer import (
     Source,
@@ -35,10 +30,10 @@ from reflayer.images.model.descriptor import (
 )
 from reflayer.images.model.document import Document
 from reflayer.images.model.image import LARGEST_CONFIG, LARGEST_MANIFEST, Index, parse_manifest
-from reflayer.images.registry.answers import read_limited
 from reflayer.images.registry.download import download
 from reflayer.images.registry.repository import Repository
 from reflayer.images.registry.retry import retry
+from reflayer.images.registry.transport import read_limited
 from reflayer.record import record
 
 TYPE_CHECKING = False
@@ -56,7 +51,6 @@ if TYPE_CHECKING:
     from reflayer.progress import Progress
 
 _ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
-_DIGEST_HEADER = "Docker-Content-Digest"
 _MOMENT = 0.1  # seconds between two looks at what another process writes
 
 
@@ -129,7 +123,7 @@ def _fetch_layers(
                 transfer.wait(lambda: all(one.done for one in layers.values() if one.opened))
                 raise
         for digest in layers:
-            commit_partial(content, digest)
+            partial_download.commit_partial(content, digest)
         content.sync()
     finally:
         for layer in layers.values():
@@ -137,31 +131,23 @@ def _fetch_layers(
 
 
 class _Layer:
-    """A layer that is coming.
-
-    Attributes:
-        blob: what it is to be.
-        fd: the file that it comes into.
-        readable: bytes that may be read.
-        opened: whether it is being read.
-        done: whether it is complete and checked.
-    """
+    """A layer that is coming, into the file ``fd``."""
 
     def __init__(self, blob: Descriptor, content: BlobStore) -> None:
         self.blob = blob
-        self.fd = open_partial(content, blob.digest)
-        self.readable = 0
+        self.fd = partial_download.open_partial(content, blob.digest)
+        self.readable = 0  # bytes
         self.opened = False
-        self.done = False
+        self.done = False  # and checked
 
     def fetch(self, repo: Repository, content: BlobStore, transfer: Transfer, told: Told) -> None:
         """Have it complete in its file, by this process or by another one that is at it."""
         digest = self.blob.digest
+        path = partial_download.partial_path(content, digest)
 
         def readable(count: int) -> None:
-            with transfer.changed:
+            with transfer.changing():
                 self.readable = count
-                transfer.changed.notify_all()
 
         def pause() -> None:
             if repo.stop.wait(_MOMENT):
@@ -169,7 +155,7 @@ class _Layer:
 
         with failing(content.path(digest), "write"):
             while True:
-                with writing(self.fd, partial_path(content, digest), pause) as is_there:
+                with partial_download.writing(self.fd, path, pause) as is_there:
                     if is_there:
                         download(repo, self.blob, self.fd, told, readable)
                         break
@@ -178,10 +164,9 @@ class _Layer:
                     readable(self.blob.size)
                     told(self.blob.size)
                     break
-                self._become(open_partial(content, digest))
-        with transfer.changed:
+                self._become(partial_download.open_partial(content, digest))
+        with transfer.changing():
             self.done = True
-            transfer.changed.notify_all()
 
     def _become(self, fd: int) -> None:
         """Be another file, also for those that have the descriptor."""
@@ -203,11 +188,7 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Read what has come, and wait where there is none; 0 at the end.
-
-        Raises:
-            ImageError, OperationError: it will not come, or was found to be something else.
-        """
+        """Read what has come; where there is none wait, or raise what keeps it from coming."""
         layer = self._layer
         if self._position == layer.blob.size:
             self._transfer.wait(lambda: layer.done)
@@ -231,11 +212,7 @@ class _Documents:
         self._manifests: set[str] = set()
 
     def top(self, reference: Reference) -> Descriptor:
-        """Fetch the manifest or index that ``reference`` names.
-
-        Raises:
-            RegistryError: there is none, or it is not what it should be.
-        """
+        """Fetch the manifest or index that ``reference`` names."""
         name = reference.digest or reference.tag
         data, claimed, digest = self._get(f"manifests/{name}", LARGEST_MANIFEST, _ACCEPT)
         said = _media_type(data, claimed, f"{self._repo.name}: {self._repo.path}:{name}")
@@ -244,11 +221,7 @@ class _Documents:
         return top
 
     def open(self, digest: str) -> BinaryIO:
-        """A manifest that an index lists, or a config.
-
-        Raises:
-            RegistryError: it cannot be had.
-        """
+        """A manifest that an index lists, or a config."""
         if digest in self._manifests and digest not in self._fetched:
             data, claimed, _ = self._get(f"manifests/{digest}", LARGEST_MANIFEST, _ACCEPT)
             _checked(data, digest)
@@ -274,7 +247,7 @@ class _Documents:
             with self._repo.request("GET", url, what, headers={"Accept": accept}) as response:
                 data = read_limited(response, most, self._repo.name)
                 claimed = media_type(response.headers.get("Content-Type", ""))
-                digest = response.headers.get(_DIGEST_HEADER, "")
+                digest = response.headers.get("Docker-Content-Digest", "")
                 return data, claimed, digest if is_digest(digest) else ""
 
         return retry(self._repo.stop, get)

@@ -31,15 +31,6 @@ def tls_context(host: str, *, verify: bool, cert_dir: str | None = None) -> ssl.
     ``*.crt`` of ``cert_dir``, or else of the folders that Docker and Podman have for ``host``. A
     ``X.cert`` there, with its ``X.key``, is what we show of ourselves. One of those folders that we
     may not read, such as in the home of another user, counts as none, as for skopeo.
-
-    Args:
-        host: with its port if one was given.
-        verify: False to trust any certificate.
-        cert_dir: in place of those folders.
-
-    Raises:
-        RegistryError: a certificate is malformed, or has no key.
-        OperationError: one cannot be read.
     """
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
@@ -81,7 +72,7 @@ def _names(folder: str, needed: bool) -> Iterator[str]:
 
 
 def is_no_tls(error: ssl.SSLError) -> bool:
-    """Whether a handshake failed since the other side does not speak TLS."""
+    """Whether the other side of a handshake does not speak TLS."""
     return error.reason in _NO_TLS
 
 

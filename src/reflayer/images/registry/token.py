@@ -15,8 +15,7 @@ from urllib.parse import urlencode
 
 from reflayer.errors import ReflayerError, RegistryError
 from reflayer.images.model.document import Document
-from reflayer.images.registry.answers import follow, read_limited, refuse_status
-from reflayer.images.registry.transport import origin_of
+from reflayer.images.registry.transport import follow, origin_of, read_limited, refuse_status
 from reflayer.record import record
 
 TYPE_CHECKING = False
@@ -58,20 +57,12 @@ class Authorizer:
     """What one registry asks for, and the answers to that; used by several threads."""
 
     def __init__(
-        self,
-        name: str,
-        transport: Transport,
-        find: Callable[[], Credentials | None],
-        *,
-        secure: bool,
+        self, name: str, transport: Transport, find: Callable[[], Credentials | None], secure: bool
     ) -> None:
         """Nothing is asked for yet.
 
-        Args:
-            name: the registry, for messages.
-            transport: how its token server is reached.
-            find: looks for credentials; called once, when some are asked for.
-            secure: whether the registry speaks TLS, so that secrets go by nothing less.
+        ``find`` is called once, when credentials are asked for. A registry that is ``secure``
+        speaks TLS, so secrets go by nothing less.
         """
         self._name = name
         self._transport = transport
@@ -87,11 +78,7 @@ class Authorizer:
     def header(self, scopes: tuple[str, ...]) -> str | None:
         """The header's value for requests that need ``scopes``; None to send them without.
 
-        Args:
-            scopes: such as ``repository:library/alpine:pull``.
-
-        Raises:
-            RegistryError: no token can be had.
+        A scope is such as ``repository:library/alpine:pull``.
         """
         with self._lock:
             if self._challenge is None:
@@ -109,10 +96,8 @@ class Authorizer:
     def learn(self, headers: Sequence[str], scopes: tuple[str, ...], sent: str | None) -> bool:
         """Take in the challenges of a refusal; tell whether it is worth trying again.
 
-        Args:
-            headers: all of ``WWW-Authenticate``.
-            scopes: those of the request; none of one that was not for the repository.
-            sent: the ``Authorization`` that it had.
+        ``headers`` are all of ``WWW-Authenticate``; ``scopes`` those of the request, none of one
+        that was not for the repository; ``sent`` is the ``Authorization`` that it had.
         """
         known = [one for one in parse_challenges(headers) if one.scheme in ("basic", "bearer")]
         if not known:
@@ -147,10 +132,8 @@ class Authorizer:
         if known is None:
             return None
         if known.identity_token and not known.user:
-            raise RegistryError(
-                f"{self._name}: asks for a password, but the credentials {known.origin} are an "
-                "identity token"
-            )
+            those = f"the credentials {known.origin} are an identity token"
+            raise RegistryError(f"{self._name}: asks for a password, but {those}")
         pair = f"{known.user}:{known.password}".encode(errors="surrogateescape")
         return "Basic " + b64encode(pair).decode()
 

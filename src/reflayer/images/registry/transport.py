@@ -1,13 +1,16 @@
-"""One HTTP request and its answer: connections, certificates, proxies, and how long to wait."""
+"""HTTP requests and their answers: connections, proxies, redirects, refusals in words, limits."""
 
 from __future__ import annotations
 
 import io
 import ipaddress
+import json
 import socket
 import threading
+import zlib
 from base64 import b64encode
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from http.client import HTTPException
 from http.client import HTTPResponse as PlainResponse
 from typing import Any, NamedTuple, cast
@@ -22,9 +25,9 @@ from urllib3.connection import HTTPConnection
 from urllib3.util import Timeout, Url, parse_url
 
 from reflayer import __version__
-from reflayer.errors import RegistryError
+from reflayer.errors import RegistryError, printable
 from reflayer.images.content.transfer import StoppedError
-from reflayer.images.registry.retry import registry_errors
+from reflayer.images.registry.retry import TemporaryError, registry_errors, seconds_to_wait
 from reflayer.images.registry.tls import tls_context
 
 TYPE_CHECKING = False
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from reflayer.images.registry.credentials import Access
+
+    Body = Callable[[], bytes | Iterable[bytes]]
 
 _CONNECTING = 15  # seconds
 _SILENCE = 60  # seconds between two pieces of an answer, or until one of what we send is taken
@@ -52,6 +57,16 @@ _HEADERS = {"User-Agent": f"reflayer/{__version__}", "Accept-Encoding": "identit
 _PORTS = {"http": 80, "https": 443}
 _LONGEST_HOST = 255  # characters (RFC 1035)
 
+_MOST_REDIRECTS = 8
+REDIRECTS = (301, 302, 303, 307, 308)
+_SAME_METHOD = (307, 308)
+_TEMPORARY = frozenset((408, 425, 429, 500, 502, 503, 504, *range(520, 531)))
+"""From 520 on they are Cloudflare's: it has no good answer from the registry behind it."""
+_LARGEST_ERROR = 64 << 10  # bytes
+_PIECE = 64 << 10  # bytes; some pieces are made of many
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+_LONGEST_MESSAGE = 300  # characters
+
 
 class Origin(NamedTuple):
     """Scheme, host and port of an address (RFC 6454): what a secret is for."""
@@ -67,11 +82,7 @@ class Origin(NamedTuple):
 
 
 def origin_of(url: str, giver: str = "the registry") -> Origin:
-    """The origin of an address.
-
-    Raises:
-        RegistryError: it is none of HTTP, and ``giver`` should not have given it.
-    """
+    """The origin of an address; an error where that is none of HTTP, told of who gave it."""
     try:
         parsed: Url = parse_url(url)
         host = parsed.host or ""
@@ -89,11 +100,7 @@ def is_of_api(url: str) -> bool:
 
 
 def address_in(location: str, url: str) -> str:
-    """The address that a ``Location`` in an answer from ``url`` is (RFC 9110, 10.2.2).
-
-    Raises:
-        RegistryError: it is none of HTTP.
-    """
+    """The address that a ``Location`` in an answer from ``url`` is (RFC 9110, 10.2.2)."""
     try:
         address = urljoin(url, location)
     except ValueError:
@@ -111,7 +118,6 @@ class Transport:
     """
 
     def __init__(self, access: Access, stop: threading.Event) -> None:
-        """Nothing is connected yet."""
         self.verify = access.tls_verify is not False
         self.stop = stop
         self._cert_dir = access.cert_dir
@@ -129,10 +135,6 @@ class Transport:
         """Send one request; no redirect is followed, nothing is tried again.
 
         The answer's body is to be read within ``answering``.
-
-        Raises:
-            NotConnectedError, NoTlsError, TemporaryError, RegistryError: there is no answer.
-            StoppedError: ``stop`` is set.
         """
         origin = origin_of(url)
         if self.stop.is_set():
@@ -207,12 +209,8 @@ class Transport:
         if origin.scheme == "https":
             context = tls_context(origin.name, verify=self.verify, cert_dir=self._cert_dir)
         proxy = proxy_for(*origin)
-        settings: dict[str, Any] = {
-            "maxsize": 8,
-            "blocksize": _BLOCK,
-            "socket_options": _ALIVE,
-            "ssl_context": context,
-        }
+        settings: dict[str, Any] = {"maxsize": 8, "blocksize": _BLOCK, "ssl_context": context}
+        settings["socket_options"] = _ALIVE
         if proxy is None:
             return urllib3.PoolManager(**settings)
         try:
@@ -234,6 +232,92 @@ class Transport:
             ) from None
 
 
+def follow(
+    transport: Transport,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    authorization: str | None,
+    trusted: Origin,
+    body: Body | None = None,
+) -> tuple[urllib3.HTTPResponse, Origin]:
+    """Send a request, also where it is redirected to; return the answer, and whose it is.
+
+    A redirect of a method that changes something is followed only where it keeps the method.
+    ``authorization`` goes to ``trusted`` and nowhere else; where a redirect leads out of the API,
+    only if it is refused without: a signature in the address may be all that it takes.
+    ``body`` is called once for each time that it is sent.
+    """
+    secure = trusted.scheme == "https" and transport.verify
+    of_api = is_of_api(url)
+    for _ in range(_MOST_REDIRECTS):
+        origin = origin_of(url)
+        if secure and origin.scheme != "https":
+            raise RegistryError(f"{trusted.name}: redirects to plain HTTP at {origin.name}")
+        secret = {"Authorization": authorization} if authorization and origin == trusted else {}
+        for given in ({}, secret) if secret and of_api and not is_of_api(url) else (secret,):
+            response = transport.send(method, url, {**headers, **given}, body() if body else None)
+            if given is secret or response.status not in (401, 403):
+                break
+            transport.finish(response)
+        location = response.headers.get("Location")
+        if response.status not in REDIRECTS or location is None:
+            return response, origin
+        if method not in ("GET", "HEAD") and response.status not in _SAME_METHOD:
+            return response, origin
+        transport.finish(response)
+        url = address_in(location, url)
+    raise RegistryError(f"{trusted.name}: redirects more than {_MOST_REDIRECTS} times")
+
+
+def refuse_status(response: urllib3.HTTPResponse, host: str, what: str) -> None:
+    """Raise an error that says ``what`` is not possible, unless ``host`` answers with success."""
+    if 200 <= response.status < 300:
+        return
+    reason = f"{host}: {what}: {_said(response)}"
+    if response.status in _TEMPORARY:
+        raise TemporaryError(reason, seconds_to_wait(response.headers.get("Retry-After")))
+    raise RegistryError(reason)
+
+
+def read_limited(response: urllib3.HTTPResponse, most: int, host: str) -> bytes:
+    """All of a JSON document, which has ``most`` bytes at most."""
+    claimed = response.headers.get("Content-Length", "")
+    if claimed.isdecimal() and int(claimed[:20]) > most:
+        raise RegistryError(f"{host}: answers with {claimed[:20]} bytes where {most} are the most")
+    data = b""
+    # Only a read at the end tells whether it is one: of less than was promised a part is no error.
+    while piece := response.read(min(most + 1 - len(data), _PIECE)):
+        data += piece
+        if len(data) > most:
+            raise RegistryError(f"{host}: answers with more than {most} bytes")
+    if data[:1] in (b"\x1f", b"\x78"):  # gzip or deflate, by some cache on the way: JSON cannot be
+        try:
+            data = zlib.decompressobj(_GZIP_OR_ZLIB).decompress(data, most + 1)
+        except zlib.error as error:
+            raise RegistryError(f"{host}: its answer is compressed, but damaged") from error
+        if len(data) > most:
+            raise RegistryError(f"{host}: answers with more than {most} bytes")
+    return data
+
+
+def _said(response: urllib3.HTTPResponse) -> str:
+    """The status, and what a registry says of it (distribution-spec, "Error Codes")."""
+    try:
+        status = f"{response.status} {HTTPStatus(response.status).phrase}"
+    except ValueError:
+        status = str(response.status)
+    data = response.read(_LARGEST_ERROR)
+    try:
+        errors = json.loads(data)["errors"]
+        message = errors[0].get("message") or errors[0].get("code")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return status  # it need not say anything
+    if not isinstance(message, str):
+        return status
+    return f"{status}: {printable(message[:_LONGEST_MESSAGE])}"
+
+
 _SOCKS = {"socks5": "socks5h", "socks5h": "socks5h", "socks4": "socks4a", "socks4a": "socks4a"}
 """Names are for the proxy to resolve, as in Go, and so in Docker: it may know more of them."""
 
@@ -245,9 +329,7 @@ def proxy_for(scheme: str, host: str, port: int) -> str | None:
     no = proxies.get("no", "")
     if not proxy or is_loopback(host) or "*" in map(str.strip, no.split(",")):
         return None
-    if bypassed(f"{host}:{port}", {"no": no.replace("*.", ".")}):
-        return None
-    if _in_networks(host, no):
+    if bypassed(f"{host}:{port}", {"no": no.replace("*.", ".")}) or _in_networks(host, no):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 
