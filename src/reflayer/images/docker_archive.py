@@ -152,15 +152,11 @@ def fetch_layout(
     if LAYOUT_FILE in members:
         check_version(members.read(LAYOUT_FILE, LARGEST_MANIFEST), "the archive")
     index = Document.parse(members.read(INDEX_FILE, LARGEST_MANIFEST), INDEX_FILE)
-    image, top = fetch_listed(
-        index,
-        which,
-        lambda digest: members.open(blob_name(digest)),
-        content,
-        platform,
-        progress,
-        "the archive",
-    )
+
+    def open_blob(digest: str) -> BinaryIO:
+        return members.open(blob_name(digest))
+
+    image, top = fetch_listed(index, which, open_blob, content, platform, progress, "the archive")
     whole = [name for name in names_of(top) if "/" in name]  # a tag alone says of no image
     return image, tuple(parse_reference(name) for name in whole)
 
@@ -257,13 +253,7 @@ def _find_manifest(file: BinaryIO, compression: str) -> bytes:
 
 @record
 class SavedImage:
-    """One image of an archive.
-
-    Attributes:
-        config: the member that is its config.
-        layers: the members that are its layers, the lowest first.
-        tags: its names.
-    """
+    """One image of an archive: the members that are its config and its layers, and its names."""
 
     config: str
     layers: tuple[str, ...]
@@ -279,13 +269,9 @@ def parse_saved(data: bytes) -> list[SavedImage]:
         if not isinstance(entry, dict):
             raise ImageError("manifest.json has an image that is not an object")
         image = Document(entry, MANIFEST_JSON)
-        images.append(
-            SavedImage(
-                config=image.required_string("Config"),
-                layers=tuple(image.strings("Layers")),
-                tags=tuple(parse_reference(tag) for tag in image.strings("RepoTags")),
-            )
-        )
+        config, layers = image.required_string("Config"), tuple(image.strings("Layers"))
+        tags = tuple(parse_reference(tag) for tag in image.strings("RepoTags"))
+        images.append(SavedImage(config, layers, tags))
     return images
 
 
@@ -297,12 +283,10 @@ def parse_repositories(data: bytes) -> list[SavedImage]:
     document = Document.parse(data, _REPOSITORIES)
     tags: dict[str, list[Reference]] = {}
     for name in document.fields:
-        tagged = document.child(name)
-        if tagged is None:
-            continue
-        for tag in tagged.fields:
-            reference = parse_reference(f"{name}:{tag}")
-            tags.setdefault(tagged.required_string(tag), []).append(reference)
+        if tagged := document.child(name):
+            for tag in tagged.fields:
+                reference = parse_reference(f"{name}:{tag}")
+                tags.setdefault(tagged.required_string(tag), []).append(reference)
     return [SavedImage(one, (), tuple(names)) for one, names in tags.items()]
 
 

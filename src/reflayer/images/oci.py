@@ -8,13 +8,7 @@ from __future__ import annotations
 import os
 
 from reflayer.errors import ImageError, failing, printable
-from reflayer.images.content.blob_store import (
-    BLOBS,
-    INDEX_FILE,
-    LAYOUT_FILE,
-    BlobStore,
-    Layout,
-)
+from reflayer.images.content.blob_store import BLOBS, INDEX_FILE, LAYOUT_FILE, BlobStore, Layout
 from reflayer.images.content.transfer import Destination, Source, fetch_image, fetch_listed
 from reflayer.record import record
 

@@ -54,11 +54,7 @@ class RootFs:
 
 
 def registry_reference(text: str) -> Reference | None:
-    """The image in a registry that ``text`` names; None where it names a place of this machine.
-
-    Raises:
-        ImageError: it is neither.
-    """
+    """The image in a registry that ``text`` names; None where it names a place of this machine."""
     transport, colon, _ = text.partition(":")
     if colon and transport in _PLACES:
         return None
@@ -91,9 +87,6 @@ def open_source(text: str, access: Access | None = None) -> Source | RootFs:
     spoken to as ``access`` says. As in skopeo, the first colon after the prefix ends DIR and FILE
     where something may follow. Instead of TAG and REF, ``@N`` is the image's place. For FILE, ``-``
     is standard input.
-
-    Raises:
-        ImageError: it is none of these.
     """
     # Each is imported only where it is meant: they need more than most calls do.
     reference = registry_reference(text)
@@ -123,9 +116,6 @@ def open_destination(text: str, name: Reference | None = None) -> Destination:
     """What ``text`` names; nothing is touched yet.
 
     In an archive the image is called ``name`` where ``text`` says nothing else.
-
-    Raises:
-        ImageError: it is neither a layout nor an archive, or a name in it is none.
     """
     if registry_reference(text) is None:
         transport = text.partition(":")[0]
@@ -154,11 +144,7 @@ def open_destination(text: str, name: Reference | None = None) -> Destination:
 
 
 def new_name(text: str) -> Reference:
-    """The name in a registry that an image is to get.
-
-    Raises:
-        ImageError: it cannot be one, or is one of a place, with a digest, or like one.
-    """
+    """The name in a registry that an image is to get: no place, and nothing like a digest."""
     reference = registry_reference(text)
     if reference is None:
         raise ImageError(f"{printable(text)} is a place, not an image's name: save it there then")

@@ -191,11 +191,7 @@ class ConfigChanges:
     stop_signal: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the types: a text is a sequence of letters, too.
-
-        Raises:
-            ValueError: there is a text where its words are wanted, or something that is no text.
-        """
+        """Check the types, as a text is a sequence of letters, too; a wrong one is a ValueError."""
         for name in ("cmd", "entrypoint", "expose", "volumes"):
             words = getattr(self, name)
             if isinstance(words, str):
@@ -236,8 +232,7 @@ def child_config(
         diff_id: of the layer that is put on top; None where nothing has changed.
         changes: what is to be different.
         created: in seconds since the epoch.
-        author: or empty.
-        message: or empty.
+        author, message: or empty.
     """
     document = Document.parse(parent, "the config of the container's image")
     moment = _moment(created)

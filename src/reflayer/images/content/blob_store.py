@@ -12,14 +12,8 @@ import os
 import stat
 from contextlib import contextmanager, suppress
 
-from reflayer.errors import ImageError, OperationError, brief, failing, printable
-from reflayer.images.content.temp_file import (
-    TempFile,
-    clear,
-    fill,
-    sync_folder,
-    write_all,
-)
+from reflayer.errors import ImageError, brief, failing, printable
+from reflayer.images.content.temp_file import TempFile, clear, fill, sync_folder, write_all
 from reflayer.images.model.descriptor import (
     ALGORITHMS,
     OCI_INDEX,
@@ -72,13 +66,12 @@ class Layout:
 
     def open(self, digest: str) -> BinaryIO:
         path = self.path(digest)
-        try:
-            return open_regular(path)
-        except FileNotFoundError:
-            where = printable(self.folder)
-            raise ImageError(f"the blob {digest} is missing from {where}") from None
-        except OSError as error:
-            raise OperationError.from_os_error(error, path, "open") from error
+        with failing(path, "open"):
+            try:
+                return open_regular(path)
+            except FileNotFoundError:
+                where = printable(self.folder)
+                raise ImageError(f"the blob {digest} is missing from {where}") from None
 
     def index(self) -> Document:
         """What is listed."""
@@ -90,17 +83,16 @@ class Layout:
 
     def _read(self, name: str) -> bytes:
         path = os.path.join(self.folder, name)
-        try:
-            with open_regular(path) as file:
-                data = file.read(_LARGEST + 1)
-        except FileNotFoundError:
-            reason = f"{printable(self.folder)} is not an OCI image layout: it has no {name}"
-            raise ImageError(reason) from None
-        except NotADirectoryError:
-            reason = f"{printable(self.folder)} is no folder: oci-archive: is for layouts in a tar"
-            raise ImageError(reason) from None
-        except OSError as error:
-            raise OperationError.from_os_error(error, path, "read") from error
+        where = printable(self.folder)
+        with failing(path, "read"):
+            try:
+                with open_regular(path) as file:
+                    data = file.read(_LARGEST + 1)
+            except FileNotFoundError:
+                raise ImageError(f"{where} is not an OCI image layout: it has no {name}") from None
+            except NotADirectoryError:
+                reason = f"{where} is no folder: oci-archive: is for layouts in a tar"
+                raise ImageError(reason) from None
         if len(data) > _LARGEST:
             raise ImageError(f"{printable(path)} has more than {_LARGEST} bytes")
         return data
@@ -181,8 +173,7 @@ class BlobStore(Layout):
     def temp_file(self, digest: str | None = None) -> Iterator[TempFile]:
         """A file for a blob to be; gone at the end unless ``commit`` has been called for it.
 
-        Raises:
-            OperationError: it cannot be made; and for every ``OSError`` of the block.
+        An ``OSError`` of the block is an OperationError of the blob's.
         """
         path = self.path(digest) if digest else self._blobs
         with failing(path, "write"), TempFile(self.folder, self._names) as file:

@@ -56,12 +56,7 @@ def find_image(
     """The image for ``platform`` that ``top`` is or leads to.
 
     Without a platform an index gives the image for this machine, and a manifest is taken as it is.
-
-    Args:
-        top: a manifest, or an index (of indexes, even).
-        platform: what the image has to run on.
-        open_blob: opens a blob by its digest.
-        name: of ``top``, for messages; otherwise its digest is told.
+    ``name`` is that of ``top``, for messages; otherwise its digest is told.
     """
     search = _Search(open_blob, platform, name or top.digest)
     contents = search.parse(top)
@@ -75,14 +70,10 @@ def find_image(
 def choose_image(
     index: Document, which: str, platform: Platform | None, open_blob: Open, where: str
 ) -> tuple[Image, Descriptor]:
-    """The image of a layout that ``which`` names, and what is listed there for it.
+    """The image of the layout ``where`` that ``which`` names, and what is listed there for it.
 
-    Args:
-        index: the layout's.
-        which: a tag, a whole name, or ``@N`` for the place in the index; empty for the only image.
-        platform: None for this machine, or for whatever the only one is.
-        open_blob: opens a blob by its digest.
-        where: the layout in words.
+    ``which`` is a tag, a whole name, or ``@N`` for the place in the index; empty for the only
+    image. Without a platform it is for this machine, or whatever the only one is for.
     """
     entries = [entry.descriptor() for entry in index.children("manifests")]
     if re.fullmatch(r"@[0-9]{1,6}", which):

@@ -36,12 +36,10 @@ class TempFile:
     """
 
     def __init__(self, folder: str, names: str | None = None) -> None:
-        """It is yet to be made.
+        """Of the file system of ``folder``; it is yet to be made.
 
-        Args:
-            folder: on the file system of its place.
-            names: where it gets a name if it needs one: a folder that ``clear`` sweeps, made where
-                it is absent. None for ``folder``, which nobody sweeps.
+        If it needs a name it gets it in ``names``, made where it is absent, which ``clear`` sweeps;
+        or else in ``folder``, which nobody sweeps.
         """
         self.fd = -1
         self._folder = folder
@@ -215,7 +213,5 @@ def _share(source: BinaryIO, fd: int, size: int) -> None:
 
 
 def _read(source: BinaryIO) -> bytes:
-    try:
+    with failing("the blob", "read"):
         return source.read(_BUFFER)
-    except OSError as error:
-        raise OperationError.from_os_error(error, "the blob", "read") from error

@@ -181,7 +181,7 @@ class Transfer:
             blobs: one of a digest.
             work: gets a blob, and what to call with the number of its bytes that are done.
             progress: may raise, which is as if ``work`` did.
-            interrupt: wakes those threads that wait for something else than their turn.
+            interrupt: wakes the threads that wait within ``work``.
         """
         self._changed = threading.Condition()
         self._stage = stage
@@ -211,6 +211,8 @@ class Transfer:
             self.wait()
         except BaseException:
             self._stop()
+            with self._changed:
+                self._changed.wait_for(lambda: not self._working)
             raise
 
     def wait(self, ready: Callable[[], bool] | None = None) -> None:
@@ -229,12 +231,7 @@ class Transfer:
             self._changed.notify_all()
 
     def _stop(self) -> None:
-        """Let every thread end at its next step, and wait until all have."""
-        self._give_up()
-        with self._changed:
-            self._changed.wait_for(lambda: not self._working)
-
-    def _give_up(self) -> None:
+        """Let every thread end at its next step."""
         with self._changed:
             self._stopped = True
         self._interrupt()
@@ -254,7 +251,7 @@ class Transfer:
         except BaseException as error:
             with self.changing():
                 self._failure = self._failure or error
-            self._give_up()
+            self._stop()
         finally:
             with self.changing():
                 self._working -= 1

@@ -77,14 +77,7 @@ class Image:
 
 @record
 class Manifest:
-    """One image: its config and its layers, the lowest first.
-
-    Attributes:
-        media_type: OCI's or Docker's of a manifest.
-        config: what should be its config; only reading it tells.
-        layers: its layers.
-        kind: what it is if it is no image.
-    """
+    """One image: what should be its config, and its layers; ``kind`` says what else it may be."""
 
     media_type: str
     config: Descriptor
@@ -111,9 +104,7 @@ class Config:
 def parse_manifest(data: bytes, descriptor: Descriptor) -> Manifest | Index:
     """Read what ``descriptor``, which ``data`` has been checked against, points to.
 
-    Raises:
-        ImageError: it is malformed, or no image that can be unpacked.
-        NoImageError: it is something else, a signature for instance.
+    What is something else, a signature for instance, is a NoImageError.
     """
     what = f"the manifest {descriptor.digest}"
     expected = descriptor.media_type

@@ -64,11 +64,7 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``OS/ARCH[/VARIANT]``, ``ARCH`` (of this system) or ``OS`` (on this machine).
-
-        Raises:
-            ImageError: it is none of these.
-        """
+        """Read ``OS/ARCH[/VARIANT]``, ``ARCH`` (of this system) or ``OS`` (on this machine)."""
         parts = text.split("/")
         if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts):
             raise ImageError(

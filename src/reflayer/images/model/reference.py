@@ -61,11 +61,7 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference:
-    """Read ``[DOMAIN/]PATH[:TAG][@DIGEST]``; the tag is ``latest`` where there is neither.
-
-    Raises:
-        ImageError: it is not a reference.
-    """
+    """Read ``[DOMAIN/]PATH[:TAG][@DIGEST]``; the tag is ``latest`` where there is neither."""
     if _IDENTIFIER.fullmatch(text):
         raise _bad(text, "64 hexadecimal digits are an id, not a name")
     name, at, digest = text.partition("@")

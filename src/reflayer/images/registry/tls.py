@@ -8,13 +8,10 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from contextlib import suppress
 
-from reflayer.errors import OperationError, RegistryError, printable
+from reflayer.errors import RegistryError, failing, printable
 from reflayer.xdg import in_home
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _FOLDERS = ("/etc/containers/certs.d", "/etc/docker/certs.d")
 _ABSENT = (FileNotFoundError, NotADirectoryError, PermissionError)
@@ -49,26 +46,24 @@ def _load(context: ssl.SSLContext, folder: str, *, needed: bool) -> None:
     for name in _names(folder, needed):
         path = os.path.join(folder, name)
         stem, extension = os.path.splitext(path)
-        try:
-            if extension == ".crt":
-                context.load_verify_locations(path)
-            elif extension == ".cert":
-                context.load_cert_chain(path, f"{stem}.key")
-        except ssl.SSLError as error:
-            reason = error.reason or error.strerror or "unreadable"
-            raise RegistryError(f"{printable(path)} is no certificate: {reason}") from error
-        except FileNotFoundError:
-            raise RegistryError(f"{printable(path)} has no key: {stem}.key is missing") from None
-        except OSError as error:
-            raise OperationError.from_os_error(error, os.fsencode(path), "open") from error
+        with failing(path, "open"):
+            try:
+                if extension == ".crt":
+                    context.load_verify_locations(path)
+                elif extension == ".cert":
+                    context.load_cert_chain(path, f"{stem}.key")
+            except ssl.SSLError as error:
+                reason = error.reason or error.strerror or "unreadable"
+                raise RegistryError(f"{printable(path)} is no certificate: {reason}") from error
+            except FileNotFoundError:
+                missing = f"{stem}.key is missing"
+                raise RegistryError(f"{printable(path)} has no key: {missing}") from None
 
 
-def _names(folder: str, needed: bool) -> Iterator[str]:
-    try:
-        yield from sorted(os.listdir(folder))
-    except OSError as error:
-        if needed or not isinstance(error, _ABSENT):
-            raise OperationError.from_os_error(error, os.fsencode(folder), "open") from error
+def _names(folder: str, needed: bool) -> list[str]:
+    with failing(folder, "open"), suppress(*(() if needed else _ABSENT)):
+        return sorted(os.listdir(folder))
+    return []
 
 
 def is_no_tls(error: ssl.SSLError) -> bool:
