@@ -287,11 +287,7 @@ def _changed(settings: Mapping[str, Any], changes: ConfigChanges) -> dict[str, A
     for key in filter(added.get, added):
         before = Document(changed, "the image's config").child(key)
         changed[key] = {**(before.fields if before else {}), **added[key]}
-    said = {
-        "WorkingDir": changes.workdir,
-        "User": changes.user,
-        "StopSignal": changes.stop_signal,
-    }
+    said = {"WorkingDir": changes.workdir, "User": changes.user, "StopSignal": changes.stop_signal}
     changed |= {key: value for key, value in said.items() if value is not None}
     return {key: value for key, value in changed.items() if value is not None}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from urllib.parse import urlencode
 
@@ -59,19 +59,16 @@ class RegistryDestination(Destination):
         name = self.reference
         if name.digest not in ("", image.manifest.digest):
             raise RegistryError(f"{name}: the image has another digest: {image.manifest.digest}")
-        repo = Repository(name, self.access, "pull,push")
+        with closing(Repository(name, self.access, "pull,push")) as repo:
 
-        def send(blob: Descriptor, told: Told) -> None:
-            with content.open(blob.digest) as file:
-                _Upload(repo, blob, file.fileno(), told).run(self.mount_from(blob.digest))
+            def send(blob: Descriptor, told: Told) -> None:
+                with content.open(blob.digest) as file:
+                    _Upload(repo, blob, file.fileno(), told).run(self.mount_from(blob.digest))
 
-        try:
             blobs = {one.digest: one for one in (*image.layers, image.config)}
             with Transfer("push", blobs.values(), send, progress, repo.interrupt).running():
                 pass
             _put_manifest(image.manifest, name.tag or name.digest, repo, content)
-        finally:
-            repo.close()
 
 
 def _put_manifest(manifest: Descriptor, name: str, repo: Repository, content: BlobStore) -> None:

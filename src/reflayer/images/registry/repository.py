@@ -87,10 +87,22 @@ class Repository:
             TemporaryError: it may be worth another try, unlike any other RegistryError.
         """
         scopes = (self._scope, *also)
-        response, origin = self._authorized(method, url, headers or {}, body, scopes)
+        for attempt in (1, 2):
+            secret = self._auth.header(scopes)
+            response, origin = follow(
+                self._transport, method, url, headers or {}, secret, self._origin, body
+            )
+            # No other host may say where credentials are to be shown.
+            is_refused = response.status == 401 and origin == self._origin
+            if not is_refused or attempt == 2:
+                break
+            challenges = response.headers.getlist("WWW-Authenticate")
+            if not self._auth.learn(challenges, scopes, secret):
+                break
+            self._transport.finish(response)
         host = self.name if origin == self._origin else origin.name
         with self._transport.answering(response, host):
-            if response.status == 401 and origin == self._origin and 401 not in accept:
+            if is_refused and 401 not in accept:
                 raise self._auth.refused(f"{self.path}: not there, or it ")
             if response.status not in accept:
                 refuse_status(response, host, what)
@@ -101,28 +113,6 @@ class Repository:
 
     def close(self) -> None:
         self._transport.close()
-
-    def _authorized(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: Body | None,
-        scopes: tuple[str, ...],
-    ) -> tuple[urllib3.HTTPResponse, Origin]:
-        for attempt in (1, 2):
-            secret = self._auth.header(scopes)
-            response, origin = follow(
-                self._transport, method, url, headers, secret, self._origin, body
-            )
-            # No other host may say where credentials are to be shown.
-            if response.status != 401 or origin != self._origin or attempt == 2:
-                break
-            challenges = response.headers.getlist("WWW-Authenticate")
-            if not self._auth.learn(challenges, scopes, secret):
-                break
-            self._transport.finish(response)
-        return response, origin
 
     def _find(self) -> Credentials | None:
         if self._access.credentials is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from reflayer.errors import ArchiveError, ImageError, RegistryError, brief, failing, printable
 from reflayer.images.content import partial_download
@@ -78,8 +78,7 @@ class RegistrySource(Source):
         unpack: Unpack | None = None,
     ) -> Fetched:
         """Fetch what ``content`` lacks of the image; what has come of it stays when that fails."""
-        repo = Repository(self.reference, self.access, "pull")
-        try:
+        with closing(Repository(self.reference, self.access, "pull")) as repo:
             documents = _Documents(repo)
             top = documents.top(self.reference)
             open_blob = nearest(content, documents.open)
@@ -87,8 +86,6 @@ class RegistrySource(Source):
             _fetch_layers(image, repo, content, progress, unpack)
             fetch_image(image, documents.open, content, None)  # the small rest, its manifest last
             return image, (self.name,)
-        finally:
-            repo.close()
 
 
 def _fetch_layers(
