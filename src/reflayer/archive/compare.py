@@ -23,21 +23,7 @@ _encode = methodcaller("encode", sys.getfilesystemencoding(), sys.getfilesysteme
 
 
 class FolderPair(Folder):
-    """A folder of the changed tree, with its counterpart in the tree before as its peer.
-
-    Attributes:
-        before: status of the folder in the tree before, None where that has none of the name.
-        is_added: nothing at all had the name in the tree before.
-        is_settled: nothing was moved here, or on the way here, since the tree was cloned.
-        is_untouched: neither the folder's metadata nor the names in it are other than before.
-        fresh: names that only the changed tree has.
-        gone: names that only the tree before has.
-        todo: names still to be compared, the next one last.
-        is_changed: the folder itself is not as before, whatever is in it.
-        is_emptied: all that was in it before is gone.
-        is_packed: an archive has it already.
-        told: the kind as which the folder was told of, empty for not yet; None: not looked at yet.
-    """
+    """A folder of the changed tree, with its counterpart in the tree before as its peer."""
 
     __slots__ = (
         "before", "fresh", "gone", "is_added", "is_changed", "is_emptied", "is_packed",
@@ -54,13 +40,17 @@ class FolderPair(Folder):
         before: os.stat_result | None,
     ) -> None:
         super().__init__(parent, name, fd, peer, status)
-        self.before = before
-        self.is_added = self.is_settled = self.is_untouched = False
-        self.is_changed = self.is_emptied = self.is_packed = False
-        self.fresh: set[bytes] = set()
-        self.gone: set[bytes] = set()
-        self.todo: list[bytes] = []
-        self.told: str | None = None
+        self.before = before  # its status in the tree before, None where that has no such folder
+        self.is_added = False  # nothing at all had the name in the tree before
+        self.is_settled = False  # nothing was moved here, or on the way here, since the cloning
+        self.is_untouched = False  # neither its metadata nor the names in it are other than before
+        self.is_changed = False  # the folder itself is not as before, whatever is in it
+        self.is_emptied = False  # all that was in it before is gone
+        self.is_packed = False  # an archive has it already
+        self.fresh: set[bytes] = set()  # names that only the changed tree has
+        self.gone: set[bytes] = set()  # names that only the tree before has
+        self.todo: list[bytes] = []  # names still to be compared, the next one last
+        self.told: str | None = None  # the kind that was told, "" for none; None: not looked at
 
     def read(self, *, has_same_names: bool) -> None:
         """Note the names in both folders; those in the one before only if they may be others."""

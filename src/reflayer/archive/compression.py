@@ -218,22 +218,19 @@ class ReadAhead:
 
     Threads start only once there is more than one chunk. Leaving ends them, but waits for a read of
     the blob that one may be in.
-
-    Attributes:
-        count: plain bytes handed out so far.
-        release: is given what frees a chunk when the next is asked for, and has to call that.
-        settle: is called before waiting; has to free all chunks.
     """
 
     def __init__(self, reader: Source, hashing: Hash | None) -> None:
         """Read all of ``reader``, which fills what it is given; ``hashing`` gets every byte."""
-        self.count = 0
+        self.count = 0  # plain bytes handed out so far
         self._reader = reader
         self._hash = hashing
         self._free: SimpleQueue[bytearray | None] = SimpleQueue()
         self._filled: SimpleQueue[_Filled] = SimpleQueue()  # for the caller
         self._read: SimpleQueue[_Filled | None] = SimpleQueue()  # and not hashed yet
         self._threads: list[threading.Thread] = []
+        # ``release`` is given what frees a chunk when the next is asked for, and has to call that;
+        # ``settle`` is called before waiting, and has to free all chunks.
         self.release: Callable[[Callable[[], None]], None] = lambda free: free()
         self.settle: Callable[[], object] = lambda: None
 

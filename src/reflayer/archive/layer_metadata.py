@@ -29,19 +29,7 @@ _IMPOSSIBLE = REFUSED | {errno.ERANGE, errno.E2BIG}  # setxattr(2): here, or any
 
 
 class LayerFolder:
-    """An open folder, and what it will have when it is shut.
-
-    Attributes:
-        fd: its descriptor, -1 once shut.
-        key: what tells it from every other folder.
-        path: one of its paths from the root, for messages; ``names`` are all that are known.
-        uid, gid: that it has now; files made in it may inherit the group.
-        mode, atime, mtime: that it will have; times in nanoseconds.
-        mode_now: permission bits that it has; -1 where that is not known.
-        attributes: POSIX ACLs that it will have, by name, beyond those that it has.
-        batch: number of the last batch of files that are made in it.
-        made: names in it that this layer's entries made; None where all were, the folder too.
-    """
+    """An open folder, and what it will have when it is shut."""
 
     __slots__ = (
         "atime", "attributes", "batch", "fd", "gid", "key", "made", "mode", "mode_now", "mtime",
@@ -49,17 +37,18 @@ class LayerFolder:
     )  # fmt: skip
 
     def __init__(self, fd: int, status: os.stat_result, key: Key, path: bytes) -> None:
-        self.fd = fd
-        self.key = key
-        self.path = path
-        self.names: set[bytes] = set()
-        self.uid = status.st_uid
+        self.fd = fd  # -1 once shut
+        self.key = key  # what tells it from every other folder
+        self.path = path  # one from the root, for messages
+        self.names: set[bytes] = set()  # all paths by which it is known
+        self.uid = status.st_uid  # as it is now; files made in it may inherit the group
         self.gid = status.st_gid
-        self.mode = self.mode_now = stat.S_IMODE(status.st_mode)
+        self.mode = self.mode_now = stat.S_IMODE(status.st_mode)  # now: -1 where not known
         self.atime = status.st_atime_ns
         self.mtime = status.st_mtime_ns
-        self.attributes: Mapping[str, bytes] = {}
-        self.batch = 0
+        self.attributes: Mapping[str, bytes] = {}  # ACLs that it will have, beyond those it has
+        self.batch = 0  # number of the last batch of files that are made in it
+        # Names in it that this layer's entries made; None where all were, the folder too.
         self.made: set[bytes] | None = None
 
     def let_in(self) -> None:

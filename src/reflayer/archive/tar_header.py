@@ -148,20 +148,7 @@ common_number = lru_cache(maxsize=512)(number)
 
 
 class Entry:
-    """One entry.
-
-    Attributes:
-        name: as in the archive, no NUL in it; the root's may be empty, a folder's end with a slash.
-        type: one of the types above.
-        size: bytes of data in the archive.
-        mode: permission bits with setuid, setgid and sticky.
-        uid, gid: owner and group, -1 for those that there are.
-        atime, mtime: nanoseconds since the epoch; without an access time it is ``mtime``.
-        target: where a hard or symbolic link points; else empty.
-        device: major and minor number.
-        attributes: extended attributes by name.
-        sparse: where the data goes in a sparse file; else None.
-    """
+    """One entry."""
 
     __slots__ = (
         "atime", "attributes", "device", "gid", "mode", "mtime", "name", "size", "sparse", "target",
@@ -183,27 +170,22 @@ class Entry:
         attributes: Mapping[str, bytes] = NO_ATTRIBUTES,
         sparse: SparseMap | None = None,
     ) -> None:
-        self.name = name
-        self.type = type
-        self.size = size
-        self.mode = mode
-        self.uid = uid
+        self.name = name  # no NUL in it; the root's may be empty, a folder's end with a slash
+        self.type = type  # one of the types above
+        self.size = size  # bytes of data in the archive
+        self.mode = mode  # permission bits with setuid, setgid and sticky
+        self.uid = uid  # -1: the one that it has
         self.gid = gid
-        self.atime = atime
+        self.atime = atime  # nanoseconds since the epoch; ``mtime`` where there is none
         self.mtime = mtime
-        self.target = target
-        self.device = device
+        self.target = target  # where a hard or symbolic link points
+        self.device = device  # major and minor number
         self.attributes = attributes
-        self.sparse = sparse
+        self.sparse = sparse  # where the data goes in a sparse file
 
 
 class SparseMap:
-    """The spans of a file that hold data, in order; all else of it are holes.
-
-    Attributes:
-        size: the file's size in bytes, holes included.
-        stored: bytes of data in all spans.
-    """
+    """The spans of a file that hold data, in order; all else of it are holes."""
 
     __slots__ = ("_lengths", "_offsets", "size", "stored")
 
@@ -213,8 +195,8 @@ class SparseMap:
         """Take (offset, length) of each span, at most 1,048,576 of them where it is not our own."""
         if size < 0:
             raise ArchiveError(f"its real size ({size}) is out of range")
-        self.size = size
-        self.stored = 0
+        self.size = size  # of the file in bytes, holes included
+        self.stored = 0  # bytes of data in all spans
         self._offsets = array("q")
         self._lengths = array("q")
         end = 0

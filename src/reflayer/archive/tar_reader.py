@@ -58,23 +58,16 @@ _EXTENSION_IS_EXTENDED = 504
 
 
 class TarStream:
-    """A place in a tar: at a header block, or in the data after one.
-
-    Attributes:
-        view: the chunk at hand.
-        position: the place in ``view``.
-        left: bytes of data from here to the padding before the next header.
-        is_own: this process has made the tar: names, headers and sparse maps may have any size.
-    """
+    """A place in a tar: at a header block, or in the data after one."""
 
     __slots__ = ("_chunks", "_end", "_padding", "is_own", "left", "position", "view")
 
     def __init__(self, chunks: Iterator[memoryview], *, is_own: bool = False) -> None:
         """Start at the first header of ``chunks``, each of whole blocks but for the last."""
-        self.view = memoryview(b"")
-        self.position = 0
-        self.left = 0
-        self.is_own = is_own
+        self.view = memoryview(b"")  # the chunk at hand
+        self.position = 0  # in ``view``
+        self.left = 0  # bytes of data from here to the padding before the next header
+        self.is_own = is_own  # made by this process: names, headers and maps may have any size
         self._chunks = chunks
         self._end = 0
         self._padding = 0

@@ -48,24 +48,15 @@ _BEHIND = 20_000_000  # nanoseconds that the clock of inodes may be behind (driv
 
 
 class Difference(NamedTuple):
-    """One difference.
-
-    Attributes:
-        folder: where it is, or the folder that it is; open until the next is asked for.
-        name: its name there; empty for the folder itself.
-        status: of what is there now; of what was there where it is deleted.
-        target: a path that is a name of the same inode; else empty.
-        replaces: something was there before.
-        is_mount: something is mounted there: what is beneath is not known.
-    """
+    """One difference."""
 
     kind: str
-    folder: FolderPair
-    name: bytes
-    status: os.stat_result
-    target: bytes = b""
-    replaces: bool = False
-    is_mount: bool = False
+    folder: FolderPair  # where it is, or the folder that it is; open until the next is asked for
+    name: bytes  # its name there; empty for the folder itself
+    status: os.stat_result  # of what is there now; of what was there where it is deleted
+    target: bytes = b""  # a path that is a name of the same inode
+    replaces: bool = False  # something was there before
+    is_mount: bool = False  # something is mounted there: what is beneath is not known
 
 
 class TreeDiff:
@@ -295,27 +286,17 @@ def _tell(pair: FolderPair, kind: str) -> Iterator[Difference]:
 
 
 class Change(NamedTuple):
-    """One change.
+    """One change."""
 
-    Attributes:
-        kind: ``A`` (added), ``C`` (changed) or ``D`` (deleted).
-        path: where, from the root, which it begins with ``/`` for; as ``os.fsdecode`` has it.
-    """
-
-    kind: str
-    path: str
+    kind: str  # ``ADDED``, ``MODIFIED`` or ``DELETED``
+    path: str  # where, from the root, which it begins with "/" for; as ``os.fsdecode`` has it
 
 
 class Usage(NamedTuple):
-    """What a tree takes.
+    """What a tree takes."""
 
-    Attributes:
-        bytes: that are allocated to its inodes' data.
-        inodes: how many it has, folders included.
-    """
-
-    bytes: int
-    inodes: int
+    bytes: int  # that are allocated to its inodes' data
+    inodes: int  # folders included
 
 
 def changes(
