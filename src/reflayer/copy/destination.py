@@ -31,11 +31,7 @@ class Destination:
     """
 
     def __init__(self, path: bytes) -> None:
-        """Look at the place without changing anything.
-
-        Raises:
-            CopyError: it is neither absent nor an empty folder, or its parent is not there.
-        """
+        """Look at the place without changing it: it has to be absent or an empty folder."""
         self.fd = -1
         self._attributes: dict[str, bytes] = {}
         self._made = False
@@ -63,9 +59,6 @@ class Destination:
         """Refuse to copy the open folder ``source`` into itself.
 
         What is mounted in it counts only where mounts are crossed.
-
-        Raises:
-            CopyError: the destination is the source or below it.
         """
         wanted = identity(os.fstat(source))
         with failing(self.path, "look above it", CopyError):
@@ -80,11 +73,7 @@ class Destination:
             raise CopyError(self.path, "create", reason, errno.EINVAL)
 
     def make(self) -> None:
-        """Make the folder where it is absent, and take from it all that it inherited.
-
-        Raises:
-            CopyError: a call failed; a folder that was made is gone again.
-        """
+        """Make the folder where it is absent, and take from it all that it inherited."""
         try:
             if self._before is None:
                 name = os.path.basename(self.path)
@@ -161,7 +150,7 @@ class Destination:
 
 
 def _is_below(place: int, wanted: tuple[int, int], above: Callable[[int], int]) -> bool:
-    """Whether ``above``, again and again, leads from the open folder ``place`` to ``wanted``."""
+    """Whether repeated calls of ``above`` lead from the open folder ``place`` to ``wanted``."""
     folder = os.dup(place)
     try:
         while (here := identity(os.fstat(folder))) != wanted:

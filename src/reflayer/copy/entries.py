@@ -60,11 +60,7 @@ class Entries:
         return sum(self.made.values())
 
     def copy_file(self, folder: Folder, name: bytes) -> None:
-        """Copy the regular file ``name`` of ``folder``: the way that nearly every entry takes.
-
-        Raises:
-            CopyError: a call failed, or the source is no longer what it was.
-        """
+        """Copy the regular file ``name`` of ``folder``: the way that nearly every entry takes."""
         operation = "open"
         src = dst = -1
         try:
@@ -112,15 +108,7 @@ class Entries:
     ) -> None:
         """Give ``dst``, a new file or folder, all metadata of ``src``, but ``mode`` for its own.
 
-        Args:
-            src: descriptor of the original.
-            dst: descriptor of the copy, which has ``mode_now`` from its birth.
-            status: of the original.
-            attributes: names of its extended attributes.
-
-        Raises:
-            FailedError: a call failed.
-            OSError: the times cannot be set.
+        ``attributes`` are the names of those of ``src``; ``dst`` was made with ``mode_now``.
         """
         new = self._job.new
         if attributes or mode != mode_now or status.st_uid != new.uid or status.st_gid != new.gid:
@@ -131,11 +119,7 @@ class Entries:
             os.utime(dst, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def copy_special(self, folder: Folder, name: bytes) -> None:
-        """Copy ``name`` of ``folder``, a symbolic link, FIFO, socket or device, as the thing it is.
-
-        Raises:
-            CopyError: a call failed, or the source is no longer what it was.
-        """
+        """Copy ``name`` of ``folder``, a symbolic link, FIFO, socket or device, as what it is."""
         operation = "stat"
         try:
             status = os.stat(name, dir_fd=folder.src, follow_symlinks=False)
@@ -166,9 +150,6 @@ class Entries:
         What the folder's listing tells of it is the type of the name below the mount. Where mounts
         are not crossed an empty file or folder stands for it, and it is not opened. A folder that
         is crossed into is as any other.
-
-        Raises:
-            CopyError: a call failed.
         """
         operation = "stat"
         dst = -1

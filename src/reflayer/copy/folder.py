@@ -9,11 +9,9 @@ import os
 from reflayer.errors import CopyError
 from reflayer.walk import folders
 from reflayer.walk.facts import FailedError
-from reflayer.walk.mounts import is_mounted
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from reflayer.walk.metadata import NewInode
+from reflayer.walk.folders import identity
+from reflayer.walk.metadata import NewInode
+from reflayer.walk.mounts import is_mounted, mounts_below
 
 
 class Job:
@@ -39,26 +37,20 @@ class Job:
     )  # fmt: skip
 
     def __init__(
-        self,
-        source: bytes,
-        method: str,
-        ignore_refused: bool,
-        cross_mounts: bool,
-        mounts: frozenset[bytes],
-        root: tuple[int, int],
-        new: NewInode,
+        self, source: bytes, src: int, dst: int, method: str, ownership: str, cross_mounts: bool
     ) -> None:
+        """Look at both roots, which are open as ``src`` and ``dst``."""
         self.source = source
         self.method = method
-        self.ignore_refused = ignore_refused
+        self.ignore_refused = ownership == "ignore"
         self.cross_mounts = cross_mounts
-        self.mounts = mounts
-        self.mount_names = frozenset(os.path.basename(path) for path in mounts)
-        self.leave = b"\0%b\0" % b"\0".join(self.mount_names) if mounts else b""
+        self.mounts = mounts_below(src)
+        self.mount_names = frozenset(os.path.basename(path) for path in self.mounts)
+        self.leave = b"\0%b\0" % b"\0".join(self.mount_names) if self.mounts else b""
         self.links = f".reflayer-links-{os.urandom(8).hex()}"
-        self.root = root
-        self.new = new
-        self.folder_mode = 0o755 & ~new.umask  # what most folders have
+        self.root = identity(os.fstat(dst))
+        self.new = NewInode(dst)
+        self.folder_mode = 0o755 & ~self.new.umask  # what most folders have
 
     def path(self, below: bytes) -> bytes:
         """The path as the user would write it of ``below``, which is from the source's root."""
@@ -129,11 +121,7 @@ class Folder(folders.Folder):
         self.mode: int | None = None
 
     def part(self, children: list[bytes]) -> Folder:
-        """This folder with descriptors of its own, for another worker, which copies ``children``.
-
-        Raises:
-            OSError: there are too many descriptors.
-        """
+        """This folder with descriptors of its own, for a worker that copies ``children``."""
         src = os.dup(self.src)
         try:
             part = Folder(self.parent, self.name, src, os.dup(self.dst))

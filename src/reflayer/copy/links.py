@@ -37,9 +37,6 @@ class Links:
 
         Not only at the end: what changes an inode last is the copy of its last name, so that times
         tell it from what is changed when the copy is complete.
-
-        Raises:
-            OSError: as ``link`` does.
         """
         self.link(waiting, dst, name, names)
         try:

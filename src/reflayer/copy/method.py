@@ -34,6 +34,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    MoveExtent = Callable[[int, int, int, int], None]
+
 LADDER = ("reflink", "range", "stream")
 """The methods for content, best first."""
 
@@ -80,7 +82,6 @@ class Method:
         """Copy all ``size`` bytes of ``src`` to the empty file ``dst``; ``device`` is its st_dev.
 
         Raises:
-            OSError: as the system call of the last method tried says.
             SizeChangedError: the source is shorter or longer than ``size`` now.
         """
         if not size:
@@ -103,8 +104,7 @@ class Method:
             return
         if self._rungs[-1] != "stream":
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-        moved = _read_to_end(src, dst, 0, self._pause)
-        self.count_moved("stream", moved)
+        self.count_moved("stream", _read_to_end(src, dst, 0, self._pause))
 
     def _lower(self, device: int, method: str, error: OSError) -> str:
         """The method to try for this file after ``error``; remembered where the pair cannot."""
@@ -119,13 +119,8 @@ class Method:
 def why_not(method: str, src: int, dst: int) -> OSError | None:
     """The error that ``method`` meets between two folders, or None where it works.
 
-    Tried with a file of the source, which is only read, and a nameless one of the destination.
-
-    Args:
-        method: ``reflink``, ``range`` or ``stream``.
-        src: open folder; searched for a file that is not empty, on its own file system only.
-            Without one everything works.
-        dst: open folder on the destination's file system, which is left as it was.
+    Tried with a file of the source that is not empty, on its own file system only, which is only
+    read, and a nameless one of the destination. Without such a file everything works.
 
     Raises:
         OSError: the source cannot be read or the destination not be written for another reason.
@@ -152,11 +147,7 @@ def why_not(method: str, src: int, dst: int) -> OSError | None:
 
 
 def best_method(src: int, dst: int) -> str:
-    """The method that ``auto`` comes to for the files of an open folder, and another open folder.
-
-    Raises:
-        OSError: as ``why_not`` does.
-    """
+    """The method that ``auto`` comes to for files of the open folder ``src``."""
     return next(method for method in LADDER if why_not(method, src, dst) is None)
 
 
@@ -233,9 +224,6 @@ def _read_to_end(src: int, dst: int, size: int, pause: Callable[[], object]) -> 
 
     Some file systems tell of each file the same size, whatever is in it (proc and sysfs: nothing,
     or a page). But a size that is another one afterwards was one.
-
-    Raises:
-        SizeChangedError: it is not ``size`` any more.
     """
     offset = 0
     while block := os.pread(src, _BUFFER, offset):
@@ -265,13 +253,7 @@ def _write(dst: int, block: bytes, offset: int) -> None:
         offset += written
 
 
-def _extents(
-    src: int,
-    dst: int,
-    size: int,
-    move: Callable[[int, int, int, int], None],
-    pause: Callable[[], object],
-) -> int:
+def _extents(src: int, dst: int, size: int, move: MoveExtent, pause: Callable[[], object]) -> int:
     """Move each part that holds data, leave the holes; return the bytes moved."""
     moved = 0
     for start, end in data_extents(src, size):

@@ -50,7 +50,7 @@ def remove_tree(path: AnyPath, *, workers: int = 1) -> int:
 
 
 def _empty(fd: int, path: bytes, most: int) -> int:
-    """Delete all in the open folder ``fd`` and close it; return how many names went."""
+    """Delete all in the open folder ``fd`` with ``most`` workers, as ``empty_folder`` does."""
     if most == 1:
         return empty_folder(fd, path)
     from reflayer.workers.pool import Workers

@@ -13,9 +13,7 @@ from reflayer.copy.report import CopyReport
 from reflayer.copy.worker import Worker
 from reflayer.errors import CopyError, OperationError, failing, printable
 from reflayer.walk.facts import FailedError, list_attributes
-from reflayer.walk.folders import OPEN_ANY_FOLDER, identity, open_noatime
-from reflayer.walk.metadata import NewInode
-from reflayer.walk.mounts import mounts_below
+from reflayer.walk.folders import OPEN_ANY_FOLDER, open_noatime
 from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
@@ -90,12 +88,12 @@ def copy_tree(
                 _refuse_unsupported(method, source, destination, src_path)
             destination.make()
             try:
-                job, root = _prepare(
-                    source, destination.fd, src_path, method, ownership == "ignore", cross_mounts
-                )
+                with failing(src_path, "prepare the copy", CopyError):
+                    fd = destination.fd
+                    job = Job(src_path, source, fd, method, ownership, cross_mounts)
+                    root = Folder(None, b"", source, fd).part([])
                 if move is None:
-                    ends = source, destination.fd
-                    counts = _copy(job, root, *ends, workers, pool, progress)
+                    counts = _copy(job, root, source, fd, workers, pool, progress)
                 else:
                     counts = move(job, root, progress)
             except BaseException as error:
@@ -120,12 +118,11 @@ def copy_tree(
 
 
 def _open_source(path: bytes) -> int:
-    try:
-        return open_noatime(path, None, OPEN_ANY_FOLDER)
-    except NotADirectoryError as error:
-        raise CopyError(path, "open", "the source is not a folder", error.errno) from error
-    except OSError as error:
-        raise CopyError.from_os_error(error, path, "open") from error
+    with failing(path, "open", CopyError):
+        try:
+            return open_noatime(path, None, OPEN_ANY_FOLDER)
+        except NotADirectoryError as error:
+            raise CopyError(path, "open", "the source is not a folder", error.errno) from error
 
 
 def _undo(destination: Destination, error: BaseException) -> None:
@@ -146,22 +143,6 @@ def _refuse_unsupported(method: str, source: int, destination: Destination, path
     if refusal is not None:
         reason = f"{refusal.strerror}: the method does not work here, use another or auto"
         raise CopyError(destination.path, method, reason, refusal.errno)
-
-
-def _prepare(
-    source: int, dst: int, path: bytes, method: str, ignore_refused: bool, cross_mounts: bool
-) -> tuple[Job, Folder]:
-    with failing(path, "prepare the copy", CopyError):
-        job = Job(
-            source=path,
-            method=method,
-            ignore_refused=ignore_refused,
-            cross_mounts=cross_mounts,
-            mounts=mounts_below(source),
-            root=identity(os.fstat(dst)),
-            new=NewInode(dst),
-        )
-        return job, Folder(None, b"", source, dst).part([])
 
 
 def _copy(

@@ -57,11 +57,7 @@ class Worker:
         self._job = job
 
     def copy_below(self, root: Folder) -> None:
-        """Copy everything below ``root`` that is to do, and close it.
-
-        Raises:
-            CopyError: something failed; what was made so far stays.
-        """
+        """Copy everything below ``root`` that is to do, and close it."""
         with self._stack as stack:
             stack.push(root)
             if root.filling is not None and self._fill(root) and root.parent is not None:
@@ -104,11 +100,7 @@ class Worker:
         return False
 
     def _enter(self, parent: Folder, name: bytes) -> Folder:
-        """Open the folder ``name`` of ``parent`` and its counterpart, which has been made.
-
-        Raises:
-            CopyError: one of them is no folder any more, or the source is the destination's root.
-        """
+        """Open the folder ``name`` of ``parent`` and its counterpart, which has been made."""
         src = dst = -1
         try:
             src = open_noatime(name, parent.src, OPEN_FOLDER)
@@ -157,10 +149,9 @@ class Worker:
             raise self._job.failure(folder, b"", "set its times", error) from error
 
     def _fill(self, folder: Folder) -> bool:
-        """Make the entries of ``folder``; child folders are made empty and noted for later.
+        """Make the entries of ``folder``, its child folders empty, which are noted for later.
 
-        Returns:
-            Whether all are made: not where other workers are still at it.
+        False where other workers are still at it.
         """
         filling = folder.filling
         assert filling is not None
@@ -252,11 +243,7 @@ class Worker:
 
 
 def _read_names(scan: Iterator[os.DirEntry[str]]) -> Names:
-    """The next names of ``scan``, each with its type; none at its end.
-
-    Raises:
-        OSError: as getdents(2) says.
-    """
+    """The next names of ``scan``, each with its type; none at its end."""
     return [
         (
             _FILE

@@ -17,9 +17,4 @@ from __future__ import annotations
 from reflayer.extents.measure import TreeUsage, measure_files, measure_trees
 from reflayer.extents.owners import share_out
 
-__all__ = [
-    "TreeUsage",
-    "measure_files",
-    "measure_trees",
-    "share_out",
-]
+__all__ = ["TreeUsage", "measure_files", "measure_trees", "share_out"]

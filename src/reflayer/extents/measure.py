@@ -81,11 +81,7 @@ class TreeUsage:
 
 
 def measure_files(folder: AnyPath, names: Iterable[str]) -> TreeUsage:
-    """Measure the regular files ``names`` of ``folder``, as if they were a tree without folders.
-
-    Raises:
-        OperationError: as ``measure_trees`` does.
-    """
+    """Measure the regular files ``names`` of ``folder``, as if they were a tree without folders."""
     tally = Tally(os.fsencode(folder))
     root = tally.open()
     try:
@@ -101,10 +97,7 @@ def measure_files(folder: AnyPath, names: Iterable[str]) -> TreeUsage:
 
 
 def measure_trees(
-    paths: Sequence[AnyPath],
-    *,
-    workers: int | None = None,
-    progress: Progress | None = None,
+    paths: Sequence[AnyPath], *, workers: int | None = None, progress: Progress | None = None
 ) -> list[TreeUsage]:
     """Measure the trees at ``paths``; what is gone before it is seen has nothing.
 
@@ -163,10 +156,10 @@ def _measure(folders: Folders, workers: Workers) -> None:
                     tally.miss(error, relative, "open")
                 continue
             try:
-                for path in tally.add_folder(folder, relative, workers.pause):
-                    folders.append((tally, path))
+                inside = tally.add_folder(folder, relative, workers.pause)
             finally:
                 os.close(folder)
+            folders += [(tally, path) for path in inside]
     finally:
         if root >= 0:
             os.close(root)
@@ -211,11 +204,7 @@ class Tally:
         )
 
     def open(self) -> int:
-        """Open the folder, and look at its file system; -1 if it is not there.
-
-        Raises:
-            OperationError: it cannot be opened for another reason than its permissions.
-        """
+        """Open the folder, and look at its file system; -1 if it is gone or not for this user."""
         try:
             root = open_noatime(self._path, None, OPEN_FOLDER)
         except OSError as error:
@@ -344,10 +333,7 @@ class Tally:
     def _extents(
         self, name: str | bytes, folder: int
     ) -> tuple[list[Extent], int, list[Piece]] | None:
-        """The file's extents, all that it takes, and the sizes of its compressed extents.
-
-        None where the file system does not tell.
-        """
+        """The file's extents, all that it takes, and its compressed extents; None if not told."""
         if not self._is_told:
             return None
         fd = open_noatime(name, folder, OPEN_FILE)
@@ -400,11 +386,7 @@ class Tally:
         return max(0, own)
 
     def miss(self, error: OSError, relative: bytes, operation: str) -> None:
-        """Go on without what is gone or not for this user.
-
-        Raises:
-            OperationError: for every other reason.
-        """
+        """Go on without what is gone or not for this user; any other error is raised."""
         if error.errno in _NOT_FOR_US:
             with self._lock:
                 self._unread += 1

@@ -18,11 +18,9 @@ def share_out(trees: Sequence[TreeUsage]) -> dict[int, int]:
     The file system tells that blocks have several owners, not how many. Blocks that were met once
     therefore have one ``ELSEWHERE``, and those that were met more often are taken to have none.
 
-    Args:
-        trees: all on one file system.
-
     Returns:
-        Bytes by owners: a bit for each of them, ``ELSEWHERE`` or ``2 << i`` for tree ``i``.
+        Bytes by owners: a bit for each of them, ``ELSEWHERE`` or ``2 << i`` for tree ``i``. All
+        trees are on one file system.
     """
     totals: dict[int, int] = {}
     for owners, length in _places(_once_each(tree.shared for tree in trees)):

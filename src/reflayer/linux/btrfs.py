@@ -69,11 +69,7 @@ def has_subvolumes(fd: int) -> bool:
 
 
 def create_subvolume(folder: int, name: bytes) -> None:
-    """Make the empty subvolume ``name``, owned and permitted as mkdir(2) would.
-
-    Raises:
-        OSError: EEXIST, ENOSPC, ... as mkdir(2) says.
-    """
+    """Make the empty subvolume ``name``, owned, permitted and refused as mkdir(2) would."""
     fcntl.ioctl(folder, _SUBVOL_CREATE, bytearray(_VOL_ARGS.pack(0, name)))
 
 

@@ -50,11 +50,7 @@ def renameat2(
 
 
 def birth_time(fd: int) -> int | None:
-    """When the open file ``fd`` was made, in nanoseconds since the epoch; None where not kept.
-
-    Raises:
-        OSError: as statx(2) says.
-    """
+    """When the open file ``fd`` was made, in nanoseconds since the epoch; None where not kept."""
     buffer = ctypes.create_string_buffer(_STRUCT_STATX)
     checked(
         LIBC.statx(

@@ -62,11 +62,7 @@ class ProjectUse(NamedTuple):
 
 
 def project_of(fd: int) -> Project:
-    """The project of an open folder.
-
-    Raises:
-        OSError: ENOTTY or EOPNOTSUPP where the file system has no projects.
-    """
+    """The project of an open folder; ENOTTY or EOPNOTSUPP without projects there."""
     flags, _, _, project, _ = _FSXATTR.unpack(fcntl.ioctl(fd, _GET, bytes(_FSXATTR.size)))
     return Project(project, bool(flags & _INHERIT))
 
@@ -84,11 +80,7 @@ def set_project(fd: int, project: int) -> None:
 
 
 def enforces_project_quotas(fd: int) -> bool:
-    """Whether the file system that ``fd`` is on keeps projects within their limits.
-
-    Raises:
-        OSError: it cannot be told.
-    """
+    """Whether the file system that ``fd`` is on keeps projects within their limits."""
     answer = ctypes.create_string_buffer(_STAT_SIZE)
     try:
         _quotactl(fd, _Q_XGETQSTAT, 0, answer)

@@ -49,11 +49,7 @@ _INODESIZE = struct.Struct("=24xI")  # after blocksize, rtextsize, agblocks, ...
 
 
 def file_system_name(fd: int) -> str:
-    """The name of the type of the file system that ``fd`` is on; its number where it has none here.
-
-    Raises:
-        OSError: as fstatfs(2) says.
-    """
+    """The name of the type of the file system that ``fd`` is on; its number if it has none here."""
     buffer = ctypes.create_string_buffer(_STRUCT)
     checked(LIBC.fstatfs(ctypes.c_int(fd), buffer))
     magic = ctypes.c_ulong.from_buffer(buffer).value & 0xFFFFFFFF  # f_type comes first
@@ -61,10 +57,6 @@ def file_system_name(fd: int) -> str:
 
 
 def xfs_inode_size(fd: int) -> int:
-    """Bytes that an inode takes on the XFS that ``fd`` is on.
-
-    Raises:
-        OSError: ENOTTY where it is on another file system.
-    """
+    """Bytes that an inode takes on the XFS that ``fd`` is on; ENOTTY on another file system."""
     answer = fcntl.ioctl(fd, _FSGEOMETRY_V1, bytes(_GEOMETRY))
     return int(_INODESIZE.unpack_from(answer)[0])

@@ -44,12 +44,9 @@ def empty_folder(
     Args:
         fd: descriptor of the folder, which itself stays.
         path: what errors call the folder.
-        worker: which of those at work in it this is, from 0.
+        worker: which of the ``workers`` at work in it this is, from 0.
         workers: how many are at work in it.
         pause: called between two folders, and now and then in a large one.
-
-    Raises:
-        OperationError: a name could not be deleted, as ``remove_tree`` says.
     """
     removed = 0
     stack = FolderStack[_Emptied](workers)
@@ -156,10 +153,7 @@ class _Emptied(Folder):
 
 
 def _enter(parent: int, name: bytes) -> int:
-    """Open the folder ``name`` of ``parent``, in no other mount (openat2(2): RESOLVE_NO_XDEV).
-
-    Returns -1 where it is not there any more.
-    """
+    """Open the folder ``name`` of ``parent``, in no other mount; -1 where it is gone."""
     try:
         return openat2(parent, name, OPEN_FOLDER, RESOLVE_NO_XDEV)
     except OSError as error:

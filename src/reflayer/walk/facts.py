@@ -65,11 +65,7 @@ class Facts:
 
 
 def list_attributes(file: int | bytes, *, follow: bool = True) -> list[str]:
-    """The names of a file's extended attributes; none where the file system has none.
-
-    Raises:
-        FailedError: they cannot be listed.
-    """
+    """The names of a file's extended attributes; none where the file system has none."""
     try:
         names = os.listxattr(file, follow_symlinks=follow)
         return [name for name in names if name not in _TWICE] if names else names
@@ -85,10 +81,7 @@ def read_attributes(
     """The values of those extended attributes of an open file that are the tree's own.
 
     With ``skip`` those of the system are among them, and it is called with ``xattr`` for each that
-    may not be read.
-
-    Raises:
-        FailedError: one of the tree's own cannot be read.
+    may not be read. FailedError: one of the tree's own cannot be read.
     """
     return _read(names, lambda name: os.getxattr(fd, name), skip) if names else {}
 
@@ -96,11 +89,7 @@ def read_attributes(
 def read_attributes_at(
     dir_fd: int, name: bytes, skip: Callable[[str], None] | None = None
 ) -> dict[str, bytes]:
-    """List and read the extended attributes of ``name`` itself in an open folder.
-
-    Raises:
-        FailedError: a call failed.
-    """
+    """List and read the extended attributes of ``name`` itself in an open folder."""
     path = path_at(dir_fd, name)
     names = list_attributes(path, follow=False)
     return _read(names, lambda attribute: os.getxattr(path, attribute, follow_symlinks=False), skip)
@@ -131,14 +120,10 @@ if not hasattr(os, "listxattr"):  # a platform whose os module has no extended a
 
 
 def data_extents(src: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of ``src`` below ``size`` that hold data (lseek(2): SEEK_DATA, SEEK_HOLE).
-
-    Yields:
-        Start and end of each, in bytes.
+    """Start and end of each part of ``src`` below ``size`` that holds data (lseek(2): SEEK_DATA).
 
     Raises:
         SizeChangedError: it has become shorter.
-        OSError: as lseek(2) says.
     """
     if not hasattr(os, "SEEK_DATA"):
         yield 0, size

@@ -12,12 +12,7 @@ import errno
 import os
 import stat
 
-from reflayer.linux.openat2 import (
-    RESOLVE_BENEATH,
-    RESOLVE_NO_SYMLINKS,
-    RESOLVE_NO_XDEV,
-    openat2,
-)
+from reflayer.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,11 +94,7 @@ def open_beneath(top: int, path: bytes, *, cross_mounts: bool = True) -> int:
 
 
 def open_shut(name: bytes, dir_fd: int | None = None) -> int:
-    """Open the folder ``name`` although it lacks the permission bits for it, if this user owns it.
-
-    Raises:
-        PermissionError: it is not.
-    """
+    """Open the folder ``name`` although it lacks the permission bits, if this user owns it."""
     named = os.open(name, _NAME_ITSELF, dir_fd=dir_fd)
     itself = f"/proc/self/fd/{named}"
     try:
@@ -170,11 +161,7 @@ class Folder:
         self.close()
 
     def reopen(self, child: Folder, root: Folder) -> None:
-        """Open a shelved folder again, from ``child``, an open folder directly in it.
-
-        Raises:
-            OSError: ESTALE when the folder above ``child`` is another one now.
-        """
+        """Open a shelved folder again, from ``child``, an open folder directly in it."""
         self.fd = open_parent(child.fd, identity(self.status))
         if self._peer_id is not None:
             if child.peer >= 0:

@@ -53,9 +53,6 @@ class NewInode:
 
         So an NFS server that changes owners, a file system that hands groups down and a umask that
         another thread has set all show.
-
-        Raises:
-            OSError: as mkdir(2) says.
         """
         probe = f".reflayer-{os.urandom(8).hex()}"
         os.mkdir(probe, 0o777, dir_fd=folder)
@@ -85,7 +82,7 @@ def _may_all(probe: str, folder: int) -> bool:
 
 
 class Metadata:
-    """Sets metadata, and counts what is left out for want of privilege.
+    """Sets metadata, or raises FailedError; counts what is left out for want of privilege.
 
     Where an inode has something already, ``uid``, ``gid`` and ``mode`` tell so, and -1 for what is
     not known. A call whose result is known is left out.
@@ -111,11 +108,7 @@ class Metadata:
         return False
 
     def set_all(self, fd: int, facts: Facts, uid: int, gid: int, mode: int) -> None:
-        """Give the open file or folder ``fd`` all its metadata.
-
-        Raises:
-            FailedError: a call failed.
-        """
+        """Give the open file or folder ``fd`` all its metadata."""
         if facts.uid != uid or facts.gid != gid:
             self.set_owner(fd, facts)
         attributes = facts.attributes
@@ -136,9 +129,6 @@ class Metadata:
         """Give ``name`` itself in an open folder all its metadata.
 
         ``mode`` is None for a symbolic link, which has none.
-
-        Raises:
-            FailedError: a call failed.
         """
         operation = "chown"
         try:
@@ -163,11 +153,7 @@ class Metadata:
             raise FailedError(operation, error) from error
 
     def set_owner(self, fd: int, facts: Facts) -> None:
-        """Give the open file or folder ``fd`` its owner and group.
-
-        Raises:
-            FailedError: that failed.
-        """
+        """Give the open file or folder ``fd`` its owner and group."""
         try:
             os.chown(fd, facts.uid, facts.gid)
         except OSError as error:
@@ -178,9 +164,6 @@ class Metadata:
         """Set an extended attribute of the open file or folder ``fd``.
 
         One that is not the tree's own may be of another system than this, and is left out then.
-
-        Raises:
-            FailedError: ``setxattr`` and the name.
         """
         try:
             os.setxattr(fd, name, value)

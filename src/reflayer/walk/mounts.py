@@ -48,19 +48,13 @@ def refuse_mounts(fd: int, path: bytes) -> None:
 
     Raises:
         OperationError: EBUSY, with the mount point as its path.
-        OSError: as ``mounts_below`` says.
     """
     for mount in sorted(mounts_below(fd)):
         raise OperationError(os.path.join(path, mount), "remove", IS_MOUNTED, errno.EBUSY)
 
 
 def refuse_mounts_at(name: bytes, path: bytes, folder: int | None = None) -> None:
-    """Refuse to remove the folder ``name`` of the open ``folder`` with a mount in it, if it exists.
-
-    Raises:
-        OperationError: as ``refuse_mounts`` says.
-        OSError: it cannot be looked at.
-    """
+    """``refuse_mounts`` for the folder ``name`` of the open ``folder``, if it exists."""
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(name, flags, dir_fd=folder)
@@ -99,8 +93,7 @@ def status_at_mount(folder: int, name: str | bytes) -> os.stat_result:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:
         above = os.fstat(folder)
-        names = ("st_atime_ns", "st_mtime_ns", "st_ctime_ns")
-        times = {name: getattr(above, name) for name in names}
+        times = {n: getattr(above, n) for n in ("st_atime_ns", "st_mtime_ns", "st_ctime_ns")}
         here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
         try:
             with os.scandir(here) as scan:
