@@ -138,7 +138,7 @@ def test_a_signal_at_the_very_end_comes_too_late(
     program = """
 import os, signal, sys
 from reflayer.cli import main
-from reflayer.cli.bars import bars
+from reflayer.cli.progress_bars import bars
 def at_end_of(owner, name):
     end = getattr(owner, name)
     def interrupted(*arguments):

@@ -16,8 +16,8 @@ from reflayer.bench.methods import (
 from reflayer.bench.runs import alternate
 from reflayer.bench.sample_tree import count, make_tree
 from reflayer.cli.arguments import JSON, at_least_one, folder, option, takes
-from reflayer.cli.bars import bars
 from reflayer.cli.output import print_json, size_text
+from reflayer.cli.progress_bars import bars
 from reflayer.copy import copy_tree
 from reflayer.driver import Driver
 from reflayer.errors import failing

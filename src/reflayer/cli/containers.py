@@ -23,9 +23,9 @@ from reflayer.cli.arguments import (
     takes,
     telling_of_ownership,
 )
-from reflayer.cli.bars import bars
 from reflayer.cli.interrupt import ignore_signals
 from reflayer.cli.output import ago, complain, print_json, print_path, print_table, timestamp
+from reflayer.cli.progress_bars import bars
 from reflayer.cli.registries import ACCESS, access_of
 from reflayer.errors import StoreError, UsageError, counted, failing, printable
 

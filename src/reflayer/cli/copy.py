@@ -14,9 +14,9 @@ from reflayer.cli.arguments import (
     takes,
     telling_of_ownership,
 )
-from reflayer.cli.bars import bars
 from reflayer.cli.interrupt import ignore_signals
 from reflayer.cli.output import print_json, size_text
+from reflayer.cli.progress_bars import bars
 from reflayer.copy.report import CopyReport
 from reflayer.errors import counted
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from reflayer.cli.arguments import JSON, complete_either, open_store, option, takes
-from reflayer.cli.bars import bars
 from reflayer.cli.containers import container_fields
 from reflayer.cli.output import complain, print_json, print_table, size_text
+from reflayer.cli.progress_bars import bars
 from reflayer.errors import printable
 from reflayer.record import as_dict
 

@@ -18,9 +18,9 @@ from reflayer.cli.arguments import (
     ownership,
     takes,
 )
-from reflayer.cli.bars import bars
 from reflayer.cli.interrupt import ignore_signals
 from reflayer.cli.output import ago, print_json, print_table, seconds_of, size_text, timestamp
+from reflayer.cli.progress_bars import bars
 from reflayer.errors import brief
 
 TYPE_CHECKING = False

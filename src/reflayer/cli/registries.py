@@ -15,9 +15,9 @@ from reflayer.cli.arguments import (
     takes,
     telling_of_ownership,
 )
-from reflayer.cli.bars import bars
 from reflayer.cli.interrupt import ignore_signals
 from reflayer.cli.output import complain, print_json
+from reflayer.cli.progress_bars import bars
 from reflayer.errors import UsageError
 
 TYPE_CHECKING = False
