@@ -2,7 +2,8 @@
 
 Folders come before what is in them and names in the order of their bytes. Everything goes by
 descriptor; no link is followed, and what is mounted inside stays out. No more is remembered than
-the names in the folders on the way and the inodes with several names.
+the names in the folders on the way, those that ``untouched`` found to be touched, and the inodes
+with several names.
 """
 
 from __future__ import annotations
