@@ -1,0 +1,192 @@
+"""A stack of layers looked at as the one tree that it is: the union, by overlayfs' rules.
+
+A name is that of the topmost layer that has it. Folders of one name are one folder, down to the
+first that is opaque, or to a layer that has something else there; its metadata is the topmost one's
+(overlayfs.rst in the kernel's documentation, "Directories").
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+from reflayer.walk.folders import OPEN_ANY_FOLDER, OPEN_FOLDER, open_noatime
+from reflayer.walk.overlay import is_device, is_opaque, is_whiteout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from reflayer.walk.folders import AnyPath
+
+_NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})  # open(2) of what is another type
+
+
+class Stack(NamedTuple):
+    """Paths of layers, of which each lies on the next.
+
+    A plain sequence of paths means the same, but then a whiteout in the lowest is an error: it
+    would hide what is not there, so perhaps a layer is missing. Here it is a device of the tree.
+    """
+
+    differences: tuple[bytes, ...]  # the topmost first
+    whole: bytes
+
+    @property
+    def paths(self) -> tuple[bytes, ...]:
+        """All of them, the topmost first."""
+        return (*self.differences, self.whole)
+
+
+def stack_of(source: AnyPath | Sequence[AnyPath] | Stack) -> Stack:
+    """The stack that ``source`` is; that of one layer where it is a single folder.
+
+    Raises:
+        ValueError: it is an empty sequence.
+    """
+    if isinstance(source, Stack):
+        return source
+    if isinstance(source, (str, bytes, os.PathLike)):
+        return Stack((), os.fsencode(source))
+    if not source:
+        raise ValueError("a stack needs at least one layer")
+    *differences, whole = map(os.fsencode, source)
+    return Stack(tuple(differences), whole)
+
+
+class Part(NamedTuple):
+    """A folder in one layer of a stack."""
+
+    fd: int  # open
+    is_whole: bool  # the layer is the lowest: devices 0:0 and attributes are what they are
+
+
+class Union:
+    """One folder of a stack: open in each layer that it is a union of.
+
+    Attributes:
+        parts: those folders, the topmost first; its metadata is that one's.
+    """
+
+    def __init__(self, parts: list[Part]) -> None:
+        """Take over the descriptors."""
+        self.parts = parts
+
+    @classmethod
+    def root(cls, stack: Stack) -> Self:
+        """Open the stack's layers.
+
+        Raises:
+            OSError: one of them cannot be opened; its ``filename`` is the layer's path.
+        """
+        union = cls([])
+        try:
+            for path in stack.paths:
+                is_whole = len(union.parts) == len(stack.differences)
+                fd = open_noatime(path, None, OPEN_ANY_FOLDER)
+                union.parts.append(Part(fd, is_whole))
+                if not is_whole and is_opaque(fd):
+                    break
+        except BaseException:
+            union.close()
+            raise
+        return union
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open."""
+        parts, self.parts = self.parts, []
+        for part in parts:
+            os.close(part.fd)
+
+    def find(self, name: bytes) -> tuple[Part, os.stat_result] | None:
+        """Where ``name`` is to be had, and its status in the tree; None where there is none."""
+        for part in self.parts:
+            try:
+                status = os.stat(name, dir_fd=part.fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if part.is_whole:
+                return part, status
+            if is_whiteout(status):
+                return None
+            return part, tree_status(part.fd, name, status)
+        return None
+
+    def names(self) -> dict[bytes, Part]:
+        """All names in the folder, and where each is to be had."""
+        found: dict[bytes, Part | None] = {}
+        for part in self.parts:
+            for name, is_hidden in _names_in(part):
+                found.setdefault(name, None if is_hidden else part)
+        return {name: part for name, part in found.items() if part is not None}
+
+    def enter(self, name: bytes) -> Self:
+        """The folder ``name`` in this one.
+
+        Raises:
+            OSError: ENOENT where there is none, ENOTDIR or ELOOP where it is no folder; otherwise
+                as open(2) says.
+        """
+        inside = type(self)([])
+        try:
+            for part in self.parts:
+                try:
+                    fd = open_noatime(name, part.fd, OPEN_FOLDER)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    if error.errno not in _NO_FOLDER or not inside.parts:
+                        raise
+                    break
+                inside.parts.append(Part(fd, part.is_whole))
+                if not part.is_whole and is_opaque(fd):
+                    break
+        except OSError as error:
+            inside.close()
+            if error.errno in _NO_FOLDER and self.find(name) is None:  # a whiteout
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
+            raise
+        if not inside.parts:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return inside
+
+
+def tree_status(folder: int, name: bytes, status: os.stat_result) -> os.stat_result:
+    """The status in the tree of ``name`` in an open folder of a difference, and no whiteout."""
+    if not stat.S_ISREG(status.st_mode) or status.st_size:
+        return status
+    from reflayer.linux.xattrs import path_at
+    from reflayer.walk.facts import list_attributes
+
+    if not is_device(list_attributes(path_at(folder, name), follow=False)):
+        return status
+    fields = list(status)
+    fields[0] = stat.S_IFCHR | stat.S_IMODE(status.st_mode)
+    times = status.__reduce__()[1][1]  # in nanoseconds, and what else has no place in the tuple
+    assert isinstance(times, dict)
+    return os.stat_result(fields, times)
+
+
+def _names_in(part: Part) -> list[tuple[bytes, bool]]:
+    """The names in one layer's folder, and whether each only hides what is below."""
+    with os.scandir(part.fd) as scan:
+        return [
+            (
+                os.fsencode(entry.name),
+                not part.is_whole
+                and not entry.is_file(follow_symlinks=False)
+                and not entry.is_dir(follow_symlinks=False)
+                and not entry.is_symlink()
+                and is_whiteout(entry.stat(follow_symlinks=False)),
+            )
+            for entry in scan
+        ]
