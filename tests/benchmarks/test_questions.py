@@ -52,6 +52,7 @@ def test_the_table_has_a_column_for_each_place_and_says_what_is_missing() -> Non
             ],
         ),
         ("diffing", [], ["reflayer diff", "diff -rq"]),
+        ("importing", [], ["reflayer create", "umoci unpack"]),
         ("measuring", ["--only=du"], ["reflayer df", "du -s"]),
         ("removing", ["--only=rm -rf", "--first=--wait"], ["reflayer rm --wait", "rm -rf"]),
         ("unpacking", ["--only=tar -xf", "--first=plain"], ["apply_layer, plain", "tar -xf"]),

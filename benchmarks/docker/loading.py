@@ -1,0 +1,35 @@
+"""How long does ``docker load`` of ten layers take, with the vfs driver and with ours?"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+
+from benchmarks.docker.engine import Engine
+from benchmarks.layers import NAME, layered_image
+from benchmarks.processes import run
+from benchmarks.question import Setting, question
+from reflayer.bench.runs import Rival
+
+
+def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:
+    """Ours and Docker's own driver."""
+    archive = layered_image(setting.tree, setting.folder / "image")
+    return [
+        Rival(
+            f"docker load ({engine.name})",
+            engine.docker("load", "--input", archive),
+            after=partial(_remove, engine),
+            missing=engine.missing,
+        )
+        for engine in (Engine(setting, stack, driver) for driver in ("reflayer", "vfs"))
+    ]
+
+
+def _remove(engine: Engine) -> None:
+    run(engine.docker("rmi", f"bench:{NAME}"))
+    engine.settle()
+
+
+if __name__ == "__main__":
+    question("docker load, ten layers", rivals)
