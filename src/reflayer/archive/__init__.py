@@ -1,7 +1,8 @@
 """Layer tars: apply one to a directory, tell what changed between two, pack the change.
 
 ``compression`` and the ``tar_`` modules know formats and nothing of the file system; ``apply`` and
-what it uses make entries, ``tree_diff`` tells what there is for ``pack`` to write.
+what it uses make entries. What there is for ``pack`` to write is told by ``tree_diff``, and by
+``upper_diff`` of a layer that is a difference already.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from reflayer.archive.id_map import IdMap, IdRange
     from reflayer.archive.pack import Packing, pack_layer, pack_tree
     from reflayer.archive.tree_diff import Change, Usage, changed_size, changed_usage, changes
+    from reflayer.archive.upper_diff import (
+        difference_changes,
+        difference_size,
+        difference_usage,
+        pack_difference,
+    )
 
 __all__ = [
     "AppliedLayer",
@@ -27,6 +34,10 @@ __all__ = [
     "changed_size",
     "changed_usage",
     "changes",
+    "difference_changes",
+    "difference_size",
+    "difference_usage",
+    "pack_difference",
     "pack_layer",
     "pack_tree",
 ]
@@ -46,6 +57,10 @@ __getattr__ = on_first_use(
         "changed_size": "reflayer.archive.tree_diff",
         "changed_usage": "reflayer.archive.tree_diff",
         "changes": "reflayer.archive.tree_diff",
+        "difference_changes": "reflayer.archive.upper_diff",
+        "difference_size": "reflayer.archive.upper_diff",
+        "difference_usage": "reflayer.archive.upper_diff",
+        "pack_difference": "reflayer.archive.upper_diff",
         "pack_layer": "reflayer.archive.pack",
         "pack_tree": "reflayer.archive.pack",
     },

@@ -1,5 +1,8 @@
 """A changed tree side by side with the tree before: the names in two folders, and what is the same.
 
+The tree before may be a stack: then a folder before is a union, and of an entry before it is known
+in which layer it is, since a difference has what a tree has in a form of its own.
+
 An entry is the same as Docker's diff has it, and closer: attributes count, and so does the content
 where type, mode, owner, size and time are the same.
 """
@@ -15,6 +18,13 @@ from operator import methodcaller
 from reflayer.linux.fiemap import share_all_data
 from reflayer.walk.facts import list_attributes, read_attributes, read_attributes_at
 from reflayer.walk.folders import OPEN_FILE, Folder, open_noatime
+from reflayer.walk.overlay import tree_attributes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+    from reflayer.walk.stack import Part, Union
 
 _BLOCK = 1 << 20
 _NO_MAP = frozenset({errno.EOPNOTSUPP, errno.ENOTTY})
@@ -23,11 +33,11 @@ _encode = methodcaller("encode", sys.getfilesystemencoding(), sys.getfilesysteme
 
 
 class FolderPair(Folder):
-    """A folder of the changed tree, with its counterpart in the tree before as its peer."""
+    """A folder of the changed tree, and ``old``, its counterpart in the tree before."""
 
     __slots__ = (
-        "before", "fresh", "gone", "is_added", "is_changed", "is_emptied", "is_packed",
-        "is_settled", "is_untouched", "todo", "told",
+        "before", "fresh", "gone", "hides_all", "is_added", "is_emptied", "is_implied", "is_packed",
+        "is_settled", "is_untouched", "old", "todo", "told",
     )  # fmt: skip
 
     def __init__(
@@ -35,17 +45,19 @@ class FolderPair(Folder):
         parent: FolderPair | None,
         name: bytes,
         fd: int,
-        peer: int,
+        old: Union | None,
         status: os.stat_result,
         before: os.stat_result | None,
     ) -> None:
-        super().__init__(parent, name, fd, peer, status)
+        super().__init__(parent, name, fd, -1, status)
+        self.old = old
         self.before = before  # its status in the tree before, None where that has no such folder
+        self.hides_all = False  # of a difference: nothing below is to be seen here
         self.is_added = False  # nothing at all had the name in the tree before
         self.is_settled = False  # nothing was moved here, or on the way here, since the cloning
         self.is_untouched = False  # neither its metadata nor the names in it are other than before
-        self.is_changed = False  # the folder itself is not as before, whatever is in it
         self.is_emptied = False  # all that was in it before is gone
+        self.is_implied = False  # a layer has no entry for what is in it
         self.is_packed = False  # an archive has it already
         self.fresh: set[bytes] = set()  # names that only the changed tree has
         self.gone: set[bytes] = set()  # names that only the tree before has
@@ -54,15 +66,39 @@ class FolderPair(Folder):
 
     def read(self, *, has_same_names: bool) -> None:
         """Note the names in both folders; those in the one before only if they may be others."""
-        names = set(map(_encode, os.listdir(self.fd)))
-        if self.peer < 0:
+        names = names_in(self.fd)
+        if self.old is None:
             self.fresh = names
-        elif not has_same_names:
-            earlier = set(map(_encode, os.listdir(self.peer)))
+        elif not has_same_names or len(self.old.parts) > 1:
+            earlier = names_in(self.old.parts[0].fd) if self.old.is_plain else {*self.old.names()}
             self.fresh = names - earlier
             self.gone = earlier - names
             self.is_emptied = bool(earlier) and len(self.gone) == len(earlier)
         self.todo = sorted(names | self.gone if self.gone else names, reverse=True)
+
+    def close(self) -> None:
+        """Close what is open."""
+        super().close()
+        if self.old is not None:
+            self.old.close()
+
+    def shelve(self) -> None:
+        """Close all descriptors for now; once is enough."""
+        if self.old is not None:
+            self.old.shelve()
+        super().shelve()
+
+    def reopen(self, child: Self, root: Self) -> None:
+        """Open a shelved folder again, from ``child``, an open folder directly in it."""
+        super().reopen(child, root)
+        if self.old is not None:
+            assert root.old is not None
+            self.old.reopen(self.path(), child.old, root.old)
+
+
+def names_in(folder: int) -> set[bytes]:
+    """The names in an open folder."""
+    return set(map(_encode, os.listdir(folder)))
 
 
 def is_same_status(now: os.stat_result, before: os.stat_result) -> bool:
@@ -85,14 +121,14 @@ def is_same_inode(now: os.stat_result, before: os.stat_result) -> bool:
     return now.st_ino == before.st_ino and now.st_ctime_ns == before.st_ctime_ns
 
 
-def has_same_attributes(one: int, other: int) -> bool:
-    """Whether two open files or folders have the same extended attributes."""
-    first, second = (read_attributes(fd, list_attributes(fd)) for fd in (one, other))
-    return first == second
+def attributes_in_tree(file: int, is_whole: bool) -> dict[str, bytes]:
+    """The extended attributes of an open file or folder, of a layer that may not be whole."""
+    found = read_attributes(file, list_attributes(file))
+    return found if is_whole else tree_attributes(found)
 
 
 def is_same_entry(
-    name: bytes, new: int, old: int, now: os.stat_result, before: os.stat_result
+    name: bytes, new: int, old: Part, now: os.stat_result, before: os.stat_result
 ) -> bool:
     """Whether ``name`` of the same status in two open folders, and no folder, is the same.
 
@@ -100,19 +136,22 @@ def is_same_entry(
     """
     if stat.S_ISREG(now.st_mode) and now.st_size:
         return _is_same_file(name, new, old, now, before)
-    if stat.S_ISLNK(now.st_mode) and os.readlink(name, dir_fd=new) != os.readlink(name, dir_fd=old):
+    if stat.S_ISLNK(now.st_mode) and os.readlink(name, dir_fd=new) != os.readlink(
+        name, dir_fd=old.fd
+    ):
         return False
-    return read_attributes_at(new, name) == read_attributes_at(old, name)
+    earlier = read_attributes_at(old.fd, name)
+    return read_attributes_at(new, name) == (earlier if old.is_whole else tree_attributes(earlier))
 
 
 def _is_same_file(
-    name: bytes, new: int, old: int, now: os.stat_result, before: os.stat_result
+    name: bytes, new: int, old: Part, now: os.stat_result, before: os.stat_result
 ) -> bool:
     one = open_noatime(name, new, OPEN_FILE)
     try:
-        other = open_noatime(name, old, OPEN_FILE)
+        other = open_noatime(name, old.fd, OPEN_FILE)
         try:
-            if not has_same_attributes(one, other):
+            if attributes_in_tree(one, True) != attributes_in_tree(other, old.is_whole):
                 return False
             # On btrfs each subvolume has a device number, and places are told for all together.
             if now.st_dev == before.st_dev and _lie_together(one, other):

@@ -20,6 +20,7 @@ from reflayer.walk.facts import (
     read_attributes_at,
 )
 from reflayer.walk.folders import OPEN_FILE, open_beneath, open_noatime
+from reflayer.walk.overlay import tree_attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from reflayer.archive.id_map import IdMap
     from reflayer.archive.tree_diff import Difference
     from reflayer.walk.folders import AnyPath
+    from reflayer.walk.stack import AnyStack
 
 _CHUNK = 1 << 18  # bytes that headers are gathered to, and that are read of a file at once
 _TYPES = {mode: kind for kind, mode in types.MODES.items()}
@@ -36,7 +38,7 @@ _TYPES = {mode: kind for kind, mode in types.MODES.items()}
 
 def pack_layer(
     root: AnyPath,
-    parent: AnyPath | None = None,
+    parent: AnyStack | None = None,
     *,
     cloned: float | None = None,
     id_map: IdMap | None = None,
@@ -45,7 +47,8 @@ def pack_layer(
 
     Args:
         root: the changed tree.
-        parent: the tree that it was cloned from, unchanged since; None for an empty one.
+        parent: the tree that it was cloned from, unchanged since, or the stack of layers, topmost
+            first; None for an empty one.
         cloned: when the clone was complete, as for ``changes``.
         id_map: the ids in the layer are those of the container that ``root`` is of.
     """
@@ -154,11 +157,14 @@ class Packing:
                 _TYPES[stat.S_IFMT(status.st_mode)],
                 status,
                 target=target,
-                attributes=read_attributes_at(folder.fd, name, self._unread),
+                attributes=self._in_tree(read_attributes_at(folder.fd, name, self._unread)),
             )
 
     def _attributes(self, fd: int) -> dict[str, bytes]:
-        return read_attributes(fd, list_attributes(fd), self._unread)
+        return self._in_tree(read_attributes(fd, list_attributes(fd), self._unread))
+
+    def _in_tree(self, attributes: dict[str, bytes]) -> dict[str, bytes]:
+        return attributes if self._diff.is_whole else tree_attributes(attributes)
 
     def _folder_attributes(self, folder: FolderPair) -> dict[str, bytes]:
         if folder.fd >= 0:
@@ -180,7 +186,7 @@ class Packing:
     def _pack_folder(self, folder: FolderPair) -> Iterator[bytes]:
         attributes = self._folder_attributes(folder)
         path = folder.path()
-        if path or folder.is_changed:  # no other layer has a root's entry for what is in it
+        if not folder.is_implied:
             name = path + b"/" if path else b"./"
             yield self._entry(name, types.DIRECTORY, folder.status, attributes=attributes)
         if folder.is_emptied:

@@ -1,5 +1,8 @@
 """What changed in a tree since it was cloned: both are walked once, side by side.
 
+The tree before may be a stack. A folder that one layer of it has is walked like one of a tree, and
+a folder that several have as their union.
+
 Folders come before what is in them and names in the order of their bytes. Everything goes by
 descriptor; no link is followed, and what is mounted inside stays out. No more is remembered than
 the names in the folders on the way, those that ``untouched`` found to be touched, and the inodes
@@ -8,18 +11,19 @@ with several names.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import NamedTuple
 
 from reflayer.archive.compare import (
     FolderPair,
-    has_same_attributes,
+    attributes_in_tree,
     is_same_entry,
     is_same_inode,
     is_same_status,
 )
-from reflayer.archive.hardlinks import HardLinks
+from reflayer.archive.hardlinks import HardLinks, hidden_names
 from reflayer.errors import OperationError, failing
 from reflayer.walk.facts import FailedError
 from reflayer.walk.folders import (
@@ -30,13 +34,16 @@ from reflayer.walk.folders import (
     open_noatime,
 )
 from reflayer.walk.mounts import is_mounted, mounts_below, status_at_mount
+from reflayer.walk.stack import Union, stack_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections import Counter
+    from collections.abc import Iterable, Iterator
 
     from reflayer.archive.untouched import Touched
     from reflayer.walk.folders import AnyPath
+    from reflayer.walk.stack import AnyStack, Part, Stack
 
 ADDED, MODIFIED, DELETED = "A", "C", "D"
 """The kinds of changes, as Docker's diff prints them."""
@@ -61,12 +68,18 @@ class Difference(NamedTuple):
 
 
 class TreeDiff:
-    """One walk over a tree and, if there is one, the tree that it was cloned from."""
+    """One walk over a tree and, if there is one, the tree that it was cloned from.
+
+    Attributes:
+        is_whole: what is walked over is a tree, and not a difference.
+    """
+
+    is_whole = True
 
     def __init__(
         self,
         root: AnyPath,
-        parent: AnyPath | None = None,
+        parent: AnyStack | None = None,
         cloned: float | None = None,
         *,
         cross_mounts: bool = False,
@@ -76,8 +89,9 @@ class TreeDiff:
         The rest is as ``changes`` has it.
         """
         self._root_path = os.fsencode(root)
-        self._parent_path = None if parent is None else os.fsencode(parent)
+        self._parent = None if parent is None else stack_of(parent)
         self._hard_links = HardLinks()
+        self._hidden: Counter[tuple[int, int]] | None = None
         self._stack = FolderStack[FolderPair]()
         self._cloned = cloned
         self._since = self._until = 0
@@ -94,26 +108,32 @@ class TreeDiff:
     def _enter_root(self) -> None:
         with failing(self._root_path, "open"):
             new = open_noatime(self._root_path, None, OPEN_ANY_FOLDER)
-        old = -1
+        old = None
         try:
-            if self._parent_path is not None:
-                with failing(self._parent_path, "open"):
-                    old = open_noatime(self._parent_path, None, OPEN_ANY_FOLDER)
+            if self._parent is not None:
+                old = self._open(self._parent)
             with failing(self._root_path, "look at"):
-                before = None if old < 0 else os.fstat(old)
+                before = None if old is None else os.fstat(old.parts[0].fd)
                 root = FolderPair(None, b"", new, old, os.fstat(new), before)
                 self._learn(new, old)
         except BaseException:
             os.close(new)
-            if old >= 0:
-                os.close(old)
+            if old is not None:
+                old.close()
             raise
-        root.is_added = old < 0
+        root.is_added = old is None
         root.is_settled = True  # a root cannot be moved away from its names
         self._stack.push(root)
         self._read(root)
 
-    def _learn(self, new: int, old: int) -> None:
+    def _open(self, parent: Stack) -> Union:
+        try:
+            return Union.root(parent)
+        except OSError as error:
+            path = os.fsencode(error.filename or self._root_path)
+            raise OperationError.from_os_error(error, path, "open") from error
+
+    def _learn(self, new: int, old: Union | None) -> None:
         """Learn where something is mounted in the root, and what was touched since the cloning."""
         if not self._cross_mounts:
             self._mounts = mounts_below(new)
@@ -122,20 +142,22 @@ class TreeDiff:
 
             self._since = birth_time(new) or 0
             self._until = int(self._cloned * 1e9) - _BEHIND if self._since else 0
-        if old >= 0 < self._until:
+        if old is not None and self._until > 0:
             from reflayer.archive.untouched import touched_names
 
-            self._touched = touched_names(new, old, self._since, self._until)
+            if old.is_plain:
+                self._touched = touched_names(new, old.parts[0].fd, self._since, self._until)
 
     def _walk_folder(self, pair: FolderPair) -> Iterator[Difference]:
         """Go on with ``pair`` until a folder in it is entered, or to its end."""
         todo = pair.todo
         if pair.told is None:
             pair.told = ""
-            pair.is_changed = self._is_changed(pair)
-            if pair.is_changed:
+            if self._is_changed(pair):
                 yield from _tell(pair, ADDED if pair.is_added else MODIFIED)
-        new, old, fresh, gone = pair.fd, pair.peer, pair.fresh, pair.gone
+            elif pair.parent is None:  # no other layer has a root's entry for what is in it
+                pair.is_implied = True
+        new, gone = pair.fd, pair.gone
         while todo:
             name = todo.pop()
             if name in gone:
@@ -144,12 +166,13 @@ class TreeDiff:
             is_mount = bool(self._mounts) and pair.path(name) in self._mounts
             try:
                 is_mount = is_mount and is_mounted(new, name) is not False
-                status = status_at_mount(new, name) if is_mount else os.lstat(name, dir_fd=new)
+                status = status_at_mount(new, name) if is_mount else self._status(new, name)
                 if status.st_dev != pair.status.st_dev and not self._cross_mounts:
                     is_mount = is_mount or bool(is_mounted(new, name))  # or a subvolume of btrfs
-                before = None if name in fresh else os.lstat(name, dir_fd=old)
+                earlier = self._before(pair, name)
             except OSError as error:
                 raise self.failure(error, pair, name, "stat") from error
+            before = None if earlier is None else earlier[1]
             if is_mount:
                 if before is None:
                     yield from _tell(pair, MODIFIED)
@@ -158,7 +181,7 @@ class TreeDiff:
                 self._enter(pair, name, status, before)
                 return
             else:
-                kind, target = self._compare(pair, name, status, before)
+                kind, target = self._compare(pair, name, status, earlier)
                 if kind:
                     yield from _tell(pair, RELINKED if kind == RELINKED else MODIFIED)
                     yield Difference(kind, pair, name, status, target, before is not None)
@@ -166,34 +189,72 @@ class TreeDiff:
 
     def _tell_gone(self, pair: FolderPair, name: bytes) -> Iterator[Difference]:
         try:
-            before = os.stat(name, dir_fd=pair.peer, follow_symlinks=False)
+            before = self._status_gone(pair, name)
         except OSError as error:
             raise self.failure(error, pair, name, "stat") from error
         yield from _tell(pair, MODIFIED)
         yield Difference(DELETED, pair, name, before)
 
+    def _status(self, folder: int, name: bytes) -> os.stat_result:
+        return os.lstat(name, dir_fd=folder)
+
+    def _before(self, pair: FolderPair, name: bytes) -> tuple[Part, os.stat_result] | None:
+        """Where ``name`` was before, and its status in that tree."""
+        if pair.old is None or name in pair.fresh:
+            return None
+        found = pair.old.find(name)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return found
+
+    def _status_gone(self, pair: FolderPair, name: bytes) -> os.stat_result:
+        earlier = self._before(pair, name)
+        assert earlier is not None
+        return earlier[1]
+
     def _compare(
-        self, pair: FolderPair, name: bytes, status: os.stat_result, before: os.stat_result | None
+        self,
+        pair: FolderPair,
+        name: bytes,
+        status: os.stat_result,
+        earlier: tuple[Part, os.stat_result] | None,
     ) -> tuple[str, bytes]:
         """The kind of difference of ``name``, empty for none, and a path that it is a link to."""
-        is_same = False
-        if before is not None and is_same_status(status, before):
-            is_same = self._is_untouched(pair, status, before)
-            if not is_same:
-                try:
-                    is_same = is_same_entry(name, pair.fd, pair.peer, status, before)
-                except (FailedError, OSError) as error:
-                    raise self.failure(error, pair, name, "compare") from error
-        kind = ADDED if before is None else MODIFIED
+        kind, before, same, hidden = ADDED, None, None, 0
+        if earlier is not None:
+            kind, before = MODIFIED, earlier[1]
+            try:
+                if self._may_be_same(status, before):
+                    if self._is_untouched(pair, status, *earlier):
+                        same = before
+                    elif is_same_entry(name, pair.fd, earlier[0], status, before):
+                        same, hidden = before, self._hidden_names(status, *earlier)
+            except (FailedError, OSError) as error:
+                raise self.failure(error, pair, name, "compare") from error
         if status.st_nlink == 1 and (before is None or before.st_nlink == 1):
-            return ("" if is_same else kind), b""
-        is_written, target = self._hard_links.place(pair.path(name), status, before, is_same)
-        if is_same:
+            return (kind if same is None else ""), b""
+        is_written, target = self._hard_links.place(pair.path(name), status, same, hidden)
+        if same is not None:
             kind = RELINKED if is_written else ""
         return kind, target
 
+    def _may_be_same(self, status: os.stat_result, before: os.stat_result) -> bool:
+        return is_same_status(status, before)
+
+    def _hidden_names(self, status: os.stat_result, part: Part, before: os.stat_result) -> int:
+        """How many names of an inode before are hidden in the stack, if that decides anything.
+
+        The clone of an inode has a name for each that is not hidden, as long as it is untouched.
+        """
+        root = self._stack[0].old
+        if not part.layer or root is None or not before.st_nlink >= status.st_nlink > 1:
+            return 0
+        if self._hidden is None:
+            self._hidden = hidden_names(root)
+        return self._hidden[identity(before)]
+
     def _is_untouched(
-        self, pair: FolderPair, status: os.stat_result, before: os.stat_result
+        self, pair: FolderPair, status: os.stat_result, part: Part, before: os.stat_result
     ) -> bool:
         """Whether an entry needs no look inside: its inode was last changed by the cloning.
 
@@ -201,7 +262,7 @@ class TreeDiff:
         folders above count, too.
         """
         is_settled = pair.is_settled and self._is_settled(status, before)
-        return is_settled or is_same_inode(status, before)
+        return is_settled or (part.is_whole and is_same_inode(status, before))
 
     def _is_settled(self, status: os.stat_result, before: os.stat_result) -> bool:
         """Whether an inode was last changed by the cloning, and the one before before it.
@@ -214,31 +275,39 @@ class TreeDiff:
     def _is_changed(self, pair: FolderPair) -> bool:
         if pair.is_untouched:
             return False
-        if pair.before is None or not is_same_status(pair.status, pair.before):
+        if pair.old is None or pair.before is None:
             return True
+        if not is_same_status(pair.status, pair.before):
+            return True
+        before = pair.old.parts[0]
         try:
-            return not has_same_attributes(pair.fd, pair.peer)
+            return attributes_in_tree(pair.fd, self.is_whole) != attributes_in_tree(
+                before.fd, before.is_whole
+            )
         except FailedError as error:
             raise self.failure(error, pair, b"", error.operation) from error
 
     def _enter(
         self, above: FolderPair, name: bytes, status: os.stat_result, before: os.stat_result | None
     ) -> None:
-        new = old = -1
+        new = -1
+        old = None
         try:
             new = open_noatime(name, above.fd, OPEN_FOLDER)
-            if before is not None and stat.S_ISDIR(before.st_mode):
-                old = open_noatime(name, above.peer, OPEN_FOLDER)
+            if before is not None and stat.S_ISDIR(before.st_mode) and above.old is not None:
+                old = above.old.enter(name)
         except OSError as error:
             if new >= 0:
                 os.close(new)
             raise self.failure(error, above, name, "open") from error
-        pair = FolderPair(above, name, new, old, status, before if old >= 0 else None)
+        pair = FolderPair(above, name, new, old, status, None if old is None else before)
         pair.is_added = before is None
         if before is not None:
             pair.is_settled = above.is_settled and self._is_settled(status, before)
-            if is_same_status(status, before):
-                pair.is_untouched = self._is_untouched(above, status, before)
+            if old is not None and is_same_status(status, before):
+                pair.is_untouched = pair.is_settled or (
+                    old.is_plain and is_same_inode(status, before)
+                )
         self._stack.push(pair)
         self._read(pair)
 
@@ -247,11 +316,14 @@ class TreeDiff:
         names = self._touched.pop(pair.path(), None) if self._touched else None
         try:
             if names is None or not pair.is_untouched:  # a new or lost name is a touch
-                pair.read(has_same_names=pair.is_untouched)
+                self._read_names(pair)
         except OSError as error:
             raise self.failure(error, pair, b"", "read the folder") from error
         if names is not None:
             pair.todo = sorted(pair.gone | names, reverse=True)
+
+    def _read_names(self, pair: FolderPair) -> None:
+        pair.read(has_same_names=pair.is_untouched)
 
     def _leave(self) -> None:
         pair = self._stack[-1]
@@ -301,7 +373,7 @@ class Usage(NamedTuple):
 
 
 def changes(
-    root: AnyPath, parent: AnyPath | None = None, *, cloned: float | None = None
+    root: AnyPath, parent: AnyStack | None = None, *, cloned: float | None = None
 ) -> Iterator[Change]:
     """What is different in ``root`` from ``parent``, in the order of a walk by sorted names.
 
@@ -310,50 +382,65 @@ def changes(
 
     Args:
         root: the changed tree.
-        parent: the tree that it was cloned from, unchanged since; None for an empty one.
+        parent: the tree that it was cloned from, unchanged since, or the stack of layers, topmost
+            first; None for an empty one.
         cloned: when the clone was complete, in seconds since the epoch by this machine's clock.
             What has a ctime from the time of the cloning needs no look inside then.
 
     Raises:
         OperationError: something cannot be read, or went away meanwhile.
     """
-    for difference in TreeDiff(root, parent, cloned):
+    yield from told_changes(TreeDiff(root, parent, cloned))
+
+
+def told_changes(diff: TreeDiff) -> Iterator[Change]:
+    """The changes that a walk finds."""
+    for difference in diff:
         if difference.kind != RELINKED and (path := difference.folder.path(difference.name)):
             yield Change(difference.kind, os.fsdecode(b"/" + path))
 
 
 def changed_size(
-    root: AnyPath, parent: AnyPath | None = None, *, cloned: float | None = None
+    root: AnyPath, parent: AnyStack | None = None, *, cloned: float | None = None
 ) -> int:
     """The bytes of all that ``changes`` tells as added or changed, but for folders.
 
     What has several names counts once.
     """
-    return sum(
-        status.st_size
-        for status in _changed_inodes(root, parent, cloned)
-        if not stat.S_ISDIR(status.st_mode)
-    )
+    return size_of(_changed_inodes(TreeDiff(root, parent, cloned)))
 
 
 def changed_usage(
-    root: AnyPath, parent: AnyPath | None = None, *, cloned: float | None = None
+    root: AnyPath, parent: AnyStack | None = None, *, cloned: float | None = None
 ) -> Usage:
     """What all that ``changes`` tells as added or changed takes, and the folders that it is in."""
-    blocks = inodes = 0
-    for status in _changed_inodes(root, parent, cloned):
+    return usage_of(_changed_inodes(TreeDiff(root, parent, cloned)))
+
+
+def size_of(inodes: Iterable[os.stat_result]) -> int:
+    """The bytes of inodes, but for folders."""
+    return sum(status.st_size for status in inodes if not stat.S_ISDIR(status.st_mode))
+
+
+def usage_of(inodes: Iterable[os.stat_result]) -> Usage:
+    """What inodes take."""
+    blocks = count = 0
+    for status in inodes:
         blocks += status.st_blocks
-        inodes += 1
-    return Usage(blocks * _BLOCK, inodes)
+        count += 1
+    return Usage(blocks * _BLOCK, count)
 
 
-def _changed_inodes(
-    root: AnyPath, parent: AnyPath | None, cloned: float | None
-) -> Iterator[os.stat_result]:
+def _changed_inodes(diff: TreeDiff) -> Iterator[os.stat_result]:
+    return inodes_of(found for found in diff if found.kind not in (DELETED, RELINKED))
+
+
+def inodes_of(differences: Iterable[Difference]) -> Iterator[os.stat_result]:
+    """The status of each inode, once, but for what is mounted."""
     seen = set()
-    for difference in TreeDiff(root, parent, cloned):
+    for difference in differences:
         status = difference.status
-        if difference.kind in (DELETED, RELINKED) or difference.is_mount:
+        if difference.is_mount:
             continue
         if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
             key = identity(status)

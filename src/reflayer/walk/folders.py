@@ -160,7 +160,7 @@ class Folder:
             self._peer_id = identity(os.fstat(self.peer))
         self.close()
 
-    def reopen(self, child: Folder, root: Folder) -> None:
+    def reopen(self, child: Self, root: Self) -> None:
         """Open a shelved folder again, from ``child``, an open folder directly in it."""
         self.fd = open_parent(child.fd, identity(self.status))
         if self._peer_id is not None:

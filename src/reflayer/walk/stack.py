@@ -10,17 +10,24 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from reflayer.walk.folders import OPEN_ANY_FOLDER, OPEN_FOLDER, open_noatime
+from reflayer.walk.folders import (
+    OPEN_ANY_FOLDER,
+    OPEN_FOLDER,
+    AnyPath,
+    identity,
+    open_beneath,
+    open_noatime,
+    open_parent,
+)
 from reflayer.walk.overlay import is_device, is_opaque, is_whiteout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from typing import Self
-
-    from reflayer.walk.folders import AnyPath
 
 _NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})  # open(2) of what is another type
 
@@ -41,7 +48,11 @@ class Stack(NamedTuple):
         return (*self.differences, self.whole)
 
 
-def stack_of(source: AnyPath | Sequence[AnyPath] | Stack) -> Stack:
+AnyStack = AnyPath | Sequence[AnyPath] | Stack
+"""One folder, or layers of which each lies on the next, topmost first."""
+
+
+def stack_of(source: AnyStack) -> Stack:
     """The stack that ``source`` is; that of one layer where it is a single folder.
 
     Raises:
@@ -62,6 +73,7 @@ class Part(NamedTuple):
 
     fd: int  # open
     is_whole: bool  # the layer is the lowest: devices 0:0 and attributes are what they are
+    layer: int  # which one: 0 is the topmost
 
 
 class Union:
@@ -71,9 +83,13 @@ class Union:
         parts: those folders, the topmost first; its metadata is that one's.
     """
 
+    __slots__ = ("_places", "_shelved", "parts")
+
     def __init__(self, parts: list[Part]) -> None:
         """Take over the descriptors."""
         self.parts = parts
+        self._places: dict[bytes, list[int]] | None = None  # when all names were read
+        self._shelved: list[tuple[Part, tuple[int, int]]] = []
 
     @classmethod
     def root(cls, stack: Stack) -> Self:
@@ -84,12 +100,33 @@ class Union:
         """
         union = cls([])
         try:
-            for path in stack.paths:
-                is_whole = len(union.parts) == len(stack.differences)
+            for layer, path in enumerate(stack.paths):
+                is_whole = layer == len(stack.differences)
                 fd = open_noatime(path, None, OPEN_ANY_FOLDER)
-                union.parts.append(Part(fd, is_whole))
+                union.parts.append(Part(fd, is_whole, layer))
                 if not is_whole and is_opaque(fd):
                     break
+        except BaseException:
+            union.close()
+            raise
+        return union
+
+    @classmethod
+    def beneath(cls, path: bytes, parts: Iterable[Part]) -> Self:
+        """The folder at ``path`` from the root, of whose parts these have one that is its part.
+
+        Which those are is told by ``places`` of the folders on the way.
+
+        Raises:
+            OSError: EXDEV where something is mounted on the way; otherwise as openat2(2) says.
+        """
+        union = cls([])
+        try:
+            for part in parts:
+                if union.parts and is_opaque(union.parts[-1].fd):
+                    break
+                fd = open_beneath(part.fd, path, cross_mounts=False)
+                union.parts.append(part._replace(fd=fd))
         except BaseException:
             union.close()
             raise
@@ -107,11 +144,39 @@ class Union:
         for part in parts:
             os.close(part.fd)
 
+    def shelve(self) -> None:
+        """Close all for now; once is enough."""
+        if self.parts:
+            self._shelved = [(part, identity(os.fstat(part.fd))) for part in self.parts]
+        self.close()
+
+    def reopen(self, path: bytes, inside: Self | None, root: Self) -> None:
+        """Open again what was shelved: the folder at ``path`` from ``root``, which is open.
+
+        ``inside`` is an open folder directly in it, if there is one.
+
+        Raises:
+            OSError: ESTALE when it is another one now; otherwise as openat2(2) says.
+        """
+        ways = {part.layer: part.fd for part in inside.parts} if inside is not None else {}
+        shelved, self._shelved = self._shelved, []
+        for part, wanted in shelved:
+            if part.layer in ways:
+                fd = open_parent(ways[part.layer], wanted)
+            else:  # nothing in that layer can show the way
+                fd = open_beneath(root.parts[part.layer].fd, path)
+            self.parts.append(part._replace(fd=fd))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the lowest layer alone has it, so that all in it is what it is."""
+        return self.parts[0].is_whole
+
     def find(self, name: bytes) -> tuple[Part, os.stat_result] | None:
         """Where ``name`` is to be had, and its status in the tree; None where there is none."""
-        for part in self.parts:
+        for part in self._candidates(name):
             try:
-                status = os.stat(name, dir_fd=part.fd, follow_symlinks=False)
+                status = os.lstat(name, dir_fd=part.fd)
             except FileNotFoundError:
                 continue
             if part.is_whole:
@@ -123,11 +188,35 @@ class Union:
 
     def names(self) -> dict[bytes, Part]:
         """All names in the folder, and where each is to be had."""
-        found: dict[bytes, Part | None] = {}
-        for part in self.parts:
-            for name, is_hidden in _names_in(part):
-                found.setdefault(name, None if is_hidden else part)
-        return {name: part for name, part in found.items() if part is not None}
+        return {name: self.parts[places[0]] for name, places in self.places().items() if places}
+
+    def places(self) -> dict[bytes, list[int]]:
+        """All names in the folder, and in which of ``parts`` each is the union's.
+
+        In none where it is only hidden; in several where they all have a folder of that name, of
+        which one may be opaque.
+        """
+        if self._places is None:
+            found: dict[bytes, list[int]] = {}
+            folders = set()
+            for place, part in enumerate(self.parts):
+                for name, is_folder, is_hidden in _names_in(part):
+                    if name not in found:
+                        found[name] = [] if is_hidden else [place]
+                        if is_folder:
+                            folders.add(name)
+                    elif name in folders:
+                        if is_folder:
+                            found[name].append(place)
+                        else:
+                            folders.discard(name)
+            self._places = found
+        return self._places
+
+    def _candidates(self, name: bytes) -> list[Part]:
+        if self._places is None:
+            return self.parts
+        return [self.parts[place] for place in self._places.get(name, ())]
 
     def enter(self, name: bytes) -> Self:
         """The folder ``name`` in this one.
@@ -137,8 +226,9 @@ class Union:
                 as open(2) says.
         """
         inside = type(self)([])
+        candidates = self._candidates(name)
         try:
-            for part in self.parts:
+            for part in candidates:
                 try:
                     fd = open_noatime(name, part.fd, OPEN_FOLDER)
                 except FileNotFoundError:
@@ -147,8 +237,8 @@ class Union:
                     if error.errno not in _NO_FOLDER or not inside.parts:
                         raise
                     break
-                inside.parts.append(Part(fd, part.is_whole))
-                if not part.is_whole and is_opaque(fd):
+                inside.parts.append(part._replace(fd=fd))
+                if part is not candidates[-1] and is_opaque(fd):
                     break
         except OSError as error:
             inside.close()
@@ -176,15 +266,16 @@ def tree_status(folder: int, name: bytes, status: os.stat_result) -> os.stat_res
     return os.stat_result(fields, times)
 
 
-def _names_in(part: Part) -> list[tuple[bytes, bool]]:
-    """The names in one layer's folder, and whether each only hides what is below."""
+def _names_in(part: Part) -> list[tuple[bytes, bool, bool]]:
+    """The names in one layer's folder: whether each is a folder, and whether it only hides."""
     with os.scandir(part.fd) as scan:
         return [
             (
                 os.fsencode(entry.name),
+                is_folder := entry.is_dir(follow_symlinks=False),
                 not part.is_whole
+                and not is_folder
                 and not entry.is_file(follow_symlinks=False)
-                and not entry.is_dir(follow_symlinks=False)
                 and not entry.is_symlink()
                 and is_whiteout(entry.stat(follow_symlinks=False)),
             )

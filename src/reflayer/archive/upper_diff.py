@@ -1,0 +1,110 @@
+"""What a difference holds, read from itself: the layer that it was made of, entry for entry.
+
+A difference is one tree with whiteouts and opaque folders in it, so it is walked as a tree of which
+all is new. Nothing has to be compared, and no stack has to be there. To tell what is changed from
+what is added, names are looked up in the stack below, and folders are compared with those there;
+what is in them counts as changed.
+"""
+
+from __future__ import annotations
+
+import os
+
+from reflayer.archive.tree_diff import (
+    DELETED,
+    TreeDiff,
+    inodes_of,
+    size_of,
+    told_changes,
+    usage_of,
+)
+from reflayer.walk.facts import list_attributes
+from reflayer.walk.overlay import is_implied, is_opaque
+from reflayer.walk.stack import Part, Union, tree_status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reflayer.archive.compare import FolderPair
+    from reflayer.archive.id_map import IdMap
+    from reflayer.archive.pack import Packing
+    from reflayer.archive.tree_diff import Change, Usage
+    from reflayer.walk.folders import AnyPath
+    from reflayer.walk.stack import Stack
+
+
+def pack_difference(upper: AnyPath, *, id_map: IdMap | None = None) -> Packing:
+    """The OCI layer that the difference ``upper`` was made of, uncompressed.
+
+    Folders without an entry in it, such as those that lead to a hard link's other names, are left
+    out. ``id_map`` is as for ``pack_layer``.
+    """
+    from reflayer.archive.pack import Packing
+
+    return Packing(UpperDiff(upper), is_layer=True, id_map=id_map)
+
+
+def difference_changes(upper: AnyPath, below: Stack) -> Iterator[Change]:
+    """What ``changes`` tells of the tree of ``upper`` on ``below``, compared with ``below``.
+
+    But what the difference has, and is no folder, counts as changed, be it as before or not.
+
+    Raises:
+        OperationError: something cannot be read, or went away meanwhile.
+    """
+    return told_changes(UpperDiff(upper, below))
+
+
+def difference_size(upper: AnyPath) -> int:
+    """The bytes of all in the difference ``upper`` but for folders and whiteouts.
+
+    What has several names counts once.
+    """
+    return size_of(inodes_of(found for found in UpperDiff(upper) if found.kind != DELETED))
+
+
+def difference_usage(upper: AnyPath) -> Usage:
+    """What the difference ``upper`` takes itself."""
+    return usage_of(inodes_of(UpperDiff(upper)))
+
+
+class UpperDiff(TreeDiff):
+    """One walk over a difference, and over as much of the stack below as it has names for.
+
+    Without a stack each whiteout is told as deleted.
+    """
+
+    is_whole = False
+
+    def _status(self, folder: int, name: bytes) -> os.stat_result:
+        return tree_status(folder, name, super()._status(folder, name))
+
+    def _before(self, pair: FolderPair, name: bytes) -> tuple[Part, os.stat_result] | None:
+        return None if pair.old is None else pair.old.find(name)
+
+    def _status_gone(self, pair: FolderPair, name: bytes) -> os.stat_result:
+        if pair.old is None:
+            return super()._status(pair.fd, name)
+        return super()._status_gone(pair, name)
+
+    def _may_be_same(self, status: os.stat_result, before: os.stat_result) -> bool:  # noqa: ARG002
+        return False
+
+    def _read_names(self, pair: FolderPair) -> None:
+        places = Union([Part(pair.fd, self.is_whole, 0)]).places()
+        whiteouts = {name for name, has_it in places.items() if not has_it}
+        names = places.keys() - whiteouts
+        hides_all = is_opaque(pair.fd)
+        pair.is_implied = is_implied(list_attributes(pair.fd))
+        if pair.old is None:
+            pair.gone = whiteouts
+            pair.is_emptied = hides_all
+        else:
+            above = pair.parent
+            pair.hides_all = hides_all or (above is not None and above.hides_all)
+            if pair.hides_all:
+                pair.gone = {*pair.old.names()} - names
+            else:
+                pair.gone = {name for name in whiteouts if pair.old.find(name) is not None}
+        pair.todo = sorted(names | pair.gone, reverse=True)
