@@ -69,21 +69,16 @@ def copy_as_tar(job: Job, root: folder.Folder, progress: Progress | None) -> Cou
         raise
     except OperationError as error:
         at = os.fsencode(error.path)[len(path) :].lstrip(b"/")
-        raise CopyError(_path(job, at), error.operation, error.reason, error.errno) from error
+        raise CopyError(job.path(at), error.operation, error.reason, error.errno) from error
     except ArchiveError as error:
         at = os.fsencode(error.entry or "")
-        raise CopyError(_path(job, at), "unpack", error.reason) from error
+        raise CopyError(job.path(at), "unpack", error.reason) from error
     finally:
         root.close()
     for kind, count in packing.skipped.items():
         unpacker.metadata.skipped[kind] = unpacker.metadata.skipped.get(kind, 0) + count
     unpacker.tell()
     return unpacker.made, {"tar": unpacker.moved}, unpacker.metadata.skipped
-
-
-def _path(job: Job, below: bytes) -> bytes:
-    """The path of ``below``, which is one from the source's root, as the user knows it."""
-    return os.path.join(job.source, below).rstrip(b"/") or b"/"
 
 
 class _Walk(TreeDiff):
@@ -253,7 +248,7 @@ class _Unpacker:
         if isinstance(error, FailedError):
             operation, error = error.operation, error.cause
         name = entry.name.rstrip(b"/")
-        path = _path(self._job, b"" if name == b"." else name)
+        path = self._job.path(b"" if name == b"." else name)
         return CopyError.from_os_error(error, path, operation)
 
 

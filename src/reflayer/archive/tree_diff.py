@@ -136,7 +136,7 @@ class TreeDiff:
     def _learn(self, new: int, old: Union | None) -> None:
         """Learn where something is mounted in the root, and what was touched since the cloning."""
         if not self._cross_mounts:
-            self._mounts = mounts_below(new)
+            (self._mounts,) = mounts_below(new)
         if self._cloned is not None:
             from reflayer.linux.libc import birth_time  # it brings ctypes
 

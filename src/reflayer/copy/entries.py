@@ -59,9 +59,13 @@ class Entries:
         """How many names have been made in all."""
         return sum(self.made.values())
 
-    def copy_file(self, folder: Folder, name: bytes) -> None:
-        """Copy the regular file ``name`` of ``folder``: the way that nearly every entry takes."""
+    def copy_file(self, folder: Folder, name: bytes) -> bool:
+        """Copy the regular file ``name`` of ``folder``: the way that nearly every entry takes.
+
+        False where it stands for a device, and that is left out.
+        """
         operation = "open"
+        source = self._job.source
         src = dst = -1
         try:
             src = open_noatime(name, folder.src, OPEN_FILE)
@@ -69,6 +73,8 @@ class Entries:
             if not stat.S_ISREG(status.st_mode):
                 raise self._job.failure(folder, name, "open", CHANGED)
             attributes = list_attributes(src)
+            if attributes and not status.st_size and source.is_device(folder.layer, attributes):
+                return self.copy_special(folder, name)
             new = self._job.new
             mode = new.creation_mode(status.st_mode, bool(attributes))
             operation = "create"
@@ -80,13 +86,17 @@ class Entries:
                     dst = os.open(waiting, NEW_FILE, mode, dir_fd=self._links.folder())
                 except FileExistsError:
                     self._link(folder, name, waiting, status.st_nlink)
-                    return
+                    return True
                 self._links.link(waiting, folder.dst, name, status.st_nlink)
             operation = "copy its content"
             self._method.copy(src, dst, status.st_size, status.st_dev)
             operation = "set its times"
-            self.finish(src, dst, status, attributes, status.st_mode & 0o7777, mode & ~new.umask)
+            mode_now = mode & ~new.umask
+            self.finish(
+                folder.layer, src, dst, status, attributes, status.st_mode & 0o7777, mode_now
+            )
             self.made["file"] += 1
+            return True
         except (OSError, FailedError) as error:
             raise self._job.failure(folder, name, operation, error) from error
         except SizeChangedError as error:
@@ -99,6 +109,7 @@ class Entries:
 
     def finish(
         self,
+        layer: int,
         src: int,
         dst: int,
         status: os.stat_result,
@@ -108,21 +119,27 @@ class Entries:
     ) -> None:
         """Give ``dst``, a new file or folder, all metadata of ``src``, but ``mode`` for its own.
 
-        ``attributes`` are the names of those of ``src``; ``dst`` was made with ``mode_now``.
+        ``attributes`` are the names of those of ``src``, which is in ``layer`` of the source;
+        ``dst`` was made with ``mode_now``.
         """
         new = self._job.new
         if attributes or mode != mode_now or status.st_uid != new.uid or status.st_gid != new.gid:
-            facts = Facts(status, read_attributes(src, attributes, self._metadata.skip))
+            found = read_attributes(src, attributes, self._metadata.skip)
+            facts = Facts(status, self._job.source.tree_attributes(layer, found))
             facts.mode = mode
             self._metadata.set_all(dst, facts, new.uid, new.gid, mode_now)
         else:  # as nearly always
             os.utime(dst, ns=(status.st_atime_ns, status.st_mtime_ns))
 
-    def copy_special(self, folder: Folder, name: bytes) -> None:
-        """Copy ``name`` of ``folder``, a symbolic link, FIFO, socket or device, as what it is."""
+    def copy_special(self, folder: Folder, name: bytes) -> bool:
+        """Copy ``name`` of ``folder``, a symbolic link, FIFO, socket or device, as what it is.
+
+        False where it is left out.
+        """
         operation = "stat"
+        source = self._job.source
         try:
-            status = os.stat(name, dir_fd=folder.src, follow_symlinks=False)
+            status = source.status(folder.layer, folder.src, name)
             operation = "create"
             if status.st_nlink == 1:
                 kind = self._make(folder, name, status, folder.dst, name)
@@ -132,15 +149,17 @@ class Entries:
                     kind = self._make(folder, name, status, self._links.folder(), waiting)
                 except FileExistsError:
                     self._link(folder, name, waiting, status.st_nlink)
-                    return
+                    return True
                 if kind:
                     self._links.link(waiting, folder.dst, name, status.st_nlink)
             if kind:
                 found = read_attributes_at(folder.src, name, self._metadata.skip)
+                found = source.tree_attributes(folder.layer, found)
                 facts, new = Facts(status, found), self._job.new
                 mode = None if kind == "symlink" else facts.mode & 0o777 & ~new.umask
                 self._metadata.set_all_at(folder.dst, name, facts, new.uid, new.gid, mode)
                 self.made[kind] = self.made.get(kind, 0) + 1
+            return bool(kind)
         except (OSError, FailedError) as error:
             raise self._job.failure(folder, name, operation, error) from error
 

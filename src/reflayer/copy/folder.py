@@ -13,18 +13,22 @@ from reflayer.walk.folders import identity
 from reflayer.walk.metadata import NewInode
 from reflayer.walk.mounts import is_mounted, mounts_below
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from reflayer.copy.source import Source, Union
+
 
 class Job:
     """One copy's settings.
 
     Attributes:
-        source: the source as the user named it, for errors.
+        source: the folder that is copied, or the stack.
         method: the method for content, or ``auto``.
         ignore_refused: whether what only a privileged user may keep is left out and counted.
         cross_mounts: whether mount points inside the source are copied through.
-        mounts: the mount points inside the source, as paths from its root.
+        mounts: the mount points inside each layer of the source, as paths from its root.
         mount_names: the last names of those: what is called otherwise is no mount point.
-        leave: ``mount_names`` for the part in C, each between two zeros.
+        leave: ``mount_names`` for the part in C.
         links: name of the folder in the destination's root where inodes with several names wait.
         root: identity of the destination's root, which must not be met inside the source.
         new: what inodes have that are made in the destination.
@@ -37,30 +41,38 @@ class Job:
     )  # fmt: skip
 
     def __init__(
-        self, source: bytes, src: int, dst: int, method: str, ownership: str, cross_mounts: bool
+        self, source: Source, dst: int, method: str, ownership: str, cross_mounts: bool
     ) -> None:
-        """Look at both roots, which are open as ``src`` and ``dst``."""
+        """Look at the source, and at the destination's root, which is open as ``dst``."""
         self.source = source
         self.method = method
         self.ignore_refused = ownership == "ignore"
         self.cross_mounts = cross_mounts
-        self.mounts = mounts_below(src)
-        self.mount_names = frozenset(os.path.basename(path) for path in self.mounts)
-        self.leave = b"\0%b\0" % b"\0".join(self.mount_names) if self.mounts else b""
+        self.mounts = mounts_below(*source.roots)
+        self.mount_names = frozenset(os.path.basename(p) for some in self.mounts for p in some)
+        self.leave = between_zeros(self.mount_names)
         self.links = f".reflayer-links-{os.urandom(8).hex()}"
         self.root = identity(os.fstat(dst))
         self.new = NewInode(dst)
         self.folder_mode = 0o755 & ~self.new.umask  # what most folders have
 
-    def path(self, below: bytes) -> bytes:
-        """The path as the user would write it of ``below``, which is from the source's root."""
-        return os.path.join(self.source, below).rstrip(b"/") or b"/"
+    def path(self, below: bytes, layer: int = 0) -> bytes:
+        """The path as the user would write it of ``below``, which is from a layer's root."""
+        return os.path.join(self.source.paths[layer], below).rstrip(b"/") or b"/"
 
     def failure(
-        self, folder: Folder, name: bytes, operation: str, error: OSError | FailedError
+        self,
+        folder: Folder,
+        name: bytes,
+        operation: str,
+        error: OSError | FailedError,
+        layer: int | None = None,
     ) -> CopyError:
-        """The error that names ``name`` of ``folder``, or the folder, as the user knows it."""
-        path = self.path(folder.path(name))
+        """The error that names ``name`` of ``folder``, or the folder, as the user knows it.
+
+        It is the one in ``layer``, or in the layer that the folder is open in.
+        """
+        path = self.path(folder.path(name), folder.layer if layer is None else layer)
         if operation in ("open", "stat") and isinstance(error, OSError):
             reason = _MEANWHILE.get(error.errno or 0)
             if reason is not None:
@@ -74,7 +86,12 @@ class Job:
         btrfs a subvolume has its own, too.
         """
         told = is_mounted(folder.src, name)
-        return folder.path(name) in self.mounts if told is None else told
+        return folder.path(name) in self.mounts[folder.layer] if told is None else told
+
+
+def between_zeros(names: frozenset[bytes]) -> bytes:
+    """Names as the part in C takes them."""
+    return b"\0%b\0" % b"\0".join(names) if names else b""
 
 
 def copy_error(error: OSError | FailedError, path: bytes, operation: str) -> CopyError:
@@ -98,23 +115,29 @@ class Folder(folders.Folder):
     """One folder of the source with its counterpart in the destination.
 
     Attributes:
-        src: descriptor of the source folder; -1 while shelved.
+        src: descriptor of the source folder; -1 while shelved. ``status`` is that one's.
         dst: descriptor of the destination folder; -1 while shelved.
+        layer: the layer of the source that it is open in, 0 the topmost.
+        union: what is known of it if several layers have it; else None.
         is_border: another file system is mounted there, and its content stays out.
         children: names of the folders in it that are still to be copied.
         filling: who makes the entries in it; None where that is not to be done.
         mode: the mode to set only when all below is done, since it takes the way back; else None.
     """
 
-    __slots__ = ("children", "filling", "is_border", "mode")
+    __slots__ = ("children", "filling", "is_border", "layer", "mode", "union")
 
     # The same slots by the names that a copy has for them, which costs no call.
     src: int = folders.Folder.fd  # type: ignore[misc]
     dst: int = folders.Folder.peer  # type: ignore[misc]
 
-    def __init__(self, parent: Folder | None, name: bytes, src: int, dst: int) -> None:
+    def __init__(
+        self, parent: Folder | None, name: bytes, src: int, dst: int, layer: int = 0
+    ) -> None:
         """Take over both descriptors."""
         super().__init__(parent, name, src, dst, os.fstat(src))
+        self.layer = layer
+        self.union: Union | None = None
         self.is_border = False
         self.children: list[bytes] = []
         self.filling: Filling | None = None
@@ -124,25 +147,49 @@ class Folder(folders.Folder):
         """This folder with descriptors of its own, for a worker that copies ``children``."""
         src = os.dup(self.src)
         try:
-            part = Folder(self.parent, self.name, src, os.dup(self.dst))
+            part = Folder(self.parent, self.name, src, os.dup(self.dst), self.layer)
         except OSError:
             os.close(src)
             raise
         part.status = self.status
+        part.union = self.union
         part.children = children
         return part
 
+    def final_mode(self) -> int:
+        """The permission bits that it has in the tree."""
+        return self.status.st_mode & 0o7777 if self.union is None else self.union.mode
+
+    def move(self, src: int, layer: int) -> None:
+        """Be open in another layer, as ``src``, which is taken over."""
+        os.close(self.src)
+        self.fd, self.layer = src, layer
+        self.status = os.fstat(src)
+
+    def reopen(self, child: Folder, root: Folder) -> None:
+        """Open a shelved folder again, from ``child``, an open folder directly in it."""
+        if self.union is None or child.layer == self.layer:
+            super().reopen(child, root)
+        else:
+            self.fd = self.union.source.open_again(self.layer, self.path(), self.status)
+            self.reopen_peer(child, root)
+
 
 class Filling:
-    """How many workers make the entries of one folder.
+    """How many workers make the entries of one folder, as one layer has them.
 
     Each new entry changes the folder's times. So the worker that ends last sets its metadata, and
     only then: no worker knows by itself that it is the last, since others join while it reads.
+
+    Attributes:
+        leave: the names that are not for the part in C, each between two zeros; None where nothing
+            is for it.
     """
 
-    __slots__ = ("_lock", "_workers")
+    __slots__ = ("_lock", "_workers", "leave")
 
     def __init__(self) -> None:
+        self.leave: bytes | None = None
         self._lock = _thread.allocate_lock()
         self._workers = 1
 

@@ -7,21 +7,22 @@ import os
 import time
 
 from reflayer.copy.destination import Destination
-from reflayer.copy.folder import Filling, Folder, Job, copy_error
+from reflayer.copy.folder import Filling, Folder, Job
 from reflayer.copy.method import LADDER, METHODS, why_not
 from reflayer.copy.report import CopyReport
+from reflayer.copy.source import Source
+from reflayer.copy.union import look_below
 from reflayer.copy.worker import Worker
 from reflayer.errors import CopyError, OperationError, failing, printable
-from reflayer.walk.facts import FailedError, list_attributes
-from reflayer.walk.folders import OPEN_ANY_FOLDER, open_noatime
 from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from reflayer.progress import Progress
     from reflayer.walk.folders import AnyPath
+    from reflayer.walk.stack import Stack
     from reflayer.workers.pool import Pool
 
     Counts = tuple[dict[str, int], dict[str, int], dict[str, int]]  # as CopyReport has them
@@ -34,7 +35,7 @@ MOVES: dict[str, Move] = {}
 
 
 def copy_tree(
-    src: AnyPath,
+    src: AnyPath | Sequence[AnyPath] | Stack,
     dst: AnyPath,
     *,
     method: str = "auto",
@@ -44,19 +45,22 @@ def copy_tree(
     pool: Pool | None = None,
     progress: Progress | None = None,
 ) -> CopyReport:
-    """Make ``dst`` the same tree as the folder ``src``.
+    """Make ``dst`` the same tree as the folder ``src``, or as the stack of folders.
 
     Content, types, owners, modes, extended attributes, ACLs, times in nanoseconds, hard links and
     holes are kept; nothing is inherited from where the copy lands; no link inside is followed.
     The flags of chattr(1) are neither kept nor in the way, as with cp(1) and rsync(1).
 
     Args:
-        src: the folder to copy; it is only read.
+        src: the folder to copy, or the layers of a stack, the topmost first; all are only read. Of
+            a stack the union by overlayfs' rules is made: all but the lowest are differences
+            (``reflayer.walk.overlay``), and a whiteout in the lowest is an error.
         dst: a path that is absent, or an empty folder.
         method: how content is copied: ``reflink`` (ioctl_ficlone(2)), ``range``
             (copy_file_range(2)), ``stream`` (read and write), or ``auto``: the first of these that
             the two file systems support; or ``tar``: packed as a PAX archive by one thread and
-            unpacked by another. That keeps all that a tar can hold, which is all but sockets.
+            unpacked by another. That keeps all that a tar can hold, which is all but sockets, and
+            it takes one folder.
         ownership: ``keep``, or ``ignore`` to leave out and count what only a privileged process
             can keep: owners, devices, some extended attributes.
         cross_mounts: copy what is mounted inside ``src`` too; otherwise an empty folder (or file)
@@ -68,45 +72,50 @@ def copy_tree(
 
     Raises:
         CopyError: something failed. The destination is as it was before, absent or empty.
-        ValueError: ``method``, ``ownership`` or ``workers`` is not one of the above.
+        ValueError: ``method``, ``ownership`` or ``workers`` is not one of the above, or the stack
+            is empty.
     """
     move = MOVES.get(method)
+    is_stack = not isinstance(src, (str, bytes, os.PathLike))
     if method not in METHODS and move is None:
         raise ValueError(f"method {method!r} is not one of {', '.join((*METHODS, *MOVES))}")
     if ownership not in ("keep", "ignore"):
         raise ValueError(f"ownership {ownership!r} is neither keep nor ignore")
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}, but has to be at least 1")
+    if move is not None and is_stack:
+        raise ValueError(f"the method {method} copies one folder, and no stack")
     started = time.monotonic()
-    src_path = os.fsencode(src)
-    source = _open_source(src_path)
+    source = Source(src, cross_mounts)
     try:
         destination = Destination(os.fsencode(dst))
         try:
-            destination.refuse_inside(source, cross_mounts)
+            for layer in source.roots:
+                destination.refuse_inside(layer, cross_mounts)
             if method in LADDER:
-                _refuse_unsupported(method, source, destination, src_path)
+                _refuse_unsupported(method, source, destination)
             destination.make()
             try:
-                with failing(src_path, "prepare the copy", CopyError):
+                with failing(source.paths[0], "prepare the copy", CopyError):
                     fd = destination.fd
-                    job = Job(src_path, source, fd, method, ownership, cross_mounts)
-                    root = Folder(None, b"", source, fd).part([])
+                    job = Job(source, fd, method, ownership, cross_mounts)
+                    root = Folder(None, b"", source.roots[0], fd)
+                    part = _all_below(job, root)
                 if move is None:
-                    counts = _copy(job, root, source, fd, workers, pool, progress)
+                    counts = _copy(job, root, part, workers, pool, progress)
                 else:
-                    counts = move(job, root, progress)
+                    counts = move(job, part, progress)
             except BaseException as error:
                 _undo(destination, error)
                 if isinstance(error, CopyError) and error.errno in _OF_THE_ROOM:
-                    below = os.fsencode(error.path)[len(src_path) :].lstrip(b"/")
+                    below = source.path_below(os.fsencode(error.path))
                     path = os.path.join(destination.path, below).rstrip(b"/")
                     raise CopyError(path, error.operation, error.reason, error.errno) from error
                 raise
         finally:
             destination.close()
     finally:
-        os.close(source)
+        source.close()
     made, moved, skipped = counts
     return CopyReport(
         method=next((rung for rung in LADDER if rung in moved), method),
@@ -115,14 +124,6 @@ def copy_tree(
         skipped=skipped,
         seconds=time.monotonic() - started,
     )
-
-
-def _open_source(path: bytes) -> int:
-    with failing(path, "open", CopyError):
-        try:
-            return open_noatime(path, None, OPEN_ANY_FOLDER)
-        except NotADirectoryError as error:
-            raise CopyError(path, "open", "the source is not a folder", error.errno) from error
 
 
 def _undo(destination: Destination, error: BaseException) -> None:
@@ -137,29 +138,38 @@ def _undo(destination: Destination, error: BaseException) -> None:
             error.add_note(note)
 
 
-def _refuse_unsupported(method: str, source: int, destination: Destination, path: bytes) -> None:
-    with failing(path, "look for a file to try with", CopyError):
-        refusal = why_not(method, source, destination.place)
-    if refusal is not None:
-        reason = f"{refusal.strerror}: the method does not work here, use another or auto"
-        raise CopyError(destination.path, method, reason, refusal.errno)
+def _refuse_unsupported(method: str, source: Source, destination: Destination) -> None:
+    for path, root in zip(source.paths, source.roots, strict=True):
+        with failing(path, "look for a file to try with", CopyError):
+            refusal = why_not(method, root, destination.place)
+        if refusal is not None:
+            reason = f"{refusal.strerror}: the method does not work here, use another or auto"
+            raise CopyError(destination.path, method, reason, refusal.errno)
+
+
+def _all_below(job: Job, root: Folder) -> Folder:
+    """What there is to copy: ``root`` in all of its layers, for a worker to take over."""
+    layers = tuple(range(1, len(job.source.roots)))
+    if layers:
+        look_below(job, root, layers, lambda kind: None)  # noqa: ARG005
+    part = root.part([])
+    root.union = None  # its own metadata is the topmost layer's, which it is open in
+    return part
 
 
 def _copy(
     job: Job,
     root: Folder,
-    src: int,
-    dst: int,
+    part: Folder,
     most: int | None,
     pool: Pool | None,
     progress: Progress | None,
 ) -> Counts:
-    """Copy all below ``root`` into ``dst``, and the root's own metadata last of all."""
-    status = root.status
+    """Copy all below ``root``, of which ``part`` is for a worker, and its metadata last of all."""
     begun: list[Worker] = []
 
     def begin() -> Callable[[Folder], None]:
-        worker = Worker(job, dst, workers)
+        worker = Worker(job, root.dst, workers)
         begun.append(worker)
         return worker.copy_below
 
@@ -169,15 +179,12 @@ def _copy(
 
     workers = Workers(begin, most, pool, None if progress is None else tell)
     try:
-        root.filling = Filling()
-        workers.run(root)
+        part.filling = Filling()
+        workers.run(part)
         first = begun[0]
-        try:
+        with failing(job.path(b""), "finish the copy", CopyError):
             first.links.clear()
-            names = list_attributes(src)
-            first.entries.finish(src, dst, status, names, status.st_mode & 0o7777, 0o700)
-        except (OSError, FailedError) as error:
-            raise copy_error(error, job.source, "finish the copy") from error
+        first.finish(root, root.final_mode(), 0o700)
         first.entries.made["directory"] += 1
     finally:
         for worker in begun:

@@ -7,9 +7,10 @@ import stat
 from itertools import islice
 
 from reflayer.copy.entries import Entries
-from reflayer.copy.folder import Filling, Folder
+from reflayer.copy.folder import Filling, Folder, between_zeros
 from reflayer.copy.links import Links
 from reflayer.copy.method import LADDER, Method
+from reflayer.copy.union import go_below, is_shadowed, is_whiteout, look_below
 from reflayer.errors import CopyError
 from reflayer.linux.names import native
 from reflayer.walk.facts import FailedError, list_attributes
@@ -30,7 +31,9 @@ _clone_names: Any = getattr(native, "clone_names", None)
 
 _BATCH = 64  # names read at once in Python
 
-_UNKNOWN, _FOLDER, _FILE, _OTHER = 0, 4, 8, 10  # getdents64(2): d_type; _OTHER is that of links
+_UNKNOWN, _SPECIAL, _FOLDER, _FILE, _LINK = 0, 2, 4, 8, 10  # getdents64(2): d_type
+_TYPES = {stat.S_IFDIR: _FOLDER, stat.S_IFREG: _FILE, stat.S_IFLNK: _LINK}
+_MOST_HIDDEN = 100  # names that the part in C is told to leave: it compares each with each
 
 
 class Worker:
@@ -101,28 +104,37 @@ class Worker:
 
     def _enter(self, parent: Folder, name: bytes) -> Folder:
         """Open the folder ``name`` of ``parent`` and its counterpart, which has been made."""
+        job, union = self._job, parent.union
+        layer = parent.layer if union is None else union.found[name]
+        is_border = False
         src = dst = -1
         try:
-            src = open_noatime(name, parent.src, OPEN_FOLDER)
+            if layer == parent.layer:
+                src = open_noatime(name, parent.src, OPEN_FOLDER)
+            else:
+                src, is_border = job.source.open(layer, parent.path(name))
             dst = os.open(name, OPEN_FOLDER, dir_fd=parent.dst)
-            folder = Folder(parent, name, src, dst)
+            folder = Folder(parent, name, src, dst, layer)
             status = folder.status
-            job = self._job
             if identity(status) == job.root:
                 reason = "the destination is inside the source"
-                raise CopyError(job.path(folder.path()), "copy", reason)
-            if (
+                raise CopyError(job.path(folder.path(), layer), "copy", reason)
+            folder.is_border = is_border or (
                 status.st_dev != parent.status.st_dev  # what was mounted meanwhile
+                and layer == parent.layer
                 and not job.cross_mounts
                 and job.is_mount_point(parent, name)
-            ):
-                folder.is_border = True
+            )
+            if union is not None and not folder.is_border:
+                below = union.below(layer)
+                if below:
+                    look_below(job, folder, below, self.metadata.skip)
         except BaseException as error:
             for fd in (src, dst):
                 if fd >= 0:
                     os.close(fd)
             if isinstance(error, OSError):
-                raise self._job.failure(parent, name, "open", error) from error
+                raise job.failure(parent, name, "open", error, layer) from error
             raise
         return folder
 
@@ -137,16 +149,28 @@ class Worker:
             self._finish(folder)
 
     def _finish(self, folder: Folder) -> None:
-        mode = folder.status.st_mode & 0o7777
+        mode = folder.final_mode()
         if folder.children and not self._stays_open(folder):
             folder.mode = mode
             mode = 0o700
+        self.finish(folder, mode, self._job.folder_mode)
+
+    def finish(self, folder: Folder, mode: int, mode_now: int) -> None:
+        """Give a folder, made with ``mode_now``, its metadata, but ``mode`` for its own."""
+        union = folder.union
         try:
-            names = list_attributes(folder.src)
-            made_with = self._job.folder_mode
-            self.entries.finish(folder.src, folder.dst, folder.status, names, mode, made_with)
+            if union is None:
+                names = list_attributes(folder.src)
+                self.entries.finish(
+                    folder.layer, folder.src, folder.dst, folder.status, names, mode, mode_now
+                )
+            else:
+                union.facts.mode = mode
+                new = self._job.new
+                self.metadata.set_all(folder.dst, union.facts, new.uid, new.gid, mode_now)
         except (OSError, FailedError) as error:
-            raise self._job.failure(folder, b"", "set its times", error) from error
+            layer = folder.layer if union is None else union.layers[0]
+            raise self._job.failure(folder, b"", "set its times", error, layer) from error
 
     def _fill(self, folder: Folder) -> bool:
         """Make the entries of ``folder``, its child folders empty, which are noted for later.
@@ -156,18 +180,33 @@ class Worker:
         filling = folder.filling
         assert filling is not None
         folder.filling = None
-        try:
-            if _clone_names is None:
-                self._fill_in_python(folder)
-            else:
-                self._fill_by_names(folder, filling)
-        except OSError as error:
-            raise self._job.failure(folder, b"", "read the folder", error) from error
-        return filling.end()
+        while True:
+            if filling.leave is None:
+                filling.leave = self._names_to_leave(folder)
+            try:
+                if filling.leave is None:
+                    self._fill_in_python(folder)
+                else:
+                    self._fill_by_names(folder, filling.leave, filling)
+            except OSError as error:
+                raise self._job.failure(folder, b"", "read the folder", error) from error
+            if not filling.end():
+                return False
+            if not go_below(self._job, folder):
+                return True
+            filling.leave = None
+            filling.begin()
 
-    def _fill_by_names(self, folder: Folder, filling: Filling) -> None:
+    def _names_to_leave(self, folder: Folder) -> bytes | None:
+        """The names that the part in C does not touch; None where that would be too many."""
+        hidden = () if folder.union is None else folder.union.hidden
+        if _clone_names is None or len(hidden) > _MOST_HIDDEN:
+            return None
+        return between_zeros(self._job.mount_names.union(hidden)) if hidden else self._job.leave
+
+    def _fill_by_names(self, folder: Folder, leave: bytes, filling: Filling) -> None:
         """Let the part in C make what is ordinary, batch by batch, and do the rest."""
-        job, entries = self._job, self.entries
+        job, entries, union = self._job, self.entries, folder.union
         new = job.new
         left: bytes | None = b""
         while left is not None:
@@ -180,11 +219,13 @@ class Worker:
                 new.gid,
                 new.umask,
                 job.folder_mode,
-                job.leave,
+                leave,
                 left,
             )
             entries.count_made(files, links, len(folders))
             self.method.count_moved(method, size)
+            if union is not None:
+                union.found.update(dict.fromkeys(folders, folder.layer))
             folder.children += folders
             if rest:
                 self._make(folder, rest)
@@ -203,22 +244,29 @@ class Worker:
 
     def _stays_open(self, folder: Folder) -> bool:
         """Whether other workers can get into the folder when it has its mode, too."""
-        return self._job.new.powerful or folder.status.st_mode & 0o700 == 0o700
+        return self._job.new.powerful or folder.final_mode() & 0o700 == 0o700
 
     def _make(self, folder: Folder, names: Names) -> None:
-        entries = self.entries
+        entries, union = self.entries, folder.union
         mounted = self._job.mount_names
         for kind, name in names:
             if kind == _UNKNOWN:  # some file systems do not tell
                 kind = _type_of(folder, name, self._job)
+            if kind == _SPECIAL and is_whiteout(self._job, folder, name):
+                continue
+            if union is not None and is_shadowed(folder, name):
+                continue
+            is_made = True
             if name in mounted and entries.copy_mounted(folder, name, kind == _FOLDER):
                 pass
             elif kind == _FOLDER:
                 self._make_folder(folder, name)
             elif kind == _FILE:
-                entries.copy_file(folder, name)
+                is_made = entries.copy_file(folder, name)
             else:
-                entries.copy_special(folder, name)
+                is_made = entries.copy_special(folder, name)
+            if not is_made and union is not None:
+                union.hidden.add(name)
 
     def _make_folder(self, folder: Folder, name: bytes) -> None:
         try:
@@ -226,6 +274,8 @@ class Worker:
         except OSError as error:
             raise self._job.failure(folder, name, "mkdir", error) from error
         self.entries.made["directory"] += 1
+        if folder.union is not None:
+            folder.union.found[name] = folder.layer
         folder.children.append(name)
 
     def _leave(self) -> None:
@@ -250,7 +300,9 @@ def _read_names(scan: Iterator[os.DirEntry[str]]) -> Names:
             if entry.is_file(follow_symlinks=False)
             else _FOLDER
             if entry.is_dir(follow_symlinks=False)
-            else _OTHER,
+            else _LINK
+            if entry.is_symlink()
+            else _SPECIAL,
             os.fsencode(entry.name),
         )
         for entry in islice(scan, _BATCH)
@@ -262,4 +314,4 @@ def _type_of(folder: Folder, name: bytes, job: Job) -> int:
         mode = os.stat(name, dir_fd=folder.src, follow_symlinks=False).st_mode
     except OSError as error:
         raise job.failure(folder, name, "stat", error) from error
-    return _FILE if stat.S_ISREG(mode) else _FOLDER if stat.S_ISDIR(mode) else _OTHER
+    return _TYPES.get(stat.S_IFMT(mode), _SPECIAL)

@@ -70,7 +70,8 @@ def open_parent(child: int, wanted: tuple[int, int]) -> int:
 def open_beneath(top: int, path: bytes, *, cross_mounts: bool = True) -> int:
     """Open the folder at ``path``, of any length, beneath the open folder ``top``.
 
-    The kernel refuses a link on the way, and with ``cross_mounts`` off a mount.
+    The kernel refuses a link on the way, and with ``cross_mounts`` off a mount. Reading it leaves
+    its atime as it is where that is allowed.
 
     Raises:
         OSError: ELOOP for a link, EXDEV for a mount; otherwise as openat2(2) says.
@@ -79,18 +80,25 @@ def open_beneath(top: int, path: bytes, *, cross_mounts: bool = True) -> int:
     if not cross_mounts:
         resolve |= RESOLVE_NO_XDEV
     if len(path) <= LONGEST_PATH:  # as nearly always
-        return openat2(top, path or b".", OPEN_FOLDER, resolve)
+        return _openat2_noatime(top, path or b".", resolve)
     above = -1
     while True:
         cut = len(path) if len(path) <= LONGEST_PATH else path.rindex(b"/", 0, LONGEST_PATH)
         try:
-            fd = openat2(top if above < 0 else above, path[:cut], OPEN_FOLDER, resolve)
+            fd = _openat2_noatime(top if above < 0 else above, path[:cut], resolve)
         finally:
             if above >= 0:
                 os.close(above)
         if cut == len(path):
             return fd
         above, path = fd, path[cut + 1 :]
+
+
+def _openat2_noatime(top: int, path: bytes, resolve: int) -> int:
+    try:
+        return openat2(top, path, OPEN_FOLDER | _NOATIME, resolve)
+    except PermissionError:  # as in open_noatime
+        return openat2(top, path, OPEN_FOLDER, resolve)
 
 
 def open_shut(name: bytes, dir_fd: int | None = None) -> int:
@@ -163,6 +171,10 @@ class Folder:
     def reopen(self, child: Self, root: Self) -> None:
         """Open a shelved folder again, from ``child``, an open folder directly in it."""
         self.fd = open_parent(child.fd, identity(self.status))
+        self.reopen_peer(child, root)
+
+    def reopen_peer(self, child: Folder, root: Folder) -> None:
+        """Open the counterpart again, if there was one."""
         if self._peer_id is not None:
             if child.peer >= 0:
                 self.peer = open_parent(child.peer, self._peer_id)

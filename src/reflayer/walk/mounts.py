@@ -18,23 +18,25 @@ NO_OPENAT2 = frozenset({errno.ENOSYS, errno.EPERM})
 """What openat2(2) answers before Linux 5.6, and under an old seccomp filter."""
 
 
-def mounts_below(fd: int) -> frozenset[bytes]:
-    """The mount points below the open folder ``fd``, as paths from it; empty without proc(5).
+def mounts_below(*folders: int) -> list[frozenset[bytes]]:
+    """The mount points below each open folder, as paths from it; none without proc(5).
 
-    Some may be hidden below another mount: ``is_mount_point`` tells.
+    Some may be hidden below another mount: ``is_mounted`` tells.
 
     Raises:
-        OSError: the folder's path is too long for proc(5).
+        OSError: a folder's path is too long for proc(5).
     """
     try:
-        root = os.readlink(b"/proc/self/fd/%d" % fd)
+        roots = [os.readlink(b"/proc/self/fd/%d" % fd) for fd in folders]
         with open("/proc/self/mountinfo", "rb") as table:
-            points = [line.split(b" ")[_MOUNT_POINT] for line in table]
+            points = [_unescaped(line.split(b" ")[_MOUNT_POINT]) for line in table]
     except FileNotFoundError:
-        return frozenset()
-    prefix = root.rstrip(b"/") + b"/"
-    below = (_unescaped(point) for point in points)
-    return frozenset(p[len(prefix) :] for p in below if p.startswith(prefix) and p != prefix)
+        return [frozenset() for _ in folders]
+    prefixes = [root.rstrip(b"/") + b"/" for root in roots]
+    return [
+        frozenset(p[len(prefix) :] for p in points if p.startswith(prefix) and p != prefix)
+        for prefix in prefixes
+    ]
 
 
 def _unescaped(point: bytes) -> bytes:
@@ -49,7 +51,7 @@ def refuse_mounts(fd: int, path: bytes) -> None:
     Raises:
         OperationError: EBUSY, with the mount point as its path.
     """
-    for mount in sorted(mounts_below(fd)):
+    for mount in sorted(mounts_below(fd)[0]):
         raise OperationError(os.path.join(path, mount), "remove", IS_MOUNTED, errno.EBUSY)
 
 

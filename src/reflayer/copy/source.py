@@ -1,0 +1,163 @@
+"""What is copied: one folder, or a stack of them, the layers, each open."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from reflayer.errors import CopyError, failing
+from reflayer.walk.facts import FailedError
+from reflayer.walk.folders import OPEN_ANY_FOLDER, identity, open_beneath, open_noatime
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from reflayer.walk.facts import Facts
+    from reflayer.walk.folders import AnyPath
+    from reflayer.walk.stack import Stack
+
+_FEATURES = ("redirect", "metacopy")
+_NO_FEATURE = "overlayfs made it with its feature {}, which a stack here may not have"
+
+
+class Source:
+    """The layers of what is copied, open, the topmost first; a single folder is one layer.
+
+    Attributes:
+        paths: as the user named them, for errors.
+        roots: their descriptors.
+        differences: how many of them are differences.
+        strict: whether a whiteout in the lowest is an error.
+    """
+
+    def __init__(self, source: AnyPath | Sequence[AnyPath] | Stack, cross_mounts: bool) -> None:
+        """Open the layers.
+
+        Raises:
+            CopyError: one of them cannot be opened.
+            ValueError: it is an empty sequence.
+        """
+        self._cross_mounts = cross_mounts
+        self.roots: list[int] = []
+        self.strict = False
+        if isinstance(source, (str, bytes, os.PathLike)):
+            self.paths: tuple[bytes, ...] = (os.fsencode(source),)
+        else:
+            from reflayer.walk.stack import Stack, stack_of
+
+            self.paths = stack_of(source).paths
+            self.strict = not isinstance(source, Stack)
+        self.differences = len(self.paths) - 1
+        try:
+            for path in self.paths:
+                self.roots.append(_open_root(path))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the layers."""
+        while self.roots:
+            os.close(self.roots.pop())
+
+    def path_below(self, path: bytes) -> bytes:
+        """The path from its layer's root of what an error names."""
+        above = [root for root in self.paths if path.startswith(root)]
+        return path[len(max(above, key=len, default=b"")) :].lstrip(b"/")
+
+    def has_whiteouts(self, layer: int) -> bool:
+        """Whether a device 0:0 in a layer is a whiteout, and not one of the tree."""
+        return layer < self.differences or self.strict
+
+    def open(self, layer: int, path: bytes) -> tuple[int, bool]:
+        """Open the folder at ``path`` in a layer; whether it is one of a mount to stay out of."""
+        root = self.roots[layer]
+        try:
+            return open_beneath(root, path, cross_mounts=self._cross_mounts), False
+        except OSError as error:
+            if error.errno != errno.EXDEV or self._cross_mounts:
+                raise
+        return open_beneath(root, path), True
+
+    def open_again(self, layer: int, path: bytes, status: os.stat_result) -> int:
+        """Open a folder again that had ``status``.
+
+        Raises:
+            OSError: ESTALE when it is another one now.
+        """
+        fd = open_beneath(self.roots[layer], path)
+        if identity(os.fstat(fd)) != identity(status):
+            os.close(fd)
+            raise OSError(errno.ESTALE, "the folder was moved meanwhile")
+        return fd
+
+    def tree_attributes(self, layer: int, attributes: dict[str, bytes]) -> dict[str, bytes]:
+        """The attributes in the tree of what has ``attributes`` in a layer.
+
+        Raises:
+            FailedError: it is not all there is of it.
+        """
+        if not attributes or layer >= self.differences:
+            return attributes
+        from reflayer.walk.overlay import tree_attributes
+
+        for feature in _FEATURES:
+            if not attributes.keys().isdisjoint(
+                (f"trusted.overlay.{feature}", f"user.overlay.{feature}")
+            ):
+                reason = _NO_FEATURE.format(feature)
+                raise FailedError("copy", OSError(errno.EOPNOTSUPP, reason))
+        return tree_attributes(attributes)
+
+    def status(self, layer: int, folder: int, name: bytes) -> os.stat_result:
+        """The status in the tree of ``name``, no whiteout, in an open folder of a layer."""
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if layer >= self.differences:
+            return status
+        from reflayer.walk.stack import tree_status
+
+        return tree_status(folder, name, status)
+
+    def is_device(self, layer: int, attributes: list[str]) -> bool:
+        """Whether an empty file with these attributes in a layer stands for a device 0:0."""
+        if layer >= self.differences:
+            return False
+        from reflayer.walk.overlay import is_device
+
+        return is_device(attributes)
+
+
+class Union:
+    """A folder that several layers have: what all who are in it share.
+
+    Attributes:
+        source: the stack.
+        layers: the layers that have it, the topmost first.
+        facts: its metadata, which is that of the topmost, with the mode to be set next.
+        mode: the permission bits that it has in the tree.
+        found: the layer that each folder in it was found in first.
+        hidden: names that no layer below may show.
+    """
+
+    __slots__ = ("facts", "found", "hidden", "layers", "mode", "source")
+
+    def __init__(self, source: Source, layers: tuple[int, ...], facts: Facts) -> None:
+        self.source = source
+        self.layers = layers
+        self.facts = facts
+        self.mode = facts.mode
+        self.found: dict[bytes, int] = {}
+        self.hidden: set[bytes] = set()
+
+    def below(self, layer: int) -> tuple[int, ...]:
+        """The layers that have it below one of them."""
+        return self.layers[self.layers.index(layer) + 1 :]
+
+
+def _open_root(path: bytes) -> int:
+    with failing(path, "open", CopyError):
+        try:
+            return open_noatime(path, None, OPEN_ANY_FOLDER)
+        except NotADirectoryError as error:
+            raise CopyError(path, "open", "the source is not a folder", error.errno) from error
