@@ -15,7 +15,7 @@ from functools import partial
 from reflayer.archive import tar_header as types
 from reflayer.archive.compression import Blob, PlainReader, ReadAhead
 from reflayer.archive.files import Files, write_data
-from reflayer.archive.folders import Folders, failure
+from reflayer.archive.folders import Folders, failure, link_at
 from reflayer.archive.tar_header import clean_path
 from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.archive.whiteouts import (
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from reflayer.archive.layer_metadata import LayerFolder
     from reflayer.archive.tar_header import Entry
     from reflayer.walk.folders import AnyPath
+    from reflayer.walk.stack import Stack
 
     T = TypeVar("T")
 
@@ -84,13 +85,16 @@ def apply_layer(
     checked: bool = False,
     ownership: str = "keep",
     progress: Callable[[int], None] | None = None,
+    below: Callable[[], Stack] | None = None,
 ) -> AppliedLayer:
     """Apply the layer ``blob`` in place to the folder ``root`` (OCI image-spec, layer.md).
 
-    Nothing is forced to disk. After an error ``root`` is half changed, and of no use.
+    With ``below`` the root becomes a difference (``walk.overlay``): laid over that stack it shows
+    what the layer makes of it. Nothing is forced to disk. After an error ``root`` is half changed,
+    and of no use.
 
     Args:
-        root: the folder that the lower layers are in, or an empty one.
+        root: the folder that the lower layers are in, or an empty one; that for a difference.
         blob: a tar, plain or compressed by gzip, zstd, bzip2 or xz; it is read to its end.
         digest: what the blob's digest has to be.
         size: how many bytes the blob has to have.
@@ -100,6 +104,9 @@ def apply_layer(
         ownership: ``keep``, or ``ignore`` to leave out and count owners, devices and attributes
             that the kernel refuses, as it does without root.
         progress: is called now and then with the number of the blob's bytes that were read.
+        below: what the difference is laid over. It is asked once at most, when that has to be
+            looked at, and may wait until it is there: for the folders of which the layer has no
+            entry, at the latest the root, and for hard links to files of lower layers.
 
     Raises:
         ArchiveError: the archive is damaged, is not what it has to be, or asks for what cannot be.
@@ -114,7 +121,7 @@ def apply_layer(
     # The digest of a plain tar is its diff id, and need not be made twice.
     is_one = known is None and reader.compression == "none" and whole.name == plain.name
     ahead = ReadAhead(reader, None if is_one else plain)
-    entries, _, skipped = _apply(root, compressed, ahead, ownership, progress)
+    entries, _, skipped = _apply(root, compressed, ahead, ownership, progress, below=below)
     if size is not None and compressed.count != size:
         raise ArchiveError(f"the blob has {compressed.count} bytes but should have {size}")
     return AppliedLayer(
@@ -151,18 +158,20 @@ def apply_stream(
     ownership: str = "keep",
     id_map: IdMap | None = None,
     progress: Callable[[int], None] | None = None,
+    below: Callable[[], Stack] | None = None,
 ) -> int:
     """Apply a layer of which no digest is wanted; return the sum of its files' sizes.
 
     The sum is what Docker tells of a layer: whole sizes of sparse files, nothing for further names.
-    With an ``id_map`` the archive's ids are a container's, and those of the host are set.
+    With an ``id_map`` the archive's ids are a container's, and those of the host are set. ``below``
+    is that of ``apply_layer``.
 
     Raises:
         ArchiveError, OperationError, ValueError: as ``apply_layer`` does.
     """
     blob = Blob(stream, None, None)
     reading = ReadAhead(PlainReader(blob), None)
-    return _apply(root, blob, reading, ownership, progress, id_map)[1]
+    return _apply(root, blob, reading, ownership, progress, id_map, below)[1]
 
 
 def _apply(
@@ -172,13 +181,20 @@ def _apply(
     ownership: str,
     progress: Callable[[int], None] | None,
     id_map: IdMap | None = None,
+    below: Callable[[], Stack] | None = None,
 ) -> tuple[int, int, Mapping[str, int]]:
     """Return the number of entries, the sum of their sizes and what was left out."""
     if ownership not in ("keep", "ignore"):
         raise ValueError(f"ownership is keep or ignore, not {ownership!r}")
     path = os.fsencode(root)
+    owner = None if id_map is None else id_map.root
     with failing(path, "open"):
-        folders = Folders(path, ownership == "ignore", None if id_map is None else id_map.root)
+        if below is None:
+            folders = Folders(path, ownership == "ignore", owner)
+        else:
+            from reflayer.archive.difference import UnionFolders
+
+            folders = UnionFolders(path, ownership == "ignore", owner, below)
     entries = size = 0
     with folders, reading as ahead:
         chunks = iter(ahead) if progress is None else _told(ahead, blob, progress)
@@ -280,8 +296,7 @@ class Layer:
         if entry.type != types.DIRECTORY:
             raise ArchiveError("it is the layer's root, and no folder")
         self.files.settle()
-        self._metadata.clear_attributes(self._folders.root, entry.attributes)
-        self._metadata.enter_folder(self._folders.root, entry)
+        self._folders.enter_root(entry)
 
     def _make_again(self, folder: LayerFolder, name: bytes, entry: Entry, data: memoryview) -> None:
         """Make a file that the part in C could not."""
@@ -303,12 +318,16 @@ class Layer:
 
     def _make_special(self, folder: LayerFolder, name: bytes, entry: Entry) -> None:
         is_device = entry.type in (types.CHAR, types.BLOCK_DEVICE)
+        if is_device and self._metadata.make_file_of(entry):
+            self._make_file(folder, name, entry, self._stream)
+            return
         try:
             self._replace(folder, name, lambda: _make_at(folder.fd, name, entry))
         except PermissionError as error:
             if not is_device or not self._metadata.refused("device", error):
                 raise
             self._left_out.add(clean_path(entry.name))
+            self._folders.hide_lower(folder, name)
             return
         self._metadata.finish_at(name, folder, entry)
         self._folders.upper_paths.add(folder, name)
@@ -320,18 +339,18 @@ class Layer:
             raise ArchiveError("it links to the layer's root, which is a folder")
         self.files.settle()
         target_above, _, target_name = target.rpartition(b"/")
-        source = self._folders.existing(target_above)
+        source = self._folders.source(target_above, target_name)
         if source is None:
             raise ArchiveError(f"it links to {printable(target)}, which is not there")
         src = os.dup(source.fd)  # that folder may be shut while the other is found
         try:
             folder = self._folders.at(above)
             self.files.other(folder, name)
-            status = os.stat(target_name, dir_fd=src, follow_symlinks=False)
+            status = self._folders.status(src, target_name)
             if stat.S_ISDIR(status.st_mode):
                 raise ArchiveError(f"it links to {printable(target)}, which is a folder")
             if not _is_inode(status, folder.fd, name):
-                self._replace(folder, name, lambda: _link(src, target_name, folder.fd, name))
+                self._replace(folder, name, lambda: link_at(src, target_name, folder.fd, name))
             self._folders.upper_paths.add(folder, name)
             if target_above != AUFS_INODES:  # what is there has a header of its own
                 self._metadata.finish_link(name, folder, entry, status)
@@ -365,10 +384,6 @@ def _make_at(dir_fd: int, name: bytes, entry: Entry) -> None:
         raise ArchiveError(f"its device number {major}:{minor} is out of range")
     mode = types.MODES[entry.type] | entry.mode & 0o777
     os.mknod(name, mode, os.makedev(major, minor), dir_fd=dir_fd)
-
-
-def _link(src: int, target: bytes, dst: int, name: bytes) -> None:
-    os.link(target, name, src_dir_fd=src, dst_dir_fd=dst, follow_symlinks=False)
 
 
 def _is_inode(status: os.stat_result, dst: int, name: bytes) -> bool:

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from reflayer.archive.layer_metadata import Key
     from reflayer.archive.tar_header import Entry
 
+NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})
+"""What open(2) answers for a folder that is of another type."""
+
 _UP = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC  # also where this user may not read
 _MOST_OPEN = 64
 _MOST_LINKS = 40  # that one path may go through: path_resolution(7)
 _ARCHIVE_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EFBIG})
-_NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})  # open(2) of what is another type
 _IMPLIED_MODE = 0o755  # of a folder without an entry, as Docker and umoci have it
 _MOST_IMPLIED = 1 << 16  # folders: two bytes of a name are enough to ask for one
 _IMPLIED_EACH = 32  # that a name may need beyond those
@@ -45,6 +47,8 @@ class Folders:
     Links on the way are followed as if the root were ``/`` (openat2(2): RESOLVE_IN_ROOT), which is
     where a container would find them. ``settle`` and ``other`` are those of ``files.Files``.
     """
+
+    metadata_of: type[LayerMetadata] = LayerMetadata
 
     def __init__(
         self, root_path: bytes, ignore_refused: bool, owner: tuple[int, int] | None = None
@@ -66,7 +70,7 @@ class Folders:
             with os.scandir(fd) as scan:
                 self.upper_paths = UpperPaths(status, everything=next(scan, None) is None)
             self.root.made = self.upper_paths.names_in(self.root.key)
-            self.metadata = LayerMetadata(fd, ignore_refused)
+            self.metadata = self.metadata_of(fd, ignore_refused)
         except BaseException:
             os.close(fd)
             raise
@@ -103,9 +107,17 @@ class Folders:
         try:
             return self._known(path) or self._find(path)
         except OSError as error:
-            if error.errno in _NO_FOLDER:
+            if error.errno in NO_FOLDER:
                 return None
             raise
+
+    def source(self, above: bytes, _: bytes) -> LayerFolder | None:
+        """The folder at ``above``, with the file in it that a hard link is to be made of."""
+        return self.existing(above)
+
+    def status(self, dir_fd: int, name: bytes) -> os.stat_result:
+        """The status of ``name`` in an open folder; FileNotFoundError where there is none."""
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
 
     def _known(self, path: bytes) -> LayerFolder | None:
         folder = self._by_path.get(path)
@@ -133,15 +145,26 @@ class Folders:
             try:
                 folder = self.child(parent, name)
             except OSError as error:
-                if error.errno not in _NO_FOLDER:
+                if error.errno not in NO_FOLDER:
                     raise
-                self.remove(parent, name)
-                folder = self._make(parent, name, entry.mode)
+                folder = self._make_instead(parent, name, entry.mode)
             else:
-                self.upper_paths.touch(folder)
-                self.metadata.clear_attributes(folder, entry.attributes)
+                self._change(folder, entry)
         self._remember(path, folder)
         self.metadata.enter_folder(folder, entry)
+
+    def enter_root(self, entry: Entry) -> None:
+        """Change the root to what its ``entry`` says."""
+        self.metadata.clear_attributes(self.root, entry.attributes)
+        self.metadata.enter_folder(self.root, entry)
+
+    def _change(self, folder: LayerFolder, entry: Entry) -> None:
+        self.upper_paths.touch(folder)
+        self.metadata.clear_attributes(folder, entry.attributes)
+
+    def _make_instead(self, parent: LayerFolder, name: bytes, mode: int) -> LayerFolder:
+        self.remove(parent, name)
+        return self._make(parent, name, mode)
 
     def remove(self, folder: LayerFolder, name: bytes) -> None:
         """Delete ``name`` in ``folder``, and all in it if it is a folder itself."""
@@ -176,59 +199,59 @@ class Folders:
 
     def _walk(self, path: bytes, *, make: bool) -> LayerFolder | None:
         """Find ``path`` name by name, as openat2 would, and make what is missing if asked to."""
+        way = self._way(make)
+        try:
+            self._follow(way, path)
+            folder = way.folder()
+        except FileNotFoundError:
+            if make:
+                raise
+            return None
+        finally:
+            way.close()
+        self._remember(path, folder)
+        return folder
+
+    def _way(self, make: bool) -> Way:
+        return Way(self, make)
+
+    def _follow(self, way: Way, path: bytes) -> None:
         self.settle(None)
         self._implied = max(self._implied - _IMPLIED_EACH, 0)
         todo = path.split(b"/")[::-1]
-        done: list[bytes] = []  # the way to ``here``, with no link in it
-        here = self.root
         links = 0
         while todo:
             name = todo.pop()
-            if name in (b"", b"."):
-                continue
             if name == b"..":
-                del done[-1:]
-                here = self.beneath(self.root.fd, b".", b"/".join(done)) if done else self.root
-                continue
-            try:
-                here = self.child(here, name)
-            except FileNotFoundError:
-                if not make:
-                    return None
-                here = self._make_implied(here, name)
-            except OSError as error:
-                if error.errno not in _NO_FOLDER:
-                    raise
-                try:
-                    target = os.readlink(name, dir_fd=here.fd)
-                except OSError as no_link:
-                    raise error if no_link.errno == errno.EINVAL else no_link from None
+                way.up()
+            elif name not in (b"", b".") and (target := way.enter(name)) is not None:
                 links += 1
                 if links > _MOST_LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 if target.startswith(b"/"):
-                    done, here = [], self.root
+                    way.top()
                 todo += target.split(b"/")[::-1]
-                continue
-            done.append(name)
-        self._remember(path, here)
-        return here
 
     def _make(self, parent: LayerFolder, name: bytes, mode: int) -> LayerFolder:
+        folder = self._mkdir(parent, name, mode)
+        self.upper_paths.add(parent, name)
+        self.upper_paths.add_folder(folder.key)
+        return folder
+
+    def _mkdir(self, parent: LayerFolder, name: bytes, mode: int) -> LayerFolder:
         self.other(parent, name)
         needed = 0 if self._is_powerful else 0o700
         os.mkdir(name, mode & 0o777 | needed, dir_fd=parent.fd)
-        self.upper_paths.add(parent, name)
         fd = self._open_child(parent, name)
         status = os.fstat(fd)
         key = self.upper_paths.key(status)
-        self.upper_paths.add_folder(key)
         folder = LayerFolder(fd, status, key, join_path(parent.path, name))
         folder.mode = mode
         self._keep(folder)
         return folder
 
-    def _make_implied(self, parent: LayerFolder, name: bytes) -> LayerFolder:
+    def make_implied(self, parent: LayerFolder, name: bytes) -> LayerFolder:
+        """Make a folder that has no entry."""
         self._implied += 1
         if self._implied > _MOST_IMPLIED:
             raise ArchiveError("its name asks for too many folders that have no entry")
@@ -286,6 +309,78 @@ class Folders:
         self._by_path[path] = folder
         folder.names.add(path)
 
+    def hide(self, folder: LayerFolder, name: bytes) -> bool:
+        """Delete ``name`` unless this layer made it; True if it made only things beneath it."""
+        if folder.made is None or name in folder.made:
+            return False
+        try:
+            status = os.stat(name, dir_fd=folder.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        upper = self.upper_paths
+        if stat.S_ISDIR(status.st_mode) and upper.has_lower_folder(upper.key(status)):
+            return True
+        self.remove(folder, name)
+        return False
+
+    def hide_lower(self, folder: LayerFolder, name: bytes) -> None:
+        """Nothing of lower layers is to be at ``name``, where ``hide`` left none in the root."""
+
+    def hide_all(self, folder: LayerFolder) -> bool:
+        """Nothing of lower layers is to be in ``folder``; False where there is nothing in it."""
+        if folder.made is None or folder.key in self.upper_paths.opaque:
+            return False
+        self.upper_paths.opaque.add(folder.key)
+        return True
+
+
+class Way:
+    """How far a path was followed: a folder, by its path with no link in it."""
+
+    def __init__(self, folders: Folders, make: bool) -> None:
+        self._folders = folders
+        self._make = make
+        self.top()
+
+    def top(self) -> None:
+        self.names: list[bytes] = []
+        self._folder = self._folders.root
+
+    def up(self) -> None:
+        """Go to the folder above; the root is above itself."""
+        del self.names[-1:]
+        root = self._folders.root
+        path = b"/".join(self.names)
+        self._folder = self._folders.beneath(root.fd, b".", path) if path else root
+
+    def enter(self, name: bytes) -> bytes | None:
+        """Go into the folder ``name``, or tell the target of the link that it is.
+
+        Raises:
+            OSError: ENOENT where there is none, and none is to be made.
+        """
+        try:
+            self._folder = self._folders.child(self._folder, name)
+        except FileNotFoundError:
+            if not self._make:
+                raise
+            self._folder = self._folders.make_implied(self._folder, name)
+        except OSError as error:
+            if error.errno not in NO_FOLDER:
+                raise
+            try:
+                return os.readlink(name, dir_fd=self._folder.fd)
+            except OSError as no_link:
+                raise error if no_link.errno == errno.EINVAL else no_link from None
+        self.names.append(name)
+        return None
+
+    def folder(self) -> LayerFolder:
+        return self._folder
+
+    def close(self) -> None:
+        """Close what is open for the way alone."""
+
 
 class UpperPaths:
     """The paths that a layer's own entries have made, which its whiteouts must leave alone.
@@ -296,7 +391,7 @@ class UpperPaths:
     """
 
     def __init__(self, root: os.stat_result, everything: bool) -> None:
-        self._everything = everything  # the root was empty, so that all came from this layer
+        self.everything = everything  # the root was empty, so that all came from this layer
         self.opaque: set[Key] = set()  # lower folders with nothing left but what this layer made
         self._device = root.st_dev
         self._new: set[Key] = set()
@@ -310,7 +405,7 @@ class UpperPaths:
 
     def names_in(self, key: Key) -> set[bytes] | None:
         """The names that were made in a folder; None where all were."""
-        if self._everything or key in self._new:
+        if self.everything or key in self._new:
             return None
         return self._names.get(key, set())
 
@@ -320,9 +415,14 @@ class UpperPaths:
 
     def add_folder(self, key: Key) -> None:
         """A folder has been made; an older one with its inode number is no more."""
-        if not self._everything:
+        if not self.everything:
+            self.drop(key)
             self._new.add(key)
-            self._names.pop(key, None)
+
+    def drop(self, key: Key) -> None:
+        """There is no older folder with that inode number any more."""
+        self._new.discard(key)
+        self._names.pop(key, None)
 
     def add(self, folder: LayerFolder, name: bytes) -> None:
         """``name`` has been made in ``folder``."""
@@ -347,6 +447,11 @@ class UpperPaths:
                 self._names[key_above] = set()
         finally:
             os.close(fd)
+
+
+def link_at(src: int, target: bytes, dst: int, name: bytes) -> None:
+    """Give ``target`` in the open folder ``src`` the further name ``name`` in ``dst``."""
+    os.link(target, name, src_dir_fd=src, dst_dir_fd=dst, follow_symlinks=False)
 
 
 def failure(

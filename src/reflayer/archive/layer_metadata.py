@@ -14,7 +14,7 @@ import stat
 from reflayer.archive.tar_header import SYMLINK
 from reflayer.errors import ArchiveError, printable
 from reflayer.linux.xattrs import ACCESS_ACL, DEFAULT_ACL, is_of_tree
-from reflayer.walk.facts import FailedError, list_attributes
+from reflayer.walk.facts import Facts, FailedError, list_attributes
 from reflayer.walk.metadata import REFUSED, Metadata, NewInode
 
 TYPE_CHECKING = False
@@ -95,6 +95,10 @@ class LayerMetadata(Metadata):
             self.skip("xattr")
         return found
 
+    def make_file_of(self, _: Entry) -> bool:
+        """Whether the device is to be a file, which its entry then says."""
+        return False
+
     def creation_mode(self, entry: Entry) -> int:
         return self._new.creation_mode(entry.mode, bool(entry.attributes))
 
@@ -125,7 +129,7 @@ class LayerMetadata(Metadata):
         known = None if mode is None else -1  # chown(2) may have taken some of its bits
         self.set_all_at(folder.fd, name, entry, status.st_uid, status.st_gid, known)
 
-    def enter_folder(self, folder: LayerFolder, entry: Entry) -> None:
+    def enter_folder(self, folder: LayerFolder, entry: Entry | Facts) -> None:
         """Give ``folder`` its entry's owner and attributes, and note the rest for its end."""
         if entry.uid != folder.uid or entry.gid != folder.gid:
             self.set_owner(folder.fd, entry)

@@ -9,7 +9,6 @@ kept (``UpperPaths``), and a whiteout deletes all but those, wherever in the arc
 from __future__ import annotations
 
 import os
-import stat
 
 from reflayer.archive.tar_header import join_path
 from reflayer.errors import ArchiveError
@@ -43,15 +42,16 @@ def apply_whiteout(folders: Folders, above: bytes, whiteout: bytes) -> None:
         return
     if not name:
         _hide_all(folders, folder)
-    elif _hide(folders, folder, name):
+    elif folders.hide(folder, name):
         _hide_all(folders, folders.child(folder, name))
+    else:
+        folders.hide_lower(folder, name)
 
 
 def _hide_all(folders: Folders, folder: LayerFolder) -> None:
     """Delete everything in ``folder`` that lower layers have."""
-    if folder.made is None or folder.key in folders.upper_paths.opaque:
+    if not folders.hide_all(folder):
         return
-    folders.upper_paths.opaque.add(folder.key)
     top, above = os.dup(folder.fd), folder.path
     todo = [b"."]
     try:
@@ -64,21 +64,6 @@ def _hide_all(folders: Folders, folder: LayerFolder) -> None:
                 names = [os.fsencode(name) for name in os.listdir(fd)]
             finally:
                 os.close(fd)
-            todo += [join_path(path, name) for name in names if _hide(folders, here, name)]
+            todo += [join_path(path, name) for name in names if folders.hide(here, name)]
     finally:
         os.close(top)
-
-
-def _hide(folders: Folders, folder: LayerFolder, name: bytes) -> bool:
-    """Delete ``name`` unless this layer made it; True if the layer made only things beneath it."""
-    if folder.made is None or name in folder.made:
-        return False
-    try:
-        status = os.stat(name, dir_fd=folder.fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    upper = folders.upper_paths
-    if stat.S_ISDIR(status.st_mode) and upper.has_lower_folder(upper.key(status)):
-        return True
-    folders.remove(folder, name)
-    return False

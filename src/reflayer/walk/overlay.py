@@ -91,6 +91,11 @@ class Marks:
             else:
                 return
 
+    @property
+    def device(self) -> dict[str, bytes]:
+        """The attribute that marks an empty file as a character device 0:0 of the tree."""
+        return {self._own + _DEVICE: _YES}
+
     def set_opaque(self, folder: int | bytes) -> None:
         """Let a folder, open or by its path, hide what is below it."""
         os.setxattr(folder, self._own + _OPAQUE, _YES)

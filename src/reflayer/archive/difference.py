@@ -1,0 +1,521 @@
+"""A layer applied to an empty folder, which becomes its difference on the stack below.
+
+What has an entry is made as it is anywhere, and nothing below is looked at. That is done for what
+a path leads through without an entry (``UnionWay``): such a folder is brought up, empty and with
+the metadata that it has below, and so is a file that a hard link is made of, with all its names.
+Neither is the layer's own, so its whiteouts hide them like all else that lower layers have.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+
+from reflayer.archive.folders import NO_FOLDER, Folders, UpperPaths, Way, failure, link_at
+from reflayer.archive.layer_metadata import LayerMetadata
+from reflayer.archive.tar_header import CHAR, FILE
+from reflayer.errors import OperationError
+from reflayer.linux.xattrs import is_of_tree
+from reflayer.walk.facts import (
+    OF_THE_DATA,
+    Facts,
+    FailedError,
+    list_attributes,
+    read_attributes,
+    read_attributes_at,
+)
+from reflayer.walk.folders import NEW_FILE, OPEN_FILE, identity, open_noatime
+from reflayer.walk.overlay import (
+    WHITEOUT_MODE,
+    Marks,
+    difference_attributes,
+    is_opaque,
+    is_whiteout,
+    tree_attributes,
+)
+from reflayer.walk.stack import Part, Union
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from reflayer.archive.layer_metadata import Key, LayerFolder
+    from reflayer.archive.tar_header import Entry
+    from reflayer.walk.stack import Stack
+
+    Inode = tuple[int, int]
+    Name = tuple[list[bytes], bytes]  # the folder's path, name by name, and the name in it
+
+_ABSENT = frozenset({errno.ENOENT, *NO_FOLDER})
+_REFUSED = PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+class DifferenceMetadata(LayerMetadata):
+    """Sets what entries say in the way in which a difference has it."""
+
+    def __init__(self, root: int, ignore_refused: bool) -> None:
+        super().__init__(root, ignore_refused)
+        self.marks = Marks(root)
+
+    def of_tree(self, attributes: Mapping[str, bytes]) -> dict[str, bytes]:
+        return difference_attributes(super().of_tree(attributes))
+
+    def make_file_of(self, entry: Entry) -> bool:
+        if entry.type != CHAR or entry.device != (0, 0):
+            return False
+        for name in entry.attributes:
+            if name.startswith("user."):  # xattr(7): not on a device
+                self._attribute_failed(name, _REFUSED)
+        entry.type = FILE
+        entry.attributes = self.of_device(entry.attributes)
+        return True
+
+    def of_device(self, attributes: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Those of the file that stands for a device 0:0 that has ``attributes``."""
+        kept = {name: value for name, value in attributes.items() if not name.startswith("user.")}
+        return kept | self.marks.device
+
+    def clear_attributes(self, folder: LayerFolder, kept: Mapping[str, bytes]) -> None:
+        present = dict.fromkeys(list_attributes(folder.fd), b"")
+        marks = present.keys() - difference_attributes(tree_attributes(present)).keys()
+        super().clear_attributes(folder, {**dict.fromkeys(marks, b""), **kept})
+
+    def _attribute_failed(self, name: str, error: OSError) -> None:
+        # Of a folder below there may be some that belong to its host or file system.
+        if is_of_tree(name) or error.errno in OF_THE_DATA:
+            super()._attribute_failed(name, error)
+
+
+class UnionFolders(Folders):
+    """The folders of a difference, found as if it lay on the stack that ``below`` tells of."""
+
+    metadata_of = DifferenceMetadata
+    metadata: DifferenceMetadata
+    upper_paths: _UpperPaths
+
+    def __init__(
+        self,
+        root_path: bytes,
+        ignore_refused: bool,
+        owner: tuple[int, int] | None,
+        below: Callable[[], Stack],
+    ) -> None:
+        """As ``Folders``; ENOTEMPTY where there is something in the root."""
+        super().__init__(root_path, ignore_refused, owner)
+        if not self.upper_paths.everything:
+            self.root.shut()
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+        self.upper_paths = _UpperPaths(os.fstat(self.root.fd), self._forget)
+        self.root.made = self.upper_paths.names_in(self.root.key)
+        self._marks = self.metadata.marks
+        self._has_root_entry = False
+        self._below = below
+        self._lower: Union | None = None  # its root, once it was asked for
+        self._twins: dict[Inode, list[Name]] | None = None  # the names of its inodes of several
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if error is None and not self._has_root_entry:
+                self._bring_up_root()
+        except BaseException as failed:
+            error = failed
+            raise
+        finally:
+            if self._lower is not None:
+                self._lower.close()
+            super().__exit__(kind, error, trace)
+
+    def lower_root(self) -> Union:
+        """The root of the stack below."""
+        if self._lower is None:
+            stack = self._below()
+            try:
+                self._lower = Union.root(stack)
+            except OSError as error:
+                path = error.filename or stack.paths[0]
+                raise OperationError.from_os_error(error, path, "open") from error
+        return self._lower
+
+    def tops(self, lower: Union) -> list[Part]:
+        """The roots of the layers that have a folder below."""
+        roots = self.lower_root().parts
+        return [roots[part.layer] for part in lower.parts]
+
+    def existing(self, path: bytes) -> LayerFolder | None:
+        try:
+            return self._known(path) or self._find(path) or self._walk(path, make=False)
+        except OSError as error:
+            if error.errno in NO_FOLDER:
+                return None
+            raise
+
+    def source(self, above: bytes, name: bytes) -> LayerFolder | None:
+        folder = self._known(above) or self._find(above)
+        if folder is not None and _is_there(folder, name):
+            return folder
+        way = self._way(False)
+        try:
+            self._follow(way, above)
+            found = way.find(name)
+            if found is None:
+                return None
+            status = found[1]
+            if stat.S_ISDIR(status.st_mode):  # which is an error
+                folder = way.folder()
+                way.enter(name)
+                way.folder()
+                return folder
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return None
+            raise
+        finally:
+            way.close()
+        return self._bring_up_file((way.names, name), status)
+
+    def status(self, dir_fd: int, name: bytes) -> os.stat_result:
+        status = super().status(dir_fd, name)
+        if is_whiteout(status):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return status
+
+    def enter_root(self, entry: Entry) -> None:
+        super().enter_root(entry)
+        self._has_root_entry = True
+
+    def make_implied(self, parent: LayerFolder, name: bytes) -> LayerFolder:
+        try:
+            folder = super().make_implied(parent, name)
+        except FileExistsError:  # a whiteout
+            os.unlink(name, dir_fd=parent.fd)
+            folder = super().make_implied(parent, name)
+            self._marks.set_opaque(folder.fd)
+        self._marks.set_implied(folder.fd)
+        return folder
+
+    def bring_up(self, parent: LayerFolder, name: bytes, part: Part) -> LayerFolder:
+        """Make the folder ``name`` that stands below; ``part`` is the topmost that does."""
+        facts = _facts(part, os.fstat(part.fd), read_attributes(part.fd, list_attributes(part.fd)))
+        folder = self._mkdir(parent, name, facts.mode)
+        self.upper_paths.add_lower_folder(folder)
+        self._marks.set_implied(folder.fd)
+        self.metadata.enter_folder(folder, facts)
+        return folder
+
+    def hide(self, folder: LayerFolder, name: bytes) -> bool:
+        try:
+            status = os.stat(name, dir_fd=folder.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        if stat.S_ISDIR(status.st_mode):
+            if self.upper_paths.has_entries(self.upper_paths.key(status)):
+                return True
+        elif (folder.key, name) not in self.upper_paths.lower_files:
+            return False
+        self.remove(folder, name)
+        return False
+
+    def hide_lower(self, folder: LayerFolder, name: bytes) -> None:
+        self.other(folder, name)
+        with suppress(FileExistsError):
+            os.mknod(name, WHITEOUT_MODE, 0, dir_fd=folder.fd)
+            self._forget()
+
+    def hide_all(self, folder: LayerFolder) -> bool:
+        if is_opaque(folder.fd):
+            return False
+        self._marks.set_opaque(folder.fd)
+        self._forget()
+        return True
+
+    def _forget(self) -> None:
+        """Any path may have led by what has just been hidden."""
+        self._by_path = {b"": self.root}
+
+    def _find(self, path: bytes) -> LayerFolder | None:
+        """What is found in the root alone is so in the union."""
+        try:
+            return super()._find(path)
+        except OSError as error:
+            if error.errno in NO_FOLDER:  # a whiteout, perhaps
+                return None
+            raise
+
+    def _way(self, make: bool) -> UnionWay:
+        return UnionWay(self, make)
+
+    def _change(self, folder: LayerFolder, entry: Entry) -> None:
+        super()._change(folder, entry)
+        self._marks.clear_implied(folder.fd)
+        self.upper_paths.add_folder(folder.key)
+        folder.made = None
+
+    def _make_instead(self, parent: LayerFolder, name: bytes, mode: int) -> LayerFolder:
+        folder = super()._make_instead(parent, name, mode)
+        self._marks.set_opaque(folder.fd)
+        return folder
+
+    def _bring_up_root(self) -> None:
+        part = self.lower_root().parts[0]
+        try:
+            found = read_attributes(part.fd, list_attributes(part.fd))
+            facts = _facts(part, os.fstat(part.fd), found)
+            self.metadata.clear_attributes(self.root, facts.attributes)
+            self.metadata.enter_folder(self.root, facts)
+            self._marks.set_implied(self.root.fd)
+        except (OSError, FailedError) as error:
+            raise failure(error, self.root_path, b".", "bring up") from error
+
+    def _bring_up_file(self, target: Name, status: os.stat_result) -> LayerFolder | None:
+        """Make the file ``target`` of a layer below by all its names that are to be seen.
+
+        Returns the folder of ``target``.
+        """
+        folder, first, first_name = None, -1, b""
+        try:
+            for path, name in [*self._other_names(target, status), target]:
+                way = self._way(False)
+                try:
+                    part = _shows(way, path, name, status)
+                    if part is None:
+                        continue
+                    folder = way.folder()
+                    self.other(folder, name)
+                    if first < 0:
+                        self._copy(part, status, name, folder)
+                        first, first_name = os.dup(folder.fd), name
+                    else:
+                        link_at(first, first_name, folder.fd, name)
+                    self.upper_paths.add_lower_file(folder, name)
+                finally:
+                    way.close()
+        finally:
+            if first >= 0:
+                os.close(first)
+        return folder
+
+    def _other_names(self, name: Name, status: os.stat_result) -> list[Name]:
+        if status.st_nlink == 1:
+            return []
+        if self._twins is None:
+            self._twins = {}
+            for inode, twin in self._linked_names():
+                self._twins.setdefault(inode, []).append(twin)
+        return [twin for twin in self._twins[identity(status)] if twin != name]
+
+    def _linked_names(self) -> Iterator[tuple[Inode, Name]]:
+        """Every name below of an inode that has several."""
+        todo: list[tuple[list[bytes], list[Part]]] = [([], self.lower_root().parts)]
+        while todo:
+            path, parts = todo.pop()
+            above = Union.beneath(b"/".join(path), parts)
+            here = Union([])
+            try:
+                here = above.enter(b".")  # as a walk opens it: its access time stays
+                for name, part in here.names().items():
+                    status = os.stat(name, dir_fd=part.fd, follow_symlinks=False)
+                    if stat.S_ISDIR(status.st_mode):
+                        inside = here.enter(name)
+                        todo.append(([*path, name], self.tops(inside)))
+                        inside.close()
+                    elif status.st_nlink > 1:
+                        yield identity(status), (path, name)
+            finally:
+                above.close()
+                here.close()
+
+    def _copy(self, part: Part, status: os.stat_result, name: bytes, folder: LayerFolder) -> None:
+        """Make ``name`` in ``folder`` as it is in ``part``, with a name of its own."""
+        facts = _facts(part, status, read_attributes_at(part.fd, name))
+        src = dst = -1
+        try:
+            if stat.S_ISREG(status.st_mode) or is_whiteout(status):
+                dst = os.open(name, NEW_FILE, 0o600, dir_fd=folder.fd)
+                if is_whiteout(status):
+                    facts.attributes = self.metadata.of_device(facts.attributes)
+                else:
+                    from reflayer.copy.method import Method  # few layers need it
+
+                    src = open_noatime(name, part.fd, OPEN_FILE)
+                    Method("auto").copy(src, dst, status.st_size, status.st_dev)
+                self.metadata.set_all(dst, facts, -1, -1, -1)
+                return
+            mode: int | None = -1
+            if stat.S_ISLNK(status.st_mode):
+                os.symlink(os.readlink(name, dir_fd=part.fd), name, dir_fd=folder.fd)
+                mode = None
+            else:
+                os.mknod(name, status.st_mode, status.st_rdev, dir_fd=folder.fd)
+            self.metadata.set_all_at(folder.fd, name, facts, -1, -1, mode)
+        finally:
+            for fd in (src, dst):
+                if fd >= 0:
+                    os.close(fd)
+
+
+class _UpperPaths(UpperPaths):
+    """The paths that a layer's own entries have made, among all that stand in the root.
+
+    A folder that was brought up is a lower layer's, as any is when a layer is applied in place.
+    """
+
+    def __init__(self, root: os.stat_result, forget: Callable[[], None]) -> None:
+        """``forget`` is called when something is made where paths may have led through a link."""
+        super().__init__(root, everything=False)
+        self.lower_files: set[tuple[Key, bytes]] = set()  # that were brought up
+        self._watched: set[bytes] = set()
+        self._forget = forget
+
+    def watch(self, names: list[bytes]) -> None:
+        """``names`` lead to a link of lower layers."""
+        self._watched.update(names)
+
+    def has_entries(self, key: Key) -> bool:
+        """Whether a folder has an entry in this layer, or beneath it."""
+        return self.names_in(key) is None or self.has_lower_folder(key)
+
+    def add_lower_folder(self, folder: LayerFolder) -> None:
+        """A folder has been brought up; an older one with its inode number is no more."""
+        self.drop(folder.key)
+        folder.made = self.names_in(folder.key)
+
+    def add_lower_file(self, folder: LayerFolder, name: bytes) -> None:
+        """A file has been brought up."""
+        self.lower_files.add((folder.key, name))
+        self._watched.add(name)
+
+    def add(self, folder: LayerFolder, name: bytes) -> None:
+        super().add(folder, name)
+        if name in self._watched:
+            self.lower_files.discard((folder.key, name))
+            self._forget()
+
+
+class UnionWay(Way):
+    """How far a path was followed in the union of the root and the stack below."""
+
+    _folders: UnionFolders
+    _in_root: LayerFolder | None
+
+    def __init__(self, folders: UnionFolders, make: bool) -> None:
+        self._lower = Union([])
+        super().__init__(folders, make)
+
+    def top(self) -> None:
+        self.names = []
+        self._tops: list[list[Part]] = []  # for each folder on the way
+        self._go(self._folders.root, Union.beneath(b".", self._folders.lower_root().parts))
+
+    def up(self) -> None:
+        if not self.names:
+            return
+        self.names.pop()
+        self._tops.pop()
+        if not self.names:
+            self.top()
+            return
+        folders = self._folders
+        path = b"/".join(self.names)
+        in_root = None
+        with suppress(FileNotFoundError):
+            in_root = folders.beneath(folders.root.fd, b".", path)
+        self._go(in_root, Union.beneath(path, self._tops[-1]))
+
+    def enter(self, name: bytes) -> bytes | None:
+        inside, is_hidden = None, False
+        if self._in_root is not None:
+            try:
+                inside = self._folders.child(self._in_root, name)
+                is_hidden = is_opaque(inside.fd)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno not in NO_FOLDER:
+                    raise
+                status = os.stat(name, dir_fd=self._in_root.fd, follow_symlinks=False)
+                if stat.S_ISLNK(status.st_mode):
+                    return os.readlink(name, dir_fd=self._in_root.fd)
+                if not is_whiteout(status):
+                    raise
+                is_hidden = True
+        lower = Union([])
+        if not is_hidden:
+            try:
+                lower = self._lower.enter(name)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno not in NO_FOLDER:
+                    raise
+                if inside is None:
+                    return self._target(name, error)
+        if inside is None and not lower.parts:
+            if not self._make:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            inside = self._folders.make_implied(self.folder(), name)
+        self._go(inside, lower)
+        self.names.append(name)
+        self._tops.append(self._folders.tops(lower))
+        return None
+
+    def find(self, name: bytes) -> tuple[Part, os.stat_result] | None:
+        """Where ``name`` is to be had below; None where it is not, or stands in the root."""
+        if self._in_root is not None and _is_there(self._in_root, name):
+            return None
+        return self._lower.find(name)
+
+    def folder(self) -> LayerFolder:
+        """The folder in the root, brought up where it is only below."""
+        if self._in_root is None:
+            way = UnionWay(self._folders, make=False)
+            try:
+                for name in self.names:
+                    above = way.folder()
+                    way.enter(name)
+                    if way._in_root is None:
+                        part = way._lower.parts[0]
+                        way._in_root = self._folders.bring_up(above, name, part)
+                self._in_root = way.folder()
+            finally:
+                way.close()
+        return self._in_root
+
+    def close(self) -> None:
+        self._lower.close()
+
+    def _go(self, in_root: LayerFolder | None, lower: Union) -> None:
+        self._lower.close()
+        self._in_root, self._lower = in_root, lower
+
+    def _target(self, name: bytes, error: OSError) -> bytes:
+        """Where the link ``name`` below leads; ``error`` is raised where it is none."""
+        found = self._lower.find(name)
+        if found is None or not stat.S_ISLNK(found[1].st_mode):
+            raise error
+        self._folders.upper_paths.watch([*self.names, name])
+        return os.readlink(name, dir_fd=found[0].fd)
+
+
+def _shows(way: UnionWay, path: list[bytes], name: bytes, status: os.stat_result) -> Part | None:
+    """Where ``name`` at ``path`` is to be had below, if what is to be seen there is that inode."""
+    try:
+        if any(way.enter(step) is not None for step in path):
+            return None
+        found = way.find(name)
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+        return None
+    return found[0] if found and identity(found[1]) == identity(status) else None
+
+
+def _is_there(folder: LayerFolder, name: bytes) -> bool:
+    return os.access(name, os.F_OK, dir_fd=folder.fd, follow_symlinks=False)
+
+
+def _facts(part: Part, status: os.stat_result, attributes: Mapping[str, bytes]) -> Facts:
+    """What a folder or file of ``part`` has in a difference."""
+    found = attributes if part.is_whole else tree_attributes(attributes)
+    return Facts(status, difference_attributes(found))
