@@ -95,14 +95,14 @@ class UpperDiff(TreeDiff):
         places = Union([Part(pair.fd, self.is_whole, 0)]).places()
         whiteouts = {name for name, has_it in places.items() if not has_it}
         names = places.keys() - whiteouts
-        hides_all = is_opaque(pair.fd)
-        pair.is_implied = is_implied(list_attributes(pair.fd))
+        is_emptied = is_opaque(pair.fd)
+        pair.hides_all = is_emptied or (pair.parent is not None and pair.parent.hides_all)
+        # What is as it was below, and yet replaces that, has to be told.
+        pair.is_implied = not pair.hides_all and is_implied(list_attributes(pair.fd))
         if pair.old is None:
             pair.gone = whiteouts
-            pair.is_emptied = hides_all
+            pair.is_emptied = is_emptied
         else:
-            above = pair.parent
-            pair.hides_all = hides_all or (above is not None and above.hides_all)
             if pair.hides_all:
                 pair.gone = {*pair.old.names()} - names
             else:
