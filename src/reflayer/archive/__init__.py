@@ -12,15 +12,18 @@ from reflayer.lazy import on_first_use
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.archive.apply import AppliedLayer, apply_layer, apply_stream
-    from reflayer.archive.id_map import IdMap, IdRange
-    from reflayer.archive.pack import Packing, pack_layer, pack_tree
-    from reflayer.archive.tree_diff import Change, Usage, changed_size, changed_usage, changes
-    from reflayer.archive.upper_diff import (
+    from reflayer.archive.changed import (
+        Change,
+        Usage,
+        changed_size,
+        changed_usage,
+        changes,
         difference_changes,
         difference_size,
         difference_usage,
-        pack_difference,
     )
+    from reflayer.archive.id_map import IdMap, IdRange
+    from reflayer.archive.pack import Packing, pack_difference, pack_layer, pack_tree
 
 __all__ = [
     "AppliedLayer",
@@ -47,20 +50,20 @@ __getattr__ = on_first_use(
     globals(),
     {
         "AppliedLayer": "reflayer.archive.apply",
-        "Change": "reflayer.archive.tree_diff",
+        "Change": "reflayer.archive.changed",
         "IdMap": "reflayer.archive.id_map",
         "IdRange": "reflayer.archive.id_map",
         "Packing": "reflayer.archive.pack",
-        "Usage": "reflayer.archive.tree_diff",
+        "Usage": "reflayer.archive.changed",
         "apply_layer": "reflayer.archive.apply",
         "apply_stream": "reflayer.archive.apply",
-        "changed_size": "reflayer.archive.tree_diff",
-        "changed_usage": "reflayer.archive.tree_diff",
-        "changes": "reflayer.archive.tree_diff",
-        "difference_changes": "reflayer.archive.upper_diff",
-        "difference_size": "reflayer.archive.upper_diff",
-        "difference_usage": "reflayer.archive.upper_diff",
-        "pack_difference": "reflayer.archive.upper_diff",
+        "changed_size": "reflayer.archive.changed",
+        "changed_usage": "reflayer.archive.changed",
+        "changes": "reflayer.archive.changed",
+        "difference_changes": "reflayer.archive.changed",
+        "difference_size": "reflayer.archive.changed",
+        "difference_usage": "reflayer.archive.changed",
+        "pack_difference": "reflayer.archive.pack",
         "pack_layer": "reflayer.archive.pack",
         "pack_tree": "reflayer.archive.pack",
     },

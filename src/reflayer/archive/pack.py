@@ -55,6 +55,16 @@ def pack_layer(
     return Packing(TreeDiff(root, parent, cloned), is_layer=True, id_map=id_map)
 
 
+def pack_difference(upper: AnyPath, *, id_map: IdMap | None = None) -> Packing:
+    """The OCI layer that the difference ``upper`` was made of, uncompressed.
+
+    Folders that had no entry in it have none. ``id_map`` is as for ``pack_layer``.
+    """
+    from reflayer.archive.upper_diff import UpperDiff
+
+    return Packing(UpperDiff(upper), is_layer=True, id_map=id_map)
+
+
 def pack_tree(root: AnyPath) -> Packing:
     """A plain tar of all of ``root``, in which a name may begin with ``.wh.``, too."""
     return Packing(TreeDiff(root), is_layer=False)

@@ -39,7 +39,7 @@ from reflayer.walk.stack import Union, stack_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from reflayer.archive.untouched import Touched
     from reflayer.walk.folders import AnyPath
@@ -51,7 +51,6 @@ ADDED, MODIFIED, DELETED = "A", "C", "D"
 RELINKED = "="
 """The same as before, but a layer has to have it: for another name of its inode, or inside it."""
 
-_BLOCK = 512  # bytes: the unit of st_blocks, inode(7)
 _BEHIND = 20_000_000  # nanoseconds that the clock of inodes may be behind (driver.clone_times)
 
 
@@ -145,8 +144,7 @@ class TreeDiff:
         if old is not None and self._until > 0:
             from reflayer.archive.untouched import touched_names
 
-            if old.is_plain:
-                self._touched = touched_names(new, old.parts[0].fd, self._since, self._until)
+            self._touched = touched_names(new, old, self._since, self._until)
 
     def _walk_folder(self, pair: FolderPair) -> Iterator[Difference]:
         """Go on with ``pair`` until a folder in it is entered, or to its end."""
@@ -356,95 +354,3 @@ def _tell(pair: FolderPair, kind: str) -> Iterator[Difference]:
     for folder in reversed(untold):
         folder.told = kind if folder is pair or kind == RELINKED else MODIFIED
         yield Difference(folder.told, folder, b"", folder.status)
-
-
-class Change(NamedTuple):
-    """One change."""
-
-    kind: str  # ``ADDED``, ``MODIFIED`` or ``DELETED``
-    path: str  # where, from the root, which it begins with "/" for; as ``os.fsdecode`` has it
-
-
-class Usage(NamedTuple):
-    """What a tree takes."""
-
-    bytes: int  # that are allocated to its inodes' data
-    inodes: int  # folders included
-
-
-def changes(
-    root: AnyPath, parent: AnyStack | None = None, *, cloned: float | None = None
-) -> Iterator[Change]:
-    """What is different in ``root`` from ``parent``, in the order of a walk by sorted names.
-
-    A folder is changed where anything in it is, what is in a deleted folder is not told, and of the
-    roots themselves nothing is. Links are not followed, and what is mounted in ``root`` stays out.
-
-    Args:
-        root: the changed tree.
-        parent: the tree that it was cloned from, unchanged since, or the stack of layers, topmost
-            first; None for an empty one.
-        cloned: when the clone was complete, in seconds since the epoch by this machine's clock.
-            What has a ctime from the time of the cloning needs no look inside then.
-
-    Raises:
-        OperationError: something cannot be read, or went away meanwhile.
-    """
-    yield from told_changes(TreeDiff(root, parent, cloned))
-
-
-def told_changes(diff: TreeDiff) -> Iterator[Change]:
-    """The changes that a walk finds."""
-    for difference in diff:
-        if difference.kind != RELINKED and (path := difference.folder.path(difference.name)):
-            yield Change(difference.kind, os.fsdecode(b"/" + path))
-
-
-def changed_size(
-    root: AnyPath, parent: AnyStack | None = None, *, cloned: float | None = None
-) -> int:
-    """The bytes of all that ``changes`` tells as added or changed, but for folders.
-
-    What has several names counts once.
-    """
-    return size_of(_changed_inodes(TreeDiff(root, parent, cloned)))
-
-
-def changed_usage(
-    root: AnyPath, parent: AnyStack | None = None, *, cloned: float | None = None
-) -> Usage:
-    """What all that ``changes`` tells as added or changed takes, and the folders that it is in."""
-    return usage_of(_changed_inodes(TreeDiff(root, parent, cloned)))
-
-
-def size_of(inodes: Iterable[os.stat_result]) -> int:
-    """The bytes of inodes, but for folders."""
-    return sum(status.st_size for status in inodes if not stat.S_ISDIR(status.st_mode))
-
-
-def usage_of(inodes: Iterable[os.stat_result]) -> Usage:
-    """What inodes take."""
-    blocks = count = 0
-    for status in inodes:
-        blocks += status.st_blocks
-        count += 1
-    return Usage(blocks * _BLOCK, count)
-
-
-def _changed_inodes(diff: TreeDiff) -> Iterator[os.stat_result]:
-    return inodes_of(found for found in diff if found.kind not in (DELETED, RELINKED))
-
-
-def inodes_of(differences: Iterable[Difference]) -> Iterator[os.stat_result]:
-    """The status of each inode, once, but for what is mounted."""
-    seen = set()
-    for difference in differences:
-        status = difference.status
-        if difference.is_mount:
-            continue
-        if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
-            key = identity(status)
-            if key in seen:
-                continue
-            seen.add(key)
-        yield status

@@ -3,20 +3,27 @@
 The walk tells differences in order, so one thread does it. But of a clone that is as it was, there
 is nothing to tell: here each folder is one call into C, by all workers at once, and the walk then
 goes into those alone that have something for it.
+
+Of a stack that is so for each folder that one layer has. What several layers have are few folders
+near the root: they are looked at first.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from functools import partial
 
+from reflayer.archive.compare import is_same_status, names_in
 from reflayer.linux.names import native
 from reflayer.walk.folders import open_beneath
+from reflayer.walk.stack import Union
 from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
 
 _changed_names: Any = getattr(native, "changed_names", None)
 _LINKED = 253  # as type of a name: it is as before, and its inode has several
@@ -27,8 +34,8 @@ Touched = dict[bytes, set[bytes]]
 """By the path of a folder that was looked at, the names in it that the walk has to look at."""
 
 
-def touched_names(new: int, old: int, since: int, until: int) -> Touched | None:
-    """Look at the names that two open folders, a clone and its source, have on every level.
+def touched_names(new: int, old: Union, since: int, until: int) -> Touched | None:
+    """Look at the names that two open roots, a clone's and its source's, have on every level.
 
     A folder has no entry where nothing in it was touched, on any level; nor where it was touched
     itself or could not be read, or where something is mounted: the walk is to find that out. None
@@ -38,7 +45,7 @@ def touched_names(new: int, old: int, since: int, until: int) -> Touched | None:
         return None
     scan = _Scan(since, until)
     workers = Workers(lambda: partial(scan.look, workers))
-    workers.run([(_Pair(b"", os.dup(new), os.dup(old)), b"")])
+    workers.run(scan.look_at_merged(new, old))
     return scan.touched()
 
 
@@ -74,6 +81,58 @@ class _Scan:
         self._links: Touched = {}
         self._unread: set[bytes] = set()
 
+    def look_at_merged(self, new: int, old: Union) -> list[tuple[_Pair, bytes]]:
+        """Look at the folders that several layers have; those that one layer has are left."""
+        pairs = [_Pair(b"", os.dup(new), os.dup(part.fd)) for part in old.parts]
+        left = []
+        merged = [(b"", old.parts)]
+        while merged:
+            path, parts = merged.pop()
+            if len(parts) == 1:
+                left.append((pairs[parts[0].layer], path))
+                continue
+            try:
+                with Union.beneath(path, parts) as union:
+                    if len(union.parts) == 1:
+                        merged.append((path, parts[:1]))
+                        continue
+                    same, rest = self._look_at_union(new, path, union)
+            except OSError:
+                self._unread.add(path)
+                continue
+            for name, places in same:
+                merged.append((os.path.join(path, name), [parts[place] for place in places]))
+            self._note(path, rest)
+        return left
+
+    def _look_at_union(
+        self, new: int, path: bytes, old: Union
+    ) -> tuple[list[tuple[bytes, list[int]]], list[tuple[int, bytes]]]:
+        """As ``_look``, with the parts of ``old`` that each folder is in."""
+        same, rest = [], []
+        places = old.places()
+        folder = open_beneath(new, path, cross_mounts=False)
+        try:
+            for name in names_in(folder):
+                here = places.get(name)
+                if not here:
+                    rest.append((0, name))
+                    continue
+                now = os.lstat(name, dir_fd=folder)
+                before = os.lstat(name, dir_fd=old.parts[here[0]].fd)
+                since, until = self._time
+                if not before.st_ctime_ns < since <= now.st_ctime_ns < until or not is_same_status(
+                    now, before
+                ):
+                    rest.append((0, name))
+                elif stat.S_ISDIR(now.st_mode):
+                    same.append((name, here))
+                elif now.st_nlink > 1 or before.st_nlink > 1:
+                    rest.append((_LINKED, name))
+        finally:
+            os.close(folder)
+        return same, rest
+
     def look(self, workers: Workers, folders: list[tuple[_Pair, bytes]]) -> None:
         """Look at ``folders`` and all in them, but for those that are given to other workers."""
         pair: _Pair | None = None
@@ -92,9 +151,7 @@ class _Scan:
                     continue
                 inside = os.path.join(path, b"")
                 folders += [(pair, inside + name) for name in same]
-                for kind, name in rest:
-                    names = self._links if kind == _LINKED else self._names
-                    names.setdefault((pair.path + path).rstrip(b"/"), set()).add(name)
+                self._note(pair.path + path, rest)
         finally:  # a traceback would keep them open
             pair = None
             folders.clear()
@@ -109,6 +166,11 @@ class _Scan:
             same += more
             rest += others
         return same, rest
+
+    def _note(self, path: bytes, rest: list[tuple[int, bytes]]) -> None:
+        for kind, name in rest:
+            names = self._links if kind == _LINKED else self._names
+            names.setdefault(path.rstrip(b"/"), set()).add(name)
 
     def touched(self) -> Touched | None:
         """What was found, when all workers are done."""

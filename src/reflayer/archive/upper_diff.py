@@ -8,65 +8,16 @@ what is in them counts as changed.
 
 from __future__ import annotations
 
-import os
-
-from reflayer.archive.tree_diff import (
-    DELETED,
-    TreeDiff,
-    inodes_of,
-    size_of,
-    told_changes,
-    usage_of,
-)
+from reflayer.archive.tree_diff import TreeDiff
 from reflayer.walk.facts import list_attributes
 from reflayer.walk.overlay import is_implied, is_opaque
 from reflayer.walk.stack import Part, Union, tree_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import os
 
     from reflayer.archive.compare import FolderPair
-    from reflayer.archive.id_map import IdMap
-    from reflayer.archive.pack import Packing
-    from reflayer.archive.tree_diff import Change, Usage
-    from reflayer.walk.folders import AnyPath
-    from reflayer.walk.stack import Stack
-
-
-def pack_difference(upper: AnyPath, *, id_map: IdMap | None = None) -> Packing:
-    """The OCI layer that the difference ``upper`` was made of, uncompressed.
-
-    Folders without an entry in it, such as those that lead to a hard link's other names, are left
-    out. ``id_map`` is as for ``pack_layer``.
-    """
-    from reflayer.archive.pack import Packing
-
-    return Packing(UpperDiff(upper), is_layer=True, id_map=id_map)
-
-
-def difference_changes(upper: AnyPath, below: Stack) -> Iterator[Change]:
-    """What ``changes`` tells of the tree of ``upper`` on ``below``, compared with ``below``.
-
-    But what the difference has, and is no folder, counts as changed, be it as before or not.
-
-    Raises:
-        OperationError: something cannot be read, or went away meanwhile.
-    """
-    return told_changes(UpperDiff(upper, below))
-
-
-def difference_size(upper: AnyPath) -> int:
-    """The bytes of all in the difference ``upper`` but for folders and whiteouts.
-
-    What has several names counts once.
-    """
-    return size_of(inodes_of(found for found in UpperDiff(upper) if found.kind != DELETED))
-
-
-def difference_usage(upper: AnyPath) -> Usage:
-    """What the difference ``upper`` takes itself."""
-    return usage_of(inodes_of(UpperDiff(upper)))
 
 
 class UpperDiff(TreeDiff):
