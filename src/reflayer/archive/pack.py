@@ -154,7 +154,9 @@ class Packing:
             yield self._entry(path, types.DIRECTORY if is_folder else types.FILE, status)
         elif stat.S_ISSOCK(status.st_mode):
             self._skip("socket")
-            if difference.replaces and difference.kind != RELINKED:
+            # What a difference's hides is known to the stack below alone.
+            may_hide = difference.replaces or not self._diff.is_whole
+            if may_hide and difference.kind != RELINKED:
                 yield self._whiteout(folder, WHITEOUT_PREFIX + name)
         elif difference.target:
             yield self._entry(folder.path(name), types.HARD_LINK, status, target=difference.target)
