@@ -18,9 +18,8 @@ def root(tmp_path: Path) -> Path:
     layers = tmp_path / "reflayer/dir"
     for id in (_IMAGE, _MOUNT, _GOING, _LOST, "0a1b2c3d4e5f6g7h8i9j0k1l2"):
         (layers / id).mkdir(parents=True)
-    (tmp_path / "reflayer/folded").mkdir()
     for id in (_MOUNT, _LOST):
-        (tmp_path / f"reflayer/folded/{id}-init").touch()
+        (tmp_path / f"reflayer/differences/{id}-init").mkdir(parents=True)
     (tmp_path / "reflayer/trash.lock").touch()
     records = tmp_path / "image/reflayer/layerdb"
     for path, id in (
@@ -37,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 def test_only_a_layer_that_is_named_nowhere_is_told(root: Path) -> None:
     assert orphans(str(root)) == [
         f"{root}/reflayer/dir/{_LOST}",
-        f"{root}/reflayer/folded/{_LOST}-init",
+        f"{root}/reflayer/differences/{_LOST}-init",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -37,6 +38,23 @@ def make(driver: Driver, id: str) -> str:
     with driver.build(id) as path:
         fill(path)
     return driver.path(id)
+
+
+def kept(kind: str) -> str:
+    """The method by which layers on a file system are kept as differences."""
+    return "reflink" if kind == "btrfs" else "auto"
+
+
+def archive_of(
+    driver: Driver, id: str, edit: Callable[[Path], None], *, parent: str | None = ""
+) -> io.BytesIO:
+    """Edit a layer; what that has changed as an archive, or what is different from ``parent``."""
+    driver.create("before", id)
+    edit(Path(driver.path(id)))
+    with driver.diff(id, "before" if parent == "" else parent) as packed:
+        archive = io.BytesIO(packed.read())
+    driver.remove("before")
+    return archive
 
 
 def leftovers(driver: Driver) -> list[str]:

@@ -233,7 +233,7 @@ def test_a_layer_of_somebody_else_is_cloned_file_by_file(btrfs: Path) -> None:
     driver = Driver(btrfs / "home")
     with driver.build("base") as path:
         (Path(path) / "file").write_bytes(b"readable for all")
-    for folder in ("", "/dir", "/tmp", "/trash", "/trash.lock", "/folded", "/folded.lock"):
+    for folder in ("", "/dir", "/tmp", "/trash", "/trash.lock", "/differences", "/publish.lock"):
         os.chown(driver.home + folder, 12345, 12345)
     assert run_as(12345, _CLONES_ANOTHERS, btrfs) == "reflink\n"
     assert (Path(driver.path("clone")) / "file").read_bytes() == b"readable for all"

@@ -10,7 +10,7 @@ import os
 import re
 from contextlib import suppress
 
-from reflayer.driver.home import FOLDED, LAYERS, TRASH_LOCK
+from reflayer.driver.home import DIFFERENCES, LAYERS, TRASH_LOCK
 from reflayer.errors import failing
 
 TYPE_CHECKING = False
@@ -39,7 +39,7 @@ def orphans(data_root: str) -> list[str]:
             # In this order: a layer that is recorded meanwhile is not taken for an orphan.
             layers = [
                 (name, f"{home}/{folder}/{name}")
-                for folder in (LAYERS, FOLDED)
+                for folder in (LAYERS, DIFFERENCES)
                 for name in _names(f"{home}/{folder}")
                 if _ID.fullmatch(name)
             ]

@@ -1,60 +1,55 @@
-"""A new layer: claimed and made in ``tmp/``, empty or a clone, and published whole, or gone.
+"""A new layer: claimed and made in ``tmp/``, then published by one rename, or gone.
 
-How a clone is made: on btrfs a layer is a subvolume, and ``auto`` takes a snapshot where one loses
-nothing, else what ``copy_tree`` finds to be the best. A method that is named is taken, or the clone
-fails.
+It is whole, empty or a clone (``clone``), or a difference, to be filled by an archive of its layer.
+An id is taken if there is either, so every name is given and taken away under one lock, ``naming``.
 
-What is needed for that is imported when a layer is made: a removal does not wait for it.
+What is needed to make one is imported then: a removal does not wait for it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import time
 from contextlib import contextmanager
 
+from reflayer.driver.clone import clone, limit, make_folder, no_snapshot
 from reflayer.driver.clone_times import keeping, note
+from reflayer.driver.differences import (
+    add_child,
+    copy_root,
+    difference_path,
+    is_difference,
+    is_there,
+    lower_in,
+    make_difference,
+    set_filled,
+    unsettle_root,
+    upper_in,
+)
 from reflayer.driver.home import (
     BUILDS,
+    DIFFERENCES,
     LAYERS,
-    PUBLISH_LOCK,
     layer_path,
+    naming,
     opened,
     taken,
     write_out,
     writing_back,
 )
 from reflayer.driver.trash import delete
-from reflayer.errors import CopyError, LayerError, OperationError, failing
-from reflayer.record import record
-from reflayer.workers.lock import claim_new, is_at, locked
+from reflayer.errors import LayerError, OperationError, failing
+from reflayer.workers.lock import claim_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from reflayer.copy import CopyReport
+    from reflayer.driver.home import Making
     from reflayer.progress import Progress
 
-METHODS = ("auto", "snapshot", "reflink", "range", "stream", "tar")
-"""The names of the methods that a driver takes."""
-
-_NO_SUBVOLUMES = frozenset({errno.ENOTTY, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
-_NO_SNAPSHOT = frozenset({errno.EXDEV, errno.EPERM, errno.EINVAL})
-_CONTENT = b"content\n" * 512  # one block: a smaller file might be kept without any
-_AT_FDCWD = -100  # fcntl.h: paths from the current folder
 _SELINUX = "/sys/fs/selinux/enforce"  # there where the kernel has SELinux enabled
-
-
-@record
-class Making:
-    """How the layers of a home are made; ``owner`` is that of the root of an empty one."""
-
-    method: str
-    ownership: str
-    workers: int | None
-    owner: tuple[int, int] | None
 
 
 @contextmanager
@@ -85,9 +80,9 @@ def new_layer(
         noted = report = None
         if parent is None:
             _make_empty(path, making)
-            _limit(path, size, home)
+            limit(path, size, home)
         else:
-            report = _clone(home, parent, path, making, size, progress)
+            report = clone(home, parent, path, making, size=size, progress=progress)
         if label:
             set_label(path, label)
         # The inodes of a snapshot tell themselves that they are the same.
@@ -99,6 +94,35 @@ def new_layer(
 
 
 @contextmanager
+def new_difference(
+    home: str,
+    id: str,
+    parent: str | None,
+    making: Making,
+    *,
+    label: str = "",
+    is_new: bool = False,
+    durable: bool = False,
+) -> Iterator[str]:
+    """Make an empty difference on ``parent``; publish it as ``id`` after the block, which fills it.
+
+    Or it stays ``is_new``, for others to fill; then its root has the metadata of the parent's.
+    ``parent`` has to be there when it is published. The rest is as for ``new_layer``.
+    """
+    differences = f"{home}/{DIFFERENCES}"
+    with building(home, id) as path, opened(differences, follow=True) as folder:
+        upper = make_difference(path, parent, is_new=is_new)
+        if parent is None:
+            unsettle_root(upper)
+        elif is_new:
+            copy_root(home, parent, upper, making)
+        if label:
+            set_label(upper, label)
+        yield upper
+        publish_difference(path, home, id, folder if durable else None)
+
+
+@contextmanager
 def changing_layer(home: str, id: str) -> Iterator[tuple[str, Callable[[int], None]]]:
     """Let the block fill layer ``id``, which then appears anew, written out to disk.
 
@@ -106,18 +130,24 @@ def changing_layer(home: str, id: str) -> Iterator[tuple[str, Callable[[int], No
     it leaves none of those that are being made.
 
     Yields:
-        The layer's path meanwhile, and what ``writing_back`` yields.
+        The path of the layer's own folder meanwhile, and what ``writing_back`` yields.
     """
-    layer = layer_path(home, id)
-    with building(home, id) as path, opened(f"{home}/{LAYERS}", follow=True) as folder:
-        with failing(layer, "rename"):
+    of_difference = is_difference(home, id)
+    layer = difference_path(home, id) if of_difference else layer_path(home, id)
+    with building(home, id) as path, opened(os.path.dirname(layer), follow=True) as folder:
+        with failing(layer, "rename"), naming(home):
             try:
                 os.rename(layer, path)
             except FileNotFoundError as error:
                 raise LayerError(f"there is no layer {id}") from error
-        with writing_back(path) as come_to:
-            yield path, come_to
-        publish(path, home, id, folder)
+        own = upper_in(path) if of_difference else path
+        with writing_back(own) as come_to:
+            yield own, come_to
+        if of_difference:
+            set_filled(path)
+            publish_difference(path, home, id, folder)
+        else:
+            publish(path, home, id, folder)
 
 
 @contextmanager
@@ -141,7 +171,7 @@ def building(home: str, id: str) -> Iterator[str]:
 
 
 def publish(path: str, home: str, id: str, folder: int | None = None) -> None:
-    """Let the complete folder ``path`` appear as layer ``id``, which must not be there.
+    """Let the complete folder ``path`` appear as the whole layer ``id``, which must not be there.
 
     Both are written out to disk if ``folder`` is given: ``dir/``, open since before ``path`` was
     made.
@@ -150,116 +180,50 @@ def publish(path: str, home: str, id: str, folder: int | None = None) -> None:
         LayerError: there is a layer of that id already.
         OperationError: the rename failed, or something could not be written.
     """
-    from reflayer.linux.libc import RENAME_NOREPLACE, renameat2
-
     layer = layer_path(home, id)
     if folder is not None:
         write_out(folder, path)
-    with failing(layer, "rename"):
-        try:
-            renameat2(_AT_FDCWD, os.fsencode(path), _AT_FDCWD, os.fsencode(layer), RENAME_NOREPLACE)
-        except FileExistsError as error:
-            raise taken(id) from error
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOSYS):
-                raise
-            # rename(2) replaces an empty folder, and this file system knows no RENAME_NOREPLACE.
-            # All reflayer processes meet here then, so looking first is safe under a lock.
-            with locked(f"{home}/{PUBLISH_LOCK}"):
-                if os.path.lexists(layer):
-                    raise taken(id) from error
-                os.rename(path, layer)
+    with failing(layer, "rename"), naming(home):
+        if os.path.lexists(layer) or is_difference(home, id):
+            raise taken(id)
+        os.rename(path, layer)
     if folder is not None:
         with failing(layer, "fsync"):
             os.fsync(folder)
 
 
-def _make_folder(path: str) -> bool:
-    """Make the empty folder ``path``, for the owner alone; whether it is a btrfs subvolume."""
-    from reflayer.linux.btrfs import create_subvolume
+def publish_difference(path: str, home: str, id: str, folder: int | None = None) -> None:
+    """Let the complete difference ``path`` appear as layer ``id``; as ``publish``, otherwise.
 
-    is_subvolume = True
-    with opened(os.path.dirname(path), follow=True) as folder:
-        try:
-            create_subvolume(folder, os.fsencode(os.path.basename(path)))
-        except OSError as error:
-            if error.errno not in _NO_SUBVOLUMES:
-                raise
-            is_subvolume = False
-    if is_subvolume:
-        os.chmod(path, 0o700)
-    else:
-        os.mkdir(path, 0o700)
-    return is_subvolume
+    Raises:
+        LayerError: or the layer that it lies on is not there.
+    """
+    parent = lower_in(path)
+    if folder is not None:
+        if parent is not None:
+            add_child(home, parent, id)
+        write_out(folder, path)
+    layer = difference_path(home, id)
+    with failing(layer, "rename"), naming(home):
+        if is_there(home, id):
+            raise taken(id)
+        if parent is not None:
+            if not is_there(home, parent):
+                raise LayerError(f"there is no layer {parent}, which {id} lies on")
+            add_child(home, parent, id)  # that of one that was so called may just have gone
+        os.rename(path, layer)
+    if folder is not None:
+        with failing(layer, "fsync"):
+            os.fsync(folder)
 
 
 def _make_empty(path: str, making: Making) -> None:
     with failing(path, "mkdir"):
-        if not _make_folder(path) and making.method == "snapshot":
-            raise _no_snapshot(path, "there are no btrfs subvolumes here")
+        if not make_folder(path) and making.method == "snapshot":
+            raise no_snapshot(path, "there are no btrfs subvolumes here")
         if making.owner is not None:
             os.chown(path, *making.owner)
         os.chmod(path, 0o755)
-
-
-def _limit(path: str, size: int, home: str) -> None:
-    if size:
-        from reflayer.driver.quota import set_quota
-
-        set_quota(path, size, home)
-
-
-def _clone(
-    home: str, id: str, path: str, making: Making, size: int, progress: Progress | None
-) -> CopyReport:
-    """Make ``path`` the same tree as layer ``id``, which may be removed meanwhile."""
-    parent = layer_path(home, id)
-    method = making.method
-    gone = LayerError(f"layer {id} was removed while it was being cloned")
-    with failing(parent, "open"):
-        try:
-            held = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise gone from error
-    try:
-        report = None
-        if method in ("auto", "snapshot"):
-            started = time.monotonic()
-            with failing(path, "snapshot", CopyError):
-                refusal = _snapshot(held, path)
-            if refusal is None:
-                from reflayer.copy.report import CopyReport
-
-                report = CopyReport("snapshot", {}, {}, {}, time.monotonic() - started)
-                if progress is not None:
-                    progress("clone", 0, None)  # the last moment to abandon it
-            elif method == "snapshot":
-                raise _no_snapshot(path, refusal)
-        if report is None:
-            with failing(path, "mkdir", CopyError):
-                _make_folder(path)
-            _limit(path, size, home)
-            from reflayer.archive.methods import copy_tree
-
-            report = copy_tree(
-                parent,
-                path,
-                method=method,
-                ownership=making.ownership,
-                workers=making.workers,
-                progress=progress,
-            )
-        # Its own deletion may have emptied folders before they were read. It begins with a rename,
-        # and while we hold the folder open, no other one can have its inode number.
-        if not is_at(parent, held):
-            raise gone
-    except CopyError as error:
-        if not is_at(parent, held):
-            raise gone from error
-        raise
-    finally:
-        os.close(held)
-    return report
 
 
 def set_label(path: str, label: str) -> None:
@@ -278,57 +242,14 @@ def set_label(path: str, label: str) -> None:
                 raise
 
 
-def status(home: str, method: str) -> dict[str, str]:
-    """The ``Backing Filesystem``, the ``Method`` that ``auto`` or ``method`` is, ``Shared Blocks``.
-
-    Which method a clone takes in this home is found out by making one.
-    """
-    from reflayer.linux.statfs import file_system_name
-
-    builds = f"{home}/{BUILDS}"
-    with opened(builds, follow=True) as folder, failing(builds, "statfs"):
-        file_system = file_system_name(folder)
-    found = _best_method(home) if method == "auto" else method
-    shares = "true" if found in ("snapshot", "reflink") else "false"
-    return {"Backing Filesystem": file_system, "Method": found, "Shared Blocks": shares}
-
-
-def _best_method(home: str) -> str:
-    from reflayer.copy.method import best_method
-
-    with building(home, "probe") as path:
-        try:
-            with failing(path, "try it"):
-                _make_folder(path)
-                with open(f"{path}/file", "wb") as file:
-                    file.write(_CONTENT)
-                with opened(path) as folder:
-                    if _snapshot(folder, f"{path}/clone") is None:
-                        return "snapshot"
-                    return best_method(folder, folder)
-        finally:
-            delete(path)
-
-
-def _snapshot(source: int, path: str) -> str | None:
-    """Make ``path`` a snapshot of the open folder ``source``, or say why it would differ."""
-    from reflayer.linux.btrfs import create_snapshot, has_subvolumes, is_subvolume
-
-    if not is_subvolume(source):
-        return "the parent is not a btrfs subvolume"
-    try:
-        if has_subvolumes(source):
-            return "a subvolume inside the parent would be missing"
-        with opened(os.path.dirname(path), follow=True) as folder:
-            create_snapshot(source, folder, os.fsencode(os.path.basename(path)))
-    except OSError as error:
-        if error.errno == errno.ENOTTY:
-            return "this kernel cannot tell whether a subvolume is inside the parent"
-        if error.errno in _NO_SNAPSHOT:
-            return f"{error.strerror}: the kernel does not let it be made here"
-        raise
-    return None
-
-
-def _no_snapshot(path: str, reason: str) -> CopyError:
-    return CopyError(path, "snapshot", f"{reason}: use another method or auto")
+def copy_label(source: str, path: str) -> None:
+    """Label the folder ``path`` as ``source`` is, of which it is the tree."""
+    if os.path.exists(_SELINUX):
+        with failing(path, "label"):
+            try:
+                label = os.getxattr(source, "security.selinux")
+            except OSError as error:
+                if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+                    raise
+            else:
+                os.setxattr(path, "security.selinux", label)

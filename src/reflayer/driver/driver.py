@@ -1,48 +1,43 @@
-"""The VFS graph driver: layers are plain folders, each cloned from its parent in the kernel."""
+"""The VFS graph driver: a layer is whole, or a difference on another; a clone is of a stack."""
 
 from __future__ import annotations
 
-import _thread
-import io
 import os
 from contextlib import contextmanager
-from functools import cached_property
+from functools import partial
 
-from reflayer.driver.clone_times import forget, origin
-from reflayer.driver.create import METHODS, Making, changing_layer, new_layer, status
-from reflayer.driver.folded import fold_into, folded, folding, is_there, unfold, unfold_upon
+from reflayer.driver import differences, trees
+from reflayer.driver.clone import METHODS
+from reflayer.driver.clone_times import forget
+from reflayer.driver.create import changing_layer, new_difference, new_layer
+from reflayer.driver.differences import is_difference
 from reflayer.driver.home import (
     BUILDS,
-    LAYERS,
+    Making,
     checked_id,
-    has_folder,
-    is_id,
     layer_path,
     make_home,
     opened,
     taken,
     write_out,
 )
+from reflayer.driver.layers import Layers
 from reflayer.driver.recovery import recover
-from reflayer.driver.trash import delete_behind, delete_trash, discard, empty_trash, left_in_trash
-from reflayer.errors import LayerError, OperationError, failing
+from reflayer.driver.trash import delete_behind, delete_trash, empty_trash, left_in_trash
+from reflayer.errors import failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
-    from typing import BinaryIO, TypeVar
+    from collections.abc import Iterator
+    from typing import BinaryIO
 
-    from _typeshed import WriteableBuffer
-
-    from reflayer.archive import Change, IdMap, Usage
+    from reflayer.archive import IdMap
     from reflayer.copy import CopyReport
     from reflayer.progress import Progress
     from reflayer.walk.folders import AnyPath
 
-    Item = TypeVar("Item")
 
-
-class Driver:
+class Driver(Layers):
     """One home of layers; several threads may use a driver, and several processes one home.
 
     A layer is there whole or not at all, whatever ends the process that makes or removes it. Every
@@ -83,61 +78,13 @@ class Driver:
         """
         if method not in METHODS:
             raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
-        self.home = os.path.realpath(os.fsdecode(home))
         root = None if id_map is None else id_map.root
-        self._making = Making(method, ownership, workers, root)
-        self._id_map = id_map
+        making = Making(method, ownership, workers, root)
+        super().__init__(os.path.realpath(os.fsdecode(home)), making, id_map)
         self._size = size or 0
-        self._lock = _thread.allocate_lock()
-        self._references: dict[str, int] = {}
         make_home(self.home, None if root is None else root[1])
         self._require_quota(self._size)
-        recover(self.home)
-
-    def get(self, id: str) -> str:
-        """The path of layer ``id``, which counts as referenced until as many calls of ``put``."""
-        path = self.path(id)
-        with self._lock:
-            self._references[id] = self._references.get(id, 0) + 1
-        return path
-
-    def put(self, id: str) -> None:
-        """Give back a reference; it is no error where none was taken."""
-        checked_id(id)
-        with self._lock:
-            left = self._references.get(id, 0) - 1
-            if left > 0:
-                self._references[id] = left
-            else:
-                self._references.pop(id, None)
-
-    def path(self, id: str) -> str:
-        """The path of layer ``id``, which is made again first where it was folded up."""
-        if not has_folder(self.home, checked_id(id)):
-            unfold(self.home, id, self._remake)
-        return layer_path(self.home, id)
-
-    def exists(self, id: str) -> bool:
-        """Whether layer ``id`` is there."""
-        return is_there(self.home, checked_id(id))
-
-    def list(self) -> list[str]:
-        """The ids of all layers, sorted."""
-        folder = f"{self.home}/{LAYERS}"
-        with failing(folder, "list"), os.scandir(folder) as scan:
-            there = {e.name for e in scan if is_id(e.name) and e.is_dir(follow_symlinks=False)}
-        return sorted(there.union(folded(self.home)))
-
-    def metadata(self, id: str) -> dict[str, str]:
-        """What Docker shows of layer ``id``: its ``Path``, and its ``References`` here."""
-        return {"Path": self.path(id), "References": str(self._references.get(id, 0))}
-
-    def status(self) -> dict[str, str]:
-        """What Docker shows of a driver; the method that a clone takes is found out by trying.
-
-        ``Backing Filesystem``, ``Method`` and, as ``true`` or ``false``, ``Shared Blocks``.
-        """
-        return status(self.home, self._making.method)
+        recover(self.home, self._remake)
 
     def create(
         self,
@@ -148,7 +95,7 @@ class Driver:
         mount_label: str = "",
         progress: Progress | None = None,
     ) -> CopyReport | None:
-        """Make the layer ``id``, a clone of ``parent`` or empty: whole, but not forced to disk.
+        """Make the whole layer ``id``, a clone of ``parent`` or empty; it is not forced to disk.
 
         Args:
             id: the new layer.
@@ -174,11 +121,49 @@ class Driver:
         ) as (_, report):
             return report
 
+    def create_difference(
+        self,
+        id: str,
+        parent: str | None,
+        *,
+        mount_label: str = "",
+        progress: Progress | None = None,
+    ) -> CopyReport | None:
+        """Make the layer ``id``, an empty difference on ``parent``; it is not forced to disk.
+
+        It is to be filled, by ``apply`` or by others through ``folder``. Its root has the metadata
+        of that of ``parent``; without one ``rebase`` is to tell what it lies on. Where differences
+        are not kept (``keeps_differences``) this is ``create``, and so are its errors.
+
+        Returns:
+            The clone's report where it was one.
+        """
+        if not self.keeps_differences:
+            return self.create(id, parent, size=0, mount_label=mount_label, progress=progress)
+        self._check_new(id, parent)
+        making = self._making
+        with new_difference(self.home, id, parent, making, label=mount_label, is_new=True):
+            return None
+
+    def rebase(self, id: str, parent: str | None) -> None:
+        """Tell what the difference ``id``, made without a parent, lies on; None makes it whole.
+
+        A root that nobody has changed gets the metadata of that of ``parent``. What a whole layer
+        would hide below it, whiteouts and opaque folders, goes; a whole one can be told None alone.
+
+        Raises:
+            LayerError: one of them is not there; ``id`` is whole, or lies on another layer already;
+                or ``parent`` lies on ``id``.
+        """
+        from reflayer.driver.rebase import rebase
+
+        rebase(self.home, checked_id(id), parent and checked_id(parent), self._making)
+
     def take_over(self, id: str, parent: str, *, mount_label: str = "") -> bool:
         """Make the folder of layer ``parent`` that of the new container's layer ``id``.
 
-        ``parent`` stays a layer as it was: what is different in it from the one that it was cloned
-        from is kept, and makes it again when it is asked for. So ``id`` costs no second clone.
+        ``parent`` stays the layer that it was, as a difference on the one that it was cloned from.
+        So ``id`` costs no second clone.
 
         Args:
             id: the new layer.
@@ -194,10 +179,12 @@ class Driver:
             LayerError: ``id`` is there already, ``parent`` is not, or one of them is no id.
             OperationError: it failed. ``parent`` is there still.
         """
+        from reflayer.driver.take_over import take_over
+
         self._check_new(id, parent)
-        with self._lock:
-            is_used = parent in self._references
-        return not self._size and not is_used and fold_into(self.home, id, parent, mount_label)
+        if self._size or self._references.count(parent) or not self.keeps_differences:
+            return False
+        return take_over(self.home, id, parent, self._making, mount_label)
 
     @contextmanager
     def build(
@@ -213,13 +200,26 @@ class Driver:
         with new_layer(self.home, id, parent, making, progress=progress, durable=True) as (path, _):
             yield path
 
+    @contextmanager
+    def build_difference(self, id: str, parent: str) -> Iterator[str]:
+        """The path of an empty folder for the block to fill with a difference on ``parent``.
+
+        ``apply_layer`` does so. At the end of the block ``parent`` has to be there; the folder is
+        written out to disk and becomes the layer ``id``. If the block raises, it is deleted.
+        """
+        self._check_new(id)
+        checked_id(parent)
+        with new_difference(self.home, id, parent, self._making, durable=True) as upper:
+            yield upper
+
     def apply(self, id: str, stream: BinaryIO, *, progress: Progress | None = None) -> int:
         """Apply the layer archive ``stream`` to layer ``id``, and write it out to disk.
 
         Until that is done the layer is not there, and after a failure or crash it is no more.
 
         Args:
-            id: the layer: a clone of the one below that the archive is made for, or an empty one.
+            id: the layer: a clone of the one below that the archive is made for, an empty one, or a
+                new difference. One that is filled becomes whole first.
             stream: a tar, plain or compressed as ``apply_layer`` takes it, read to its end.
             progress: called now and then with ``unpack`` and the bytes read so far; what it
                 raises ends the work.
@@ -232,7 +232,11 @@ class Driver:
         """
         from reflayer.archive import apply_stream
 
-        self.path(id)
+        below = self.lower(id)
+        self.stack(id)  # all of it is there
+        if not differences.is_empty(differences.difference_path(self.home, id)):
+            self.make_whole(id)
+            below = None
         with changing_layer(self.home, id) as (path, come_to):
 
             def told(count: int) -> None:
@@ -241,17 +245,25 @@ class Driver:
                     progress("unpack", count, None)
 
             return apply_stream(
-                path, stream, ownership=self._making.ownership, id_map=self._id_map, progress=told
+                path,
+                stream,
+                ownership=self._making.ownership,
+                id_map=self._id_map,
+                progress=told,
+                below=None if below is None else partial(differences.stack, self.home, below),
             )
 
     def sync(self, id: str) -> None:
-        """Write out to disk layer ``id``, which others have filled by its path."""
-        path = self.path(id)
+        """Write out to disk layer ``id``, which others have filled by its path or folder."""
+        path = self.folder(id)
+        differences.set_filled(differences.difference_path(self.home, id))
         with opened(path) as folder:
             write_out(folder, path)
 
     def remove(self, id: str, *, wait: bool = True) -> None:
         """Remove layer ``id``; it is no error where there is none. The id is free at once.
+
+        Differences that lie on it become whole first.
 
         Args:
             id: the layer.
@@ -266,19 +278,48 @@ class Driver:
 
         if not self.exists(id):
             return
-        layer = layer_path(self.home, id)
-        with failing(layer, "look for mounts"):
-            refuse_mounts_at(os.fsencode(layer), os.fsencode(layer))
+        for layer in (layer_path(self.home, id), differences.upper_path(self.home, id)):
+            with failing(layer, "look for mounts"):
+                refuse_mounts_at(os.fsencode(layer), os.fsencode(layer))
         forget(self.home, id)
-        with self._lock:  # nor has the next one of that id any
-            self._references.pop(id, None)
-        with folding(self.home):
-            unfold_upon(self.home, id, self._remake)
-            trash = discard(layer, self.home)
-        if trash is not None and wait:
-            delete_trash(trash, wait=True)
+        self._references.forget(id)
+        while (trash := trees.withdraw(self.home, id)) is None:
+            for child in differences.children(self.home, id):
+                self.make_whole(child)
+        if wait:
+            for path in trash:
+                delete_trash(path, wait=True)
         if not wait or left_in_trash(self.home):
             delete_behind(self.home)
+
+    def make_whole(self, id: str) -> None:
+        """Let layer ``id`` be whole, on the disk; nothing is done where it is.
+
+        Raises:
+            CopyError: its clone failed. It is a difference still.
+        """
+        below = self.lower(id)
+        if not is_difference(self.home, id):
+            return
+        if below is None:
+            self.rebase(id, None)
+            self.sync(id)
+        else:
+            trees.make_whole(self.home, id, self._making)
+        if left_in_trash(self.home):
+            delete_behind(self.home)
+
+    def make_all_whole(self, *, progress: Progress | None = None) -> None:
+        """Let all layers be whole, as Docker's own vfs driver knows them.
+
+        Args:
+            progress: called with ``clone``, how many layers have become whole, and of how many.
+        """
+        kept = [id for id in self.list() if is_difference(self.home, id)]
+        for done, id in enumerate(kept):
+            if progress is not None:
+                progress("clone", done, len(kept))
+            self.make_whole(id)
 
     def empty_trash(self) -> None:
         """Return when all that was removed is deleted, by this process or another.
@@ -288,78 +329,13 @@ class Driver:
         """
         empty_trash(self.home, wait=True)
 
-    def cloned(self, id: str, parent: str) -> float | None:
-        """When layer ``id`` was a complete clone of ``parent``, in seconds since the epoch.
-
-        None where that is not known, or does not tell what was touched since then.
-        """
-        checked_id(parent)
-        found = origin(self.home, id, self.path(id))
-        return found[1] if found is not None and found[0] == parent else None
-
-    def changes(self, id: str, parent: str | None = None) -> Iterator[Change]:
-        """What is different in layer ``id`` from ``parent``, or all in it, as in Docker's diff.
-
-        Raises:
-            LayerError: here or meanwhile: one of them is not there, or was removed.
-            OperationError: something in them cannot be read.
-        """
-        from reflayer.archive import changes
-
-        root, before, cloned = self._compared(id, parent)
-        return self._while_there(id, parent, changes(root, before, cloned=cloned))
-
-    def diff(self, id: str, parent: str | None = None) -> io.BufferedReader:
-        """The difference of layer ``id`` from ``parent`` as an uncompressed OCI layer.
-
-        Returns:
-            A file that is made while it is read, and has to be closed. Reading raises as
-            ``changes`` does, and ``ArchiveError`` for a name that cannot be in a layer, or an id
-            that cannot be in a container.
-        """
-        from reflayer.archive import pack_layer
-
-        root, before, cloned = self._compared(id, parent)
-        packing = pack_layer(root, before, cloned=cloned, id_map=self._id_map)
-        return io.BufferedReader(_Stream(self._while_there(id, parent, packing)))
-
-    def diff_size(self, id: str, parent: str | None = None) -> int:
-        """The bytes of the files that are different in layer ``id`` from ``parent``, as in Docker.
-
-        Each file's size counts, holes too, but once for all of its names; deletions do not.
-        """
-        from reflayer.archive import changed_size
-
-        root, before, cloned = self._compared(id, parent)
-        with self._there(id, parent):
-            return changed_size(root, before, cloned=cloned)
-
-    def usage(self, id: str, parent: str | None = None) -> Usage:
-        """What layer ``id`` takes itself, as far as the method of the home's clones tells that.
-
-        Where clones share their parents' blocks that is what is different from ``parent``, else all
-        of it.
-        """
-        from reflayer.archive import changed_usage
-
-        parent = parent if self._shares_blocks else None
-        root, before, cloned = self._compared(id, parent)
-        with self._there(id, parent):
-            return changed_usage(root, before, cloned=cloned)
-
-    def _check_new(self, id: str, parent: str | None, size: int = 0) -> None:
-        """Refuse what cannot be made, and make the folder of ``parent`` where it was folded up."""
+    def _check_new(self, id: str, parent: str | None = None, size: int = 0) -> None:
+        """Refuse what cannot be made."""
         if self.exists(id):
             raise taken(id)
         if parent is not None:
-            self.path(parent)
+            differences.require(self.home, parent)
         self._require_quota(size)
-
-    def _remake(self, id: str, parent: str, difference: BinaryIO) -> None:
-        from reflayer.archive import apply_stream
-
-        with new_layer(self.home, id, parent, self._making) as (path, _):
-            apply_stream(path, difference, ownership=self._making.ownership)
 
     def _require_quota(self, size: int) -> None:
         if size:
@@ -367,64 +343,15 @@ class Driver:
 
             require_quota(f"{self.home}/{BUILDS}")
 
-    def _compared(self, id: str, parent: str | None) -> tuple[str, str | None, float | None]:
-        """Both paths, and when one was cloned from the other."""
-        root = self.path(id)
-        if parent is None:
-            return root, None, None
-        return root, self.path(parent), self.cloned(id, parent)
+    def _remake(self, id: str, parent: str, archive: BinaryIO) -> None:
+        """Make layer ``id``, on the disk, of the ``archive`` of its difference from ``parent``."""
+        from reflayer.archive import apply_stream
 
-    def _while_there(
-        self, id: str, parent: str | None, items: Iterable[Item]
-    ) -> Generator[Item, None, None]:
-        with self._there(id, parent):
-            yield from items
-
-    @contextmanager
-    def _there(self, id: str, parent: str | None) -> Iterator[None]:
-        """Refuse at the block's end or failure if one of the layers was removed meanwhile.
-
-        Its own deletion may have emptied folders before they were read.
-        """
-        failed: OperationError | None = None
-        try:
-            yield
-        except OperationError as error:
-            failed = error
-        for layer in (id, parent):
-            if layer is not None and not self.exists(layer):
-                gone = f"layer {layer} was removed while it was being compared"
-                raise LayerError(gone) from failed
-        if failed is not None:
-            raise failed
-
-    @cached_property
-    def _shares_blocks(self) -> bool:
-        return self.status()["Shared Blocks"] == "true"
-
-
-class _Stream(io.RawIOBase):
-    """Chunks as a file to be read; closing it ends the walk that they come from."""
-
-    def __init__(self, chunks: Generator[bytes, None, None]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer).cast("B")
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-        piece = self._rest[: len(view)]
-        view[: len(piece)] = piece
-        self._rest = self._rest[len(piece) :]
-        return len(piece)
-
-    def close(self) -> None:
-        self._chunks.close()
-        super().close()
+        ownership = self._making.ownership
+        if self.keeps_differences:
+            below = partial(differences.stack, self.home, parent)
+            with new_difference(self.home, id, parent, self._making, durable=True) as upper:
+                apply_stream(upper, archive, ownership=ownership, below=below)
+        else:
+            with new_layer(self.home, id, parent, self._making, durable=True) as (path, _):
+                apply_stream(path, archive, ownership=ownership)

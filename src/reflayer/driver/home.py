@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 from contextlib import contextmanager, suppress
 
 from reflayer.errors import LayerError, failing, printable
 from reflayer.linux.mkdir import make_folders
+from reflayer.record import record
+from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,12 +18,13 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 LAYERS = "dir"
+DIFFERENCES = "differences"
+CHILDREN = "children"
+TREES = "trees"
 BUILDS = "tmp"
 TRASH = "trash"
 CLONED = "cloned"
-FOLDED = "folded"
 RESERVED = "unanswered"
-FOLDED_LOCK = "folded.lock"
 PUBLISH_LOCK = "publish.lock"
 TRASH_LOCK = "trash.lock"
 QUOTA_LOCK = "quota.lock"
@@ -30,6 +34,17 @@ _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 _ALLOWED = _FIRST | frozenset("_.-")
 _MOST = 128  # characters: a name of NAME_MAX (255) has room for what is added to it
 _AMOUNT = 8 << 20  # bytes: less takes no time worth a thread
+_mutex = _thread.allocate_lock()  # on NFS a lock file keeps no threads of one process apart
+
+
+@record
+class Making:
+    """How the layers of a home are made; ``owner`` is that of the root of an empty one."""
+
+    method: str
+    ownership: str
+    workers: int | None
+    owner: tuple[int, int] | None
 
 
 def checked_id(id: str) -> str:
@@ -48,14 +63,21 @@ def is_id(name: str) -> bool:
 
 
 def layer_path(home: str, id: str) -> str:
-    """Where the folder of layer ``id`` is, if it has one."""
+    """Where the tree of layer ``id`` is: its folder, or what is made of a difference on demand."""
     return f"{home}/{LAYERS}/{id}"
 
 
-def has_folder(home: str, id: str) -> bool:
-    """Whether layer ``id`` has a folder."""
+def has_tree(home: str, id: str) -> bool:
+    """Whether there is a folder there."""
     path = layer_path(home, id)
     return os.path.isdir(path) and not os.path.islink(path)
+
+
+@contextmanager
+def naming(home: str) -> Iterator[None]:
+    """Let no other thread or process give a layer a name, or take one away: a few system calls."""
+    with _mutex, locked(f"{home}/{PUBLISH_LOCK}"):
+        yield
 
 
 def taken(id: str) -> LayerError:
@@ -141,11 +163,11 @@ def make_home(home: str, group: int | None) -> None:
     """
     try:
         make_folders(home, 0o700)
-        for name in (TRASH_LOCK, FOLDED_LOCK):  # now: on a full disk they could not be made
+        for name in (TRASH_LOCK, PUBLISH_LOCK):  # now: on a full disk they could not be made
             if not os.path.exists(f"{home}/{name}"):
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
                 os.close(os.open(f"{home}/{name}", flags, 0o600))
-        for name in (LAYERS, BUILDS, TRASH, FOLDED):
+        for name in (LAYERS, DIFFERENCES, BUILDS, TRASH):
             _make_folder(f"{home}/{name}")
         if group is not None:
             for path in (home, f"{home}/{LAYERS}"):

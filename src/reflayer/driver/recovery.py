@@ -1,8 +1,9 @@
 """What a crash leaves in a home, and how the next start clears it.
 
 Killed while it makes a layer, a process leaves ``tmp/NAME`` with its claim, and perhaps a note of
-when it was cloned; while it removes one, ``trash/NAME``; while it folds or unfolds one, both
-``folded/ID`` and ``dir/ID``, of which the folder counts. What living processes have there stays.
+when it was cloned; while it removes one, ``trash/NAME``; while it uses the tree of a difference,
+that. Whether anybody uses it still is for an engine to say (``Driver.drop_trees``), unless it is
+of an earlier boot. What living processes have there stays.
 
 A whole layer is left, too, if the engine that asked for it was not told of it any more: it would
 never remove it. So such an id can be reserved: a claim on ``unanswered/ID``, with a note beside it.
@@ -12,28 +13,37 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from reflayer.driver.clone_times import boot_id, forget
-from reflayer.driver.folded import is_there, sweep_folded
-from reflayer.driver.home import BUILDS, RESERVED, checked_id, taken, unlink
+from reflayer.driver.differences import is_there
+from reflayer.driver.home import BUILDS, RESERVED, checked_id, is_id, taken, unlink
 from reflayer.driver.trash import delete_behind, discard, left_in_trash
-from reflayer.errors import OperationError, failing
-from reflayer.workers.lock import abandoned, claim
+from reflayer.driver.trees import drop_trees
+from reflayer.errors import NO_ROOM, ArchiveError, LayerError, OperationError, failing
+from reflayer.workers.lock import abandoned, claim, locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO
+
+    Remake = Callable[[str, str, BinaryIO], None]
+    """Makes the layer of an id, on a parent that an archive is applied to; on disk."""
+
+_FOLDED = "folded"  # where a reflayer before this one kept differences as archives
+_MOST_OF_A_LINE = 256  # bytes
 
 
-def recover(home: str) -> None:
+def recover(home: str, remake: Remake) -> None:
     """Clear what processes that died left; what takes long is left to a process of its own."""
     try:
+        _unfold_all(home, remake)
         for path, is_claimed in abandoned(f"{home}/{BUILDS}"):
             if is_claimed:
                 forget(home, os.path.basename(path))  # where it was complete but not published
             discard(path, home)
-        sweep_folded(home)
+        drop_trees(home, earlier=True)
         if left_in_trash(home):
             delete_behind(home)
     except OperationError as error:
@@ -95,3 +105,38 @@ def _read(note: str) -> str:
             return os.readlink(note)
         except FileNotFoundError:
             return ""
+
+
+def _unfold_all(home: str, remake: Remake) -> None:
+    """Make layers of the archives in ``folded/ID``, which have the parent's id in the first line.
+
+    One that a crash has cut off, or whose parent is gone, goes: the layer was lost before.
+    """
+    folder = f"{home}/{_FOLDED}"
+    if not os.path.isdir(folder):
+        return
+    with locked(f"{folder}.lock"):
+        with failing(folder, "list"):
+            names = os.listdir(folder)
+        try:
+            for name in names:
+                _unfold(home, name, remake)
+        except OperationError as error:
+            if error.errno in NO_ROOM:  # the next start does it
+                return
+            raise
+        with failing(folder, "rmdir"):
+            os.rmdir(folder)
+        unlink(f"{folder}.lock")
+
+
+def _unfold(home: str, id: str, remake: Remake) -> None:
+    path = f"{home}/{_FOLDED}/{id}"
+    with failing(path, "read"), suppress(FileNotFoundError):  # it was below one before
+        with open(path, "rb", buffering=0) as file, suppress(ArchiveError, LayerError):
+            parent = os.fsdecode(file.read(_MOST_OF_A_LINE).partition(b"\n")[0])
+            if is_id(parent) and not is_there(home, id):  # else it was made just before a crash
+                _unfold(home, parent, remake)
+                file.seek(len(parent) + 1)
+                remake(id, parent, file)
+        unlink(path)

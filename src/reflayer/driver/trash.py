@@ -27,7 +27,7 @@ _NOT_TO_DESTROY = frozenset(  # it is removed as any other folder, or an error t
     {errno.EPERM, errno.EACCES, errno.ENOTEMPTY, errno.EINVAL, errno.ENOTDIR, errno.ENOENT}
     | {errno.ENOTTY, errno.ENOSYS, errno.EOPNOTSUPP}
 )
-_NO_FOLDER_LOCKS = frozenset({errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+NO_FOLDER_LOCKS = frozenset({errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -185,6 +185,6 @@ def _lock(folder: int, path: str, *, shared: bool = False, wait: bool) -> bool:
             return flock(folder, shared=shared, wait=wait)
         except OSError as error:
             # NFS locks no folders: two may then delete the same tree, which only takes longer.
-            if error.errno not in _NO_FOLDER_LOCKS:
+            if error.errno not in NO_FOLDER_LOCKS:
                 raise
     return True

@@ -71,6 +71,16 @@ def difference_attributes(attributes: Mapping[str, bytes]) -> dict[str, bytes]:
     }
 
 
+def clear_marks(folder: int) -> None:
+    """Take from an open folder of a difference all that is none of the tree's, and hides nothing.
+
+    Where no layer is below, that is.
+    """
+    for name in os.listxattr(folder):
+        if name.startswith(_OWN) and not name.startswith(_ESCAPED):
+            os.removexattr(folder, name)
+
+
 class Marks:
     """Sets a difference's own attributes, among those that this process may set."""
 

@@ -1,0 +1,141 @@
+"""What a layer has that another has not: a difference tells it itself, else they are compared."""
+
+from __future__ import annotations
+
+import io
+from contextlib import contextmanager
+
+from reflayer.driver.clone_times import origin
+from reflayer.driver.differences import lower, require, stack, upper_path
+from reflayer.driver.home import layer_path, opened
+from reflayer.driver.trash import delete_behind
+from reflayer.driver.trees import hold, let_go
+from reflayer.errors import LayerError, OperationError
+from reflayer.record import record
+from reflayer.workers.lock import is_at
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from typing import TypeVar
+
+    from _typeshed import WriteableBuffer
+
+    from reflayer.driver.home import Making
+    from reflayer.walk.stack import Stack
+
+    Item = TypeVar("Item")
+
+
+@record
+class Sides:
+    """A layer, and what it is told from.
+
+    Attributes:
+        root: the folder of the layer: its tree; or that of a difference, if it ``is_difference``.
+        parent: what it is told from; None for nothing at all.
+        cloned: when ``root`` was a complete clone of that, as ``changes`` takes it.
+        is_difference: ``root`` lies on ``parent``, and has all that is different.
+    """
+
+    root: str
+    parent: Stack | None
+    cloned: float | None
+    is_difference: bool
+
+
+@contextmanager
+def compared(home: str, id: str, parent: str | None, making: Making) -> Iterator[Sides]:
+    """Layer ``id`` and ``parent`` while the block runs.
+
+    Raises:
+        LayerError: one of them is not there; or, at the block's end or failure, was removed.
+    """
+    for layer in (id, parent):
+        if layer is not None:
+            require(home, layer)
+    is_difference = parent is not None and lower(home, id) == parent
+    held = None if is_difference else hold(home, id, making)
+    try:
+        root = upper_path(home, id) if is_difference else layer_path(home, id)
+        below = None if parent is None else stack(home, parent)
+        cloned = None
+        if parent is not None and held is None and not is_difference:
+            cloned = cloned_at(home, id, parent)
+        with opened(root) as fd:
+            failed = None
+            try:
+                yield Sides(root, below, cloned, is_difference)
+            except OperationError as error:
+                failed = error
+            # Its own deletion may have emptied folders before they were read.
+            is_gone = not is_at(root, fd)
+            if is_gone or (parent is not None and _stack(home, parent) != below):
+                gone = id if is_gone else parent
+                raise LayerError(
+                    f"layer {gone} was removed while it was being compared"
+                ) from failed
+            if failed is not None:
+                raise failed
+    finally:
+        if held is not None and let_go(home, id, held, drop=True):
+            delete_behind(home)
+
+
+def while_compared(
+    home: str,
+    id: str,
+    parent: str | None,
+    making: Making,
+    walk: Callable[[Sides], Iterable[Item]],
+) -> Generator[Item, None, None]:
+    """What ``walk`` tells; the layers have to be there now, and are looked at when it begins."""
+    for layer in (id, parent):
+        if layer is not None:
+            require(home, layer)
+
+    def told() -> Generator[Item, None, None]:
+        with compared(home, id, parent, making) as sides:
+            yield from walk(sides)
+
+    return told()
+
+
+def cloned_at(home: str, id: str, parent: str) -> float | None:
+    """When the whole layer ``id`` was a complete clone of ``parent``, as far as that is known."""
+    found = origin(home, id, layer_path(home, id))
+    return found[1] if found is not None and found[0] == parent else None
+
+
+def _stack(home: str, id: str) -> Stack | None:
+    try:
+        return stack(home, id)
+    except LayerError:
+        return None
+
+
+class Stream(io.RawIOBase):
+    """Chunks as a file to be read; closing it ends the walk that they come from."""
+
+    def __init__(self, chunks: Generator[bytes, None, None]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        piece = self._rest[: len(view)]
+        view[: len(piece)] = piece
+        self._rest = self._rest[len(piece) :]
+        return len(piece)
+
+    def close(self) -> None:
+        self._chunks.close()
+        super().close()

@@ -1,0 +1,105 @@
+"""A difference that others have filled is told what it lies on; or that it is the lowest layer."""
+
+from __future__ import annotations
+
+import os
+
+from reflayer.driver.differences import (
+    add_child,
+    difference_path,
+    is_difference,
+    lower,
+    require,
+    set_lower,
+    settle_root,
+    stack,
+    upper_path,
+)
+from reflayer.driver.home import layer_path, naming
+from reflayer.driver.trash import discard
+from reflayer.errors import LayerError, OperationError, failing
+from reflayer.walk.folders import OPEN_FOLDER, Folder, FolderStack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from reflayer.driver.home import Making
+
+
+def rebase(home: str, id: str, parent: str | None, making: Making) -> None:
+    """Let the difference ``id`` lie on layer ``parent``; on None, let it be whole.
+
+    Raises:
+        LayerError: one of them is not there, ``id`` is whole or lies on another already, or
+            ``parent`` lies on it.
+    """
+    if not is_difference(home, id):
+        require(home, id)
+        if parent is not None:
+            raise LayerError(f"layer {id} is whole: it cannot lie on {parent}")
+        return
+    before = lower(home, id)
+    if before is not None and before != parent:
+        raise LayerError(f"layer {id} lies on {before} already")
+    upper = upper_path(home, id)
+    settle_root(home, parent, upper, making)
+    if parent is None:
+        _strip(upper)
+    with failing(upper, "rebase"), naming(home):
+        if not is_difference(home, id):
+            raise LayerError(f"layer {id} was removed meanwhile")
+        if parent is None:
+            os.rename(upper, layer_path(home, id))
+            discard(difference_path(home, id), home)
+            return
+        if os.fsencode(upper) in stack(home, parent).differences:
+            raise LayerError(f"layer {parent} lies on layer {id} itself")
+        add_child(home, parent, id)
+        set_lower(difference_path(home, id), parent)
+
+
+class _Stripped(Folder):
+    """A folder of a difference that is to be a whole layer's.
+
+    Attributes:
+        children: the folders in it that are to be stripped.
+    """
+
+    __slots__ = ("children",)
+
+    def __init__(self, parent: _Stripped | None, name: bytes, fd: int) -> None:
+        from reflayer.walk.overlay import clear_marks, is_whiteout
+
+        super().__init__(parent, name, fd, -1, os.fstat(fd))
+        clear_marks(fd)
+        self.children: list[bytes] = []
+        whiteouts = []
+        with os.scandir(fd) as scan:
+            for entry in scan:
+                if entry.is_dir(follow_symlinks=False):
+                    self.children.append(os.fsencode(entry.name))
+                elif not entry.is_file(follow_symlinks=False) and is_whiteout(
+                    entry.stat(follow_symlinks=False)
+                ):
+                    whiteouts.append(entry.name)
+        for whiteout in whiteouts:
+            os.unlink(whiteout, dir_fd=fd)
+        if whiteouts:
+            os.utime(fd, ns=(self.status.st_atime_ns, self.status.st_mtime_ns))
+
+
+def _strip(upper: str) -> None:
+    """Take away what hides something below: nothing is below. Marks of files come from us alone."""
+    with FolderStack[_Stripped]() as walk:
+        try:
+            walk.push(_Stripped(None, b"", os.open(upper, OPEN_FOLDER)))
+            while walk:
+                folder = walk[-1]
+                if folder.children:
+                    name = folder.children.pop()
+                    walk.push(_Stripped(folder, name, os.open(name, OPEN_FOLDER, dir_fd=folder.fd)))
+                else:
+                    walk.reopen_parent()
+                    walk.pop().close()
+        except OSError as error:
+            where = os.path.join(os.fsencode(upper), walk[-1].path()) if walk else upper
+            raise OperationError.from_os_error(error, where, "take whiteouts away") from error
