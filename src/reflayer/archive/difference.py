@@ -157,23 +157,22 @@ class UnionFolders(Folders):
             return folder
         way = self._way(False)
         try:
-            self._follow(way, above)
+            try:
+                self._follow(way, above)
+            except OSError as error:
+                if error.errno in _ABSENT:
+                    return None
+                raise
             found = way.find(name)
-            if found is None:
-                return None
-            status = found[1]
-            if stat.S_ISDIR(status.st_mode):  # which is an error
-                folder = way.folder()
+            if found is not None and not stat.S_ISDIR(found[1].st_mode):
+                return self._bring_up_file((way.names, name), found[1])
+            folder = way.folder()
+            if found is not None:  # the link is an error, which is told of what is in the root
                 way.enter(name)
                 way.folder()
-                return folder
-        except OSError as error:
-            if error.errno in _ABSENT:
-                return None
-            raise
         finally:
             way.close()
-        return self._bring_up_file((way.names, name), status)
+        return folder
 
     def status(self, dir_fd: int, name: bytes) -> os.stat_result:
         status = super().status(dir_fd, name)
@@ -406,7 +405,10 @@ class UnionWay(Way):
     def top(self) -> None:
         self.names = []
         self._tops: list[list[Part]] = []  # for each folder on the way
-        self._go(self._folders.root, Union.beneath(b".", self._folders.lower_root().parts))
+        folders = self._folders
+        is_hidden = is_opaque(folders.root.fd)
+        parts = [] if is_hidden else folders.lower_root().parts
+        self._go(folders.root, Union.beneath(b".", parts))
 
     def up(self) -> None:
         if not self.names:
