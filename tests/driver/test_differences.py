@@ -16,6 +16,7 @@ import pytest
 from reflayer.archive import apply_layer
 from reflayer.driver import Driver, create
 from reflayer.errors import ArchiveError, LayerError, OperationError
+from tests.archive.tars import entry, tar
 from tests.driver.layers import archive_of, kept, leftovers, make, tree, wait_until
 from tests.trees import assert_same
 
@@ -108,6 +109,30 @@ def test_what_is_different_is_read_from_it_and_not_compared(driver: Driver) -> N
     assert driver.usage("layer", "base").bytes <= driver.usage("whole").bytes
     assert driver.cloned("layer", "base") is None
     assert inside(driver, "trees/*") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "is_there"),
+    [
+        ("folder/new", "", True),
+        ("own/new", "folder", True),
+        ("lib/new", "", False),
+        ("own/new", "lib", False),
+    ],
+)
+def test_its_folder_has_the_paths_of_its_archive_unless_they_lead_by_a_link_below(
+    driver: Driver, name: str, own: str, is_there: bool
+) -> None:
+    (Path(driver.path("base")) / "lib").symlink_to("folder")
+    driver.create_difference("layer", "base")
+    assert not driver.has_archive_paths("layer")
+    link = entry("own", kind="symlink", target=own or "elsewhere")
+    driver.apply("layer", io.BytesIO(tar(link, entry(name, b"content"))))
+    assert driver.has_archive_paths("layer") is is_there
+    assert (Path(driver.folder("layer")) / name).exists() is is_there
+    driver.create("box", "layer")
+    assert (Path(driver.path("box")) / name).read_bytes() == b"content"
+    assert not driver.has_archive_paths("base")
 
 
 def test_what_is_different_from_another_layer_is_told_by_its_tree(driver: Driver) -> None:

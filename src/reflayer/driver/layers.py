@@ -94,6 +94,18 @@ class Layers:
         own = differences.upper_path(self.home, id)
         return own if is_difference(self.home, id) else layer_path(self.home, id)
 
+    def has_archive_paths(self, id: str) -> bool:
+        """Whether ``folder`` has each file of the archive that filled it at its path there.
+
+        Not so in a whole layer's, which has more, nor where a path led by a link of a layer below.
+        """
+        from reflayer.walk.overlay import is_by_link
+
+        path = differences.difference_path(self.home, id)
+        if self.lower(id) is None or differences.is_empty(path):
+            return False
+        return not is_by_link(os.fsencode(differences.upper_in(path)))
+
     def lower(self, id: str) -> str | None:
         """The layer that the difference ``id`` lies on; None for a whole one, and until told."""
         differences.require(self.home, id)

@@ -8,8 +8,10 @@ documentation, "Whiteouts and opaque directories"), among the ``trusted.`` attri
 A tree may have such things itself. So a difference has them in another way: an attribute
 ``overlay.X`` as ``overlay.overlay.X``, as with overlayfs; a device 0:0 as an empty file that is
 marked. A second mark is on folders that stand there only for what is in them: the layer that the
-difference was made of has no entry for them. Marks are ``overlay.`` attributes, too. So whatever is
-called so in a difference, and is not written in that other way, is none of the tree's.
+difference was made of has no entry for them. A third is on the root if an entry's path led by a
+link of a layer below: what it led to is not at that path here. Marks are ``overlay.`` attributes,
+too. So whatever is called so in a difference, and is not written in that other way, is none of the
+tree's.
 
 In the lowest layer of a stack, which is whole, all of these are what they are in any tree.
 """
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _OWN = ("trusted.overlay.", "user.overlay.")
 _ESCAPED = ("trusted.overlay.overlay.", "user.overlay.overlay.")
 _OPAQUE, _IMPLIED, _DEVICE = "opaque", "reflayer.implied", "reflayer.device"
+_BY_LINK = "reflayer.by-link"
 _YES = b"y"
 
 WHITEOUT_MODE = stat.S_IFCHR
@@ -42,6 +45,11 @@ def is_whiteout(status: os.stat_result) -> bool:
 def is_opaque(folder: int | bytes) -> bool:
     """Whether a folder of a difference, open or by its path, hides what is below it."""
     return _has_mark(folder, _OPAQUE, _YES)
+
+
+def is_by_link(root: bytes) -> bool:
+    """Whether paths of a difference's layer led by links of layers below."""
+    return _has_mark(root, _BY_LINK, _YES)
 
 
 def is_implied(attributes: Iterable[str]) -> bool:
@@ -118,6 +126,10 @@ class Marks:
         """Its entry has come."""
         with suppress(OSError):  # ENODATA: it was not marked
             os.removexattr(folder, self._own + _IMPLIED)
+
+    def set_by_link(self, root: int) -> None:
+        """Mark the root of a difference: a path led by a link of a layer below."""
+        os.setxattr(root, self._own + _BY_LINK, _YES)
 
     def set_device(self, file: int | bytes) -> None:
         """Mark an empty file as a character device 0:0 of the tree."""
