@@ -27,7 +27,10 @@ def said(docker: Dockerd, image: str, script: str) -> str:
 
 def test_info_tells_the_driver_and_how_it_clones(docker: Dockerd) -> None:
     text = docker.run("info", "--format={{.Driver}} {{.DriverStatus}}")
-    assert text == "reflayer [[Backing Filesystem xfs] [Method reflink] [Shared Blocks true]]"
+    assert text == (
+        "reflayer [[Backing Filesystem xfs] [Method reflink] [Shared Blocks true] "
+        "[Layers differences]]"
+    )
 
 
 def test_a_container_runs(docker: Dockerd) -> None:
@@ -147,19 +150,21 @@ def test_sizes_of_containers_are_told(docker: Dockerd) -> None:
 
 
 def layers(docker: Dockerd) -> set[str]:
-    """Where each layer is: a folder, or folded up."""
+    """Where each layer is: a tree, or a difference."""
     home = docker.data / "reflayer"
-    return {f"{kind}/{name}" for kind in ("dir", "folded") for name in os.listdir(home / kind)}
+    kinds = ("dir", "differences")
+    return {f"{kind}/{name}" for kind in kinds for name in os.listdir(home / kind)}
 
 
-def test_a_container_is_one_clone_until_its_first_layer_is_asked_for(docker: Dockerd) -> None:
+def test_a_container_is_one_clone(docker: Dockerd) -> None:
     before = layers(docker)
     docker.run("create", "--name=single", "busybox", "true")
     (own,) = {layer for layer in layers(docker) - before if layer.startswith("dir/")}
-    assert layers(docker) - before == {own, f"{own.replace('dir', 'folded')}-init"}
+    both = {own, f"{own.replace('dir', 'differences')}-init"}
+    assert layers(docker) - before == both
     docker.run("cp", "/etc/hostname", "single:/new")
     assert docker.run("diff", "single") == "A /new"
-    assert layers(docker) - before == {own, f"{own}-init"}
+    assert layers(docker) - before == both
 
 
 def test_a_removed_container_leaves_no_layer(docker: Dockerd) -> None:

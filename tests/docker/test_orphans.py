@@ -103,8 +103,8 @@ def client(plugin: Plugin, home: Path) -> Client:
 
 
 def layers(home: Path) -> set[str]:
-    """The ids of the layers in ``home``, those that are folded up as well."""
-    return {path.name for folder in ("dir", "folded") for path in home.glob(f"{folder}/*")}
+    """The ids of the layers in ``home``, whole or not."""
+    return {path.name for folder in ("dir", "differences") for path in home.glob(f"{folder}/*")}
 
 
 def notes(home: Path) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from reflayer.plugins.docker.calls import RequestError, size_in_bytes
+from tests.archive.tars import entry, tar
 from tests.docker.client import Client, Connection
 from tests.docker.daemons import Plugin, folder_for_plugin, running_plugin, wait_until
 from tests.driver.layers import fill, tree
@@ -21,6 +22,7 @@ from tests.file_systems import fill_up, mounted, require_root
 _INIT = """
 import sys
 from pathlib import Path
+from tests.archive.tars import entry, tar
 from tests.docker.client import Client
 print(Client(Path(sys.argv[1])).ask("Init", Home=sys.argv[2]))
 """
@@ -256,6 +258,84 @@ def test_a_clone_is_the_same_as_its_parent(client: Client) -> None:
     assert client.call("DiffSize", ID="child", Parent="parent") == {"Size": 0}
 
 
+def trees(client: Client) -> set[str]:
+    """The layers that have a tree."""
+    return {path.name for path in client.layer("parent").parent.iterdir()}
+
+
+def test_a_layer_of_an_image_has_no_tree_until_somebody_writes_into_it(
+    client: Client, plugin: Plugin
+) -> None:
+    make(client, "parent")
+    client.call("Create", ID="child", Parent="parent")
+    client.call("GetMetadata", ID="child")
+    client.call("CreateReadWrite", ID="container", Parent="child")
+    assert trees(client) == {"parent", "container"}
+    child = Path(str(client.call("Get", ID="child")["Dir"]))
+    assert tree(child) == tree(client.layer("parent"))
+    (child / "new").write_text("by BuildKit")
+    client.call("Put", ID="child")
+    plugin.kill()
+    plugin.start()
+    client.call("CreateReadWrite", ID="another", Parent="child")
+    assert (client.layer("another") / "new").read_text() == "by BuildKit"
+    assert client.call("Changes", ID="child", Parent="parent")["Changes"] == [
+        {"Path": "/new", "Kind": 1}
+    ]
+
+
+def test_a_layer_that_was_filled_has_a_tree_while_it_is_got(
+    plugin: Plugin, place_on: Callable[[str], Path]
+) -> None:
+    client = Client(plugin.socket)
+    client.call("Init", Home=str(place_on("ext4") / "home"))
+    make(client, "parent")
+    client.call("Create", ID="child", Parent="parent")
+    client.apply("child", tar(entry("added", b"content")), "parent")
+    assert client.call("DiffSize", ID="child", Parent="parent") == {"Size": len("content")}
+    assert trees(client) == {"parent"}
+    for _ in range(2):
+        child = Path(str(client.call("Get", ID="child")["Dir"]))
+    assert {path.name for path in child.iterdir()} >= {"added", "folder", "second name"}
+    for expected in ({"parent", "child"}, {"parent"}):
+        client.call("Put", ID="child")
+        assert trees(client) == expected
+    client.call("Cleanup")
+
+
+def test_trees_that_a_killed_plugin_had_go_when_the_daemon_starts(
+    plugin: Plugin, place_on: Callable[[str], Path]
+) -> None:
+    client = Client(plugin.socket)
+    home = str(place_on("ext4") / "home")
+    client.call("Init", Home=home)
+    make(client, "parent")
+    client.call("Create", ID="child", Parent="parent")
+    client.apply("child", tar(entry("added", b"content")), "parent")
+    client.call("Get", ID="child")
+    plugin.kill()
+    plugin.start()
+    assert trees(client) == {"parent", "child"}  # it may be read by the daemon still
+    client.call("Init", Home=home)
+    assert trees(client) == {"parent"}
+    client.call("Cleanup")
+
+
+def test_docker_s_layer_store_finds_the_files_of_an_archive_and_needs_no_tree(
+    client: Client,
+) -> None:
+    (make(client, "parent") / "lib").symlink_to("folder")
+    plain, linked = "a" * 64, "b" * 64
+    client.call("Create", ID=plain, Parent="parent")
+    client.apply(plain, tar(entry("folder/file", b"plain")), "parent")
+    assert (client.layer(plain) / "folder/file").read_bytes() == b"plain"
+    assert trees(client) == {"parent"}
+    client.call("Create", ID=linked, Parent=plain)
+    client.apply(linked, tar(entry("lib/file", b"linked")), plain)
+    assert (client.layer(linked) / "lib/file").read_bytes() == b"linked"
+    assert trees(client) == {"parent", linked}
+
+
 def test_a_parent_that_is_not_there_is_an_error(client: Client) -> None:
     assert "no layer absent" in client.error("Create", ID="layer", Parent="absent")
     assert client.call("Exists", ID="layer") == {"Exists": False}
@@ -321,6 +401,7 @@ def test_status_tells_how_layers_are_cloned(client: Client) -> None:
         ["Backing Filesystem", "xfs"],
         ["Method", "reflink"],
         ["Shared Blocks", "true"],
+        ["Layers", "differences"],
     ]
 
 
@@ -383,5 +464,5 @@ def test_all_can_be_removed_from_a_full_disk(plugin: Plugin, tmp_path: Path, kin
         for id in ids:
             client.call("Remove", ID=id)
             assert client.ask("Exists", ID=id)["Exists"] is False
-        assert not [*(place / "home/dir").iterdir(), *(place / "home/folded").iterdir()]
+        assert not [*(place / "home/dir").iterdir(), *(place / "home/differences").iterdir()]
         wait_until(lambda: not os.listdir(place / "home/trash"))

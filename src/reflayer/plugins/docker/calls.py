@@ -35,6 +35,9 @@ _LONGEST_SIZE = 100  # characters; int() takes 4,300, and float() makes infinity
 _POWERS = " kmgtp"
 _MOST = (1 << 63) - 1  # Docker keeps it in an int64
 
+# What it calls the layers of images and containers. BuildKit's ids are shorter.
+_LAYER_STORE = re.compile(r"[0-9a-f]{64}")
+
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 100
 
@@ -160,11 +163,16 @@ def _range(item: object, name: str) -> IdRange:
 
 
 def create(driver: Driver, request: LayerRequest, progress: Progress) -> CopyReport | None:
-    """``Create``: the layer of an image, to be filled by ``ApplyDiff``, which writes it out."""
+    """``Create``: the layer of an image, to be filled by ``ApplyDiff``, which writes it out.
+
+    BuildKit fills its own through ``Get``: those become whole then.
+    """
     if request.options:
         raise RequestError("--storage-opt is not supported for reflayer on read-only layers")
-    return driver.create(
-        request.id, request.parent, size=0, mount_label=request.mount_label, progress=progress
+    if request.parent is None:
+        return driver.create(request.id, size=0, mount_label=request.mount_label)
+    return driver.create_difference(
+        request.id, request.parent, mount_label=request.mount_label, progress=progress
     )
 
 
@@ -195,6 +203,23 @@ def remove(driver: Driver, request: LayerRequest) -> Answer:
     return {}
 
 
+def get_what_is_there(driver: Driver, request: LayerRequest) -> Answer | None:
+    """``Get`` where that makes no tree: where the layer is, until as many ``Put``; else None.
+
+    Docker gets the layer of an image only to send what it was made of, by a list of its own of what
+    was in the archive (``assembleTarTo`` in moby's layer/layer_store.go, 20.10 to 27): so it reads
+    the files of the archive by their paths there, and the difference has those.
+    """
+    if _LAYER_STORE.fullmatch(request.id) and driver.has_archive_paths(request.id):
+        return {"Dir": driver.folder(request.id)}
+    return None if driver.lower(request.id) is not None else get(driver, request)
+
+
+def get(driver: Driver, request: LayerRequest) -> Answer:
+    """``Get``: where the layer's tree is, which is made if there is none, until as many ``Put``."""
+    return {"Dir": driver.get(request.id)}
+
+
 def put(driver: Driver, request: LayerRequest) -> Answer:
     """``Put``: no error where there was no ``Get``, which this process may be too young for."""
     driver.put(request.id)
@@ -215,8 +240,6 @@ CLONES: Mapping[str, Clone] = {"Create": create, "CreateReadWrite": create_read_
 
 SHORT: Mapping[str, Call] = {
     "Remove": remove,
-    # Where the layer is, until as many Put.
-    "Get": lambda driver, request: {"Dir": driver.get(request.id)},
     "Put": put,
     "Exists": lambda driver, request: {"Exists": driver.exists(request.id)},
     # What `docker info` shows below the storage driver's name.

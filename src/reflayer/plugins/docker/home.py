@@ -121,6 +121,7 @@ class Home:
                     f"start another for {request.home}, at another socket"
                 )
             self._open(request, daemon)
+            self.driver.drop_trees()
             self._keep(request, daemon)
 
     def cleanup(self) -> None:

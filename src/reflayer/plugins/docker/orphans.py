@@ -67,7 +67,7 @@ def remove_orphans(driver: Driver) -> None:
     there = set(driver.list())
     for id in there:
         if id.endswith(_INIT) and id.removesuffix(_INIT) not in there:
-            with suppress(FileNotFoundError):  # it is folded up
+            with suppress(FileNotFoundError):  # it is a difference: it had its container
                 if time.time() - os.lstat(f"{driver.home}/{LAYERS}/{id}").st_ctime > _ALONE:
                     _log.info("removing layer %s, which has no container", id)
                     _remove(driver, id, _IMAGE)

@@ -30,6 +30,8 @@ from reflayer.plugins.docker.calls import (
     InitRequest,
     LayerRequest,
     RequestError,
+    get,
+    get_what_is_there,
 )
 from reflayer.plugins.docker.home import Home, NotInitialisedError
 from reflayer.plugins.docker.orphans import forget, until_answered
@@ -148,6 +150,7 @@ class _Handlers:
         add("/GraphDriver.Cleanup", self._cleanup)
         for name, clone in CLONES.items():
             add(f"/GraphDriver.{name}", partial(self._clone, name, clone))
+        add("/GraphDriver.Get", self._get)
         for name, call in SHORT.items():
             add(f"/GraphDriver.{name}", partial(self._short, name, call))
         for name, walk in WALKS.items():
@@ -189,6 +192,14 @@ class _Handlers:
                 raise
             self._metrics.copied(report)
             return _answer({})
+
+    async def _get(self, http: web.Request) -> web.Response:
+        async with self._about_a_layer("Get", http) as (request, _):
+            driver = self._home.driver
+            found = await self._work.run(get_what_is_there, driver, request)
+            if found is None:
+                found = await self._work.copy(lambda _: get(driver, request))
+            return _answer(found)
 
     async def _short(self, name: str, call: Call, http: web.Request) -> web.Response:
         async with self._about_a_layer(name, http) as (request, _):
