@@ -60,6 +60,11 @@ class Engine:
         run(self.docker("rm", name))
         self.settle()
 
+    def remove_image(self, name: str) -> None:
+        """Remove an image to its last file."""
+        run(self.docker("rmi", name))
+        self.settle()
+
     def settle(self) -> None:
         """Wait until what was removed is deleted."""
         trash = self._data / "reflayer/trash"
