@@ -15,7 +15,9 @@ import pytest
 
 from reflayer.archive import apply_layer
 from reflayer.driver import Driver, create
+from reflayer.driver.home import opened
 from reflayer.errors import ArchiveError, LayerError, OperationError
+from reflayer.walk.overlay import WHITEOUT_MODE, Marks
 from tests.archive.tars import entry, tar
 from tests.driver.layers import archive_of, kept, leftovers, make, tree, wait_until
 from tests.trees import assert_same
@@ -436,3 +438,28 @@ def test_the_tree_has_no_whiteouts_of_a_container_on_it(driver: Driver) -> None:
         path for path in Path(driver.path("box")).rglob("*") if stat.S_ISCHR(path.lstat().st_mode)
     ]
     assert devices == []
+
+
+def test_what_lies_on_nothing_is_the_tree_that_it_is_on_an_empty_layer(driver: Driver) -> None:
+    driver.create("empty")
+    driver.create_difference("on", "empty")
+    driver.create_difference("late", None)
+    for id in ("on", "late"):
+        upper = Path(driver.folder(id))
+        with opened(str(upper)) as fd:
+            marks = Marks(fd)
+        (upper / "folder").mkdir()
+        marks.set_opaque(os.fsencode(upper / "folder"))
+        for name in ("file", "device"):
+            path = upper / "folder" / name
+            path.touch(0o640)
+            os.utime(path, ns=(3, 5))
+        os.setxattr(path.with_name("file"), "user.overlay.overlay.own", b"value")
+        os.setxattr(path.with_name("file"), "user.overlay.overlay.overlay.own", b"other")
+        marks.set_device(os.fsencode(path))
+        os.mknod(upper / "folder/whiteout", WHITEOUT_MODE, 0)
+        for path in (upper / "folder", upper):
+            os.utime(path, ns=(3, 7))
+    driver.rebase("late", None)
+    driver.create("box", "on")
+    assert_same(tree(driver.path("late")), tree(driver.path("box")))

@@ -106,6 +106,11 @@ class Layers:
             return False
         return not is_by_link(os.fsencode(differences.upper_in(path)))
 
+    def is_difference(self, id: str) -> bool:
+        """Whether layer ``id`` is a difference, be it told or not what it lies on."""
+        differences.require(self.home, id)
+        return is_difference(self.home, id)
+
     def lower(self, id: str) -> str | None:
         """The layer that the difference ``id`` lies on; None for a whole one, and until told."""
         differences.require(self.home, id)

@@ -18,7 +18,17 @@ from reflayer.driver.differences import (
 from reflayer.driver.home import layer_path, naming
 from reflayer.driver.trash import discard
 from reflayer.errors import LayerError, OperationError, failing
+from reflayer.linux.xattrs import path_at
+from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes_at
 from reflayer.walk.folders import OPEN_FOLDER, Folder, FolderStack
+from reflayer.walk.metadata import Metadata
+from reflayer.walk.overlay import (
+    WHITEOUT_MODE,
+    clear_marks,
+    is_device,
+    is_whiteout,
+    tree_attributes,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,28 +77,43 @@ class _Stripped(Folder):
     __slots__ = ("children",)
 
     def __init__(self, parent: _Stripped | None, name: bytes, fd: int) -> None:
-        from reflayer.walk.overlay import clear_marks, is_whiteout
-
         super().__init__(parent, name, fd, -1, os.fstat(fd))
         clear_marks(fd)
         self.children: list[bytes] = []
-        whiteouts = []
+        whiteouts, devices = [], []
         with os.scandir(fd) as scan:
             for entry in scan:
+                name = os.fsencode(entry.name)
                 if entry.is_dir(follow_symlinks=False):
-                    self.children.append(os.fsencode(entry.name))
-                elif not entry.is_file(follow_symlinks=False) and is_whiteout(
-                    entry.stat(follow_symlinks=False)
-                ):
-                    whiteouts.append(entry.name)
-        for whiteout in whiteouts:
-            os.unlink(whiteout, dir_fd=fd)
-        if whiteouts:
+                    self.children.append(name)
+                elif entry.is_symlink():
+                    continue
+                elif not entry.is_file(follow_symlinks=False):
+                    if is_whiteout(entry.stat(follow_symlinks=False)):
+                        whiteouts.append(name)
+                elif is_device(list_attributes(path_at(fd, name))):
+                    devices.append(name)
+                else:
+                    clear_marks(path_at(fd, name))
+        for name in whiteouts:
+            os.unlink(name, dir_fd=fd)
+        for name in devices:
+            _make_device(fd, name)
+        if whiteouts or devices:
             os.utime(fd, ns=(self.status.st_atime_ns, self.status.st_mtime_ns))
 
 
+def _make_device(folder: int, name: bytes) -> None:
+    """Make the device 0:0 that a marked file stands for."""
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    attributes = tree_attributes(read_attributes_at(folder, name))
+    os.unlink(name, dir_fd=folder)
+    os.mknod(name, WHITEOUT_MODE, 0, dir_fd=folder)
+    Metadata(ignore_refused=False).set_all_at(folder, name, Facts(status, attributes), -1, -1, -1)
+
+
 def _strip(upper: str) -> None:
-    """Take away what hides something below: nothing is below. Marks of files come from us alone."""
+    """Let all in it be as it is in a tree: nothing is below that could be hidden."""
     with FolderStack[_Stripped]() as walk:
         try:
             walk.push(_Stripped(None, b"", os.open(upper, OPEN_FOLDER)))
@@ -103,3 +128,6 @@ def _strip(upper: str) -> None:
         except OSError as error:
             where = os.path.join(os.fsencode(upper), walk[-1].path()) if walk else upper
             raise OperationError.from_os_error(error, where, "take whiteouts away") from error
+        except FailedError as error:
+            where = os.path.join(os.fsencode(upper), walk[-1].path()) if walk else upper
+            raise OperationError.from_os_error(error.cause, where, error.operation) from error

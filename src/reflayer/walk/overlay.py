@@ -79,14 +79,17 @@ def difference_attributes(attributes: Mapping[str, bytes]) -> dict[str, bytes]:
     }
 
 
-def clear_marks(folder: int) -> None:
-    """Take from an open folder of a difference all that is none of the tree's, and hides nothing.
+def clear_marks(file: int | bytes) -> None:
+    """Let what is open, or at a path, have the attributes of the tree in place of a difference's.
 
-    Where no layer is below, that is.
+    For where no layer is below any more.
     """
-    for name in os.listxattr(folder):
-        if name.startswith(_OWN) and not name.startswith(_ESCAPED):
-            os.removexattr(folder, name)
+    names = [name for name in os.listxattr(file) if name.startswith(_OWN)]
+    for name in sorted(names, key=len):  # so that none takes the place of one that is still to come
+        attribute = {name: os.getxattr(file, name)}
+        os.removexattr(file, name)
+        for plain, value in tree_attributes(attribute).items():
+            os.setxattr(file, plain, value)
 
 
 class Marks:
