@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tomllib
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import reflayer
+from tests.cli.processes import PROGRAM, reflayer
+from tests.file_systems import require_root
 
 UNPACKED = {
     "unpack_config": [
@@ -26,6 +30,7 @@ def printed(*arguments: str) -> str:
 
 def test_the_toml_names_the_socket_the_home_and_the_snapshotter_for_kubernetes() -> None:
     told = tomllib.loads(printed("--socket", '/run/a "b"/s.sock', "--home", "/srv/snap\\shots"))
+    told["proxy_plugins"]["reflayer"].pop("capabilities", None)
     assert told == {
         "version": 2,
         "proxy_plugins": {
@@ -42,6 +47,27 @@ def test_the_toml_names_the_socket_the_home_and_the_snapshotter_for_kubernetes()
             "io.containerd.transfer.v1.local": UNPACKED,
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "under", "capabilities"),
+    [
+        ("ext4", (), ["rebase"]),
+        ("btrfs", (), None),  # its layers are whole
+        ("ext4", ("unshare", "--user", "--map-root-user"), None),
+    ],
+)
+def test_the_toml_tells_of_rebasing_where_layers_are_differences(
+    kind: str,
+    under: tuple[str, ...],
+    capabilities: list[str] | None,
+    place_on: Callable[[str], Path],
+) -> None:
+    require_root()
+    home = place_on(kind) / "not/there/yet"
+    command = [*under, *PROGRAM, "containerd-config", "--home", str(home)]
+    told = tomllib.loads(subprocess.check_output(command, text=True))
+    assert told["proxy_plugins"]["reflayer"].get("capabilities") == capabilities
 
 
 def test_version_3_has_kubernetes_snapshotter_at_its_new_place() -> None:

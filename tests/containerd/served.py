@@ -36,11 +36,11 @@ class Served:
         self.socket = path
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *arguments: str) -> None:
-        """Start the process and connect to it."""
+    def start(self, *arguments: str, under: Sequence[str] = ()) -> None:
+        """Start the process, by the program ``under``, and connect to it."""
         where: list[str | Path] = ["--containerd-socket", self.socket, "--home", self.home]
         self._process = subprocess.Popen(
-            [REFLAYER, "serve", "containerd", *where, *arguments],
+            [*under, REFLAYER, "serve", "containerd", *where, *arguments],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -89,6 +89,11 @@ class Served:
         request = messages.PrepareSnapshotRequest(key=key, parent=parent, labels=labels)
         return _source(self.stub.Prepare(request).mounts, "rw")
 
+    def unpack(self, key: str, parent: str = "") -> tuple[Path, list[Path]]:
+        """Prepare for a layer to be unpacked: the folder to unpack into, and what it lies on."""
+        request = messages.PrepareSnapshotRequest(key=key, parent=parent)
+        return folders_of(self.stub.Prepare(request).mounts)
+
     def view(self, key: str, parent: str = "", **labels: str) -> Path:
         """View; the folder to mount."""
         request = messages.ViewSnapshotRequest(key=key, parent=parent, labels=labels)
@@ -102,9 +107,10 @@ class Served:
         """The folder that Mounts answers with."""
         return Path(self.mounts(key)[0].source)
 
-    def commit(self, name: str, key: str, **labels: str) -> None:
+    def commit(self, name: str, key: str, *, parent: str = "", **labels: str) -> None:
         """Commit."""
-        self.stub.Commit(messages.CommitSnapshotRequest(name=name, key=key, labels=labels))
+        request = messages.CommitSnapshotRequest(name=name, key=key, parent=parent, labels=labels)
+        self.stub.Commit(request)
 
     def remove(self, key: str) -> None:
         """Remove."""
@@ -152,8 +158,12 @@ class Served:
             return probe.connect_ex(str(self.socket)) == 0
 
     def folders(self) -> set[str]:
-        """The names of the folders that it has for snapshots."""
+        """The names of the folders that it has for snapshots, each with its tree."""
         return set(os.listdir(self.home / "dir"))
+
+    def differences(self) -> set[str]:
+        """The names of the folders that it has for layers which are differences."""
+        return set(os.listdir(self.home / "differences"))
 
     def leftovers(self) -> list[str]:
         """What is being made or deleted."""
@@ -189,6 +199,18 @@ def until(happened: Callable[[], bool]) -> None:
     while not happened():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.01)
+
+
+def folders_of(mounts: Any) -> tuple[Path, list[Path]]:
+    """Upper and lower folders of the one mount, which has to be an overlay."""
+    (mount,) = mounts
+    assert (mount.type, mount.source) == ("overlay", "overlay")
+    options = dict(option.split("=", 1) for option in mount.options)
+    assert os.stat(options.pop("workdir")).st_dev == os.stat(options["upperdir"]).st_dev
+    lower = options.pop("lowerdir", "")
+    upper = Path(options.pop("upperdir"))
+    assert not options
+    return upper, [Path(folder) for folder in lower.split(":") if folder]
 
 
 def _source(mounts: Any, access: str) -> Path:

@@ -49,8 +49,9 @@ Start = Callable[..., Pair]
 def starting() -> Iterator[Start]:
     """``start(place)`` starts both, the snapshots in ``place``; they are gone afterwards.
 
-    ``pause`` is the image of pods, ``config_version`` that of containerd's file, ``services`` what
-    ours serves, and ``under`` the program that starts ours.
+    ``pause`` is the image of pods, ``config_version`` that of containerd's file, ``at_once`` how
+    many layers it unpacks at once, ``services`` what ours serves, and ``under`` the program that
+    starts ours.
     """
     require_root()
     require("containerd", "ctr", "runc", "busybox")
@@ -63,6 +64,7 @@ def starting() -> Iterator[Start]:
             *,
             pause: str = "",
             config_version: int = 2,
+            at_once: int = 1,
             services: tuple[str, ...] = ("containerd",),
             under: tuple[str, ...] = (),
         ) -> Pair:
@@ -80,7 +82,11 @@ def starting() -> Iterator[Start]:
             )
             (folder / "reflayer.toml").write_bytes(printed.stdout)
             theirs = containerd(
-                folder, folder / "reflayer.toml", pause=pause, config_version=config_version
+                folder,
+                folder / "reflayer.toml",
+                pause=pause,
+                config_version=config_version,
+                at_once=at_once,
             )
             return Pair(stack.enter_context(theirs), ours, home)
 

@@ -59,6 +59,12 @@ _CRI_3 = """
     conf_dir = "{folder}/net.d"
 """
 """The same for version 3 of the configuration."""
+_AT_ONCE = """
+[debug]
+  level = "debug"  # at which it logs whether it does
+[plugins."io.containerd.transfer.v1.local"]
+  max_concurrent_unpacks = {at_once}
+"""
 _LOOPBACK = "/usr/lib/cni/loopback"
 _NETWORK = '{"cniVersion": "0.4.0", "name": "none", "plugins": [{"type": "none"}]}'
 _NETWORK_PLUGIN = """\
@@ -79,7 +85,13 @@ class Containerd(Daemon):
     """
 
     def __init__(
-        self, folder: Path, imported: Path, *, pause: str = "", config_version: int = 2
+        self,
+        folder: Path,
+        imported: Path,
+        *,
+        pause: str = "",
+        config_version: int = 2,
+        at_once: int = 1,
     ) -> None:
         """Write its configuration.
 
@@ -88,10 +100,13 @@ class Containerd(Daemon):
             imported: the TOML file with the snapshotter.
             pause: the image of sandboxes, where Kubernetes' plugin is needed.
             config_version: of the configuration, the imported file's too.
+            at_once: layers of an image that are unpacked at once.
         """
         self.folder = folder
         config = folder / "config.toml"
         text = _CONFIG.format(version=config_version, folder=folder, imported=imported)
+        if at_once > 1:
+            text += _AT_ONCE.format(at_once=at_once)
         if pause:
             if release()[0] < 2:
                 # There an imported file's table replaces this file's, so they have to be in one.
@@ -177,6 +192,13 @@ def release() -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def require_unpacking_at_once() -> None:
+    """Skip the test where the installed containerd is too old for it: then there is no other."""
+    require("containerd")
+    if release() < (2, 2):
+        pytest.skip("this containerd unpacks one layer after the other")
+
+
 def require_config_version(version: int) -> None:
     """Skip the test where the installed containerd, too old for it, has no such configuration.
 
@@ -190,10 +212,12 @@ def require_config_version(version: int) -> None:
 
 @contextmanager
 def containerd(
-    folder: Path, imported: Path, *, pause: str = "", config_version: int = 2
+    folder: Path, imported: Path, *, pause: str = "", config_version: int = 2, at_once: int = 1
 ) -> Iterator[Containerd]:
     """A containerd that serves, and is gone afterwards with all it started."""
-    running = Containerd(folder, imported, pause=pause, config_version=config_version)
+    running = Containerd(
+        folder, imported, pause=pause, config_version=config_version, at_once=at_once
+    )
     try:
         running.start()
         yield running

@@ -73,7 +73,12 @@ def layers() -> tuple[bytes, bytes, bytes, bytes]:
     )
     third = tar(
         folder("kept", mtime=TIME + 5, mode=0o755),
-        entry("kept/other", kind="link", target="kept/file", **file),
+        # With a new link the file comes again: overlayfs' upper folder needs all of its names.
+        entry("kept/other", b"first", **file),
+        *(
+            entry(name, kind="link", target="kept/other", **file)
+            for name in ("kept/file", "kept/link")
+        ),
         entry("white/stays", b"replaced", mtime=TIME + 6, mode=0o600),
         folder("white", mtime=TIME + 7),
         entry("deep/er/and", kind="symlink", target="/nowhere", mtime=TIME + 8),
@@ -86,6 +91,26 @@ def layers() -> tuple[bytes, bytes, bytes, bytes]:
         entry("big", os.urandom(3 << 20), mtime=TIME),
     )
     return first, second, third, fourth
+
+
+def odd_layers() -> tuple[bytes, bytes]:
+    """Layers that an applier does not make a right difference of by itself."""
+    first = tar(
+        folder("folder", mtime=TIME, mode=0o2751, uid=1, gid=2),
+        entry("folder/gone", b"x", mtime=TIME),
+        folder("folder/inside", mtime=TIME + 1, pax={xattr("user.name"): "value"}),
+        entry("folder/link", kind="symlink", target="/folder/inside", mtime=TIME),
+        entry("device", kind="char", mode=0o600, mtime=TIME),
+        folder("folder", mtime=TIME, mode=0o2751, uid=1, gid=2),
+    )
+    second = tar(
+        entry("folder/.wh.gone", mtime=TIME),
+        entry("folder/inside/new", b"new", mtime=TIME),
+        entry("folder/link/through", b"through", mtime=TIME),
+        entry("folder/device", kind="char", mode=0o600, mtime=TIME + 2),
+        entry("folder/modeless", kind="char", mode=0, mtime=TIME + 2),
+    )
+    return first, second
 
 
 def layout(place: Path, tag: str, *plain: bytes, **config: object) -> Path:

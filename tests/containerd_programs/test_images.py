@@ -4,33 +4,76 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from reflayer.linux.statfs import file_system_name
 from tests.archive.tars import entry, folder, tar
-from tests.containerd_programs.conftest import Pair, free
-from tests.containerd_programs.containerd import until
-from tests.containerd_programs.images import NAME, TIME, archive, chain_id, layers
+from tests.containerd_programs.conftest import Pair, Start, free
+from tests.containerd_programs.containerd import require_unpacking_at_once, until
+from tests.containerd_programs.images import (
+    NAME,
+    TIME,
+    archive,
+    chain_id,
+    layers,
+    layout,
+    odd_layers,
+)
 from tests.file_systems import require
 from tests.trees import Facts, assert_same, facts
 
 IMPORT = ("images", "import", "--base-name", NAME)
 
 
-def test_an_unpacked_image_is_the_tree_that_umoci_unpacks(pair: Pair, tmp_path: Path) -> None:
+@pytest.fixture(params=[layers, odd_layers])
+def plain(request: pytest.FixtureRequest) -> tuple[bytes, ...]:
+    """Layers, some with all that is hard."""
+    made: tuple[bytes, ...] = request.param()
+    return made
+
+
+def test_an_unpacked_image_is_the_tree_that_umoci_unpacks(
+    pair: Pair, tmp_path: Path, plain: tuple[bytes, ...]
+) -> None:
     require("umoci")
-    plain = layers()
     pair.containerd.ctr(*IMPORT, archive(tmp_path / "image", "t", *plain))
     pair.containerd.ctr("snapshots", "prepare", "container", chain_id(*plain))
-
-    bundle = pair.home.parent / "bundle"
-    image = f"{tmp_path / 'image'}:t"
-    subprocess.run(["umoci", "unpack", "--image", image, bundle], check=True, capture_output=True)
 
     path, options = pair.containerd.mount("container")
     assert path.is_relative_to(pair.home)
     assert options == "rbind,rw"
-    assert_same(told(path), told(bundle / "rootfs"))
+    assert_same(told(path), told(by_umoci(tmp_path / "image", pair.home.parent / "bundle")))
+
+
+def test_layers_unpacked_at_once_are_the_tree_that_umoci_unpacks(
+    start: Start,
+    place_on: Callable[[str], Path],
+    tmp_path: Path,
+    registry: str,
+    plain: tuple[bytes, ...],
+) -> None:
+    require("umoci")
+    require_unpacking_at_once()
+    pair = start(place_on("xfs"), at_once=3)
+    image, name = layout(tmp_path / "other", "t", *plain), f"{registry}/other:t"
+    push = ["skopeo", "copy", "--quiet", "--dest-tls-verify=false", f"oci:{image}:t"]
+    subprocess.run([*push, f"docker://{name}"], check=True)
+    pair.containerd.ctr("images", "pull", "--plain-http", name)
+    assert "parallel=true" in pair.containerd.log.read_text()
+    pair.containerd.ctr("snapshots", "prepare", "container", chain_id(*plain))
+
+    path, _ = pair.containerd.mount("container")
+    assert_same(told(path), told(by_umoci(image, pair.home.parent / "bundle")))
+
+
+def by_umoci(image: Path, bundle: Path) -> Path:
+    """The root of the image that umoci unpacks."""
+    command: list[str | Path] = ["umoci", "unpack", "--image", f"{image}:t", bundle]
+    subprocess.run(command, check=True, capture_output=True)
+    return bundle / "rootfs"
 
 
 def told(root: Path) -> dict[bytes, Facts]:

@@ -11,6 +11,7 @@ from reflayer.plugins.containerd.config import (
     containerd_toml,
     docker_json,
 )
+from reflayer.plugins.containerd.extraction import can_rebase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +67,12 @@ def containerd_config(arguments: Namespace) -> int:
       docker       JSON for /etc/docker/daemon.json, of Docker Engine 28 and later
     """
     if arguments.program == "containerd":
-        told = containerd_toml(arguments.socket, arguments.home, arguments.config_version)
+        told = containerd_toml(
+            arguments.socket,
+            arguments.home,
+            arguments.config_version,
+            rebases=can_rebase(arguments.home),
+        )
     elif arguments.program == "buildkit":
         told = buildkit_options(arguments.socket)
     else:

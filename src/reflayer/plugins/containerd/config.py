@@ -13,12 +13,21 @@ _CRI_IMAGES = 'plugins."io.containerd.cri.v1.images"'
 # table has runtimes, too: so a file of version 2, which both read, names it in both.
 _KUBERNETES = {2: (_CRI, _CRI_IMAGES), 3: (_CRI_IMAGES,)}
 
+_CAPABILITIES = """\
+  # containerd 2.2 and later may unpack several layers of an image at once.
+  capabilities = ["rebase"]
+"""
+
 VERSIONS = tuple(_KUBERNETES)
 """Of containerd's configuration: 2, which every containerd reads, and 3, which 2.0 and later do."""
 
 
-def containerd_toml(socket: str, home: str, version: int) -> str:
-    """TOML for /etc/containerd/config.toml, of one of ``VERSIONS``."""
+def containerd_toml(socket: str, home: str, version: int, *, rebases: bool) -> str:
+    """TOML for /etc/containerd/config.toml, of one of ``VERSIONS``.
+
+    ``rebases`` says whether a layer can be told in the end what it lies on.
+    """
+    capabilities = _CAPABILITIES if rebases else ""
     kubernetes = "\n".join(f'[{table}]\n  snapshotter = "{NAME}"' for table in _KUBERNETES[version])
     return f"""\
 # A file that has a version line already keeps its own; it has to be this one.
@@ -27,7 +36,7 @@ version = {version}
 [proxy_plugins.{NAME}]
   type = "snapshot"
   address = {_quoted(socket)}
-  # Where Kubernetes measures how full the disk is (from containerd 1.7 on).
+{capabilities}  # Where Kubernetes measures how full the disk is (from containerd 1.7 on).
   [proxy_plugins.{NAME}.exports]
     root = {_quoted(home)}
 

@@ -146,12 +146,7 @@ class Records:
     def add(self, snapshot: Snapshot) -> None:
         """Record a new one, whose folder is there."""
 
-        def change(db: sqlite3.Connection) -> None:
-            if snapshot.parent and snapshot.parent not in self._snapshots:
-                raise NotFoundError(f"parent {snapshot.parent} does not exist")
-            self._insert(db, snapshot)
-
-        self._write(change, {snapshot.name: snapshot})
+        self._write(lambda db: self._insert(db, snapshot), {snapshot.name: snapshot})
 
     def commit(self, key: str, snapshot: Snapshot) -> None:
         """Record ``snapshot`` in place of the active one that is called ``key``: on the disk."""
@@ -212,6 +207,8 @@ class Records:
     def _insert(self, db: sqlite3.Connection, snapshot: Snapshot) -> None:
         if snapshot.name in self._snapshots:
             raise AlreadyExistsError(f"snapshot {snapshot.name} exists already")
+        if snapshot.parent and snapshot.parent not in self._snapshots:
+            raise NotFoundError(f"parent {snapshot.parent} does not exist")
         row = as_dict(snapshot) | {"kind": int(snapshot.kind), "labels": _labels(snapshot)}
         statement = f"INSERT INTO snapshots ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
         db.execute(statement, tuple(row.values()))

@@ -90,12 +90,13 @@ class Servicer:
 
     async def Mounts(self, request: messages.MountsRequest) -> messages.MountsResponse:  # noqa: N802
         async with self._answering("Mounts", key=request.key):
-            mount = self._snapshotter.mounts(request.key)
+            mount = await self._snapshotter.mounts(request.key)
             return messages.MountsResponse(mounts=[_mount(mount)])
 
     async def Commit(self, request: messages.CommitSnapshotRequest) -> Empty:  # noqa: N802
-        async with self._answering("Commit", key=request.key, committed=request.name):
-            await self._snapshotter.commit(request.name, request.key, request.labels)
+        name, key, parent = request.name, request.key, request.parent
+        async with self._answering("Commit", key=key, committed=name, parent=parent):
+            await self._snapshotter.commit(name, key, parent, request.labels)
             return Empty()
 
     async def Remove(self, request: messages.RemoveSnapshotRequest) -> Empty:  # noqa: N802
@@ -192,8 +193,7 @@ def _chunks(infos: Iterable[messages.Info]) -> Iterator[list[messages.Info]]:
 
 
 def _mount(mount: Mount) -> mount_pb2.Mount:
-    options = ["rbind", "ro" if mount.read_only else "rw"]
-    return mount_pb2.Mount(type="bind", source=mount.source, options=options)
+    return mount_pb2.Mount(type=mount.type, source=mount.source, options=mount.options)
 
 
 def _info(snapshot: Snapshot) -> messages.Info:

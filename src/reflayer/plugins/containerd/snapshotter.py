@@ -13,10 +13,16 @@ import logging
 import os
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import cached_property
 from weakref import WeakValueDictionary
 
-from reflayer.errors import LayerError, StoreError
+from reflayer.errors import LayerError, ReflayerError, StoreError
+from reflayer.plugins.containerd.extraction import (
+    is_extraction,
+    is_unpacked_without_mount,
+    overlay_options,
+)
 from reflayer.plugins.containerd.labels import changed, kept, parse_filters
 from reflayer.plugins.containerd.records import (
     AlreadyExistsError,
@@ -42,10 +48,11 @@ _log = logging.getLogger("reflayer.containerd")
 
 @record
 class Mount:
-    """What a client has to bind-mount: a folder's path, and whether only to read it."""
+    """What a client has to mount: its type, source and options, as in fstab(5)."""
 
+    type: str
     source: str
-    read_only: bool
+    options: Sequence[str]
 
 
 class Snapshotter:
@@ -61,6 +68,7 @@ class Snapshotter:
         self._work = work
         self._metrics = metrics
         self._turns = _Turns()
+        self._held: set[str] = set()  # views that have the trees there that they show
         self._children_to_be: Counter[str] = Counter()
 
     def recover(self) -> None:
@@ -68,7 +76,7 @@ class Snapshotter:
 
         A snapshot's folder is made before it is recorded, and its record goes together with its
         folder: so a folder without a record belongs to no snapshot, and a record without a folder
-        to one that was being removed.
+        to one that was being removed. What views show is mounted, perhaps, and has to stay.
         """
         folders = set(self._driver.list())
         snapshots = list(self._records.all())
@@ -79,12 +87,20 @@ class Snapshotter:
             self._records.forget(lost)
         for folder in folders - {snapshot.folder for snapshot in snapshots}:
             self._driver.remove(folder, wait=False)
+        for view in (one for one in self._records.all() if not one.has_own_folder):
+            try:
+                self._driver.get(view.folder)
+                self._held.add(view.name)
+            except ReflayerError as error:
+                _log.warning("view %s has no tree: %s", view.name, error)
+        self._driver.drop_trees()
 
     async def create(self, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> Mount:
         """Make an active snapshot or a view, from ``parent`` or, where that is empty, from nothing.
 
-        An active one is a clone of its parent; a view is its parent itself, read-only. If this is
-        cancelled, nothing of it is left.
+        An active one is a clone of its parent; for an applier to unpack a layer into, it is an
+        empty difference on it. A view is its parent itself, read-only; of a difference, a tree that
+        all views of it share. If this is cancelled, nothing of it is left.
         """
         if not key:
             raise InvalidArgumentError("a snapshot needs a key")
@@ -96,9 +112,9 @@ class Snapshotter:
             snapshot = Snapshot(key, parent, kind, os.urandom(16).hex(), now, now, kept(labels))
             if source is not None and kind is Kind.VIEW:
                 snapshot = replace(snapshot, folder=source.folder)
-            self._children_to_be[parent] += 1
             try:
-                await self._made(snapshot, source)
+                with self._needing(parent):
+                    return await self._made(snapshot, source)
             except asyncio.CancelledError:
                 # Cancelled too late to stop the work: the snapshot is there, but no client knows.
                 if self._records.find(key) is not None:
@@ -108,22 +124,20 @@ class Snapshotter:
                 if parent:
                     self._committed(parent)  # it was removed meanwhile, which is the better answer
                 raise
-            finally:
-                self._children_to_be[parent] -= 1
-                if not self._children_to_be[parent]:
-                    del self._children_to_be[parent]
-            return self._mount(snapshot)
 
-    def mounts(self, key: str) -> Mount:
+    async def mounts(self, key: str) -> Mount:
         """What to mount for the active snapshot or view ``key``."""
         snapshot = self._records.get(key)
         if snapshot.kind is Kind.COMMITTED:
             text = f"snapshot {key} is committed: it is not active or a view"
             raise FailedPreconditionError(text)
-        return self._mount(snapshot)
+        return await self._work.run(self._mount, snapshot)
 
-    async def commit(self, name: str, key: str, labels: Mapping[str, str]) -> None:
-        """Make the active snapshot ``key`` the committed one ``name``, on the disk."""
+    async def commit(self, name: str, key: str, parent: str, labels: Mapping[str, str]) -> None:
+        """Make the active snapshot ``key`` the committed one ``name``, on the disk.
+
+        ``parent`` is what a layer lies on that was unpacked before that was there, or empty.
+        """
         if not name:
             raise InvalidArgumentError("a committed snapshot needs a name")
         async with self._turns.of(name, key):
@@ -132,21 +146,36 @@ class Snapshotter:
                 raise AlreadyExistsError(f"committed snapshot {name} exists already")
             if active.kind is not Kind.ACTIVE:
                 raise FailedPreconditionError(f"snapshot {key} is not active")
-            # To write it out waits for the disk, to count what it takes for a processor.
-            parent = self._parent_folder(active)
-            counting = asyncio.ensure_future(
-                self._work.run(self._driver.usage, active.folder, parent)
-            )
-            try:
-                await self._work.run(self._driver.sync, active.folder)
-            finally:
-                usage = await counting
-            now = time.time_ns()
-            committed = replace(active, name=name, kind=Kind.COMMITTED, labels=kept(labels))
-            committed = replace(
-                committed, created=now, updated=now, size=usage.bytes, inodes=usage.inodes
-            )
-            await self._work.run(self._records.commit, key, committed)
+            if parent and active.parent and parent != active.parent:
+                raise InvalidArgumentError(f"snapshot {key} has another parent: {active.parent}")
+            if parent and self._records.get(parent).kind is not Kind.COMMITTED:
+                raise FailedPreconditionError(f"parent {parent} is not a committed snapshot")
+            active = replace(active, parent=parent or active.parent)
+            with self._needing(active.parent):
+                await self._commit(name, key, active, labels)
+
+    async def _commit(
+        self, name: str, key: str, active: Snapshot, labels: Mapping[str, str]
+    ) -> None:
+        parent = self._parent_folder(active)
+        is_late = active.parent != self._records.get(key).parent
+        if is_late and not self._is_being_unpacked(active):
+            text = f"snapshot {key} is whole: it was not made to be laid on {active.parent}"
+            raise FailedPreconditionError(text)
+        if is_extraction(key):
+            await self._work.run(self._complete, active, parent)
+        # To write it out waits for the disk, to count what it takes for a processor.
+        counting = asyncio.ensure_future(self._work.run(self._driver.usage, active.folder, parent))
+        try:
+            await self._work.run(self._driver.sync, active.folder)
+        finally:
+            usage = await counting
+        now = time.time_ns()
+        committed = replace(active, name=name, kind=Kind.COMMITTED, labels=kept(labels))
+        committed = replace(
+            committed, created=now, updated=now, size=usage.bytes, inodes=usage.inodes
+        )
+        await self._work.run(self._records.commit, key, committed)
 
     async def remove(self, key: str) -> None:
         """Remove a snapshot; what it takes on the disk is deleted after that."""
@@ -200,26 +229,69 @@ class Snapshotter:
         """Return when what the snapshots that are removed by now have left is deleted."""
         await self._work.run(self._driver.empty_trash)
 
-    async def _made(self, snapshot: Snapshot, source: Snapshot | None) -> None:
-        """Make its folder where it has one of its own, then record it."""
-        if not snapshot.has_own_folder:
-            await self._work.run(self._records.add, snapshot)
-        elif source is None:
-            await self._work.run(self._make, snapshot, None, None)
-        else:
-            folder = source.folder
-            await self._work.copy(lambda progress: self._make(snapshot, folder, progress))
+    async def _made(self, snapshot: Snapshot, source: Snapshot | None) -> Mount:
+        """Make what it needs, and record it."""
+        if source is None or self._is_to_be_unpacked(snapshot):
+            return await self._work.run(self._make, snapshot, source, None)
+        if snapshot.kind is Kind.VIEW and self._driver.lower(source.folder) is None:
+            return await self._work.run(self._make, snapshot, source, None)
+        return await self._work.copy(lambda progress: self._make(snapshot, source, progress))
 
-    def _make(self, snapshot: Snapshot, parent: str | None, progress: Progress | None) -> None:
-        report = self._driver.create(snapshot.folder, parent, progress=progress)
+    def _make(
+        self, snapshot: Snapshot, source: Snapshot | None, progress: Progress | None
+    ) -> Mount:
+        parent = None if source is None else source.folder
+        report = None
+        if not snapshot.has_own_folder:
+            self._driver.get(snapshot.folder)
+        elif self._is_to_be_unpacked(snapshot):
+            self._driver.create_difference(snapshot.folder, parent)
+        else:
+            report = self._driver.create(snapshot.folder, parent, progress=progress)
         try:
             if progress is not None:
                 progress("clone", 0, None)
+            mount = self._mount(snapshot)
             self._records.add(snapshot)
         except BaseException:
-            self._driver.remove(snapshot.folder, wait=False)
+            if snapshot.has_own_folder:
+                self._driver.remove(snapshot.folder, wait=False)
+            else:
+                self._driver.put(snapshot.folder)
             raise
+        if not snapshot.has_own_folder:
+            self._held.add(snapshot.name)
         self._metrics.copied(report)
+        return mount
+
+    def _is_to_be_unpacked(self, snapshot: Snapshot) -> bool:
+        """Whether it is a layer for an applier to unpack.
+
+        Also without a parent: containerd 2.2 tells that of a layer that has one only in the end,
+        where it unpacks several at once.
+        """
+        is_asked_for = snapshot.kind is Kind.ACTIVE and is_extraction(snapshot.name)
+        return is_asked_for and self._unpacks_differences
+
+    def _is_being_unpacked(self, snapshot: Snapshot) -> bool:
+        is_asked_for = snapshot.kind is Kind.ACTIVE and is_extraction(snapshot.name)
+        return is_asked_for and self._driver.is_difference(snapshot.folder)
+
+    @cached_property
+    def _unpacks_differences(self) -> bool:
+        return self._driver.keeps_differences and is_unpacked_without_mount(self._driver.home)
+
+    def _complete(self, active: Snapshot, parent: str | None) -> None:
+        """Let what was unpacked be the layer that it is, on the folder ``parent`` or on none."""
+        from reflayer.plugins.containerd.mending import mend, mend_clone
+
+        below = None if parent is None else self._driver.stack(parent)
+        folder = self._driver.folder(active.folder)
+        if self._driver.is_difference(active.folder):
+            mend(folder, below, active.created)
+            self._driver.rebase(active.folder, parent)
+        elif below is not None:
+            mend_clone(folder, below, active.created)
 
     def _remove(self, snapshot: Snapshot) -> None:
         def remove_folder() -> None:
@@ -227,6 +299,9 @@ class Snapshotter:
                 self._driver.remove(snapshot.folder, wait=False)
 
         self._records.remove(snapshot.name, remove_folder)
+        if snapshot.name in self._held:
+            self._held.remove(snapshot.name)
+            self._driver.put(snapshot.folder)
 
     def _committed(self, parent: str) -> Snapshot:
         source = self._records.find(parent)
@@ -236,12 +311,29 @@ class Snapshotter:
             raise InvalidArgumentError(f"parent {parent} is not a committed snapshot")
         return source
 
+    @contextmanager
+    def _needing(self, parent: str) -> Iterator[None]:
+        """Let ``parent`` stay while the block makes a child of it."""
+        self._children_to_be[parent] += 1
+        try:
+            yield
+        finally:
+            self._children_to_be[parent] -= 1
+            if not self._children_to_be[parent]:
+                del self._children_to_be[parent]
+
     def _parent_folder(self, snapshot: Snapshot) -> str | None:
         parent = self._records.find(snapshot.parent) if snapshot.parent else None
         return None if parent is None else parent.folder
 
     def _mount(self, snapshot: Snapshot) -> Mount:
-        return Mount(self._driver.path(snapshot.folder), snapshot.kind is Kind.VIEW)
+        if self._is_being_unpacked(snapshot):
+            parent = self._parent_folder(snapshot)
+            below = None if parent is None else self._driver.stack(parent)
+            options = overlay_options(self._driver.folder(snapshot.folder), below)
+            return Mount("overlay", "overlay", options)
+        access = "rw" if snapshot.kind is Kind.ACTIVE else "ro"
+        return Mount("bind", self._driver.path(snapshot.folder), ("rbind", access))
 
 
 class _Turns:
