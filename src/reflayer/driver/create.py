@@ -16,14 +16,13 @@ from reflayer.driver.clone import clone, limit, make_folder, no_snapshot
 from reflayer.driver.clone_times import keeping, note
 from reflayer.driver.differences import (
     add_child,
-    copy_root,
     difference_path,
     is_difference,
     is_there,
     lower_in,
     make_difference,
     set_filled,
-    unsettle_root,
+    settle_root,
     upper_in,
 )
 from reflayer.driver.home import (
@@ -106,19 +105,20 @@ def new_difference(
 ) -> Iterator[str]:
     """Make an empty difference on ``parent``; publish it as ``id`` after the block, which fills it.
 
-    Or it stays ``is_new``, for others to fill; then its root has the metadata of the parent's.
-    ``parent`` has to be there when it is published. The rest is as for ``new_layer``.
+    Or it stays ``is_new``, for others to fill. Its root has the metadata of the parent's, unless
+    the block sets them. ``parent`` has to be there when it is published; what is new may be without
+    one. The rest is as for ``new_layer``.
     """
     differences = f"{home}/{DIFFERENCES}"
     with building(home, id) as path, opened(differences, follow=True) as folder:
         upper = make_difference(path, parent, is_new=is_new)
-        if parent is None:
-            unsettle_root(upper)
-        elif is_new:
-            copy_root(home, parent, upper, making)
         if label:
             set_label(upper, label)
+        if is_new and parent is not None:
+            settle_root(home, parent, upper, making)
         yield upper
+        if parent is not None:
+            settle_root(home, parent, upper, making)
         publish_difference(path, home, id, folder if durable else None)
 
 

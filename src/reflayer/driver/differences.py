@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from reflayer.walk.stack import Stack
 
 _UPPER, _LOWER, _NEW = "upper", "lower", "new"
-_UNTOLD = 0o1700  # mode of a root whose metadata are those of a layer that is not told yet
+_UNSET = 0o1700  # mode of a root that nobody has set
 
 
 def difference_path(home: str, id: str) -> str:
@@ -110,12 +110,15 @@ def stack(home: str, id: str) -> Stack:
 
 
 def make_difference(path: str, parent: str | None, *, is_new: bool) -> str:
-    """Make an empty difference on ``parent`` at ``path``; the path of its folder."""
+    """Make an empty difference on ``parent`` at ``path``; the path of its folder.
+
+    Its root is marked until somebody sets it: it is to be like that of the layer below.
+    """
     upper = upper_in(path)
     with failing(path, "mkdir"):
         os.mkdir(path, 0o700)
-        os.mkdir(upper, 0o755)
-        os.chmod(upper, 0o755)  # whatever the umask
+        os.mkdir(upper)
+        os.chmod(upper, _UNSET)  # whatever the umask
         if parent is not None:
             os.symlink(parent, f"{path}/{_LOWER}")
         if is_new:
@@ -182,7 +185,7 @@ def forget_children(home: str, id: str) -> None:
             forget_child(home, id, child)
 
 
-def copy_root(home: str, id: str, upper: str, making: Making) -> None:
+def _copy_root(home: str, id: str, upper: str, making: Making) -> None:
     """Give the folder ``upper`` of a difference the metadata of the root of layer ``id``."""
     from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes
     from reflayer.walk.metadata import Metadata
@@ -201,21 +204,16 @@ def copy_root(home: str, id: str, upper: str, making: Making) -> None:
             raise OperationError.from_os_error(error.cause, upper, error.operation) from error
 
 
-def unsettle_root(upper: str) -> None:
-    """Mark the folder of a difference: its root is like that of a layer that is told later."""
-    os.chmod(upper, _UNTOLD)
-
-
 def settle_root(home: str, id: str | None, upper: str, making: Making) -> None:
-    """Let a root that is so marked, and not set by whoever has filled it, be like that of ``id``.
+    """Let a root that nobody has set be like that of layer ``id``, or of an empty layer.
 
-    Without one it is that of an empty layer.
+    Nobody else makes a folder of that mode.
     """
     with failing(upper, "chmod"):
-        if stat.S_IMODE(os.lstat(upper).st_mode) != _UNTOLD:
+        if stat.S_IMODE(os.lstat(upper).st_mode) != _UNSET:
             return
         if id is not None:
-            copy_root(home, id, upper, making)
+            _copy_root(home, id, upper, making)
             return
         if making.owner is not None:
             os.chown(upper, *making.owner)
