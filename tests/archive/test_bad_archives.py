@@ -34,6 +34,7 @@ HUGE = (
 MANY = record(b"comment", b"x" * 1000) * 1040
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     ("archive", "message"),
     [
@@ -135,6 +136,7 @@ def extended_again() -> bytes:
     return extended(large) + extended(record(b"key", b"")) * 5000 + raw(name=b"a")
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("archive", [globals_, emptied, deep, extended_again])
 def test_what_would_take_long_ends_soon(archive: Callable[[], bytes], place_on: PlaceOn) -> None:
     root = place_on("tmpfs") / "root"
@@ -207,6 +209,7 @@ def test_a_root_that_is_not_there_is_an_operation_error(tmp_path: Path) -> None:
         apply(str(tmp_path / "missing"), tar())
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_no_descriptor_is_left_open_by_an_error(tmp_path: Path) -> None:
     def count() -> int:
         return len(os.listdir("/proc/self/fd"))

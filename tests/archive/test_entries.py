@@ -17,6 +17,8 @@ from tests.archive.tars import apply, entry, folder, header, tar, text, xattr
 from tests.file_systems import require_root
 from tests.trees import Facts, assert_same, facts
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 _NO_ID = 2**32 - 1
 ACL = struct.pack("<I", 2) + b"".join(  # linux/posix_acl_xattr.h
     struct.pack("<HHI", tag, permissions, number)

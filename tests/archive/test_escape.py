@@ -11,6 +11,8 @@ from reflayer.errors import ArchiveError
 from tests.archive.tars import apply, entry, folder, tar
 from tests.trees import facts
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:

@@ -24,6 +24,7 @@ PlaceOn = Callable[[str], Path]
 MANY = [entry(f"many/{n}", bytes([n % 256]) * 20_000) for n in range(300)]  # so that threads start
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("seed", range(4))
 def test_of_names_that_come_again_the_last_stays(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)

@@ -72,7 +72,8 @@ def edit(root: bytes, action: str, which: int, *details: Any) -> None:
         case "put", (name, content):
             target = folders[which % len(folders)] + b"/" + name
             remove(target)
-            make_one(target, content, [path for path in found if not is_folder(path)])
+            files = [path for path in found if os.path.lexists(path) and not is_folder(path)]
+            make_one(target, content, files)
         case "touch", (when,):
             os.utime(path, ns=(when, when), follow_symlinks=False)
         case "chmod", (mode,) if not os.path.islink(path):

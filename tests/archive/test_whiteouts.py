@@ -11,6 +11,8 @@ from reflayer.errors import ArchiveError
 from tests.archive.tars import Entry, apply, entry, folder, tar
 from tests.trees import facts
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 LOWER = tar(
     folder("dir", mode=0o700, mtime=5),
     entry("dir/file", b"lower"),

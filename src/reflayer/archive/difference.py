@@ -1,7 +1,7 @@
 """A layer applied to an empty folder, which becomes its difference on the stack below.
 
 What has an entry is made as it is anywhere, and nothing below is looked at. That is done for what
-a path leads through without an entry (``UnionWay``): such a folder is brought up, empty and with
+a path leads through without an entry (``UnionWay``): such a folder is copied up, empty and with
 the metadata that it has below, and so is a file that a hard link is made of, with all its names.
 Neither is the layer's own, so its whiteouts hide them like all else that lower layers have.
 """
@@ -13,20 +13,19 @@ import os
 import stat
 from contextlib import suppress
 
-from reflayer.archive.folders import NO_FOLDER, Folders, UpperPaths, Way, failure, link_at
+from reflayer.archive.copy_up import copy_up, folder_facts, linked_names, tops_of
+from reflayer.archive.folders import NO_FOLDER, Folders, Way, failure, link_at
 from reflayer.archive.layer_metadata import LayerMetadata
 from reflayer.archive.tar_header import CHAR, FILE
+from reflayer.archive.upper_paths import UnionPaths
 from reflayer.errors import OperationError
 from reflayer.linux.xattrs import is_of_tree
 from reflayer.walk.facts import (
     OF_THE_DATA,
-    Facts,
     FailedError,
     list_attributes,
-    read_attributes,
-    read_attributes_at,
 )
-from reflayer.walk.folders import NEW_FILE, OPEN_FILE, identity, open_noatime
+from reflayer.walk.folders import identity
 from reflayer.walk.overlay import (
     WHITEOUT_MODE,
     Marks,
@@ -39,14 +38,13 @@ from reflayer.walk.stack import Part, Union
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
-    from reflayer.archive.layer_metadata import Key, LayerFolder
+    from reflayer.archive.copy_up import Inode, Name
+    from reflayer.archive.layer_metadata import LayerFolder
     from reflayer.archive.tar_header import Entry
     from reflayer.walk.stack import Stack
 
-    Inode = tuple[int, int]
-    Name = tuple[list[bytes], bytes]  # the folder's path, name by name, and the name in it
 
 _ABSENT = frozenset({errno.ENOENT, *NO_FOLDER})
 _REFUSED = PermissionError(errno.EPERM, os.strerror(errno.EPERM))
@@ -69,13 +67,9 @@ class DifferenceMetadata(LayerMetadata):
             if name.startswith("user."):  # xattr(7): not on a device
                 self._attribute_failed(name, _REFUSED)
         entry.type = FILE
-        entry.attributes = self.of_device(entry.attributes)
+        kept = {name: v for name, v in entry.attributes.items() if not name.startswith("user.")}
+        entry.attributes = kept | self.marks.device
         return True
-
-    def of_device(self, attributes: Mapping[str, bytes]) -> dict[str, bytes]:
-        """Those of the file that stands for a device 0:0 that has ``attributes``."""
-        kept = {name: value for name, value in attributes.items() if not name.startswith("user.")}
-        return kept | self.marks.device
 
     def clear_attributes(self, folder: LayerFolder, kept: Mapping[str, bytes]) -> None:
         present = dict.fromkeys(list_attributes(folder.fd), b"")
@@ -93,7 +87,7 @@ class UnionFolders(Folders):
 
     metadata_of = DifferenceMetadata
     metadata: DifferenceMetadata
-    upper_paths: _UpperPaths
+    upper_paths: UnionPaths
 
     def __init__(
         self,
@@ -107,7 +101,7 @@ class UnionFolders(Folders):
         if not self.upper_paths.everything:
             self.root.shut()
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
-        self.upper_paths = _UpperPaths(os.fstat(self.root.fd), self._forget)
+        self.upper_paths = UnionPaths(os.fstat(self.root.fd), self._forget)
         self.root.made = self.upper_paths.names_in(self.root.key)
         self._marks = self.metadata.marks
         self._has_root_entry = False
@@ -118,7 +112,7 @@ class UnionFolders(Folders):
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             if error is None and not self._has_root_entry:
-                self._bring_up_root()
+                self._copy_up_root()
         except BaseException as failed:
             error = failed
             raise
@@ -138,11 +132,6 @@ class UnionFolders(Folders):
                 raise OperationError.from_os_error(error, path, "open") from error
         return self._lower
 
-    def tops(self, lower: Union) -> list[Part]:
-        """The roots of the layers that have a folder below."""
-        roots = self.lower_root().parts
-        return [roots[part.layer] for part in lower.parts]
-
     def existing(self, path: bytes) -> LayerFolder | None:
         try:
             return self._known(path) or self._find(path) or self._walk(path, make=False)
@@ -157,23 +146,22 @@ class UnionFolders(Folders):
             return folder
         way = self._way(False)
         try:
-            self._follow(way, above)
+            try:
+                self._follow(way, above)
+            except OSError as error:
+                if error.errno in _ABSENT:
+                    return None
+                raise
             found = way.find(name)
-            if found is None:
-                return None
-            status = found[1]
-            if stat.S_ISDIR(status.st_mode):  # which is an error
-                folder = way.folder()
+            if found is not None and not stat.S_ISDIR(found[1].st_mode):
+                return self._copy_up_file((way.names, name), found[1])
+            folder = way.folder()
+            if found is not None:  # the link is an error, which is told of what is in the root
                 way.enter(name)
                 way.folder()
-                return folder
-        except OSError as error:
-            if error.errno in _ABSENT:
-                return None
-            raise
         finally:
             way.close()
-        return self._bring_up_file((way.names, name), status)
+        return folder
 
     def status(self, dir_fd: int, name: bytes) -> os.stat_result:
         status = super().status(dir_fd, name)
@@ -195,9 +183,9 @@ class UnionFolders(Folders):
         self._marks.set_implied(folder.fd)
         return folder
 
-    def bring_up(self, parent: LayerFolder, name: bytes, part: Part) -> LayerFolder:
+    def copy_up_folder(self, parent: LayerFolder, name: bytes, part: Part) -> LayerFolder:
         """Make the folder ``name`` that stands below; ``part`` is the topmost that does."""
-        facts = _facts(part, os.fstat(part.fd), read_attributes(part.fd, list_attributes(part.fd)))
+        facts = folder_facts(part)
         folder = self._mkdir(parent, name, facts.mode)
         self.upper_paths.add_lower_folder(folder)
         self._marks.set_implied(folder.fd)
@@ -257,18 +245,17 @@ class UnionFolders(Folders):
         self._marks.set_opaque(folder.fd)
         return folder
 
-    def _bring_up_root(self) -> None:
+    def _copy_up_root(self) -> None:
         part = self.lower_root().parts[0]
         try:
-            found = read_attributes(part.fd, list_attributes(part.fd))
-            facts = _facts(part, os.fstat(part.fd), found)
+            facts = folder_facts(part)
             self.metadata.clear_attributes(self.root, facts.attributes)
             self.metadata.enter_folder(self.root, facts)
             self._marks.set_implied(self.root.fd)
         except (OSError, FailedError) as error:
-            raise failure(error, self.root_path, b".", "bring up") from error
+            raise failure(error, self.root_path, b".", "copy up") from error
 
-    def _bring_up_file(self, target: Name, status: os.stat_result) -> LayerFolder | None:
+    def _copy_up_file(self, target: Name, status: os.stat_result) -> LayerFolder | None:
         """Make the file ``target`` of a layer below by all its names that are to be seen.
 
         Returns the folder of ``target``.
@@ -284,7 +271,7 @@ class UnionFolders(Folders):
                     folder = way.folder()
                     self.other(folder, name)
                     if first < 0:
-                        self._copy(part, status, name, folder)
+                        copy_up(part, status, name, folder.fd, self.metadata, self._marks)
                         first, first_name = os.dup(folder.fd), name
                     else:
                         link_at(first, first_name, folder.fd, name)
@@ -300,97 +287,8 @@ class UnionFolders(Folders):
         if status.st_nlink == 1:
             return []
         if self._twins is None:
-            self._twins = {}
-            for inode, twin in self._linked_names():
-                self._twins.setdefault(inode, []).append(twin)
+            self._twins = linked_names(self.lower_root())
         return [twin for twin in self._twins[identity(status)] if twin != name]
-
-    def _linked_names(self) -> Iterator[tuple[Inode, Name]]:
-        """Every name below of an inode that has several."""
-        todo: list[tuple[list[bytes], list[Part]]] = [([], self.lower_root().parts)]
-        while todo:
-            path, parts = todo.pop()
-            above = Union.beneath(b"/".join(path), parts)
-            here = Union([])
-            try:
-                here = above.enter(b".")  # as a walk opens it: its access time stays
-                for name, part in here.names().items():
-                    status = os.stat(name, dir_fd=part.fd, follow_symlinks=False)
-                    if stat.S_ISDIR(status.st_mode):
-                        inside = here.enter(name)
-                        todo.append(([*path, name], self.tops(inside)))
-                        inside.close()
-                    elif status.st_nlink > 1:
-                        yield identity(status), (path, name)
-            finally:
-                above.close()
-                here.close()
-
-    def _copy(self, part: Part, status: os.stat_result, name: bytes, folder: LayerFolder) -> None:
-        """Make ``name`` in ``folder`` as it is in ``part``, with a name of its own."""
-        facts = _facts(part, status, read_attributes_at(part.fd, name))
-        src = dst = -1
-        try:
-            if stat.S_ISREG(status.st_mode) or is_whiteout(status):
-                dst = os.open(name, NEW_FILE, 0o600, dir_fd=folder.fd)
-                if is_whiteout(status):
-                    facts.attributes = self.metadata.of_device(facts.attributes)
-                else:
-                    from reflayer.copy.method import Method  # few layers need it
-
-                    src = open_noatime(name, part.fd, OPEN_FILE)
-                    Method("auto").copy(src, dst, status.st_size, status.st_dev)
-                self.metadata.set_all(dst, facts, -1, -1, -1)
-                return
-            mode: int | None = -1
-            if stat.S_ISLNK(status.st_mode):
-                os.symlink(os.readlink(name, dir_fd=part.fd), name, dir_fd=folder.fd)
-                mode = None
-            else:
-                os.mknod(name, status.st_mode, status.st_rdev, dir_fd=folder.fd)
-            self.metadata.set_all_at(folder.fd, name, facts, -1, -1, mode)
-        finally:
-            for fd in (src, dst):
-                if fd >= 0:
-                    os.close(fd)
-
-
-class _UpperPaths(UpperPaths):
-    """The paths that a layer's own entries have made, among all that stand in the root.
-
-    A folder that was brought up is a lower layer's, as any is when a layer is applied in place.
-    """
-
-    def __init__(self, root: os.stat_result, forget: Callable[[], None]) -> None:
-        """``forget`` is called when something is made where paths may have led through a link."""
-        super().__init__(root, everything=False)
-        self.lower_files: set[tuple[Key, bytes]] = set()  # that were brought up
-        self._watched: set[bytes] = set()
-        self._forget = forget
-
-    def watch(self, names: list[bytes]) -> None:
-        """``names`` lead to a link of lower layers."""
-        self._watched.update(names)
-
-    def has_entries(self, key: Key) -> bool:
-        """Whether a folder has an entry in this layer, or beneath it."""
-        return self.names_in(key) is None or self.has_lower_folder(key)
-
-    def add_lower_folder(self, folder: LayerFolder) -> None:
-        """A folder has been brought up; an older one with its inode number is no more."""
-        self.drop(folder.key)
-        folder.made = self.names_in(folder.key)
-
-    def add_lower_file(self, folder: LayerFolder, name: bytes) -> None:
-        """A file has been brought up."""
-        self.lower_files.add((folder.key, name))
-        self._watched.add(name)
-
-    def add(self, folder: LayerFolder, name: bytes) -> None:
-        super().add(folder, name)
-        if name in self._watched:
-            self.lower_files.discard((folder.key, name))
-            self._forget()
 
 
 class UnionWay(Way):
@@ -406,7 +304,10 @@ class UnionWay(Way):
     def top(self) -> None:
         self.names = []
         self._tops: list[list[Part]] = []  # for each folder on the way
-        self._go(self._folders.root, Union.beneath(b".", self._folders.lower_root().parts))
+        folders = self._folders
+        is_hidden = is_opaque(folders.root.fd)
+        parts = [] if is_hidden else folders.lower_root().parts
+        self._go(folders.root, Union.beneath(b".", parts))
 
     def up(self) -> None:
         if not self.names:
@@ -457,7 +358,7 @@ class UnionWay(Way):
             inside = self._folders.make_implied(self.folder(), name)
         self._go(inside, lower)
         self.names.append(name)
-        self._tops.append(self._folders.tops(lower))
+        self._tops.append(tops_of(lower, self._folders.lower_root()))
         return None
 
     def find(self, name: bytes) -> tuple[Part, os.stat_result] | None:
@@ -467,7 +368,7 @@ class UnionWay(Way):
         return self._lower.find(name)
 
     def folder(self) -> LayerFolder:
-        """The folder in the root, brought up where it is only below."""
+        """The folder in the root, copied up where it is only below."""
         if self._in_root is None:
             way = UnionWay(self._folders, make=False)
             try:
@@ -476,7 +377,7 @@ class UnionWay(Way):
                     way.enter(name)
                     if way._in_root is None:
                         part = way._lower.parts[0]
-                        way._in_root = self._folders.bring_up(above, name, part)
+                        way._in_root = self._folders.copy_up_folder(above, name, part)
                 self._in_root = way.folder()
             finally:
                 way.close()
@@ -514,9 +415,3 @@ def _shows(way: UnionWay, path: list[bytes], name: bytes, status: os.stat_result
 
 def _is_there(folder: LayerFolder, name: bytes) -> bool:
     return os.access(name, os.F_OK, dir_fd=folder.fd, follow_symlinks=False)
-
-
-def _facts(part: Part, status: os.stat_result, attributes: Mapping[str, bytes]) -> Facts:
-    """What a folder or file of ``part`` has in a difference."""
-    found = attributes if part.is_whole else tree_attributes(attributes)
-    return Facts(status, difference_attributes(found))

@@ -9,6 +9,7 @@ from collections import OrderedDict
 
 from reflayer.archive.layer_metadata import LayerFolder, LayerMetadata
 from reflayer.archive.tar_header import join_path
+from reflayer.archive.upper_paths import UpperPaths
 from reflayer.errors import ArchiveError, OperationError
 from reflayer.linux.openat2 import RESOLVE_IN_ROOT, openat2
 from reflayer.walk.empty import empty_folder
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})
 """What open(2) answers for a folder that is of another type."""
 
-_UP = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC  # also where this user may not read
 _MOST_OPEN = 64
 _MOST_LINKS = 40  # that one path may go through: path_resolution(7)
 _ARCHIVE_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EFBIG})
@@ -380,73 +380,6 @@ class Way:
 
     def close(self) -> None:
         """Close what is open for the way alone."""
-
-
-class UpperPaths:
-    """The paths that a layer's own entries have made, which its whiteouts must leave alone.
-
-    Only those in folders of lower layers are kept, by folder: a folder that the layer itself has
-    made holds nothing else. For a layer on an empty root nothing is kept, since there is nothing to
-    hide.
-    """
-
-    def __init__(self, root: os.stat_result, everything: bool) -> None:
-        self.everything = everything  # the root was empty, so that all came from this layer
-        self.opaque: set[Key] = set()  # lower folders with nothing left but what this layer made
-        self._device = root.st_dev
-        self._new: set[Key] = set()
-        self._names: dict[Key, set[bytes]] = {root.st_ino: set()}
-
-    def key(self, status: os.stat_result) -> Key:
-        """What tells the folder with ``status`` from every other beneath the root."""
-        if status.st_dev == self._device:
-            return status.st_ino
-        return status.st_dev, status.st_ino
-
-    def names_in(self, key: Key) -> set[bytes] | None:
-        """The names that were made in a folder; None where all were."""
-        if self.everything or key in self._new:
-            return None
-        return self._names.get(key, set())
-
-    def has_lower_folder(self, key: Key) -> bool:
-        """Whether a lower layer's folder has an entry in this layer, or beneath it."""
-        return key in self._names
-
-    def add_folder(self, key: Key) -> None:
-        """A folder has been made; an older one with its inode number is no more."""
-        if not self.everything:
-            self.drop(key)
-            self._new.add(key)
-
-    def drop(self, key: Key) -> None:
-        """There is no older folder with that inode number any more."""
-        self._new.discard(key)
-        self._names.pop(key, None)
-
-    def add(self, folder: LayerFolder, name: bytes) -> None:
-        """``name`` has been made in ``folder``."""
-        if folder.made is not None:
-            self.touch(folder)
-            folder.made.add(name)
-
-    def touch(self, folder: LayerFolder) -> None:
-        """``folder`` has an entry of its own or in it, and so do those above it beneath."""
-        if folder.made is None or self._names.get(folder.key) is folder.made:
-            return
-        self._names[folder.key] = folder.made
-        fd = os.dup(folder.fd)
-        try:
-            while True:
-                above = os.open("..", _UP, dir_fd=fd)
-                os.close(fd)
-                fd = above
-                key_above = self.key(os.fstat(fd))
-                if key_above in self._names or key_above in self._new:
-                    return
-                self._names[key_above] = set()
-        finally:
-            os.close(fd)
 
 
 def link_at(src: int, target: bytes, dst: int, name: bytes) -> None:

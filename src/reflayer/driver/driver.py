@@ -8,7 +8,6 @@ from functools import partial
 
 from reflayer.driver import differences, trees
 from reflayer.driver.clone import METHODS
-from reflayer.driver.clone_times import forget
 from reflayer.driver.create import changing_layer, new_difference, new_layer
 from reflayer.driver.differences import is_difference
 from reflayer.driver.home import (
@@ -24,7 +23,7 @@ from reflayer.driver.home import (
 from reflayer.driver.layers import Layers
 from reflayer.driver.recovery import recover
 from reflayer.driver.trash import delete_behind, delete_trash, empty_trash, left_in_trash
-from reflayer.errors import failing
+from reflayer.errors import LayerError, failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -281,11 +280,16 @@ class Driver(Layers):
         for layer in (layer_path(self.home, id), differences.upper_path(self.home, id)):
             with failing(layer, "look for mounts"):
                 refuse_mounts_at(os.fsencode(layer), os.fsencode(layer))
-        forget(self.home, id)
-        self._references.forget(id)
-        while (trash := trees.withdraw(self.home, id)) is None:
+        trash = None
+        while trash is None:
             for child in differences.children(self.home, id):
-                self.make_whole(child)
+                try:
+                    self.make_whole(child)
+                except LayerError:
+                    if self.exists(child):  # else another one was faster
+                        raise
+            self._references.forget(id)
+            trash = trees.withdraw(self.home, id)
         if wait:
             for path in trash:
                 delete_trash(path, wait=True)

@@ -16,7 +16,7 @@ from reflayer.driver.differences import (
     upper_path,
 )
 from reflayer.driver.home import layer_path, naming
-from reflayer.driver.trash import discard
+from reflayer.driver.trash import delete_trash, discard
 from reflayer.errors import LayerError, OperationError, failing
 from reflayer.linux.xattrs import path_at
 from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes_at
@@ -59,12 +59,15 @@ def rebase(home: str, id: str, parent: str | None, making: Making) -> None:
             raise LayerError(f"layer {id} was removed meanwhile")
         if parent is None:
             os.rename(upper, layer_path(home, id))
-            discard(difference_path(home, id), home)
-            return
-        if os.fsencode(upper) in stack(home, parent).differences:
-            raise LayerError(f"layer {parent} lies on layer {id} itself")
-        add_child(home, parent, id)
-        set_lower(difference_path(home, id), parent)
+            trash = discard(difference_path(home, id), home)
+        else:
+            if os.fsencode(upper) in stack(home, parent).differences:
+                raise LayerError(f"layer {parent} lies on layer {id} itself")
+            add_child(home, parent, id)
+            set_lower(difference_path(home, id), parent)
+            trash = None
+    if trash is not None:
+        delete_trash(trash, wait=True)
 
 
 class _Stripped(Folder):

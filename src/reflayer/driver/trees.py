@@ -17,7 +17,7 @@ import os
 import stat
 from contextlib import suppress
 
-from reflayer.driver.clone_times import boot_id, keeping, note
+from reflayer.driver.clone_times import boot_id, forget, keeping, note
 from reflayer.driver.differences import (
     children,
     difference_path,
@@ -30,7 +30,7 @@ from reflayer.driver.differences import (
     upper_path,
 )
 from reflayer.driver.home import TREES, has_tree, layer_path, naming, opened, unlink, write_out
-from reflayer.driver.trash import discard
+from reflayer.driver.trash import delete_trash, discard
 from reflayer.errors import LayerError, OperationError, failing
 from reflayer.workers.lock import flock, is_at
 
@@ -135,6 +135,7 @@ def withdraw(home: str, id: str) -> list[str] | None:
         if children(home, id):
             return None
         parent = lower(home, id)
+        forget(home, id)
         paths = (discard(layer_path(home, id), home), discard(difference_path(home, id), home))
         clear_mark(home, id)
         forget_children(home, id)
@@ -150,10 +151,11 @@ def drop_trees(home: str, *, earlier: bool = False) -> None:
             continue
         for id in _names(f"{home}/{TREES}/{boot}"):
             fd = _open(home, id)
-            if fd is None:
-                unlink(f"{home}/{TREES}/{boot}/{id}")  # it is whole, or gone
-            elif let_go(home, id, fd, drop=True):
-                unlink(f"{home}/{TREES}/{boot}/{id}")
+            if fd is not None:
+                let_go(home, id, fd, drop=True)
+            with naming(home):
+                if not has_tree(home, id) or not is_difference(home, id):
+                    unlink(f"{home}/{TREES}/{boot}/{id}")
         if earlier:
             with suppress(OSError):
                 os.rmdir(f"{home}/{TREES}/{boot}")
@@ -226,17 +228,23 @@ def _make(home: str, id: str, fd: int, making: Making) -> None:
             discard(layer_path(home, id), home)  # one that a crash has left
             set_mark(home, id)
             os.rename(path, layer_path(home, id))
-            if is_for_good:
-                _become_whole(home, id)
+            trash = _become_whole(home, id) if is_for_good else None
+        if trash is not None:
+            delete_trash(trash, wait=True)  # it is empty
 
 
-def _become_whole(home: str, id: str) -> None:
-    """Let the tree of the difference ``id`` be the layer; within ``naming``."""
+def _become_whole(home: str, id: str) -> str | None:
+    """Let the tree of the difference ``id`` be the layer; within ``naming``.
+
+    Returns:
+        Where in the trash the difference is.
+    """
     parent = lower(home, id)
-    discard(difference_path(home, id), home)
+    trash = discard(difference_path(home, id), home)
     if parent is not None:
         forget_child(home, parent, id)
     clear_mark(home, id)
+    return trash
 
 
 def _drop(home: str, id: str, fd: int) -> bool:
