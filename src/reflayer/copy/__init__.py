@@ -2,7 +2,7 @@
 
 ``tree`` is the recipe: the ``source`` is opened, the ``destination`` checked and made ready, the
 ``method`` for content chosen, and each ``worker`` goes through folders of its own (``folder``) and
-makes their entries. A folder that several layers of a stack have is filled from each (``union``);
+makes their entries. A folder that several layers of a stack have is filled from each (``merged``);
 one that a single layer has costs what it costs in a tree that is no stack.
 The ordinary names of a folder are made by one call into C (``reflayer.linux.names``), all others by
 ``entries``, and inodes with several names by way of ``links``. ``remove`` deletes a tree, with

@@ -15,7 +15,7 @@ from reflayer.walk.mounts import is_mounted, mounts_below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.copy.source import Source, Union
+    from reflayer.copy.source import Merged, Source
 
 
 class Job:
@@ -118,14 +118,14 @@ class Folder(folders.Folder):
         src: descriptor of the source folder; -1 while shelved. ``status`` is that one's.
         dst: descriptor of the destination folder; -1 while shelved.
         layer: the layer of the source that it is open in, 0 the topmost.
-        union: what is known of it if several layers have it; else None.
+        merged: what is known of it if several layers have it; else None.
         is_border: another file system is mounted there, and its content stays out.
         children: names of the folders in it that are still to be copied.
         filling: who makes the entries in it; None where that is not to be done.
         mode: the mode to set only when all below is done, since it takes the way back; else None.
     """
 
-    __slots__ = ("children", "filling", "is_border", "layer", "mode", "union")
+    __slots__ = ("children", "filling", "is_border", "layer", "merged", "mode")
 
     # The same slots by the names that a copy has for them, which costs no call.
     src: int = folders.Folder.fd  # type: ignore[misc]
@@ -137,7 +137,7 @@ class Folder(folders.Folder):
         """Take over both descriptors."""
         super().__init__(parent, name, src, dst, os.fstat(src))
         self.layer = layer
-        self.union: Union | None = None
+        self.merged: Merged | None = None
         self.is_border = False
         self.children: list[bytes] = []
         self.filling: Filling | None = None
@@ -152,13 +152,22 @@ class Folder(folders.Folder):
             os.close(src)
             raise
         part.status = self.status
-        part.union = self.union
+        part.merged = self.merged
         part.children = children
         return part
 
     def final_mode(self) -> int:
         """The permission bits that it has in the tree."""
-        return self.status.st_mode & 0o7777 if self.union is None else self.union.mode
+        return self.status.st_mode & 0o7777 if self.merged is None else self.merged.mode
+
+    def add(self, children: list[bytes]) -> None:
+        """Note folders that have been made in it, as its layer has them."""
+        merged, layer = self.merged, self.layer
+        if merged is None or layer == merged.layers[-1]:
+            self.children += children
+        else:
+            merged.found.update((name, [layer]) for name in children)
+            merged.waiting += children
 
     def move(self, src: int, layer: int) -> None:
         """Be open in another layer, as ``src``, which is taken over."""
@@ -168,10 +177,10 @@ class Folder(folders.Folder):
 
     def reopen(self, child: Folder, root: Folder) -> None:
         """Open a shelved folder again, from ``child``, an open folder directly in it."""
-        if self.union is None or child.layer == self.layer:
+        if self.merged is None or child.layer == self.layer:
             super().reopen(child, root)
         else:
-            self.fd = self.union.source.open_again(self.layer, self.path(), self.status)
+            self.fd = self.merged.source.open_again(self.layer, self.path(), self.status)
             self.reopen_peer(child, root)
 
 

@@ -11,11 +11,8 @@ from reflayer.walk.folders import OPEN_ANY_FOLDER, identity, open_beneath, open_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from reflayer.walk.facts import Facts
-    from reflayer.walk.folders import AnyPath
-    from reflayer.walk.stack import Stack
+    from reflayer.walk.stack import AnyStack
 
 _FEATURES = ("redirect", "metacopy")
 _NO_FEATURE = "overlayfs made it with its feature {}, which a stack here may not have"
@@ -31,7 +28,7 @@ class Source:
         strict: whether a whiteout in the lowest is an error.
     """
 
-    def __init__(self, source: AnyPath | Sequence[AnyPath] | Stack, cross_mounts: bool) -> None:
+    def __init__(self, source: AnyStack, cross_mounts: bool) -> None:
         """Open the layers.
 
         Raises:
@@ -128,31 +125,33 @@ class Source:
         return is_device(attributes)
 
 
-class Union:
+class Merged:
     """A folder that several layers have: what all who are in it share.
 
     Attributes:
         source: the stack.
-        layers: the layers that have it, the topmost first.
+        layers: the layers that it is filled from, the topmost first.
         facts: its metadata, which is that of the topmost, with the mode to be set next.
         mode: the permission bits that it has in the tree.
-        found: the layer that each folder in it was found in first.
+        found: the child folders of all layers but the last, each with the layers that have it.
+        waiting: the names of those, until the folder is filled.
         hidden: names that no layer below may show.
     """
 
-    __slots__ = ("facts", "found", "hidden", "layers", "mode", "source")
+    __slots__ = ("facts", "found", "hidden", "layers", "mode", "source", "waiting")
 
-    def __init__(self, source: Source, layers: tuple[int, ...], facts: Facts) -> None:
+    def __init__(self, source: Source, layers: list[int], facts: Facts) -> None:
         self.source = source
         self.layers = layers
         self.facts = facts
         self.mode = facts.mode
-        self.found: dict[bytes, int] = {}
+        self.found: dict[bytes, list[int]] = {}
+        self.waiting: list[bytes] = []
         self.hidden: set[bytes] = set()
 
-    def below(self, layer: int) -> tuple[int, ...]:
-        """The layers that have it below one of them."""
-        return self.layers[self.layers.index(layer) + 1 :]
+    def end_with(self, layer: int) -> None:
+        """One of its layers hides all below."""
+        del self.layers[self.layers.index(layer) + 1 :]
 
 
 def _open_root(path: bytes) -> int:

@@ -8,21 +8,21 @@ import time
 
 from reflayer.copy.destination import Destination
 from reflayer.copy.folder import Filling, Folder, Job
+from reflayer.copy.merged import merge
 from reflayer.copy.method import LADDER, METHODS, why_not
 from reflayer.copy.report import CopyReport
 from reflayer.copy.source import Source
-from reflayer.copy.union import look_below
 from reflayer.copy.worker import Worker
 from reflayer.errors import CopyError, OperationError, failing, printable
 from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from reflayer.progress import Progress
     from reflayer.walk.folders import AnyPath
-    from reflayer.walk.stack import Stack
+    from reflayer.walk.stack import AnyStack
     from reflayer.workers.pool import Pool
 
     Counts = tuple[dict[str, int], dict[str, int], dict[str, int]]  # as CopyReport has them
@@ -35,7 +35,7 @@ MOVES: dict[str, Move] = {}
 
 
 def copy_tree(
-    src: AnyPath | Sequence[AnyPath] | Stack,
+    src: AnyStack,
     dst: AnyPath,
     *,
     method: str = "auto",
@@ -149,11 +149,11 @@ def _refuse_unsupported(method: str, source: Source, destination: Destination) -
 
 def _all_below(job: Job, root: Folder) -> Folder:
     """What there is to copy: ``root`` in all of its layers, for a worker to take over."""
-    layers = tuple(range(1, len(job.source.roots)))
-    if layers:
-        look_below(job, root, layers, lambda kind: None)  # noqa: ARG005
+    if job.source.differences:
+        layers = list(range(len(job.source.roots)))
+        merge(job, root, layers, lambda kind: None)  # noqa: ARG005
     part = root.part([])
-    root.union = None  # its own metadata is the topmost layer's, which it is open in
+    root.merged = None  # its own metadata is the topmost layer's, which it is open in
     return part
 
 

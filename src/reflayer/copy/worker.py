@@ -9,8 +9,8 @@ from itertools import islice
 from reflayer.copy.entries import Entries
 from reflayer.copy.folder import Filling, Folder, between_zeros
 from reflayer.copy.links import Links
+from reflayer.copy.merged import go_below, is_shadowed, is_whiteout, merge
 from reflayer.copy.method import LADDER, Method
-from reflayer.copy.union import go_below, is_shadowed, is_whiteout, look_below
 from reflayer.errors import CopyError
 from reflayer.linux.names import native
 from reflayer.walk.facts import FailedError, list_attributes
@@ -104,8 +104,9 @@ class Worker:
 
     def _enter(self, parent: Folder, name: bytes) -> Folder:
         """Open the folder ``name`` of ``parent`` and its counterpart, which has been made."""
-        job, union = self._job, parent.union
-        layer = parent.layer if union is None else union.found[name]
+        job, merged = self._job, parent.merged
+        layers = None if merged is None else merged.found.get(name)
+        layer = parent.layer if layers is None else layers[0]
         is_border = False
         src = dst = -1
         try:
@@ -125,10 +126,8 @@ class Worker:
                 and not job.cross_mounts
                 and job.is_mount_point(parent, name)
             )
-            if union is not None and not folder.is_border:
-                below = union.below(layer)
-                if below:
-                    look_below(job, folder, below, self.metadata.skip)
+            if layers is not None and len(layers) > 1 and not folder.is_border:
+                merge(job, folder, layers, self.metadata.skip)
         except BaseException as error:
             for fd in (src, dst):
                 if fd >= 0:
@@ -157,19 +156,19 @@ class Worker:
 
     def finish(self, folder: Folder, mode: int, mode_now: int) -> None:
         """Give a folder, made with ``mode_now``, its metadata, but ``mode`` for its own."""
-        union = folder.union
+        merged = folder.merged
         try:
-            if union is None:
+            if merged is None:
                 names = list_attributes(folder.src)
                 self.entries.finish(
                     folder.layer, folder.src, folder.dst, folder.status, names, mode, mode_now
                 )
             else:
-                union.facts.mode = mode
+                merged.facts.mode = mode
                 new = self._job.new
-                self.metadata.set_all(folder.dst, union.facts, new.uid, new.gid, mode_now)
+                self.metadata.set_all(folder.dst, merged.facts, new.uid, new.gid, mode_now)
         except (OSError, FailedError) as error:
-            layer = folder.layer if union is None else union.layers[0]
+            layer = folder.layer if merged is None else merged.layers[0]
             raise self._job.failure(folder, b"", "set its times", error, layer) from error
 
     def _fill(self, folder: Folder) -> bool:
@@ -192,21 +191,23 @@ class Worker:
                 raise self._job.failure(folder, b"", "read the folder", error) from error
             if not filling.end():
                 return False
-            if not go_below(self._job, folder):
+            if not go_below(self._job, folder, self.metadata.skip):
+                if folder.merged is not None:
+                    folder.children += folder.merged.waiting
                 return True
             filling.leave = None
             filling.begin()
 
     def _names_to_leave(self, folder: Folder) -> bytes | None:
         """The names that the part in C does not touch; None where that would be too many."""
-        hidden = () if folder.union is None else folder.union.hidden
+        hidden = () if folder.merged is None else folder.merged.hidden
         if _clone_names is None or len(hidden) > _MOST_HIDDEN:
             return None
         return between_zeros(self._job.mount_names.union(hidden)) if hidden else self._job.leave
 
     def _fill_by_names(self, folder: Folder, leave: bytes, filling: Filling) -> None:
         """Let the part in C make what is ordinary, batch by batch, and do the rest."""
-        job, entries, union = self._job, self.entries, folder.union
+        job, entries = self._job, self.entries
         new = job.new
         left: bytes | None = b""
         while left is not None:
@@ -224,9 +225,7 @@ class Worker:
             )
             entries.count_made(files, links, len(folders))
             self.method.count_moved(method, size)
-            if union is not None:
-                union.found.update(dict.fromkeys(folders, folder.layer))
-            folder.children += folders
+            folder.add(folders)
             if rest:
                 self._make(folder, rest)
             if left is not None and self._workers.pause() and self._stays_open(folder):
@@ -247,14 +246,14 @@ class Worker:
         return self._job.new.powerful or folder.final_mode() & 0o700 == 0o700
 
     def _make(self, folder: Folder, names: Names) -> None:
-        entries, union = self.entries, folder.union
+        entries, merged = self.entries, folder.merged
         mounted = self._job.mount_names
         for kind, name in names:
             if kind == _UNKNOWN:  # some file systems do not tell
                 kind = _type_of(folder, name, self._job)
             if kind == _SPECIAL and is_whiteout(self._job, folder, name):
                 continue
-            if union is not None and is_shadowed(folder, name):
+            if merged is not None and is_shadowed(folder, name, kind == _FOLDER):
                 continue
             is_made = True
             if name in mounted and entries.copy_mounted(folder, name, kind == _FOLDER):
@@ -265,8 +264,8 @@ class Worker:
                 is_made = entries.copy_file(folder, name)
             else:
                 is_made = entries.copy_special(folder, name)
-            if not is_made and union is not None:
-                union.hidden.add(name)
+            if not is_made and merged is not None:
+                merged.hidden.add(name)
 
     def _make_folder(self, folder: Folder, name: bytes) -> None:
         try:
@@ -274,9 +273,7 @@ class Worker:
         except OSError as error:
             raise self._job.failure(folder, name, "mkdir", error) from error
         self.entries.made["directory"] += 1
-        if folder.union is not None:
-            folder.union.found[name] = folder.layer
-        folder.children.append(name)
+        folder.add([name])
 
     def _leave(self) -> None:
         """Close the innermost folder, all below which is done, and return to the one above."""

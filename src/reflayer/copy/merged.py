@@ -1,0 +1,122 @@
+"""A folder that several layers of a stack have: filled layer by layer, from the top.
+
+A name that is there already is that of a layer above, and a whiteout hides its name from those
+below. The folder is open in one layer at a time, in the lowest at last, since most of what is in it
+is there; what stands in another is found by its path from that layer's root. So no folder needs
+more descriptors than another, however many layers there are.
+
+Which layers have a child folder is known when the last of them was read. So only what the last one
+alone has is copied before the folder is filled, by several workers perhaps; the rest waits.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from reflayer.copy.source import Merged
+from reflayer.errors import CopyError
+from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes
+from reflayer.walk.folders import identity
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reflayer.copy.folder import Folder, Job
+
+
+def merge(job: Job, folder: Folder, layers: list[int], skip: Callable[[str], None]) -> None:
+    """Let a new folder be filled from each of ``layers``, of which it is open in the first.
+
+    ``skip`` is called with ``xattr`` for each attribute of the system that cannot be read.
+    """
+    try:
+        names = list_attributes(folder.src)
+        if _is_opaque(folder.src, names):
+            return
+        found = read_attributes(folder.src, names, skip)
+        facts = Facts(folder.status, job.source.tree_attributes(folder.layer, found))
+    except (OSError, FailedError) as error:
+        raise job.failure(folder, b"", "open", error) from error
+    folder.merged = Merged(job.source, layers, facts)
+
+
+def go_below(job: Job, folder: Folder, skip: Callable[[str], None]) -> bool:
+    """Open a folder in the next layer that it is filled from; False where there is none.
+
+    ``skip`` is called with ``mount`` for what is mounted there and not looked into.
+    """
+    merged = folder.merged
+    while merged is not None and folder.layer != merged.layers[-1]:
+        layer = merged.layers[merged.layers.index(folder.layer) + 1]
+        try:
+            src, is_border = job.source.open(layer, folder.path())
+            folder.move(src, layer)
+            if is_border:
+                skip("mount")
+                continue
+            if layer < job.source.differences and _is_opaque(src, list_attributes(src)):
+                merged.end_with(layer)
+        except (OSError, FailedError) as error:
+            raise job.failure(folder, b"", "open", error, layer) from error
+        if identity(folder.status) == job.root:
+            reason = "the destination is inside the source"
+            raise CopyError(job.path(folder.path(), layer), "copy", reason)
+        return True
+    return False
+
+
+def is_whiteout(job: Job, folder: Folder, name: bytes) -> bool:
+    """Whether ``name`` in ``folder``, no file, folder or link, is a whiteout, which is noted.
+
+    Raises:
+        CopyError: there is no layer below, so that one may be missing.
+    """
+    if not job.source.has_whiteouts(folder.layer):
+        return False
+    try:
+        status = os.stat(name, dir_fd=folder.src, follow_symlinks=False)
+    except OSError as error:
+        raise job.failure(folder, name, "stat", error) from error
+    if not stat.S_ISCHR(status.st_mode) or status.st_rdev:
+        return False
+    if folder.layer == job.source.differences:
+        path = job.path(folder.path(name), folder.layer)
+        reason = "a whiteout in the lowest layer hides nothing: is a layer missing?"
+        raise CopyError(path, "copy", reason)
+    if folder.merged is not None:
+        folder.merged.hidden.add(name)
+    return True
+
+
+def is_shadowed(folder: Folder, name: bytes, is_folder: bool) -> bool:
+    """Whether ``name``, of the layer that ``folder`` is open in, is another's above.
+
+    Where both are folders they are one, and that is noted.
+    """
+    merged = folder.merged
+    if merged is None or folder.layer == merged.layers[0]:
+        return False
+    if name in merged.hidden:
+        return True
+    layers = merged.found.get(name)
+    if layers is not None:
+        if is_folder:
+            layers.append(folder.layer)
+        else:
+            merged.hidden.add(name)  # what is further below is none of the folder
+        return True
+    try:
+        os.stat(name, dir_fd=folder.dst, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _is_opaque(folder: int, attributes: list[str]) -> bool:
+    if not attributes:  # as nearly always
+        return False
+    from reflayer.walk.overlay import is_opaque
+
+    return is_opaque(folder)
