@@ -122,10 +122,11 @@ class Entries:
         ``attributes`` are the names of those of ``src``, which is in ``layer`` of the source;
         ``dst`` was made with ``mode_now``.
         """
-        new = self._job.new
+        new, source = self._job.new, self._job.source
+        attributes = source.tree_names(layer, attributes)
         if attributes or mode != mode_now or status.st_uid != new.uid or status.st_gid != new.gid:
             found = read_attributes(src, attributes, self._metadata.skip)
-            facts = Facts(status, self._job.source.tree_attributes(layer, found))
+            facts = Facts(status, source.tree_attributes(layer, found))
             facts.mode = mode
             self._metadata.set_all(dst, facts, new.uid, new.gid, mode_now)
         else:  # as nearly always

@@ -15,7 +15,14 @@ from reflayer.walk.mounts import is_mounted, mounts_below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from reflayer.copy.source import Merged, Source
+
+    Names = list[tuple[int, bytes]]
+
+UNKNOWN, SPECIAL, FOLDER, FILE, LINK = 0, 2, 4, 8, 10
+"""The types that a folder's listing tells (getdents64(2): d_type); SPECIAL is any other."""
 
 
 class Job:
@@ -89,7 +96,7 @@ class Job:
         return folder.path(name) in self.mounts[folder.layer] if told is None else told
 
 
-def between_zeros(names: frozenset[bytes]) -> bytes:
+def between_zeros(names: Collection[bytes]) -> bytes:
     """Names as the part in C takes them."""
     return b"\0%b\0" % b"\0".join(names) if names else b""
 

@@ -14,8 +14,10 @@ from __future__ import annotations
 import os
 import stat
 
+from reflayer.copy.folder import FOLDER
 from reflayer.copy.source import Merged
 from reflayer.errors import CopyError
+from reflayer.linux.xattrs import path_at
 from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes
 from reflayer.walk.folders import identity
 
@@ -23,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from reflayer.copy.folder import Folder, Job
+    from reflayer.copy.folder import Folder, Job, Names
 
 
 def merge(job: Job, folder: Folder, layers: list[int], skip: Callable[[str], None]) -> None:
@@ -35,6 +37,7 @@ def merge(job: Job, folder: Folder, layers: list[int], skip: Callable[[str], Non
         names = list_attributes(folder.src)
         if _is_opaque(folder.src, names):
             return
+        names = job.source.tree_names(folder.layer, names)
         found = read_attributes(folder.src, names, skip)
         facts = Facts(folder.status, job.source.tree_attributes(folder.layer, found))
     except (OSError, FailedError) as error:
@@ -56,13 +59,15 @@ def go_below(job: Job, folder: Folder, skip: Callable[[str], None]) -> bool:
             if is_border:
                 skip("mount")
                 continue
-            if layer < job.source.differences and _is_opaque(src, list_attributes(src)):
+            if layer != merged.layers[-1] and _is_opaque(src, list_attributes(src)):
                 merged.end_with(layer)
         except (OSError, FailedError) as error:
             raise job.failure(folder, b"", "open", error, layer) from error
         if identity(folder.status) == job.root:
             reason = "the destination is inside the source"
             raise CopyError(job.path(folder.path(), layer), "copy", reason)
+        if merged.has_others:  # they are few in general
+            merged.above = set(os.listdir(path_at(folder.dst, b".")))
         return True
     return False
 
@@ -90,33 +95,31 @@ def is_whiteout(job: Job, folder: Folder, name: bytes) -> bool:
     return True
 
 
-def is_shadowed(folder: Folder, name: bytes, is_folder: bool) -> bool:
-    """Whether ``name``, of the layer that ``folder`` is open in, is another's above.
+def shown(merged: Merged, layer: int, names: Names) -> Names:
+    """Those of ``names``, of one of a folder's layers, that are not another's above.
 
     Where both are folders they are one, and that is noted.
     """
-    merged = folder.merged
-    if merged is None or folder.layer == merged.layers[0]:
-        return False
-    if name in merged.hidden:
-        return True
-    layers = merged.found.get(name)
-    if layers is not None:
-        if is_folder:
-            layers.append(folder.layer)
+    found, above, hidden = merged.found, merged.above, merged.hidden
+    left = []
+    for kind, name in names:
+        if name in hidden:
+            continue
+        layers = found.get(name)
+        if layers is None:
+            if name not in above:
+                left.append((kind, name))
+        elif kind == FOLDER:
+            layers.append(layer)
         else:
-            merged.hidden.add(name)  # what is further below is none of the folder
-        return True
-    try:
-        os.stat(name, dir_fd=folder.dst, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
+            hidden.add(name)  # a folder further below is none of the one above
+    return left
 
 
 def _is_opaque(folder: int, attributes: list[str]) -> bool:
-    if not attributes:  # as nearly always
-        return False
-    from reflayer.walk.overlay import is_opaque
+    for name in attributes:
+        if name.endswith(".overlay.opaque"):
+            from reflayer.walk.overlay import is_opaque
 
-    return is_opaque(folder)
+            return is_opaque(folder)
+    return False

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from reflayer.walk.facts import Facts
     from reflayer.walk.stack import AnyStack
 
-_FEATURES = ("redirect", "metacopy")
+_FEATURES = frozenset(
+    f"{own}.overlay.{feature}"
+    for own in ("trusted", "user")
+    for feature in ("redirect", "metacopy")
+)
 _NO_FEATURE = "overlayfs made it with its feature {}, which a stack here may not have"
 
 
@@ -89,22 +93,27 @@ class Source:
             raise OSError(errno.ESTALE, "the folder was moved meanwhile")
         return fd
 
-    def tree_attributes(self, layer: int, attributes: dict[str, bytes]) -> dict[str, bytes]:
-        """The attributes in the tree of what has ``attributes`` in a layer.
+    def tree_names(self, layer: int, attributes: list[str]) -> list[str]:
+        """Those attributes of a file or folder in a layer that it has in the tree, too.
 
         Raises:
-            FailedError: it is not all there is of it.
+            FailedError: the file or folder is not all there is of it.
         """
+        if not attributes or layer >= self.differences:
+            return attributes
+        from reflayer.walk.overlay import is_own
+
+        for name in _FEATURES.intersection(attributes):
+            reason = _NO_FEATURE.format(name.rpartition(".")[2])
+            raise FailedError("copy", OSError(errno.EOPNOTSUPP, reason))
+        return [name for name in attributes if not is_own(name)]
+
+    def tree_attributes(self, layer: int, attributes: dict[str, bytes]) -> dict[str, bytes]:
+        """The attributes in the tree of what has ``attributes`` in a layer."""
         if not attributes or layer >= self.differences:
             return attributes
         from reflayer.walk.overlay import tree_attributes
 
-        for feature in _FEATURES:
-            if not attributes.keys().isdisjoint(
-                (f"trusted.overlay.{feature}", f"user.overlay.{feature}")
-            ):
-                reason = _NO_FEATURE.format(feature)
-                raise FailedError("copy", OSError(errno.EOPNOTSUPP, reason))
         return tree_attributes(attributes)
 
     def status(self, layer: int, folder: int, name: bytes) -> os.stat_result:
@@ -136,9 +145,13 @@ class Merged:
         found: the child folders of all layers but the last, each with the layers that have it.
         waiting: the names of those, until the folder is filled.
         hidden: names that no layer below may show.
+        has_others: whether the layers above the one that is read now have others than those.
+        above: all names that these have then, and none otherwise.
     """
 
-    __slots__ = ("facts", "found", "hidden", "layers", "mode", "source", "waiting")
+    __slots__ = (
+        "above", "facts", "found", "has_others", "hidden", "layers", "mode", "source", "waiting",
+    )  # fmt: skip
 
     def __init__(self, source: Source, layers: list[int], facts: Facts) -> None:
         self.source = source
@@ -148,6 +161,8 @@ class Merged:
         self.found: dict[bytes, list[int]] = {}
         self.waiting: list[bytes] = []
         self.hidden: set[bytes] = set()
+        self.has_others = False
+        self.above: set[bytes] = set()
 
     def end_with(self, layer: int) -> None:
         """One of its layers hides all below."""

@@ -7,9 +7,18 @@ import stat
 from itertools import islice
 
 from reflayer.copy.entries import Entries
-from reflayer.copy.folder import Filling, Folder, between_zeros
+from reflayer.copy.folder import (
+    FILE,
+    FOLDER,
+    LINK,
+    SPECIAL,
+    UNKNOWN,
+    Filling,
+    Folder,
+    between_zeros,
+)
 from reflayer.copy.links import Links
-from reflayer.copy.merged import go_below, is_shadowed, is_whiteout, merge
+from reflayer.copy.merged import go_below, is_whiteout, merge, shown
 from reflayer.copy.method import LADDER, Method
 from reflayer.errors import CopyError
 from reflayer.linux.names import native
@@ -22,18 +31,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from reflayer.copy.folder import Job
+    from reflayer.copy.folder import Job, Names
     from reflayer.workers.pool import Workers
-
-    Names = list[tuple[int, bytes]]
 
 _clone_names: Any = getattr(native, "clone_names", None)
 
 _BATCH = 64  # names read at once in Python
 
-_UNKNOWN, _SPECIAL, _FOLDER, _FILE, _LINK = 0, 2, 4, 8, 10  # getdents64(2): d_type
-_TYPES = {stat.S_IFDIR: _FOLDER, stat.S_IFREG: _FILE, stat.S_IFLNK: _LINK}
-_MOST_HIDDEN = 100  # names that the part in C is told to leave: it compares each with each
+_TYPES = {stat.S_IFDIR: FOLDER, stat.S_IFREG: FILE, stat.S_IFLNK: LINK}
+_MOST_LEFT = 250  # names that the part in C is told to leave: it compares each with each
 
 
 class Worker:
@@ -200,14 +206,21 @@ class Worker:
 
     def _names_to_leave(self, folder: Folder) -> bytes | None:
         """The names that the part in C does not touch; None where that would be too many."""
-        hidden = () if folder.merged is None else folder.merged.hidden
-        if _clone_names is None or len(hidden) > _MOST_HIDDEN:
+        merged = folder.merged
+        if _clone_names is None:
             return None
-        return between_zeros(self._job.mount_names.union(hidden)) if hidden else self._job.leave
+        if merged is None:
+            return self._job.leave
+        if len(merged.hidden) > _MOST_LEFT:
+            return None
+        names = (*merged.hidden, *(merged.above or merged.found))
+        if len(names) > _MOST_LEFT:
+            names = (*merged.hidden,)  # the others it finds made
+        return self._job.leave + between_zeros(names)
 
     def _fill_by_names(self, folder: Folder, leave: bytes, filling: Filling) -> None:
         """Let the part in C make what is ordinary, batch by batch, and do the rest."""
-        job, entries = self._job, self.entries
+        job, entries, merged = self._job, self.entries, folder.merged
         new = job.new
         left: bytes | None = b""
         while left is not None:
@@ -224,6 +237,8 @@ class Worker:
                 left,
             )
             entries.count_made(files, links, len(folders))
+            if merged is not None and files + links:
+                merged.has_others = True
             self.method.count_moved(method, size)
             folder.add(folders)
             if rest:
@@ -248,24 +263,33 @@ class Worker:
     def _make(self, folder: Folder, names: Names) -> None:
         entries, merged = self.entries, folder.merged
         mounted = self._job.mount_names
-        for kind, name in names:
-            if kind == _UNKNOWN:  # some file systems do not tell
-                kind = _type_of(folder, name, self._job)
-            if kind == _SPECIAL and is_whiteout(self._job, folder, name):
-                continue
-            if merged is not None and is_shadowed(folder, name, kind == _FOLDER):
-                continue
+        for kind, name in self._shown(folder, names):
             is_made = True
-            if name in mounted and entries.copy_mounted(folder, name, kind == _FOLDER):
+            if name in mounted and entries.copy_mounted(folder, name, kind == FOLDER):
                 pass
-            elif kind == _FOLDER:
+            elif kind == FOLDER:
                 self._make_folder(folder, name)
-            elif kind == _FILE:
+            elif kind == FILE:
                 is_made = entries.copy_file(folder, name)
             else:
                 is_made = entries.copy_special(folder, name)
-            if not is_made and merged is not None:
-                merged.hidden.add(name)
+            if merged is not None:
+                merged.has_others = True
+                if not is_made:
+                    merged.hidden.add(name)
+
+    def _shown(self, folder: Folder, names: Names) -> Names:
+        """Those of the names where ``folder`` is open that are the tree's, with a known type."""
+        job, merged = self._job, folder.merged
+        if any(kind == UNKNOWN for kind, _ in names):  # some file systems do not tell
+            names = [(kind or _type_of(folder, name, job), name) for kind, name in names]
+        if job.source.has_whiteouts(folder.layer):
+            names = [
+                (kind, name)
+                for kind, name in names
+                if kind != SPECIAL or not is_whiteout(job, folder, name)
+            ]
+        return names if merged is None else shown(merged, folder.layer, names)
 
     def _make_folder(self, folder: Folder, name: bytes) -> None:
         try:
@@ -293,13 +317,13 @@ def _read_names(scan: Iterator[os.DirEntry[str]]) -> Names:
     """The next names of ``scan``, each with its type; none at its end."""
     return [
         (
-            _FILE
+            FILE
             if entry.is_file(follow_symlinks=False)
-            else _FOLDER
+            else FOLDER
             if entry.is_dir(follow_symlinks=False)
-            else _LINK
+            else LINK
             if entry.is_symlink()
-            else _SPECIAL,
+            else SPECIAL,
             os.fsencode(entry.name),
         )
         for entry in islice(scan, _BATCH)
@@ -311,4 +335,4 @@ def _type_of(folder: Folder, name: bytes, job: Job) -> int:
         mode = os.stat(name, dir_fd=folder.src, follow_symlinks=False).st_mode
     except OSError as error:
         raise job.failure(folder, name, "stat", error) from error
-    return _TYPES.get(stat.S_IFMT(mode), _SPECIAL)
+    return _TYPES.get(stat.S_IFMT(mode), SPECIAL)

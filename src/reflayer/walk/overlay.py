@@ -62,12 +62,17 @@ def is_device(attributes: Iterable[str]) -> bool:
     return any(own + _DEVICE in attributes for own in _OWN)
 
 
+def is_own(attribute: str) -> bool:
+    """Whether an attribute of that name in a difference is none of the tree's."""
+    return attribute.startswith(_OWN) and not attribute.startswith(_ESCAPED)
+
+
 def tree_attributes(attributes: Mapping[str, bytes]) -> dict[str, bytes]:
     """The attributes that an entry of a difference has in the tree."""
     return {
         name.replace("overlay.", "", 1) if name.startswith(_ESCAPED) else name: value
         for name, value in attributes.items()
-        if name.startswith(_ESCAPED) or not name.startswith(_OWN)
+        if not is_own(name)
     }
 
 
