@@ -30,7 +30,6 @@ from reflayer.walk.overlay import (
     WHITEOUT_MODE,
     Marks,
     difference_attributes,
-    is_opaque,
     is_whiteout,
     tree_attributes,
 )
@@ -104,7 +103,7 @@ class UnionFolders(Folders):
         self.upper_paths = UnionPaths(os.fstat(self.root.fd), self._forget)
         self.root.made = self.upper_paths.names_in(self.root.key)
         self._marks = self.metadata.marks
-        self._has_root_entry = False
+        self._has_root_entry = self._is_by_link = False
         self._below = below
         self._lower: Union | None = None  # its root, once it was asked for
         self._twins: dict[Inode, list[Name]] | None = None  # the names of its inodes of several
@@ -179,7 +178,7 @@ class UnionFolders(Folders):
         except FileExistsError:  # a whiteout
             os.unlink(name, dir_fd=parent.fd)
             folder = super().make_implied(parent, name)
-            self._marks.set_opaque(folder.fd)
+            self._set_opaque(folder)
         self._marks.set_implied(folder.fd)
         return folder
 
@@ -212,11 +211,26 @@ class UnionFolders(Folders):
             self._forget()
 
     def hide_all(self, folder: LayerFolder) -> bool:
-        if is_opaque(folder.fd):
+        if self.is_opaque(folder):
             return False
-        self._marks.set_opaque(folder.fd)
+        self._set_opaque(folder)
         self._forget()
         return True
+
+    def is_opaque(self, folder: LayerFolder) -> bool:
+        """Whether nothing below is to be seen in a folder of the root."""
+        return folder.key in self.upper_paths.opaque
+
+    def note_link(self, names: list[bytes]) -> None:
+        """Paths lead by a link below, which is at the path that ``names`` are."""
+        self.upper_paths.watch(names)
+        if not self._is_by_link:
+            self._marks.set_by_link(self.root.fd)
+            self._is_by_link = True
+
+    def _set_opaque(self, folder: LayerFolder) -> None:
+        self._marks.set_opaque(folder.fd)
+        self.upper_paths.opaque.add(folder.key)
 
     def _forget(self) -> None:
         """Any path may have led by what has just been hidden."""
@@ -237,12 +251,11 @@ class UnionFolders(Folders):
     def _change(self, folder: LayerFolder, entry: Entry) -> None:
         super()._change(folder, entry)
         self._marks.clear_implied(folder.fd)
-        self.upper_paths.add_folder(folder.key)
-        folder.made = None
+        self.upper_paths.add_entry(folder)
 
     def _make_instead(self, parent: LayerFolder, name: bytes, mode: int) -> LayerFolder:
         folder = super()._make_instead(parent, name, mode)
-        self._marks.set_opaque(folder.fd)
+        self._set_opaque(folder)
         return folder
 
     def _copy_up_root(self) -> None:
@@ -298,16 +311,14 @@ class UnionWay(Way):
     _in_root: LayerFolder | None
 
     def __init__(self, folders: UnionFolders, make: bool) -> None:
-        self._lower = Union([])
+        is_hidden = folders.is_opaque(folders.root)
+        self._lower = self._lower_root = Union([]) if is_hidden else folders.lower_root()
         super().__init__(folders, make)
 
     def top(self) -> None:
         self.names = []
         self._tops: list[list[Part]] = []  # for each folder on the way
-        folders = self._folders
-        is_hidden = is_opaque(folders.root.fd)
-        parts = [] if is_hidden else folders.lower_root().parts
-        self._go(folders.root, Union.beneath(b".", parts))
+        self._go(self._folders.root, self._lower_root)
 
     def up(self) -> None:
         if not self.names:
@@ -329,7 +340,7 @@ class UnionWay(Way):
         if self._in_root is not None:
             try:
                 inside = self._folders.child(self._in_root, name)
-                is_hidden = is_opaque(inside.fd)
+                is_hidden = self._folders.is_opaque(inside)
             except FileNotFoundError:
                 pass
             except OSError as error:
@@ -358,7 +369,7 @@ class UnionWay(Way):
             inside = self._folders.make_implied(self.folder(), name)
         self._go(inside, lower)
         self.names.append(name)
-        self._tops.append(tops_of(lower, self._folders.lower_root()))
+        self._tops.append(tops_of(lower, self._lower_root))
         return None
 
     def find(self, name: bytes) -> tuple[Part, os.stat_result] | None:
@@ -384,10 +395,11 @@ class UnionWay(Way):
         return self._in_root
 
     def close(self) -> None:
-        self._lower.close()
+        self._go(None, self._lower_root)
 
     def _go(self, in_root: LayerFolder | None, lower: Union) -> None:
-        self._lower.close()
+        if self._lower is not self._lower_root:
+            self._lower.close()
         self._in_root, self._lower = in_root, lower
 
     def _target(self, name: bytes, error: OSError) -> bytes:
@@ -395,8 +407,7 @@ class UnionWay(Way):
         found = self._lower.find(name)
         if found is None or not stat.S_ISLNK(found[1].st_mode):
             raise error
-        self._folders.upper_paths.watch([*self.names, name])
-        self._folders.metadata.marks.set_by_link(self._folders.root.fd)
+        self._folders.note_link([*self.names, name])
         return os.readlink(name, dir_fd=found[0].fd)
 
 

@@ -53,6 +53,7 @@ class UpperPaths:
     def drop(self, key: Key) -> None:
         """There is no older folder with that inode number any more."""
         self._new.discard(key)
+        self.opaque.discard(key)
         self._names.pop(key, None)
 
     def add(self, folder: LayerFolder, name: bytes) -> None:
@@ -105,6 +106,12 @@ class UnionPaths(UpperPaths):
         """A folder has been copied up; an older one with its inode number is no more."""
         self.drop(folder.key)
         folder.made = self.names_in(folder.key)
+
+    def add_entry(self, folder: LayerFolder) -> None:
+        """A folder that was copied up has an entry in this layer."""
+        self._new.add(folder.key)
+        self._names.pop(folder.key, None)
+        folder.made = None
 
     def add_lower_file(self, folder: LayerFolder, name: bytes) -> None:
         """A file has been copied up."""

@@ -3,7 +3,8 @@
 ``.wh.NAME`` hides NAME, and ``.wh..wh..opq`` all that is in its folder, but of the lower layers
 alone. To delete when the whiteout is met would also delete what this layer made before it; to wait
 for the end of the archive would delete what came after it. So the paths that this layer makes are
-kept (``UpperPaths``), and a whiteout deletes all but those, wherever in the archive it stands.
+kept (``UpperPaths``), and a whiteout deletes all but those, wherever in the archive it stands. In a
+difference lower layers have only what was copied up: the rest is hidden by a whiteout there, too.
 """
 
 from __future__ import annotations

@@ -145,8 +145,9 @@ class Marks:
 
 
 def _has_mark(file: int | bytes, mark: str, value: bytes) -> bool:
-    for own in _OWN:
-        with suppress(OSError):  # ENODATA, or attributes that this user may not read
-            if os.getxattr(file, own + mark) == value:
-                return True
+    with suppress(OSError):  # attributes that this user may not read, or a place without any
+        names = os.listxattr(file)
+        return bool(names) and any(
+            os.getxattr(file, own + mark) == value for own in _OWN if own + mark in names
+        )
     return False
