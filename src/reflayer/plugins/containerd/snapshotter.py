@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import cached_property
 from weakref import WeakValueDictionary
 
+from reflayer.driver.home import opened, write_out
 from reflayer.errors import LayerError, ReflayerError, StoreError
 from reflayer.plugins.containerd.extraction import (
     is_extraction,
@@ -162,14 +163,15 @@ class Snapshotter:
         if is_late and not self._is_being_unpacked(active):
             text = f"snapshot {key} is whole: it was not made to be laid on {active.parent}"
             raise FailedPreconditionError(text)
-        if is_extraction(key):
-            await self._work.run(self._complete, active, parent)
-        # To write it out waits for the disk, to count what it takes for a processor.
-        counting = asyncio.ensure_future(self._work.run(self._driver.usage, active.folder, parent))
+        # To write out waits for the disk, the rest for a processor; then little is left to write.
+        writing = asyncio.ensure_future(self._work.run(self._write_out))
         try:
-            await self._work.run(self._driver.sync, active.folder)
+            if is_extraction(key):
+                await self._work.run(self._complete, active, parent)
+            usage = await self._work.run(self._driver.usage, active.folder, parent)
         finally:
-            usage = await counting
+            await writing
+        await self._work.run(self._driver.sync, active.folder)
         now = time.time_ns()
         committed = replace(active, name=name, kind=Kind.COMMITTED, labels=kept(labels))
         committed = replace(
@@ -280,6 +282,11 @@ class Snapshotter:
     @cached_property
     def _unpacks_differences(self) -> bool:
         return self._driver.keeps_differences and is_unpacked_without_mount(self._driver.home)
+
+    def _write_out(self) -> None:
+        home = self._driver.home
+        with opened(home) as folder:
+            write_out(folder, home)
 
     def _complete(self, active: Snapshot, parent: str | None) -> None:
         """Let what was unpacked be the layer that it is, on the folder ``parent`` or on none."""
