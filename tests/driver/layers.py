@@ -57,6 +57,44 @@ def archive_of(
     return archive
 
 
+def change(root: Path) -> None:
+    """Add, change, replace and delete something of what ``fill`` makes."""
+    (root / "added/below").mkdir(parents=True)
+    (root / "added/below/file").write_bytes(b"new" * 1000)
+    (root / "fifo").unlink()
+    (root / "link").unlink()
+    (root / "link").mkdir()
+    (root / "folder/file").chmod(0o600)
+    os.setxattr(root / "folder", "user.own", b"\0")
+    os.utime(root, ns=(4, -7))
+
+
+def more(root: Path) -> None:
+    """Change it once more."""
+    (root / "added/below/file").unlink()
+    (root / "added/other").symlink_to("below")
+    (root / "link").rmdir()
+    (root / "folder/second").write_bytes(b"x")
+
+
+def stacked(driver: Driver) -> None:
+    """Two differences on ``base``, and beside them ``whole`` with the same tree."""
+    driver.create("whole", "base")
+    for id, below, edit in (("middle", "base", change), ("top", "middle", more)):
+        archive = archive_of(driver, "whole", edit)
+        driver.create_difference(id, below)
+        driver.apply(id, archive)
+
+
+def inside(driver: Driver, *folders: str) -> list[str]:
+    """The names in folders of the home."""
+    found = []
+    for folder in folders:
+        path = Path(driver.home) / folder
+        found += sorted(str(p.relative_to(path)) for p in path.glob("*")) if path.is_dir() else []
+    return found
+
+
 def leftovers(driver: Driver) -> list[str]:
     """What is in the folders that are empty when nothing is being made or deleted."""
     home = Path(driver.home)
@@ -72,9 +110,10 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 _BECOME = """
-import importlib, os, pkgutil, sys
-import reflayer.copy, reflayer.driver, reflayer.linux, reflayer.walk, tests.driver.layers
-for package in (reflayer.copy, reflayer.driver, reflayer.linux, reflayer.walk):
+import concurrent.futures.thread, importlib, os, pkgutil, sys
+import reflayer.archive, reflayer.copy, reflayer.driver, reflayer.linux, reflayer.walk
+import tests.driver.layers
+for package in (reflayer.archive, reflayer.copy, reflayer.driver, reflayer.linux, reflayer.walk):
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
 os.setgroups([])

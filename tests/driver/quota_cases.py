@@ -54,6 +54,18 @@ def writable(path: str) -> int:
     return 64
 
 
+def test_a_clone_of_a_difference_has_a_size_too(driver: Driver) -> None:
+    driver.create_difference("layer", "base")
+    (Path(driver.folder("layer")) / "more").write_bytes(os.urandom(_MIB))
+    driver.sync("layer")
+    driver.create("clone", "layer", size=20 * _MIB)
+    assert driver.lower("layer") == "base"
+    assert 12 <= writable(driver.path("clone")) <= 14
+    with pytest.raises(CopyError):
+        driver.create("small", "layer", size=_MIB)
+    assert leftovers(driver) == []
+
+
 def test_a_container_cannot_write_more_than_its_size(driver: Driver) -> None:
     driver.create("clone", "base", size=20 * _MIB)
     assert_same(tree(driver.path("base")), tree(driver.path("clone")))

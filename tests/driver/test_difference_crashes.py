@@ -43,8 +43,12 @@ def fill(id, kind, parent):
     else:
         driver.create_difference(id, None)
         upper, blob = driver.folder(id), io.BytesIO(archives[kind])
-        apply_layer(upper, blob, below=lambda: driver.stack(parent))
-        driver.rebase(id, parent)
+        try:
+            apply_layer(upper, blob, below=lambda: driver.stack(parent))
+            driver.rebase(id, parent)
+        except LayerError:
+            driver.remove(id)
+            raise
         driver.sync(id)
 
 while True:
@@ -85,14 +89,14 @@ while True:
     except LayerError as error:
         assert "there is no layer" in str(error) or "exists already" in str(error), error
 """
-_KILLS = 9  # on each file system
+_KILLS = 6  # on each file system
 
 
 def begin(home: Path, method: str) -> tuple[Driver, list[Path], dict[str, Mapping[bytes, Facts]]]:
     """A driver with a layer ``base``, two archives of further ones, and the trees of all three."""
     driver = Driver(home, method=method)
     with driver.build("base") as path:
-        for number in range(30):
+        for number in range(20):
             folder = Path(path) / f"{number}/below"
             folder.mkdir(parents=True)
             for name in range(8):
@@ -101,13 +105,13 @@ def begin(home: Path, method: str) -> tuple[Driver, list[Path], dict[str, Mappin
     driver.create("whole", "base")
 
     def first(root: Path) -> None:
-        for number in range(0, 30, 3):
+        for number in range(0, 20, 3):
             (root / f"{number}/link").unlink()
             (root / f"{number}/below/0").chmod(0o640)
             (root / f"{number}/added").mkdir()
 
     def second(root: Path) -> None:
-        for number in range(0, 30, 5):
+        for number in range(0, 20, 5):
             (root / f"{number}/below").rename(root / f"{number}/moved")
 
     trees = {"base": tree(driver.path("base"))}

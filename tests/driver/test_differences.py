@@ -19,7 +19,19 @@ from reflayer.driver.home import opened
 from reflayer.errors import ArchiveError, LayerError, OperationError
 from reflayer.walk.overlay import WHITEOUT_MODE, Marks
 from tests.archive.tars import entry, tar
-from tests.driver.layers import archive_of, kept, leftovers, make, tree, wait_until
+from tests.driver.layers import (
+    archive_of,
+    change,
+    inside,
+    kept,
+    leftovers,
+    make,
+    more,
+    run_as,
+    stacked,
+    tree,
+    wait_until,
+)
 from tests.trees import assert_same
 
 
@@ -29,43 +41,6 @@ def driver(request: pytest.FixtureRequest, place_on: Callable[[str], Path]) -> D
     driver = Driver(place_on(request.param) / "home", method=kept(request.param))
     make(driver, "base")
     return driver
-
-
-def change(root: Path) -> None:
-    """Add, change, replace and delete something of what ``fill`` makes."""
-    (root / "added/below").mkdir(parents=True)
-    (root / "added/below/file").write_bytes(b"new" * 1000)
-    (root / "fifo").unlink()
-    (root / "link").unlink()
-    (root / "link").mkdir()
-    (root / "folder/file").chmod(0o600)
-    os.setxattr(root / "folder", "user.own", b"\0")
-    os.utime(root, ns=(4, -7))
-
-
-def more(root: Path) -> None:
-    """Change it once more."""
-    (root / "added/below/file").unlink()
-    (root / "added/other").symlink_to("below")
-    (root / "link").rmdir()
-    (root / "folder/second").write_bytes(b"x")
-
-
-def stacked(driver: Driver) -> None:
-    """Two differences on ``base``, and beside them ``whole`` with the same tree."""
-    driver.create("whole", "base")
-    for id, below, edit in (("middle", "base", change), ("top", "middle", more)):
-        archive = archive_of(driver, "whole", edit)
-        driver.create_difference(id, below)
-        driver.apply(id, archive)
-
-
-def inside(driver: Driver, *folders: str) -> list[str]:
-    found = []
-    for folder in folders:
-        path = Path(driver.home) / folder
-        found += sorted(str(p.relative_to(path)) for p in path.glob("*")) if path.is_dir() else []
-    return found
 
 
 def test_a_clone_of_differences_is_the_tree_that_their_archives_make(driver: Driver) -> None:
@@ -225,7 +200,7 @@ def test_layers_are_built_side_by_side_and_published_in_order(driver: Driver) ->
 
 def test_one_whose_parent_is_not_there_at_the_end_is_not_published(driver: Driver) -> None:
     with (
-        pytest.raises(LayerError, match="there is no layer nothing, which layer lies on"),
+        pytest.raises(LayerError, match="there is no layer nothing"),
         driver.build_difference("layer", "nothing"),
     ):
         pass
@@ -463,3 +438,33 @@ def test_what_lies_on_nothing_is_the_tree_that_it_is_on_an_empty_layer(driver: D
     driver.rebase("late", None)
     driver.create("box", "on")
     assert_same(tree(driver.path("late")), tree(driver.path("box")))
+
+
+_LIVES = """
+import sys
+from pathlib import Path
+from reflayer.driver import Driver
+from tests.driver.layers import inside, make, stacked, tree
+from tests.trees import assert_same
+driver = Driver(sys.argv[1] + "/home", method=sys.argv[2])
+make(driver, "base")
+stacked(driver)
+assert driver.lower("top") == "middle"
+driver.create("box", "top")
+for id in ("box", "top"):
+    assert_same(tree(driver.path("whole")), tree(driver.path(id)))
+driver.create_difference("box-init", "top")
+(Path(driver.path("box-init")) / "own").touch()
+assert driver.take_over("taken", "box-init")
+assert driver.lower("box-init") == "top"
+for id in driver.list():
+    driver.remove(id)
+assert driver.list() == inside(driver, "dir", "differences", "children", "tmp") == []
+"""
+
+
+@pytest.mark.parametrize("kind", ["xfs", "ext4", "btrfs", "tmpfs"])
+def test_another_user_than_root_keeps_differences_too(
+    place_on: Callable[[str], Path], kind: str
+) -> None:
+    run_as(12345, _LIVES, place_on(kind), kept(kind))

@@ -16,7 +16,7 @@ import pytest
 from reflayer.archive import IdMap, IdRange
 from reflayer.driver import Driver
 from reflayer.errors import ArchiveError
-from tests.driver.layers import fill, leftovers
+from tests.driver.layers import fill, kept, leftovers
 from tests.file_systems import require, require_root
 from tests.trees import assert_same, facts
 
@@ -125,6 +125,20 @@ def test_empty_layers_and_folders_without_an_entry_are_the_containers_roots(plac
     root = driver.path("layer")
     assert owner(f"{root}/implied") == owner(f"{root}/implied/folder") == MAP.root
     assert owner(f"{root}/implied/folder/file") == (100_005, 300_006)
+
+
+def test_a_difference_has_the_hosts_ids_and_is_packed_with_the_containers(place: Path) -> None:
+    driver = Driver(place / "home", id_map=MAP, method=kept(place.parent.name))
+    driver.create("base")
+    driver.create_difference("layer", "base")
+    blob = archive("implied/file", 5, 6)
+    driver.apply("layer", blob)
+    assert driver.lower("layer") == "base"
+    own = driver.folder("layer")
+    assert owner(own) == owner(f"{own}/implied") == MAP.root
+    assert owner(f"{own}/implied/file") == (100_005, 300_006)
+    with driver.diff("layer", "base") as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        assert [(m.name, m.uid, m.gid) for m in tar] == [("implied/file", 5, 6)]
 
 
 def test_the_group_of_the_containers_root_may_pass_through_to_the_layers(place: Path) -> None:

@@ -90,8 +90,8 @@ def test_what_cannot_be_told_is_refused(driver: Driver) -> None:
 
 
 def test_a_layer_does_not_lie_on_itself(driver: Driver) -> None:
-    with driver.build_difference("upon", "layer"):
-        pass
+    with driver.build_difference("upon", "layer") as upper:
+        os.chmod(upper, 0o755)
     os.chmod(driver.folder("layer"), 0o711)
     for parent in ("layer", "upon"):
         with pytest.raises(LayerError, match="layer"):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.driver import Driver, create, home
+from reflayer.driver import Driver, create, home, trees
 from reflayer.errors import LayerError, OperationError
-from tests.driver.layers import leftovers
+from tests.driver.layers import inside, leftovers
 
 _SIZE = 24 << 20
 
@@ -60,6 +60,27 @@ def test_what_is_built_is_written_out_beside_and_once_at_the_end(
     with driver.build("layer") as folder, home.writing_back(folder) as come_to:
         come_to(_SIZE)
     assert beside == [True, False]
+
+
+def test_a_difference_is_written_out_before_it_has_its_name(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(place, method="stream")
+    driver.create("base")
+    driver.create_difference("applied", "base")
+    written: list[list[str]] = []
+
+    def write_out(_folder: int, _path: str) -> None:
+        written.append(inside(driver, "differences", "children/base"))
+
+    monkeypatch.setattr(create, "write_out", write_out)
+    with driver.build_difference("built", "base"):
+        pass
+    driver.apply("applied", archive())
+    assert written == [["applied", "applied", "built"], ["built", "applied", "built"]]
+    monkeypatch.setattr(trees, "write_out", write_out)
+    driver.make_whole("built")
+    assert written[-1] == ["applied", "built", "applied", "built"]
 
 
 def test_an_error_that_is_told_beside_takes_the_layer_with_it(

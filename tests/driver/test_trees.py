@@ -266,6 +266,28 @@ def test_one_that_is_removed_while_its_tree_is_made_has_none(
     assert leftovers(ext4) == []
 
 
+def test_one_whose_process_died_just_before_it_was_the_layer_is_no_tree(
+    ext4: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class DiedError(Exception):
+        pass
+
+    def die(*_: object) -> None:
+        raise DiedError
+
+    ext4.create_difference("new", "layer")
+    with monkeypatch.context() as patch:
+        patch.setattr("reflayer.driver.trees._become_whole", die)
+        with pytest.raises(DiedError):
+            ext4.get("new")
+    assert ext4.lower("new") == "layer"
+    (Path(ext4.get("new")) / "own").touch()
+    assert ext4.lower("new") is None
+    ext4.put("new")
+    ext4.drop_trees()
+    assert [change.path for change in ext4.changes("new", "layer")] == ["/own"]
+
+
 def test_a_layer_that_becomes_whole_keeps_the_tree_that_others_hold(ext4: Driver) -> None:
     inode = os.stat(ext4.get("layer")).st_ino
     with another_holds(ext4) as process:

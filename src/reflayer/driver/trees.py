@@ -63,11 +63,11 @@ def hold(home: str, id: str, making: Making) -> int | None:
         try:
             with failing(upper_path(home, id), "flock"):
                 flock(fd, shared=True)
-                if has_tree_on_demand(home, id):
+                if _has_all(home, id):
                     is_held = is_at(upper_path(home, id), fd)
                 else:
                     flock(fd)
-                    if is_at(upper_path(home, id), fd) and not has_tree_on_demand(home, id):
+                    if is_at(upper_path(home, id), fd) and not _has_all(home, id):
                         _make(home, id, fd, making)
         finally:
             if not is_held:
@@ -82,11 +82,6 @@ def let_go(home: str, id: str, fd: int, *, drop: bool) -> bool:
         return drop and _drop(home, id, fd)
     finally:
         os.close(fd)
-
-
-def has_tree_on_demand(home: str, id: str) -> bool:
-    """Whether the difference ``id`` has a tree of which all is there."""
-    return os.path.lexists(_mark(home, id)) and has_tree(home, id)
 
 
 def set_mark(home: str, id: str) -> None:
@@ -207,6 +202,15 @@ class References:
             _, fd = self._held.pop(id, (0, None))
         if fd is not None:
             os.close(fd)
+
+
+def _has_all(home: str, id: str) -> bool:
+    """Whether the difference ``id`` has a tree of which all is there.
+
+    That of one that nobody has filled is none: a process died just before it was the layer.
+    """
+    is_made = os.path.lexists(_mark(home, id)) and has_tree(home, id)
+    return is_made and not is_empty(difference_path(home, id))
 
 
 def _make(home: str, id: str, fd: int, making: Making) -> None:
