@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import signal
 import stat
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
+from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
 from tests.containerd.served import Served, code, folders_of, served, until
 from tests.trees import assert_same, facts
 
@@ -422,6 +426,36 @@ def test_a_start_lets_go_of_layers_without_a_record(service: Served) -> None:
     service.start()
     assert service.names() == ["base"]
     assert service.differences() == set()
+
+
+def test_layers_are_there_whole_or_not_at_all_after_a_crash(service: Served) -> None:
+    base(service)
+    choose, committed = random.Random(1), {"base"}
+    for crash in range(3):
+        timer = threading.Timer(choose.uniform(0.01, 0.4), os.kill, (service.pid, signal.SIGKILL))
+        timer.start()
+        try:
+            for number in itertools.count():
+                name = f"{crash}-{number}"
+                parent = "" if number % 2 else "base"
+                upper, _ = service.unpack(f"extract-{name} x", parent)
+                file(upper / "etc" / name)
+                service.commit(name, f"extract-{name} x", parent="base")
+                committed.add(name)
+        except grpc.RpcError as error:
+            assert code(error) is grpc.StatusCode.UNAVAILABLE, error  # noqa: PT017  where it comes
+        timer.join()
+        service.close()
+        service.start()
+        assert committed <= set(service.names())
+    for name in service.names():
+        if service.stat(name).kind == messages.COMMITTED:
+            container = service.prepare(f"look {name}", name)
+            inside = {"gone", "hosts", "other"} | ({name} if name != "base" else set())
+            assert set(os.listdir(container / "etc")) == inside
+    service.empty()
+    service.cleanup()
+    assert not service.folders() | service.differences()
 
 
 def test_where_clones_are_snapshots_layers_are_whole(
