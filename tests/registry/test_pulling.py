@@ -11,16 +11,15 @@ import subprocess
 import threading
 import time
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
 from reflayer import Store
 from reflayer.errors import ImageError, ReflayerError, StoreError
 from reflayer.images.content.blob_store import BlobStore
+from reflayer.images.content.transfer import LayerBlobs
 from reflayer.images.model.image import Image
 from reflayer.images.model.reference import parse_reference
 from reflayer.images.registry import Access, RegistrySource
@@ -484,8 +483,9 @@ def test_a_layer_that_is_another_ends_with_that(root: Path, silly: Silly) -> Non
     silly.always("GET", layer, Answer(body=silly.blobs[layer][:-1] + b"?"))
     readers: list[str] = []
 
-    def read(_: Image, open_blob: Callable[[str], BinaryIO]) -> None:
-        with open_blob(layer) as file, pytest.raises(ImageError, match="another content"):
+    def read(_: Image, blobs: LayerBlobs) -> None:
+        assert blobs.checked
+        with blobs.open(layer) as file, pytest.raises(ImageError, match="another content"):
             file.readlines()
         readers.append(layer)
 

@@ -7,13 +7,16 @@ from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import contextmanager
 from functools import partial
+from typing import Generic, TypeVar
 
 from reflayer.images.content.resolve import choose_image
 from reflayer.images.model.descriptor import check_size
+from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Protocol
 
     from reflayer.images.content.blob_store import BlobStore
     from reflayer.images.content.resolve import Open
@@ -25,12 +28,38 @@ if TYPE_CHECKING:
 
     Fetched = tuple[Image, tuple[str, ...]]
     Told = Callable[[int], None]  # the bytes of a blob that are done
-    Unpack = Callable[[Image, Open], None]
+    Unpack = Callable[[Image, "LayerBlobs"], None]
+
+    class Sized(Protocol):
+        @property
+        def size(self) -> int: ...
+
 
 UNSETTLED = 2.0
 """Seconds in which a file can change again without its times telling."""
 
 _WORKERS = 4
+
+Item = TypeVar("Item", bound="Sized")
+
+
+def _nothing() -> None:
+    pass
+
+
+@record
+class LayerBlobs:
+    """How the layers of an image are read, perhaps while they come; any thread may call these.
+
+    Attributes:
+        open: opens one by its digest; then a read may wait for bytes.
+        checked: reading the end of one raises if it is not what it should be.
+        stop: makes what waits for bytes, and waits for them later, raise.
+    """
+
+    open: Open
+    checked: bool = False
+    stop: Callable[[], None] = _nothing
 
 
 class Source(ABC):
@@ -60,9 +89,7 @@ class Source(ABC):
             content: where the blobs go. Those that are there are not read again.
             platform: what it has to run on; None for this machine, or for whatever the only one is.
             progress: is told of stage ``fetch``, in bytes, by one thread at a time.
-            unpack: is called with the image and what opens its layers by their digests, perhaps
-                while they come: then a read waits for bytes, and at the end of a layer that is not
-                what it should be it raises.
+            unpack: is called with the image and its layers, perhaps while they come.
 
         Returns:
             The image, and what a store calls it: first its ``name``.
@@ -73,7 +100,7 @@ class Source(ABC):
         """
         image, names = self._fetch(content, platform, progress)
         if unpack is not None:
-            unpack(image, content.open)
+            unpack(image, LayerBlobs(content.open))
         return image, names
 
     def _fetch(
@@ -159,39 +186,42 @@ class StoppedError(Exception):
     """Another blob failed, or the caller gave up: there is no need to go on."""
 
 
-class Transfer:
-    """Blobs on their way, four at once."""
+class Transfer(Generic[Item]):
+    """Blobs on their way, several at once, or what is made of them: each has a size in bytes."""
 
     # Threads: hashing and waiting let go of the interpreter's lock. The obvious ThreadPoolExecutor
     # loses one: a signal while it starts a thread keeps it from knowing of that thread, for which
-    # it does not wait then. Here a thread counts itself, and none begins anything after ``_stop``.
+    # it does not wait then. Here a thread counts itself, and none begins anything after ``stop``.
 
     def __init__(
         self,
         stage: str,
-        blobs: Iterable[Descriptor],
-        work: Callable[[Descriptor, Told], None],
+        blobs: Iterable[Item],
+        work: Callable[[Item, Told], None],
         progress: Progress | None,
-        interrupt: Callable[[], None] = lambda: None,
+        interrupt: Callable[[], None] = _nothing,
+        workers: int = _WORKERS,
     ) -> None:
         """Nothing goes on yet.
 
         Args:
             stage: what ``progress`` is told of, in bytes, by one thread at a time.
-            blobs: one of a digest.
+            blobs: they are begun in this order.
             work: gets a blob, and what to call with the number of its bytes that are done.
             progress: may raise, which is as if ``work`` did.
-            interrupt: wakes the threads that wait within ``work``.
+            interrupt: wakes the threads that wait within ``work``, other than by ``wait``.
+            workers: how many blobs at once.
         """
         self._changed = threading.Condition()
         self._stage = stage
-        self._waiting = deque(blobs)
-        self._done = {one.digest: 0 for one in self._waiting}
-        self._size = sum(one.size for one in self._waiting)
+        self._waiting = deque(enumerate(blobs))
+        self._done = [0] * len(self._waiting)
+        self._size = sum(one.size for _, one in self._waiting)
         self._left = len(self._waiting)
         self._work = work
         self._progress = progress
         self._interrupt = interrupt
+        self._workers = min(workers, len(self._waiting))
         self._telling = threading.Lock()
         self._working = 0
         self._stopped = False
@@ -205,23 +235,29 @@ class Transfer:
         step.
         """
         try:
-            for number in range(min(_WORKERS, self._left)):
+            for number in range(self._workers):
                 threading.Thread(target=self._run, name=f"reflayer-{self._stage}-{number}").start()
             yield
             self.wait()
         except BaseException:
-            self._stop()
+            self.stop()
             with self._changed:
                 self._changed.wait_for(lambda: not self._working)
             raise
 
     def wait(self, ready: Callable[[], bool] | None = None) -> None:
-        """Wait until ``ready``, or for all blobs; raise what made one fail instead."""
+        """Wait until ``ready``, or for all blobs; raise what made one fail instead.
+
+        Raises:
+            StoppedError: there is no need to wait.
+        """
         is_ready = ready or (lambda: not self._left)
         with self._changed:
-            self._changed.wait_for(lambda: self._failure is not None or is_ready())
+            self._changed.wait_for(lambda: self._stopped or is_ready())
             if self._failure is not None:
                 raise self._failure
+            if self._stopped:
+                raise StoppedError
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -230,9 +266,9 @@ class Transfer:
             yield
             self._changed.notify_all()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """Let every thread end at its next step."""
-        with self._changed:
+        with self.changing():
             self._stopped = True
         self._interrupt()
 
@@ -242,8 +278,9 @@ class Transfer:
                 return
             self._working += 1
         try:
-            while blob := self._next():
-                self._work(blob, partial(self._tell, blob.digest))
+            while found := self._next():
+                number, blob = found
+                self._work(blob, partial(self._tell, number))
                 with self.changing():
                     self._left -= 1
         except StoppedError:
@@ -251,19 +288,19 @@ class Transfer:
         except BaseException as error:
             with self.changing():
                 self._failure = self._failure or error
-            self._stop()
+            self.stop()
         finally:
             with self.changing():
                 self._working -= 1
 
-    def _next(self) -> Descriptor | None:
+    def _next(self) -> tuple[int, Item] | None:
         with self._changed:
             return self._waiting.popleft() if self._waiting and not self._stopped else None
 
-    def _tell(self, digest: str, count: int) -> None:
+    def _tell(self, number: int, count: int) -> None:
         with self._telling:
             if self._stopped:
                 raise StoppedError
-            self._done[digest] = count
+            self._done[number] = count
             if self._progress is not None:
-                self._progress(self._stage, sum(self._done.values()), self._size)
+                self._progress(self._stage, sum(self._done), self._size)

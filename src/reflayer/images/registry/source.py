@@ -10,6 +10,7 @@ from reflayer.errors import ArchiveError, ImageError, RegistryError, brief, fail
 from reflayer.images.content import partial_download
 from reflayer.images.content.resolve import find_image
 from reflayer.images.content.transfer import (
+    LayerBlobs,
     Source,
     StoppedError,
     Transfer,
@@ -38,6 +39,7 @@ from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import BinaryIO
 
     from _typeshed import WriteableBuffer
@@ -106,19 +108,13 @@ def _fetch_layers(
         def open_layer(digest: str) -> BinaryIO:
             if digest not in layers:
                 return content.open(digest)
-            layers[digest].opened = True
             return _Reader(layers[digest], transfer)  # type: ignore[return-value]
 
         missing = [layer.blob for layer in layers.values()]
         transfer = Transfer("fetch", missing, fetch, progress, repo.interrupt)
         with transfer.running():
-            try:
-                if unpack is not None:
-                    unpack(image, open_layer)
-            except ArchiveError:
-                # That the registry sent something else is the better reason.
-                transfer.wait(lambda: all(one.done for one in layers.values() if one.opened))
-                raise
+            if unpack is not None:
+                unpack(image, LayerBlobs(open_layer, checked=True, stop=transfer.stop))
         for digest in layers:
             partial_download.commit_partial(content, digest)
         content.sync()
@@ -134,10 +130,11 @@ class _Layer:
         self.blob = blob
         self.fd = partial_download.open_partial(content, blob.digest)
         self.readable = 0  # bytes
-        self.opened = False
         self.done = False  # and checked
 
-    def fetch(self, repo: Repository, content: BlobStore, transfer: Transfer, told: Told) -> None:
+    def fetch(
+        self, repo: Repository, content: BlobStore, transfer: Transfer[Descriptor], told: Told
+    ) -> None:
         """Have it complete in its file, by this process or by another one that is at it."""
         digest = self.blob.digest
         path = partial_download.partial_path(content, digest)
@@ -176,10 +173,18 @@ class _Layer:
 class _Reader(io.RawIOBase):
     """A layer's bytes, as they come."""
 
-    def __init__(self, layer: _Layer, transfer: Transfer) -> None:
+    def __init__(self, layer: _Layer, transfer: Transfer[Descriptor]) -> None:
         self._layer = layer
         self._transfer = transfer
         self._position = 0
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        super().__exit__(None, error, traceback)
+        if isinstance(error, ArchiveError):
+            # That the registry sent something else is the better reason.
+            self._transfer.wait(lambda: self._layer.done)
 
     def readable(self) -> bool:
         return True
