@@ -74,8 +74,14 @@ def open_to_all(folder: Path) -> None:
 
 
 def layers_in(root: Path) -> set[str]:
-    """The names of the folders of layers and containers."""
-    return names_in(root / "layers/dir")
+    """The ids of layers and containers."""
+    return names_in(root / "layers/dir") | names_in(root / "layers/differences")
+
+
+def lower_in(root: Path) -> dict[str, str]:
+    """Which layer each difference lies on."""
+    differences = root / "layers/differences"
+    return {name: os.readlink(differences / name / "lower") for name in names_in(differences)}
 
 
 def assert_clean(root: Path) -> None:
@@ -83,6 +89,7 @@ def assert_clean(root: Path) -> None:
     told = _told(root)
     needed = told["layers"] | told["containers"]
     assert layers_in(root) == needed
+    assert {f"{layer} on {below}" for layer, below in lower_in(root).items()} == told["differences"]
     assert told["used layers"] == told["layers"]
     assert told["unused images"] == set()
     blobs = {f"sha256:{name}" for name in names_in(root / "content/blobs/sha256")}
@@ -97,10 +104,13 @@ def assert_clean(root: Path) -> None:
 
 def _told(root: Path) -> dict[str, set[str]]:
     used = "(SELECT image FROM names UNION SELECT image FROM containers)"
+    stacks = f"""WITH RECURSIVE stack (id) AS (SELECT layer FROM images WHERE id IN {used}
+        UNION SELECT parent FROM stack JOIN layers USING (id) WHERE parent NOTNULL)"""
     queries = {
         "layers": "SELECT id FROM layers",
         "containers": "SELECT id FROM containers",
-        "used layers": f"SELECT layer FROM images WHERE id IN {used}",
+        "used layers": f"{stacks} SELECT id FROM stack",
+        "differences": "SELECT id || ' on ' || parent FROM layers WHERE parent NOTNULL",
         "unused images": f"SELECT id FROM images WHERE id NOT IN {used}",
         "blobs": "SELECT digest FROM blobs",
         "manifests": "SELECT json_extract(manifest, '$.digest') FROM images WHERE manifest NOTNULL",

@@ -147,7 +147,7 @@ def test_the_layers_below_are_shared_with_the_parent(store: Store, root: Path, m
     assert child[:2] == parent
     assert len(child) == 3
     assert child[2]["mediaType"] == "application/vnd.oci.image.layer.v1.tar+gzip"
-    assert len(layers_in(root)) == 3
+    assert len(layers_in(root)) == 4
     assert_clean(root)
 
 

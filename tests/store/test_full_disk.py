@@ -87,7 +87,7 @@ def test_a_disk_that_others_fill_meanwhile_leaves_nothing_either(
     store = Store(root)
     container = store.create(made)
     assert [one.name for one in store.containers()] == [container.name]
-    assert len(layers_in(root)) == 2
+    assert len(layers_in(root)) == 2 + 1
     assert_clean(root)
 
 

@@ -6,7 +6,7 @@ import os
 
 from reflayer.cli.arguments import JSON, folder, option, takes
 from reflayer.cli.output import print_json
-from reflayer.errors import printable
+from reflayer.errors import LayerError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
         nargs="?",
         type=folder,
     ),
+    option(
+        "--make-whole",
+        "do not tell anything: make all layers of a driver's home whole, as Docker's own vfs "
+        "driver needs them; by default of the store's layers",
+        action="store_true",
+    ),
     JSON,
 )
 def doctor(arguments: Namespace) -> int:
@@ -30,17 +36,37 @@ def doctor(arguments: Namespace) -> int:
     what this user cannot keep; whether the part in C is in use; and what to change for
     better. Of the data root of a Docker daemon it also tells the layers that the daemon has
     no record of.
+
+    With --make-whole DIR is the home of a driver, say /var/lib/docker/reflayer: each layer
+    that is a difference on another becomes a tree of its own, as vfs has them. New layers
+    are differences again.
     """
     from reflayer.doctor import examine
     from reflayer.record import as_dict
     from reflayer.store import default_root
 
-    where = arguments.folder or _nearest(os.path.abspath(arguments.root or default_root()))
+    root = os.path.abspath(arguments.root or default_root())
+    if arguments.make_whole:
+        return _make_whole(arguments.folder or f"{root}/layers")
+    where = arguments.folder or _nearest(root)
     findings = examine(where)
     if arguments.json:
         print_json(as_dict(findings))
     else:
         _print(findings)
+    return 0
+
+
+def _make_whole(home: str) -> int:
+    from reflayer.cli.progress_bars import bars
+    from reflayer.driver import Driver
+
+    if not os.path.isdir(f"{home}/dir"):
+        raise LayerError(f"{printable(home)} is no driver's home: there is no folder dir in it")
+    with bars() as progress:
+        Driver(home).make_all_whole(
+            progress=progress and (lambda _, done, total: progress("whole", done, total))
+        )
     return 0
 
 

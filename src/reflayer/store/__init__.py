@@ -4,25 +4,34 @@ In a store's folder ROOT are:
 
 - ``reflayer.db``: the SQLite database, which says what exists and what uses what;
 - ``content/``: the blobs of images, an OCI image layout;
-- ``layers/``: a driver's home, with one folder for each unpacked chain and each container;
-- ``lock``, ``locks/``: lock files (flock(2)), of the whole store and of single chains; and the mark
+- ``layers/``: a driver's home, with the layers of images, and one whole layer for each container;
+- ``lock``, ``locks/``: lock files (flock(2)), of the whole store and of single layers; and the mark
   ``locks/dirty``.
+
+**Images are stacks.** A layer is called by its chain id, so images that have the same lowest layers
+share those; each is a difference on the one below. What an older version made of a whole chain is
+a whole layer of that id: the lowest of whatever lies on it. So is what is made where the driver
+keeps no differences.
 
 **The order.** A process that makes a container *shares* ``lock`` from before the first blob comes
 in until all is recorded:
 
 1. the blobs come into ``content/``, each verified, and written out;
-2. under the chain's own lock: the layer is built, written out and renamed into place, and then
-   recorded (another process that wants the same chain waits for the lock, and finds the record);
-3. the container's folder is cloned from it and renamed into place;
+2. under the locks of the layers that are missing: each is built, written out and renamed into
+   place, after the one below it, and then recorded (another process that wants one of them waits
+   for its lock, and finds the record);
+3. the container's folder is cloned from the stack and renamed into place;
 4. one transaction records the image, its blobs, its names, and the container.
 
 Of an image that is there only the last two are left. So at any moment a record's folder is there,
-and everything else that is there is either being made under a shared ``lock``, or garbage. Removal
-goes the other way: a container's folder first, and then its record; an image only loses its record.
+with all that it lies on, and everything else that is there is either being made under a shared
+``lock``, or garbage. Removal goes the other way: a container's folder first, and then its record;
+an image only loses its record.
 
 **Collecting.** While one process has ``lock`` for itself, nothing is being made: all blobs, layers
-and folders that no record needs are garbage, and so are records whose folder is gone. ``collect``
+and folders that no record needs are garbage, and so are records whose folder is gone. An image
+needs its stack. Of garbage the topmost layers go first, so that a crash leaves no stack without its
+lowest. ``collect``
 takes the lock only if it is free. It runs after the removal of an image; and before and after each
 creation and after the removal of a container, wherever a look shows that something may be left:
 folders and records do not agree, or there is the mark that precedes blobs. So the last of several
@@ -31,8 +40,10 @@ folders or the database are gone it refuses: no crash does that, and the rest is
 Half-made layers (``layers/tmp``), those that are being deleted (``layers/trash``) and half-made
 blobs are no business of it: the driver and the content store clear them, under locks of their own.
 
-A transaction never waits for a lock file, and no two chains are locked at once: no ring of
-processes that wait for one another can come about.
+A transaction never waits for a lock file; and the locks of layers are taken from the top of a chain
+down, so that whoever waits for one holds none but of layers above it: no ring of processes that
+wait for one another can come about. Nor of threads: layers are begun from the lowest on, and wait
+for none but those below.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Set
     from sqlite3 import Connection
 
     from reflayer.images.model.descriptor import Descriptor
@@ -29,10 +29,16 @@ _USED = (
     "(EXISTS (SELECT 1 FROM names WHERE image = images.id)"
     " OR EXISTS (SELECT 1 FROM containers WHERE image = images.id))"
 )
-_NEEDED = (  # folders
-    f"SELECT layers.id FROM layers JOIN images ON images.layer = layers.id WHERE {_USED} "
-    "UNION ALL SELECT id FROM containers"
-)
+_STACKS = f"""WITH RECURSIVE needed (id, parent) AS (
+    SELECT layers.id, parent FROM images JOIN layers ON layers.id = images.layer WHERE {_USED}
+    UNION SELECT layers.id, layers.parent FROM needed JOIN layers ON layers.id = needed.parent
+)"""
+_NEEDED = f"{_STACKS} SELECT id FROM needed UNION ALL SELECT id FROM containers"  # folders
+# Layers without one that they lie on: no crash does that, but then they are of no use.
+_BROKEN = """WITH RECURSIVE broken (id) AS (
+    SELECT id FROM layers WHERE parent NOTNULL AND parent NOT IN (SELECT id FROM layers)
+    UNION SELECT layers.id FROM broken JOIN layers ON layers.parent = broken.id
+) SELECT id FROM broken"""
 
 
 @contextmanager
@@ -102,7 +108,7 @@ def collect(parts: Parts, *, wait: bool = False) -> None:
         except StoreError:  # where the disk is full, what they were of makes room
             is_forgotten = False
         there, needed = _folders(parts)
-        for folder in there - needed:
+        for folder in _from_the_top(there - needed, parts):
             parts.driver.remove(folder, wait=wait)
         _remove_blobs(parts)
         if not is_forgotten:
@@ -124,6 +130,17 @@ def _folders(parts: Parts) -> tuple[set[str], frozenset[str]]:
         return there, _column(db, _NEEDED)
 
 
+def _from_the_top(layers: Set[str], parts: Parts) -> Iterator[str]:
+    """Each before the one that it lies on, which would first have to make it whole otherwise."""
+    from reflayer.driver.differences import lower as lower_of
+
+    lower = {layer: lower_of(parts.layers, layer) for layer in layers}  # or it has just gone
+    while lower:
+        for layer in lower.keys() - lower.values():
+            yield layer
+            del lower[layer]
+
+
 def with_room(parts: Parts, step: Callable[[], None]) -> None:
     """Do ``step``, and if that fails once more when all that was removed is deleted."""
     try:
@@ -139,7 +156,7 @@ def _refuse_without_folders(parts: Parts) -> None:
     there, needed = _folders(parts)
     if needed and not needed & there:
         raise StoreError(
-            f"{os.path.dirname(parts.home)}: all containers and layers are gone: is a file system "
+            f"{parts.layers}: all containers and layers are gone: is a file system "
             f"not mounted? Or remove {parts.root} to begin anew"
         )
 
@@ -154,8 +171,12 @@ def _forget(parts: Parts) -> None:
         for table in ("containers", "layers"):
             gone = _column(db, f"SELECT id FROM {table}") - there
             db.executemany(f"DELETE FROM {table} WHERE id = ?", [(one,) for one in gone])
+        differences = _column(db, "SELECT id FROM layers WHERE parent NOTNULL")
+        whole = [(one,) for one in differences if parts.driver.lower(one) is None]  # by now
+        db.executemany("UPDATE layers SET parent = NULL WHERE id = ?", whole)
+        db.execute(f"DELETE FROM layers WHERE id IN ({_BROKEN})")
         db.execute(f"DELETE FROM images WHERE NOT {_USED}")
-        db.execute("DELETE FROM layers WHERE id NOT IN (SELECT layer FROM images)")
+        db.execute(f"{_STACKS} DELETE FROM layers WHERE id NOT IN (SELECT id FROM needed)")
 
 
 def _remove_blobs(parts: Parts) -> None:

@@ -17,7 +17,7 @@ from reflayer.store.collect import making, mark_dirty
 from reflayer.store.containers import container_with_folder
 from reflayer.store.images import StoredImage
 from reflayer.store.save import packed_image
-from reflayer.store.unpack import unpack
+from reflayer.store.unpack import take_packed, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def commit(
         # same wherever the image is unpacked.
         with parts.database.reading() as db:
             folder = images.layer_there(db, parent.layer, parts) if parent.is_folder else None
-        unpack(made, parts, progress, folder=folder)
+        if folder is not None:
+            take_packed(base, folder, parts)
+        unpack(made, parts, progress)
         with parts.database.writing() as db:
             images.add_image(db, images.record_of(made, (str(reference),)), images.blobs_of(made))
             parts.remember_ownership(db)
@@ -89,7 +91,7 @@ def _pack_changes(
     """What is different in ``container`` from ``layer`` as a blob of the content store."""
     cloned = parts.driver.cloned(container.id, layer)
     packing = pack_layer(
-        container.path, parts.driver.path(layer), cloned=cloned, id_map=parts.ids_in_layers()
+        container.path, parts.driver.stack(layer), cloned=cloned, id_map=parts.ids_in_layers()
     )
     added = add_layer(parts.content, packing, compression, progress)
     parts.driver.path(container.id)  # else its deletion may have gone before us

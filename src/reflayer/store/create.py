@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from sqlite3 import Connection
 
-    from reflayer.images.content.resolve import Open
-    from reflayer.images.content.transfer import Source
+    from reflayer.images.content.transfer import LayerBlobs, Source
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
     from reflayer.images.registry import Access
@@ -166,8 +165,8 @@ def _from_source(source: Source, wanted: Wanted, parts: Parts) -> Pulled:
         unpack(image, parts, told)
     else:
 
-        def unpack_it(image: Image, open_blob: Open) -> None:
-            unpack(image, parts, told, open_blob=open_blob)
+        def unpack_it(image: Image, blobs: LayerBlobs) -> None:
+            unpack(image, parts, told, blobs)
 
         image, names = source.fetch(parts.content, wanted.platform, told, unpack_it)
         _warn_of_platform(image, wanted)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from threading import get_ident
 
 from reflayer.errors import OperationError, StoreError, failing, printable
@@ -22,14 +22,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """What ``user_version`` says; a database with a higher one is another, newer reflayer's."""
 
 _SCHEMA = """
 CREATE TABLE layers (
     id TEXT PRIMARY KEY,      -- the folder's name in the driver's home
     size INTEGER NOT NULL,    -- bytes of what was unpacked
-    skipped TEXT NOT NULL     -- how many things ownership="ignore" left out, by kind, as JSON
+    skipped TEXT NOT NULL,    -- how many things ownership="ignore" left out, by kind, as JSON
+    parent TEXT               -- the layer that a difference lies on; NULL: it is whole
 );
 CREATE TABLE images (
     id TEXT PRIMARY KEY,      -- digest of the config; of a folder that was taken in: random
@@ -58,6 +59,9 @@ CREATE TABLE containers (
 CREATE INDEX names_by_image ON names (image);
 CREATE INDEX containers_by_image ON containers (image);
 """
+# Version 1 had whole layers alone. Who may only read has it so until somebody writes.
+_UPGRADE = "ALTER TABLE layers ADD COLUMN parent TEXT"
+_AS_UPGRADED = "CREATE TEMP VIEW layers AS SELECT *, NULL AS parent FROM main.layers"
 
 HEX = frozenset("0123456789abcdef")
 _PATIENCE = 60.0  # seconds to wait for another process's transaction, all of which are short
@@ -101,9 +105,9 @@ class Database:
         """A connection for reading, at one moment's state; an empty database if there is none."""
         with telling(self._path):
             if _is_there(self._path):
-                with self._connection() as db:
-                    if version_of(db) == SCHEMA_VERSION:
-                        with transaction(db, "DEFERRED"):
+                with self._connection() as db, transaction(db, "DEFERRED"):
+                    if version := version_of(db):
+                        with _upgraded(db) if version < SCHEMA_VERSION else nullcontext():
                             yield db
                         return
             self._refuse_lost()
@@ -127,8 +131,10 @@ class Database:
         if not _is_there(self._path):
             self._make()
         with self._connection() as db:
-            if version_of(db) != SCHEMA_VERSION:
+            if not version_of(db):
                 self._make()
+            if version_of(db) < SCHEMA_VERSION:
+                _upgrade(db)
             yield db
 
     def _make(self) -> None:
@@ -187,6 +193,22 @@ def connect(path: str, version: int, *, alone: bool = False) -> sqlite3.Connecti
         db.close()
         raise
     return db
+
+
+def _upgrade(db: sqlite3.Connection) -> None:
+    with transaction(db):
+        if version_of(db) < SCHEMA_VERSION:  # still: another process may have done it
+            db.execute(_UPGRADE)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+@contextmanager
+def _upgraded(db: sqlite3.Connection) -> Iterator[None]:
+    """Let a database of an older version be read in the block as if it were upgraded."""
+    db.execute("PRAGMA temp_store = MEMORY")
+    db.execute(_AS_UPGRADED)
+    yield  # if it raises, the transaction is undone, and the view with it
+    db.execute("DROP VIEW temp.layers")
 
 
 def make(path: str, schema: str, version: int, *, alone: bool = False) -> None:

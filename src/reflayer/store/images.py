@@ -54,11 +54,12 @@ class StoredImage:
 
 @record
 class StoredLayer:
-    """One unpacked chain: a folder of the driver."""
+    """One unpacked chain: a layer of the driver, with those that it lies on."""
 
-    id: str  # the folder's name, the chain id's hexadecimal digits
+    id: str  # the chain id's hexadecimal digits
     size: int  # bytes of what was unpacked, the chain below included
-    skipped: Mapping[str, int]  # how many things ownership="ignore" left out, by kind
+    skipped: Mapping[str, int]  # how many things ownership="ignore" left out, by kind; as of size
+    parent: str | None = None  # the layer that it lies on, if it is a difference
 
 
 def images(db: Connection) -> list[StoredImage]:
@@ -130,16 +131,17 @@ def _set_blobs(db: Connection, image_id: str, blobs: frozenset[str]) -> None:
 
 def add_layer(db: Connection, record: StoredLayer) -> None:
     """Record a layer, whose folder is durable."""
-    values = (record.id, record.size, json.dumps(dict(record.skipped)))
-    db.execute("INSERT OR REPLACE INTO layers VALUES (?, ?, ?)", values)
+    values = (record.id, record.size, json.dumps(dict(record.skipped)), record.parent)
+    db.execute("INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?)", values)
 
 
 def layer_there(db: Connection, layer_id: str, parts: Parts) -> StoredLayer | None:
     """The record of a layer whose folder is there, too."""
-    row = db.execute("SELECT id, size, skipped FROM layers WHERE id = ?", (layer_id,)).fetchone()
+    found = db.execute("SELECT id, size, skipped, parent FROM layers WHERE id = ?", (layer_id,))
+    row = found.fetchone()
     if row is None or not parts.driver.exists(layer_id):
         return None
-    return StoredLayer(row[0], row[1], json.loads(row[2]))
+    return StoredLayer(row[0], row[1], json.loads(row[2]), row[3])
 
 
 def refuse_incomplete(layer: StoredLayer, parts: Parts) -> None:
@@ -160,13 +162,16 @@ def record_of(image: Image, names: tuple[str, ...]) -> StoredImage:
 
 
 def layer_of(image: Image) -> str:
-    """The id of the layer that the image's whole chain becomes."""
-    return layer_id(image.chain_ids[-1] if image.chain_ids else _NO_LAYERS)
+    """The id of the layer that its containers are cloned from."""
+    return chain_of(image)[-1]
 
 
-def layer_id(chain_id: str) -> str:
-    """The id of the layer that a chain becomes: the digits of its own."""
-    return chain_id.partition(":")[2]
+def chain_of(image: Image) -> tuple[str, ...]:
+    """The ids of its layers, the lowest first; without any it is one that is empty.
+
+    Each is the digits of the layer's chain id.
+    """
+    return tuple(one.partition(":")[2] for one in image.chain_ids or (_NO_LAYERS,))
 
 
 def manifest_text(image: Image) -> str:

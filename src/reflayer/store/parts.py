@@ -52,7 +52,8 @@ class Parts:
         self.root = root
         self.lock = os.path.join(root, "lock")  # of the whole store
         self.locks = os.path.join(root, "locks")  # of single chains and folders
-        self.home = os.path.join(root, "layers", "dir")  # folders of layers and containers, by id
+        self.layers = os.path.join(root, "layers")  # the driver's home
+        self.home = os.path.join(self.layers, "dir")  # containers and whole layers, by id
         self.database = Database(
             os.path.join(root, "reflayer.db"), self.lock_of("database"), self.home
         )
@@ -79,8 +80,16 @@ class Parts:
     def go_on(self) -> None:
         """Let what was removed and is still there be deleted, as opening the driver does."""
         with suppress(OSError, ReflayerError):  # of no use to a list of what there is
-            if os.listdir(os.path.join(self.root, "layers", "trash")):
+            if os.listdir(os.path.join(self.layers, "trash")):
                 _ = self.driver
+
+    def folder(self, id: str) -> str:
+        """What a layer or container itself has, whether it is there or not; nothing is made."""
+        from reflayer.driver.differences import is_difference, upper_path
+
+        if is_difference(self.layers, id):
+            return upper_path(self.layers, id)
+        return os.path.join(self.home, id)
 
     @cached_property
     def driver(self) -> Driver:
@@ -88,7 +97,7 @@ class Parts:
         from reflayer.driver import Driver
 
         return Driver(
-            os.path.join(self.root, "layers"),
+            self.layers,
             method=self._method,
             ownership=self.ownership,
             workers=self._workers,

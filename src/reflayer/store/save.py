@@ -98,7 +98,7 @@ def _pack(parts: Parts, known: StoredImage, compression: str, progress: Progress
     if layer is None:
         raise StoreError(f"image {known.id[:19]}: its layer is gone: take it in anew by rootfs:DIR")
     images.refuse_incomplete(layer, parts)
-    packing = pack_layer(parts.driver.path(layer.id), id_map=parts.ids_in_layers())
+    packing = pack_layer(parts.driver.folder(layer.id), id_map=parts.ids_in_layers())
     added = add_layer(parts.content, packing, compression, progress)
     config = config_of(Platform.parse(known.platform), added.diff_id)
     return add_image(parts.content, config, (added.layer,))

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 Unit = str | frozenset[str]
-"""What is measured as one: a folder, by its id, or the blobs that the same images use, by those."""
+"""What is measured as one: a layer or container, by its id, or the blobs that the same images use,
+by those."""
 
 
 @record
@@ -65,7 +66,7 @@ class ContainerUsage:
 
 @record
 class ImageUsage:
-    """What one image, with its folder and its blobs, takes.
+    """What one image, with its layers and its blobs, takes.
 
     Attributes:
         users: the names of its containers.
@@ -99,7 +100,8 @@ class Usage:
 
 def usage(parts: Parts, names: Sequence[str], progress: Progress | None) -> Usage:
     with parts.database.reading() as db:
-        stored = _Stored(containers(db, parts), images(db), _blobs_by_users(db))
+        lower = dict(db.execute("SELECT id, parent FROM layers").fetchall())
+        stored = _Stored(containers(db, parts), images(db), lower, _blobs_by_users(db))
         chosen = {one.id for name in names for one in find_either(db, name, parts)}
     shown_containers = [one for one in stored.containers if not names or one.id in chosen]
     shown_images = [one for one in stored.images if not names or one.id in chosen]
@@ -114,7 +116,7 @@ def usage(parts: Parts, names: Sequence[str], progress: Progress | None) -> Usag
 
 
 def _removed(parts: Parts) -> int:
-    trash = os.path.join(parts.root, "layers", "trash")
+    trash = os.path.join(parts.layers, "trash")
     names: list[str] = []
     with failing(trash, "list"), suppress(FileNotFoundError):
         names = os.listdir(trash)
@@ -127,10 +129,16 @@ class _Stored:
 
     containers: list[Container]
     images: list[StoredImage]
+    lower: dict[str, str | None]  # the layer that each lies on
     blobs: dict[frozenset[str], list[str]]  # digests by the images that use them
 
     def units_of(self, image: StoredImage) -> set[Unit]:
-        return {image.layer, *(users for users in self.blobs if image.id in users)}
+        units: set[Unit] = {users for users in self.blobs if image.id in users}
+        layer: str | None = image.layer
+        while layer is not None:
+            units.add(layer)
+            layer = self.lower.get(layer)
+        return units
 
     def only_of(self, image: StoredImage) -> set[Unit]:
         """What no other image uses."""
@@ -224,8 +232,7 @@ def _measured(
     parts: Parts, stored: _Stored, needed: Set[Unit], progress: Progress | None
 ) -> _Blocks:
     folders = [unit for unit in needed if isinstance(unit, str)]
-    paths = [os.path.join(parts.home, folder) for folder in folders]
-    measured = measure_trees(paths, progress=progress)
+    measured = measure_trees([parts.folder(one) for one in folders], progress=progress)
     units: dict[Unit, TreeUsage] = dict(zip(folders, measured, strict=True))
     shared: dict[frozenset[Unit | None], int] = {}
     content = os.path.join(parts.root, "content")
