@@ -77,6 +77,9 @@ def compared(home: str, id: str, parent: str | None, making: Making) -> Iterator
                 ) from failed
             if failed is not None:
                 raise failed
+    except OperationError:
+        require(home, id)  # it may have gone before it was open
+        raise
     finally:
         if held is not None and let_go(home, id, held, drop=True):
             delete_behind(home)

@@ -193,15 +193,19 @@ def _copy_root(home: str, id: str, upper: str, making: Making) -> None:
 
     layers = stack(home, id)
     path = os.fsdecode(layers.paths[0])
-    with opened(path) as source, opened(upper) as fd, failing(path, "stat"):
-        try:
+    try:
+        with opened(path) as source, opened(upper) as fd, failing(path, "stat"):
             attributes = read_attributes(source, list_attributes(source))
             if layers.differences:
                 attributes = tree_attributes(attributes)
             facts = Facts(os.fstat(source), difference_attributes(attributes))
             Metadata(making.ownership == "ignore").set_all(fd, facts, -1, -1, -1)
-        except FailedError as error:
-            raise OperationError.from_os_error(error.cause, upper, error.operation) from error
+    except FailedError as error:
+        raise OperationError.from_os_error(error.cause, upper, error.operation) from error
+    except OperationError:
+        if os.path.lexists(path):
+            raise
+        _copy_root(home, id, upper, making)  # it is gone, or has become whole
 
 
 def settle_root(home: str, id: str | None, upper: str, making: Making) -> None:
