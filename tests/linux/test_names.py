@@ -60,6 +60,11 @@ def dst(tmp_path: Path) -> Path:
     return folder
 
 
+def packed(*fds: int) -> bytes:
+    """Descriptors as ``changed_names`` takes them."""
+    return struct.pack(f"{len(fds)}i", *fds)
+
+
 @contextmanager
 def opened(*folders: Path) -> Iterator[list[int]]:
     """Their descriptors."""
@@ -294,7 +299,7 @@ def test_types_that_the_file_system_does_not_tell_are_handed_back(
         with opened(place / "src") as (folder,):
             for call in (
                 lambda left: native.unlink_names(folder, left),
-                lambda left: native.changed_names(folder, folder, b"", 0, 1 << 62, left),
+                lambda left: native.changed_names(folder, packed(folder), b"", 0, 1 << 62, left),
             ):
                 os.lseek(folder, 0, os.SEEK_SET)
                 assert in_turns(call)[1:] == ([], told)
@@ -329,7 +334,8 @@ def test_a_name_that_vanished_is_handed_back_or_needs_no_unlinking(
         handed = [(kind, b"gone")]
         with opened(src, dst) as (source, clone):
             assert cloner(native, source, clone)(left) == ((0, 0, 0), [], handed, b"")
-            assert changed(source, source, b"", 0, 1 << 62, left) == (None, [], handed, b"")
+            here = packed(source)
+            assert changed(source, here, b"", 0, 1 << 62, left) == (here, [], handed, b"")
             assert native.measure_names(source, 1, left) == (NOTHING, [], handed, b"")
             assert native.measure_names(source, 0, left) == (NOTHING, [], handed, b"")
             assert native.unlink_names(source, left) == (0, [], [], b"")
@@ -420,7 +426,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(src: Path, dst: Path, native: 
         calls: list[Callable[[int], Result]] = [
             lambda fd: cloner(native, fd, source)(b""),
             lambda fd: native.unlink_names(fd, b""),
-            lambda fd: native.changed_names(fd, fd, b"", 0, 1, b""),
+            lambda fd: native.changed_names(fd, packed(fd), b"", 0, 1, b""),
             lambda fd: native.measure_names(fd, 1, b""),
         ]
         for call in calls:
@@ -452,7 +458,7 @@ def test_left_that_no_call_returned_is_refused(src: Path, native: Any, left: byt
     with opened(src) as (folder,):
         for call in (
             lambda: native.unlink_names(folder, left),
-            lambda: native.changed_names(folder, folder, b"", 0, 1, left),
+            lambda: native.changed_names(folder, packed(folder), b"", 0, 1, left),
             lambda: native.measure_names(folder, 1, left),
             lambda: cloner(native, folder, folder)(left),
         ):
@@ -526,9 +532,12 @@ def test_names_that_are_not_as_they_were_cloned_are_told(src: Path, dst: Path, n
 
     def changed(path: bytes, since: int, until: int) -> tuple[set[bytes], set[bytes], set[bytes]]:
         """Folders as before, names that are not, and names as before of which there are more."""
-        with opened(dst, src) as fds:
-            told = in_turns(lambda left: native.changed_names(*fds, path, since, until, left))
-        assert set(told[0]) == {None}
+        with opened(dst, src) as (clone, source):
+            before = packed(source)
+            told = in_turns(
+                lambda left: native.changed_names(clone, before, path, since, until, left)
+            )
+        assert {*told[0]} == {before}
         linked = {name for name, kind in told[2].items() if kind == LINKED}
         return {*told[1]}, {*told[2]} - linked, linked
 
@@ -539,10 +548,45 @@ def test_names_that_are_not_as_they_were_cloned_are_told(src: Path, dst: Path, n
     assert changed(b"", until, until + 1) == nothing_same
     assert changed(b"sub", since, until) == ({b"deep"}, {b"other"}, set())
     assert changed(b"sub/deep", since, until) == (set(), {b"new"}, set())
-    with opened(dst, src) as fds:
+    with opened(dst, src) as (clone, source):
         for path in (b"gone", b"..", b"sub/../..", b"type", b"new"):
             with pytest.raises(OSError, match="Bad file descriptor"):
-                native.changed_names(*fds, path, since, until, b"")
+                native.changed_names(clone, packed(source), path, since, until, b"")
+    assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+def test_names_are_as_before_that_are_so_in_one_of_several_folders(
+    src: Path, dst: Path, native: Any
+) -> None:
+    """Which of the folders are there is told; one that has nothing of the kind is no error."""
+    layers = [src / name for name in "12345"]
+    for number, layer in enumerate(layers):
+        (layer / "sub/deep").mkdir(parents=True)
+        for name in ("all", f"own-{number}"):
+            (layer / "sub" / name).write_text(f"{layer} {name}")
+            os.utime(layer / "sub" / name, (number, number))
+    for number in (1, 4):
+        shutil.rmtree(layers[number] / "sub")
+    (layers[4] / "sub").symlink_to(layers[0] / "sub")
+    _wait_for_the_clock(src)
+    since = _ctime(src / "since")
+    for number in (0, 2, 3):
+        subprocess.run(["cp", "-a", layers[number] / "sub", dst], check=True)
+    (dst / "sub/own-2").write_text("changed")
+    _wait_for_the_clock(src)
+    until = _ctime(src / "since")
+    open_before = len(os.listdir("/proc/self/fd"))
+    with opened(dst, *layers) as (clone, *before):
+        found = packed(*(before[number] for number in (0, 2, 3)))
+        for fds in (before, before[::-1]):
+            told = native.changed_names(clone, packed(*fds), b"sub", since, until, b"")
+            there, folders, rest, _ = told
+            assert (sorted(there), folders, rest) == (sorted(found), [b"deep"], [(FILE, b"own-2")])
+        told = native.changed_names(clone, b"", b"sub", since, until, b"")
+        assert (told[0], len(told[2])) == (b"", 5)
+        many = packed(before[3]) * 1000  # not all of them are looked at
+        told = native.changed_names(clone, many, b"sub", since, until, b"")
+        assert (told[1], len(told[0]) < len(many)) == ([b"deep"], True)
     assert len(os.listdir("/proc/self/fd")) == open_before
 
 

@@ -12,12 +12,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
-from operator import methodcaller
 
 from reflayer.linux.fiemap import share_all_data
 from reflayer.walk.facts import list_attributes, read_attributes, read_attributes_at
-from reflayer.walk.folders import OPEN_FILE, Folder, open_noatime
+from reflayer.walk.folders import OPEN_FILE, Folder, names_in, open_noatime
 from reflayer.walk.overlay import tree_attributes
 
 TYPE_CHECKING = False
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 20
 _NO_MAP = frozenset({errno.EOPNOTSUPP, errno.ENOTTY})
-# os.fsencode, as it is for what os.listdir returns
-_encode = methodcaller("encode", sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 
 
 class FolderPair(Folder):
@@ -94,11 +90,6 @@ class FolderPair(Folder):
         if self.old is not None:
             assert root.old is not None
             self.old.reopen(self.path(), child.old, root.old)
-
-
-def names_in(folder: int) -> set[bytes]:
-    """The names in an open folder."""
-    return set(map(_encode, os.listdir(folder)))
 
 
 def is_same_status(now: os.stat_result, before: os.stat_result) -> bool:

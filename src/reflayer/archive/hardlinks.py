@@ -16,7 +16,7 @@ import os
 import stat
 from collections import Counter
 
-from reflayer.walk.folders import identity
+from reflayer.walk.folders import identity, names_in
 from reflayer.walk.stack import Union
 
 TYPE_CHECKING = False
@@ -78,8 +78,8 @@ def _hidden(root: Union) -> Iterator[os.stat_result]:
             for part in parts[len(union.parts) :]:  # an opaque folder lies above
                 yield from _names_below(part, path)
             places = union.places()
-            for place, part in enumerate(union.parts):
-                for name in map(os.fsencode, os.listdir(part.fd)):
+            for place, part in enumerate(union.parts[1:], 1):
+                for name in names_in(part.fd):
                     if place in places[name]:
                         continue
                     status = os.lstat(name, dir_fd=part.fd)
@@ -97,7 +97,7 @@ def _names_below(part: Part, path: bytes) -> Iterator[os.stat_result]:
     while folders:
         path = folders.pop()
         with Union.beneath(path, [part]) as union:
-            for name in map(os.fsencode, os.listdir(union.parts[0].fd)):
+            for name in names_in(union.parts[0].fd):
                 status = os.lstat(name, dir_fd=union.parts[0].fd)
                 yield status
                 if stat.S_ISDIR(status.st_mode):

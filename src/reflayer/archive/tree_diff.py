@@ -39,7 +39,7 @@ from reflayer.walk.stack import Union, stack_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from reflayer.archive.untouched import Touched
     from reflayer.walk.folders import AnyPath
@@ -70,10 +70,11 @@ class TreeDiff:
     """One walk over a tree and, if there is one, the tree that it was cloned from.
 
     Attributes:
-        is_whole: what is walked over is a tree, and not a difference.
+        is_whole: what is walked over is a tree; all that a difference has is a change.
     """
 
     is_whole = True
+    _lstat: Callable[..., os.stat_result] = staticmethod(os.lstat)
 
     def __init__(
         self,
@@ -155,7 +156,9 @@ class TreeDiff:
                 yield from _tell(pair, ADDED if pair.is_added else MODIFIED)
             elif pair.parent is None:  # no other layer has a root's entry for what is in it
                 pair.is_implied = True
-        new, gone = pair.fd, pair.gone
+        new, old, fresh, gone = pair.fd, pair.old, pair.fresh, pair.gone
+        plain = old.parts[0] if old is not None and old.is_plain else None
+        lstat = self._lstat
         while todo:
             name = todo.pop()
             if name in gone:
@@ -164,13 +167,17 @@ class TreeDiff:
             is_mount = bool(self._mounts) and pair.path(name) in self._mounts
             try:
                 is_mount = is_mount and is_mounted(new, name) is not False
-                status = status_at_mount(new, name) if is_mount else self._status(new, name)
+                status = status_at_mount(new, name) if is_mount else lstat(name, dir_fd=new)
                 if status.st_dev != pair.status.st_dev and not self._cross_mounts:
                     is_mount = is_mount or bool(is_mounted(new, name))  # or a subvolume of btrfs
-                earlier = self._before(pair, name)
+                if name in fresh:
+                    part = before = None
+                elif plain is not None:
+                    part, before = plain, os.lstat(name, dir_fd=plain.fd)
+                else:
+                    part, before = self._before(pair, name)
             except OSError as error:
                 raise self.failure(error, pair, name, "stat") from error
-            before = None if earlier is None else earlier[1]
             if is_mount:
                 if before is None:
                     yield from _tell(pair, MODIFIED)
@@ -179,7 +186,7 @@ class TreeDiff:
                 self._enter(pair, name, status, before)
                 return
             else:
-                kind, target = self._compare(pair, name, status, earlier)
+                kind, target = self._compare(pair, name, status, before, part)
                 if kind:
                     yield from _tell(pair, RELINKED if kind == RELINKED else MODIFIED)
                     yield Difference(kind, pair, name, status, target, before is not None)
@@ -187,48 +194,39 @@ class TreeDiff:
 
     def _tell_gone(self, pair: FolderPair, name: bytes) -> Iterator[Difference]:
         try:
-            before = self._status_gone(pair, name)
+            _, before = self._before(pair, name)
         except OSError as error:
             raise self.failure(error, pair, name, "stat") from error
         yield from _tell(pair, MODIFIED)
         yield Difference(DELETED, pair, name, before)
 
-    def _status(self, folder: int, name: bytes) -> os.stat_result:
-        return os.lstat(name, dir_fd=folder)
-
-    def _before(self, pair: FolderPair, name: bytes) -> tuple[Part, os.stat_result] | None:
+    def _before(self, pair: FolderPair, name: bytes) -> tuple[Part, os.stat_result]:
         """Where ``name`` was before, and its status in that tree."""
-        if pair.old is None or name in pair.fresh:
-            return None
-        found = pair.old.find(name)
+        found = None if pair.old is None else pair.old.find(name)
         if found is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return found
-
-    def _status_gone(self, pair: FolderPair, name: bytes) -> os.stat_result:
-        earlier = self._before(pair, name)
-        assert earlier is not None
-        return earlier[1]
 
     def _compare(
         self,
         pair: FolderPair,
         name: bytes,
         status: os.stat_result,
-        earlier: tuple[Part, os.stat_result] | None,
+        before: os.stat_result | None,
+        part: Part | None,
     ) -> tuple[str, bytes]:
         """The kind of difference of ``name``, empty for none, and a path that it is a link to."""
-        kind, before, same, hidden = ADDED, None, None, 0
-        if earlier is not None:
-            kind, before = MODIFIED, earlier[1]
+        same, hidden = None, 0
+        is_alike = before is not None and self.is_whole and is_same_status(status, before)
+        if is_alike and before is not None and part is not None:
             try:
-                if self._may_be_same(status, before):
-                    if self._is_untouched(pair, status, *earlier):
-                        same = before
-                    elif is_same_entry(name, pair.fd, earlier[0], status, before):
-                        same, hidden = before, self._hidden_names(status, *earlier)
+                if self._is_untouched(pair, status, before, part):
+                    same = before
+                elif is_same_entry(name, pair.fd, part, status, before):
+                    same, hidden = before, self._hidden_names(status, before, part)
             except (FailedError, OSError) as error:
                 raise self.failure(error, pair, name, "compare") from error
+        kind = ADDED if before is None else MODIFIED
         if status.st_nlink == 1 and (before is None or before.st_nlink == 1):
             return (kind if same is None else ""), b""
         is_written, target = self._hard_links.place(pair.path(name), status, same, hidden)
@@ -236,10 +234,7 @@ class TreeDiff:
             kind = RELINKED if is_written else ""
         return kind, target
 
-    def _may_be_same(self, status: os.stat_result, before: os.stat_result) -> bool:
-        return is_same_status(status, before)
-
-    def _hidden_names(self, status: os.stat_result, part: Part, before: os.stat_result) -> int:
+    def _hidden_names(self, status: os.stat_result, before: os.stat_result, part: Part) -> int:
         """How many names of an inode before are hidden in the stack, if that decides anything.
 
         The clone of an inode has a name for each that is not hidden, as long as it is untouched.
@@ -252,7 +247,7 @@ class TreeDiff:
         return self._hidden[identity(before)]
 
     def _is_untouched(
-        self, pair: FolderPair, status: os.stat_result, part: Part, before: os.stat_result
+        self, pair: FolderPair, status: os.stat_result, before: os.stat_result, part: Part
     ) -> bool:
         """Whether an entry needs no look inside: its inode was last changed by the cloning.
 

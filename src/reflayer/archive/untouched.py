@@ -4,31 +4,32 @@ The walk tells differences in order, so one thread does it. But of a clone that 
 is nothing to tell: here each folder is one call into C, by all workers at once, and the walk then
 goes into those alone that have something for it.
 
-Of a stack that is so for each folder that one layer has. What several layers have are few folders
-near the root: they are looked at first.
+What a clone has since its making it has from the layer that shows it, and nobody put it there. So
+of a stack it is not found out which layer that is: each name has to be as in one of those that have
+a folder there, and which those are is known from the call before.
 """
 
 from __future__ import annotations
 
 import os
-import stat
+from array import array
+from contextlib import suppress
 from functools import partial
 
-from reflayer.archive.compare import is_same_status, names_in
 from reflayer.linux.names import native
 from reflayer.walk.folders import open_beneath
-from reflayer.walk.stack import Union
 from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from reflayer.walk.stack import Union
 
 _changed_names: Any = getattr(native, "changed_names", None)
 _LINKED = 253  # as type of a name: it is as before, and its inode has several
 _STEPS = 4  # folders that a path leads through before the one it leads to is kept open
-_DEEPEST = 64  # folders down to which some are kept open: a process has few descriptors
+_DEEPEST = 256  # levels, times bytes of descriptors, down to which folders are kept open
 
 Touched = dict[bytes, set[bytes]]
 """By the path of a folder that was looked at, the names in it that the walk has to look at."""
@@ -45,33 +46,37 @@ def touched_names(new: int, old: Union, since: int, until: int) -> Touched | Non
         return None
     scan = _Scan(since, until)
     workers = Workers(lambda: partial(scan.look, workers))
-    workers.run(scan.look_at_merged(new, old))
+    root = _Place(b"", os.dup(new), [os.dup(part.fd) for part in reversed(old.parts)])
+    workers.run([(root, b"", root.layers)])
     return scan.touched()
 
 
-class _Pair:
-    """A folder of the clone and its source, both open while anything refers to this."""
+class _Place:
+    """A folder of the clone, and of the layers that have it, open while anything refers to this."""
 
-    __slots__ = ("new", "old", "path")
+    __slots__ = ("layers", "new", "path")
 
-    def __init__(self, path: bytes, new: int, old: int) -> None:
+    def __init__(self, path: bytes, new: int, layers: list[int]) -> None:
         self.path = path  # from the roots, with a slash at its end
         self.new = new
-        self.old = old
+        self.layers = array("i", layers).tobytes()  # the lowest, which has most, first
 
     def __del__(self) -> None:
-        os.close(self.new)
-        os.close(self.old)
+        for fd in (self.new, *array("i", self.layers)):
+            os.close(fd)
 
-    def enter(self, path: bytes) -> _Pair:
+    def enter(self, path: bytes, layers: bytes) -> _Place:
         """The folders at ``path`` in these; EXDEV where something is mounted on the way."""
         new = open_beneath(self.new, path, cross_mounts=False)
-        try:
-            old = open_beneath(self.old, path, cross_mounts=False)
-        except OSError:
-            os.close(new)
-            raise
-        return _Pair(self.path + path + b"/", new, old)
+        opened = []
+        for layer in array("i", layers):
+            with suppress(OSError):  # ENOENT, ENOTDIR
+                opened.append(open_beneath(layer, path, cross_mounts=False))
+        return _Place(self.path + path + b"/", new, opened)
+
+
+_Folder = tuple[_Place, bytes, bytes]
+"""A folder to look at: its path from there, and which of the layers there may have it."""
 
 
 class _Scan:
@@ -81,96 +86,45 @@ class _Scan:
         self._links: Touched = {}
         self._unread: set[bytes] = set()
 
-    def look_at_merged(self, new: int, old: Union) -> list[tuple[_Pair, bytes]]:
-        """Look at the folders that several layers have; those that one layer has are left."""
-        pairs = [_Pair(b"", os.dup(new), os.dup(part.fd)) for part in old.parts]
-        left = []
-        merged = [(b"", old.parts)]
-        while merged:
-            path, parts = merged.pop()
-            if len(parts) == 1:
-                left.append((pairs[parts[0].layer], path))
-                continue
-            try:
-                with Union.beneath(path, parts) as union:
-                    if len(union.parts) == 1:
-                        merged.append((path, parts[:1]))
-                        continue
-                    same, rest = self._look_at_union(new, path, union)
-            except OSError:
-                self._unread.add(path)
-                continue
-            for name, places in same:
-                merged.append((os.path.join(path, name), [parts[place] for place in places]))
-            self._note(path, rest)
-        return left
-
-    def _look_at_union(
-        self, new: int, path: bytes, old: Union
-    ) -> tuple[list[tuple[bytes, list[int]]], list[tuple[int, bytes]]]:
-        """As ``_look``, with the parts of ``old`` that each folder is in."""
-        same, rest = [], []
-        places = old.places()
-        folder = open_beneath(new, path, cross_mounts=False)
-        try:
-            for name in names_in(folder):
-                here = places.get(name)
-                if not here:
-                    rest.append((0, name))
-                    continue
-                now = os.lstat(name, dir_fd=folder)
-                before = os.lstat(name, dir_fd=old.parts[here[0]].fd)
-                since, until = self._time
-                if not before.st_ctime_ns < since <= now.st_ctime_ns < until or not is_same_status(
-                    now, before
-                ):
-                    rest.append((0, name))
-                elif stat.S_ISDIR(now.st_mode):
-                    same.append((name, here))
-                elif now.st_nlink > 1 or before.st_nlink > 1:
-                    rest.append((_LINKED, name))
-        finally:
-            os.close(folder)
-        return same, rest
-
-    def look(self, workers: Workers, folders: list[tuple[_Pair, bytes]]) -> None:
+    def look(self, workers: Workers, folders: list[_Folder]) -> None:
         """Look at ``folders`` and all in them, but for those that are given to other workers."""
-        pair: _Pair | None = None
+        place: _Place | None = None
         try:
             while folders:
                 half = len(folders) // 2
                 if workers.pause() and half and workers.give(folders[:half]):
                     del folders[:half]
-                pair, path = folders.pop()
+                place, path, layers = folders.pop()
                 try:
-                    if path.count(b"/") >= _STEPS and pair.path.count(b"/") < _DEEPEST:
-                        pair, path = pair.enter(path), b""
-                    same, rest = self._look(pair, path)
+                    is_far = path.count(b"/") >= _STEPS
+                    if is_far and place.path.count(b"/") * len(layers) < _DEEPEST:
+                        place = place.enter(path, layers)
+                        path, layers = b"", place.layers
+                    layers, same, rest = self._look(place, path, layers)
                 except OSError:
-                    self._unread.add(pair.path + path)
+                    self._unread.add(place.path + path)
                     continue
                 inside = os.path.join(path, b"")
-                folders += [(pair, inside + name) for name in same]
-                self._note(pair.path + path, rest)
+                folders += [(place, inside + name, layers) for name in same]
+                for kind, name in rest:
+                    names = self._links if kind == _LINKED else self._names
+                    names.setdefault((place.path + path).rstrip(b"/"), set()).add(name)
         finally:  # a traceback would keep them open
-            pair = None
+            place = None
             folders.clear()
 
-    def _look(self, pair: _Pair, path: bytes) -> tuple[list[bytes], list[tuple[int, bytes]]]:
-        """The folders in the one at ``path`` that are as before, and the names that are not."""
-        _, same, rest, left = _changed_names(pair.new, pair.old, path or b".", *self._time, b"")
+    def _look(
+        self, place: _Place, path: bytes, layers: bytes
+    ) -> tuple[bytes, list[bytes], list[tuple[int, bytes]]]:
+        """The layers that have the folder, and in it the folders as before, and what is not."""
+        layers, same, rest, left = _changed_names(place.new, layers, path or b".", *self._time, b"")
         if left is not None:  # it takes several calls, for which it has to stay open
-            pair, same, rest, left = pair.enter(path), [], [], b""
+            place, same, rest, left = place.enter(path, layers), [], [], b""
         while left is not None:
-            _, more, others, left = _changed_names(pair.new, pair.old, b"", *self._time, left)
+            _, more, others, left = _changed_names(place.new, place.layers, b"", *self._time, left)
             same += more
             rest += others
-        return same, rest
-
-    def _note(self, path: bytes, rest: list[tuple[int, bytes]]) -> None:
-        for kind, name in rest:
-            names = self._links if kind == _LINKED else self._names
-            names.setdefault(path.rstrip(b"/"), set()).add(name)
+        return layers, same, rest
 
     def touched(self) -> Touched | None:
         """What was found, when all workers are done."""

@@ -8,6 +8,8 @@ what is in them counts as changed.
 
 from __future__ import annotations
 
+import os
+
 from reflayer.archive.tree_diff import TreeDiff
 from reflayer.walk.facts import list_attributes
 from reflayer.walk.overlay import is_implied, is_opaque
@@ -15,9 +17,11 @@ from reflayer.walk.stack import Part, Union, tree_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
-
     from reflayer.archive.compare import FolderPair
+
+
+def _status_in_tree(name: bytes, dir_fd: int) -> os.stat_result:
+    return tree_status(dir_fd, name, os.lstat(name, dir_fd=dir_fd))
 
 
 class UpperDiff(TreeDiff):
@@ -27,20 +31,12 @@ class UpperDiff(TreeDiff):
     """
 
     is_whole = False
+    _lstat = staticmethod(_status_in_tree)
 
-    def _status(self, folder: int, name: bytes) -> os.stat_result:
-        return tree_status(folder, name, super()._status(folder, name))
-
-    def _before(self, pair: FolderPair, name: bytes) -> tuple[Part, os.stat_result] | None:
-        return None if pair.old is None else pair.old.find(name)
-
-    def _status_gone(self, pair: FolderPair, name: bytes) -> os.stat_result:
-        if pair.old is None:
-            return super()._status(pair.fd, name)
-        return super()._status_gone(pair, name)
-
-    def _may_be_same(self, status: os.stat_result, before: os.stat_result) -> bool:  # noqa: ARG002
-        return False
+    def _before(self, pair: FolderPair, name: bytes) -> tuple[Part, os.stat_result]:
+        if pair.old is None:  # it is a whiteout
+            return Part(pair.fd, self.is_whole, 0), os.lstat(name, dir_fd=pair.fd)
+        return super()._before(pair, name)
 
     def _read_names(self, pair: FolderPair) -> None:
         places = Union([Part(pair.fd, self.is_whole, 0)]).places()
@@ -51,6 +47,7 @@ class UpperDiff(TreeDiff):
         # What is as it was below, and yet replaces that, has to be told.
         pair.is_implied = not pair.hides_all and is_implied(list_attributes(pair.fd))
         if pair.old is None:
+            pair.fresh = names
             pair.gone = whiteouts
             pair.is_emptied = is_emptied
         else:
@@ -58,4 +55,5 @@ class UpperDiff(TreeDiff):
                 pair.gone = {*pair.old.names()} - names
             else:
                 pair.gone = {name for name in whiteouts if pair.old.find(name) is not None}
+            pair.fresh = {name for name in names if pair.old.find(name) is None}
         pair.todo = sorted(names | pair.gone, reverse=True)

@@ -47,14 +47,13 @@
 #define DONE 255                 /* as d_type: nothing is left to do */
 #define MADE 254                 /* as d_type: a folder that was made, to be gone into */
 #define LINKED 253               /* as d_type: the same, but its inode has several names */
+#define LAYERS 256               /* of a stack that are looked at */
 
 struct names {
     char data[BUFFER] __attribute__((aligned(8)));
-    Py_ssize_t used; /* bytes of entries in data */
-    Py_ssize_t at;   /* where the next one begins */
-    int ended;       /* the folder has no more */
-    int error;       /* what getdents64(2) ended with */
-    int64_t stop;    /* when the turn is over, in nanoseconds */
+    Py_ssize_t used, at; /* bytes of entries in data, and where the next one begins */
+    int ended, error;    /* the folder has no more; what getdents64(2) ended with */
+    int64_t stop;        /* when the turn is over, in nanoseconds */
 };
 
 static int64_t nanoseconds(const struct timespec *t)
@@ -213,7 +212,7 @@ struct clone {
     mode_t withheld;            /* and never these bits of its mode */
     mode_t folder_mode;         /* what folders are made with */
     const char *leave;          /* names not to touch, each between two zeros; or NULL */
-    size_t leave_size;
+    Py_ssize_t leave_size;
     char *piece;                /* PIECE bytes, for method 2 */
     int refused;                /* the method failed for a file: the next may want another */
     long long files, links, bytes;
@@ -224,7 +223,8 @@ static int is_to_leave(const struct clone *c, const char *name)
     char key[NAME_MAX + 3];
     if (c->leave_size == 0) return 0;
     int size = snprintf(key, sizeof key, "%c%s", 0, name);
-    return size >= (int)sizeof key || memmem(c->leave, c->leave_size, key, (size_t)size + 1);
+    return size >= (int)sizeof key || memmem(c->leave, (size_t)c->leave_size, key,
+                                                    (size_t)size + 1);
 }
 
 static int move_extent(const struct clone *c, int src, int dst, off_t at, off_t end)
@@ -338,25 +338,18 @@ static PyObject *clone_names(PyObject *Py_UNUSED(self), PyObject *args)
 {
     struct clone c = {0};
     struct names n;
-    Py_buffer leave = {0}, left = {0};
-    PyObject *result = NULL;
-    if (!PyArg_ParseTuple(args, "iiiIIIIy*y*:clone_names", &c.src, &c.dst, &c.method, &c.uid,
-                          &c.gid, &c.withheld, &c.folder_mode, &leave, &left))
+    Py_buffer left = {0};
+    PyObject *result;
+    if (!PyArg_ParseTuple(args, "iiiIIIIy#y*:clone_names", &c.src, &c.dst, &c.method, &c.uid,
+                          &c.gid, &c.withheld, &c.folder_mode, &c.leave, &c.leave_size, &left) ||
+        take_left(&n, &left) < 0)
         return NULL;
-    c.leave = leave.buf;
-    c.leave_size = (size_t)leave.len;
-    if (take_left(&n, &left) < 0) goto end;
-    if (c.method == 2 && (c.piece = malloc(PIECE)) == NULL) {
-        PyErr_NoMemory();
-        goto end;
-    }
+    if (c.method == 2 && (c.piece = malloc(PIECE)) == NULL) return PyErr_NoMemory();
     Py_BEGIN_ALLOW_THREADS
     clone_all(&c, &n);
     Py_END_ALLOW_THREADS
     result = result_of(&n, Py_BuildValue("(LLL)", c.files, c.links, c.bytes));
-end:
     free(c.piece);
-    PyBuffer_Release(&leave);
     return result;
 }
 
@@ -385,40 +378,48 @@ static PyObject *unlink_names(PyObject *Py_UNUSED(self), PyObject *args)
     return result_of(&n, PyLong_FromLongLong(removed));
 }
 
-/* changed_names(folder, before, path, since, until, left): the names whose inodes in the two at path
- * are not alike, and last changed in [since, until), in nanoseconds, and before that; of the others
- * the folders, and those that are LINKED. There are no facts. */
+/* changed_names(folder, before, path, since, until, left): the names in the folder at path whose
+ * inodes were not last changed in [since, until), in nanoseconds, or are like none of that name,
+ * last changed before that, at path in those of before, packed; of the others the folders, and
+ * those that are LINKED. The facts are those of before that have a folder at path, packed. */
 static PyObject *changed_names(PyObject *Py_UNUSED(self), PyObject *args)
 {
     struct names n;
     struct dirent64 *entry;
     struct stat s, b;
     Py_buffer left = {0};
-    const char *path;
+    const char *path, *before;
     long long since, until;
-    int folder, before;
-    if (!PyArg_ParseTuple(args, "iiyLLy*:changed_names", &folder, &before, &path, &since, &until,
-                          &left) || take_left(&n, &left) < 0)
+    int layers[LAYERS], opened[LAYERS + 1], folder, i, tried, count = 0;
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(args, "iy#yLLy*:changed_names", &folder, &before, &size, &path, &since,
+                          &until, &left) || take_left(&n, &left) < 0)
         return NULL;
+    size = size > (Py_ssize_t)sizeof layers ? (Py_ssize_t)sizeof layers : size;
+    memcpy(layers, before, (size_t)size);
     Py_BEGIN_ALLOW_THREADS
     folder = enter(folder, path);
-    before = enter(before, path);
+    for (i = 0; i < (int)((size_t)size / sizeof *layers); i++)
+        if ((opened[count] = enter(layers[i], path)) >= 0) layers[count++] = layers[i];
     read_names(&n, folder);
-    while ((entry = next_name(&n)) != NULL) {
+    for (i = 0; (entry = next_name(&n)) != NULL;) { /* i: the layer that had the last one */
         int is_folder = entry->d_type == DT_DIR;
         if (fstatat(folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) < 0 ||
-            nanoseconds(&s.st_ctim) < since || nanoseconds(&s.st_ctim) >= until ||
-            fstatat(before, entry->d_name, &b, AT_SYMLINK_NOFOLLOW) < 0 ||
-            nanoseconds(&b.st_ctim) >= since || s.st_mode != b.st_mode ||
-            S_ISDIR(s.st_mode) != is_folder || s.st_uid != b.st_uid || s.st_gid != b.st_gid ||
-            s.st_rdev != b.st_rdev || nanoseconds(&s.st_mtim) != nanoseconds(&b.st_mtim) ||
-            (!is_folder && s.st_size != b.st_size))
+            nanoseconds(&s.st_ctim) < since || nanoseconds(&s.st_ctim) >= until)
             continue;
-        entry->d_type = is_folder ? MADE : s.st_nlink == 1 && b.st_nlink == 1 ? DONE : LINKED;
+        for (tried = 0; tried < count; tried++, i = (i + 1) % count)
+            if (fstatat(opened[i], entry->d_name, &b, AT_SYMLINK_NOFOLLOW) == 0 &&
+                nanoseconds(&b.st_ctim) < since && s.st_mode == b.st_mode &&
+                s.st_uid == b.st_uid && s.st_gid == b.st_gid && s.st_rdev == b.st_rdev &&
+                nanoseconds(&s.st_mtim) == nanoseconds(&b.st_mtim) &&
+                S_ISDIR(s.st_mode) == is_folder && (is_folder || s.st_size == b.st_size))
+                break;
+        if (tried < count)
+            entry->d_type = is_folder ? MADE : s.st_nlink == 1 && b.st_nlink == 1 ? DONE : LINKED;
     }
-    if (*path) close(folder), close(before);
+    for (i = 0, opened[count] = folder; *path && i <= count; i++) close(opened[i]);
     Py_END_ALLOW_THREADS
-    return result_of(&n, Py_NewRef(Py_None));
+    return result_of(&n, Py_BuildValue("y#", layers, count * (Py_ssize_t)sizeof *layers));
 }
 
 #define FIEMAP_IOCTL 0xC020660BUL /* _IOWR('f', 11, struct fiemap): linux/fs.h */
@@ -570,12 +571,11 @@ static PyObject *open_beneath(PyObject *Py_UNUSED(self), PyObject *args)
 {
     unsigned long long how[3]; /* linux/openat2.h: struct open_how */
     const char *path;
-    int dir_fd;
-    long fd;
+    int dir_fd, fd;
     if (!PyArg_ParseTuple(args, "iyKKK:openat2", &dir_fd, &path, &how[0], &how[1], &how[2]))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    fd = syscall(SYS_openat2, dir_fd, path, how, sizeof how);
+    fd = (int)syscall(SYS_openat2, dir_fd, path, how, sizeof how);
     Py_END_ALLOW_THREADS
     return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
 }

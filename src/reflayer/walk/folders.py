@@ -11,6 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
+from operator import methodcaller
 
 from reflayer.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 
@@ -35,6 +37,15 @@ LONGEST_PATH = 4095
 _NOATIME = getattr(os, "O_NOATIME", 0)
 _NAME_ITSELF = getattr(os, "O_PATH", 0) | OPEN_FOLDER
 _MOST_OPEN = 64
+
+
+# os.fsencode, as it is for what os.listdir returns
+encode_name = methodcaller("encode", sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
+
+
+def names_in(folder: int) -> set[bytes]:
+    """The names in an open folder."""
+    return set(map(encode_name, os.listdir(folder)))
 
 
 def identity(status: os.stat_result) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from reflayer.walk.folders import (
     OPEN_ANY_FOLDER,
     OPEN_FOLDER,
     AnyPath,
+    encode_name,
     identity,
     open_beneath,
     open_noatime,
@@ -170,11 +171,17 @@ class Union:
     @property
     def is_plain(self) -> bool:
         """Whether the lowest layer alone has it, so that all in it is what it is."""
-        return self.parts[0].is_whole
+        return bool(self.parts) and self.parts[0].is_whole
 
     def find(self, name: bytes) -> tuple[Part, os.stat_result] | None:
         """Where ``name`` is to be had, and its status in the tree; None where there is none."""
-        for part in self._candidates(name):
+        if self._places is not None:
+            for place in self._places.get(name, ())[:1]:
+                part = self.parts[place]
+                status = os.lstat(name, dir_fd=part.fd)
+                return part, status if part.is_whole else tree_status(part.fd, name, status)
+            return None
+        for part in self.parts:
             try:
                 status = os.lstat(name, dir_fd=part.fd)
             except FileNotFoundError:
@@ -225,6 +232,9 @@ class Union:
             OSError: ENOENT where there is none, ENOTDIR or ELOOP where it is no folder; otherwise
                 as open(2) says.
         """
+        if self.is_plain:
+            [(top, _, layer)] = self.parts
+            return type(self)([Part(open_noatime(name, top, OPEN_FOLDER), True, layer)])
         inside = type(self)([])
         candidates = self._candidates(name)
         try:
@@ -271,7 +281,7 @@ def _names_in(part: Part) -> list[tuple[bytes, bool, bool]]:
     with os.scandir(part.fd) as scan:
         return [
             (
-                os.fsencode(entry.name),
+                encode_name(entry.name),
                 is_folder := entry.is_dir(follow_symlinks=False),
                 not part.is_whole
                 and not is_folder
