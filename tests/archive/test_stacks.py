@@ -305,3 +305,18 @@ def test_a_name_that_a_layer_cannot_have_is_an_error(here: Path, file: str) -> N
     upper = make(here / "upper", "folder/", f"{file[:-8]}folder/.wh.file")
     with pytest.raises(ArchiveError, match=r"^folder/\.wh\.file: .* rename it$"):
         entries(pack_difference(upper))
+
+
+@pytest.mark.parametrize("feature", ["redirect", "metacopy"])
+@pytest.mark.parametrize("name", ["folder", "folder/file"])
+def test_what_overlayfs_left_a_part_of_below_is_an_error(
+    here: Path, feature: str, name: str
+) -> None:
+    upper = make(here / "upper", "folder/", "folder/file")
+    lower = make(here / "lower", "folder/file")
+    copy_tree([upper, lower], here / "clone")
+    os.setxattr(upper / name, f"trusted.overlay.{feature}", b"")
+    with pytest.raises(OperationError, match=f"upper/{name}: pack: .* feature {feature}"):
+        entries(pack_difference(upper))
+    with pytest.raises(OperationError, match=f"clone/{name}: compare: .* feature {feature}"):
+        told(here / "clone", [upper, lower])

@@ -277,8 +277,8 @@ class TreeDiff:
             return attributes_in_tree(pair.fd, self.is_whole) != attributes_in_tree(
                 before.fd, before.is_whole
             )
-        except FailedError as error:
-            raise self.failure(error, pair, b"", error.operation) from error
+        except (FailedError, OSError) as error:
+            raise self.failure(error, pair, b"", "compare") from error
 
     def _enter(
         self, above: FolderPair, name: bytes, status: os.stat_result, before: os.stat_result | None

@@ -14,13 +14,6 @@ if TYPE_CHECKING:
     from reflayer.walk.facts import Facts
     from reflayer.walk.stack import AnyStack
 
-_FEATURES = frozenset(
-    f"{own}.overlay.{feature}"
-    for own in ("trusted", "user")
-    for feature in ("redirect", "metacopy")
-)
-_NO_FEATURE = "overlayfs made it with its feature {}, which a stack here may not have"
-
 
 class Source:
     """The layers of what is copied, open, the topmost first; a single folder is one layer.
@@ -101,12 +94,12 @@ class Source:
         """
         if not attributes or layer >= self.differences:
             return attributes
-        from reflayer.walk.overlay import is_own
+        from reflayer.walk.overlay import tree_names
 
-        for name in _FEATURES.intersection(attributes):
-            reason = _NO_FEATURE.format(name.rpartition(".")[2])
-            raise FailedError("copy", OSError(errno.EOPNOTSUPP, reason))
-        return [name for name in attributes if not is_own(name)]
+        try:
+            return tree_names(attributes)
+        except OSError as error:
+            raise FailedError("copy", error) from error
 
     def tree_attributes(self, layer: int, attributes: dict[str, bytes]) -> dict[str, bytes]:
         """The attributes in the tree of what has ``attributes`` in a layer."""

@@ -31,6 +31,7 @@ _OWN = ("trusted.overlay.", "user.overlay.")
 _ESCAPED = ("trusted.overlay.overlay.", "user.overlay.overlay.")
 _OPAQUE, _IMPLIED, _DEVICE = "opaque", "reflayer.implied", "reflayer.device"
 _BY_LINK = "reflayer.by-link"
+_FEATURES = frozenset(own + feature for own in _OWN for feature in ("redirect", "metacopy"))
 _YES = b"y"
 
 WHITEOUT_MODE = stat.S_IFCHR
@@ -67,12 +68,24 @@ def is_own(attribute: str) -> bool:
     return attribute.startswith(_OWN) and not attribute.startswith(_ESCAPED)
 
 
+def tree_names(attributes: Iterable[str]) -> list[str]:
+    """Those attributes of an entry of a difference that it has in the tree, too.
+
+    Raises:
+        OSError: EOPNOTSUPP where overlayfs itself has left a part of the entry in a layer below.
+    """
+    for name in _FEATURES.intersection(attributes):
+        feature = name.rpartition(".")[2]
+        reason = f"overlayfs made it with its feature {feature}, which a stack here may not have"
+        raise OSError(errno.EOPNOTSUPP, reason)
+    return [name for name in attributes if not is_own(name)]
+
+
 def tree_attributes(attributes: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The attributes that an entry of a difference has in the tree."""
+    """The attributes that an entry of a difference has in the tree; raises as ``tree_names``."""
     return {
-        name.replace("overlay.", "", 1) if name.startswith(_ESCAPED) else name: value
-        for name, value in attributes.items()
-        if not is_own(name)
+        name.replace("overlay.", "", 1) if name.startswith(_ESCAPED) else name: attributes[name]
+        for name in tree_names(attributes)
     }
 
 
