@@ -17,14 +17,12 @@ import pytest
 
 from reflayer import copy_tree  # by any method
 from reflayer.copy import CopyError, remove_tree, worker
-from reflayer.linux.libc import renameat2
 from reflayer.walk.overlay import WHITEOUT_MODE, Marks
 from reflayer.walk.stack import Stack
 from tests.archive.tars import as_nobody
+from tests.exchange import exchange
 from tests.file_systems import mounted, require_native, require_root
 from tests.trees import assert_same, facts
-
-_RENAME_EXCHANGE = 2  # renameat2(2)
 
 
 @pytest.fixture(autouse=True)
@@ -438,12 +436,12 @@ def test_a_layer_that_is_swapped_for_a_link_leads_nowhere(
 ) -> None:
     (swapped / "link").symlink_to(swapped / "outside" / name.removeprefix("folder").lstrip("/"))
     stop = threading.Event()
-    one, other = (os.fsencode(path) for path in (swapped / layer / name, swapped / "link"))
+    one, other = swapped / layer / name, swapped / "link"
 
     def swap() -> None:
         while not stop.is_set():
             with suppress(OSError):
-                renameat2(-100, one, -100, other, _RENAME_EXCHANGE)
+                exchange(one, other)
                 time.sleep(0)
 
     thread = threading.Thread(target=swap)

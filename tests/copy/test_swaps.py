@@ -14,15 +14,13 @@ import pytest
 from reflayer import copy_tree
 from reflayer.copy import remove_tree
 from reflayer.errors import OperationError
-from reflayer.linux.libc import renameat2
+from tests.exchange import exchange
 from tests.trees import assert_same, facts
 
 _SECONDS = 1.5
 _SECRET = b"a secret that stays outside"
 
 pytestmark = pytest.mark.usefixtures("at_once")
-
-_RENAME_EXCHANGE = 2  # renameat2(2)
 
 
 @pytest.fixture
@@ -48,7 +46,7 @@ def _swapping(one: Path, other: Path) -> Iterator[None]:
     def swap() -> None:
         while not stop.is_set():
             try:
-                renameat2(-100, os.fsencode(one), -100, os.fsencode(other), _RENAME_EXCHANGE)
+                exchange(one, other)
             except OSError:
                 time.sleep(0)
 

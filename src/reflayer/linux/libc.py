@@ -1,4 +1,4 @@
-"""The C library, and those of its calls that ``os`` lacks: renameat2(2), statx(2), syncfs(2)."""
+"""The C library, and those of its calls that ``os`` lacks: statx(2), syncfs(2)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import os
 import struct
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-
-RENAME_NOREPLACE = 1
 
 _AT_EMPTY_PATH = 0x1000
 _STATX_BTIME = 0x800
@@ -27,26 +25,6 @@ def checked(result: int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
-
-
-def renameat2(
-    old_dir_fd: int, old_name: bytes, new_dir_fd: int, new_name: bytes, flags: int
-) -> None:
-    """Rename ``old_name`` in one folder to ``new_name`` in another, under ``flags``.
-
-    Raises:
-        OSError: EEXIST when RENAME_NOREPLACE meets an existing name, EINVAL when the file system
-            does not know the flag; otherwise as renameat2(2) says.
-    """
-    checked(
-        LIBC.renameat2(
-            ctypes.c_int(old_dir_fd),
-            ctypes.c_char_p(old_name),
-            ctypes.c_int(new_dir_fd),
-            ctypes.c_char_p(new_name),
-            ctypes.c_uint(flags),
-        )
-    )
 
 
 def birth_time(fd: int) -> int | None:
