@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+from reflayer.driver import Driver
 from tests.docker.daemons import Dockerd, Plugin, folder_for_daemons
 from tests.driver.layers import tree
 
@@ -18,7 +20,7 @@ def move(data: Path, old: str, new: str) -> None:
 
 
 def test_what_vfs_made_works_with_our_driver_and_back(
-    place_on: Callable[[str], Path], busybox: Path
+    place_on: Callable[[str], Path], busybox: Path, tmp_path: Path
 ) -> None:
     data = place_on("xfs") / "docker"
     with folder_for_daemons() as folder:
@@ -39,15 +41,27 @@ def test_what_vfs_made_works_with_our_driver_and_back(
             docker.run("commit", "old", "committed")
             docker.run("run", "--name=new", "--network=none", "committed", "touch", "/made-by-us")
             docker.run("rm", "old")
-            docker.run("ps", "--all", "--size")
+            (tmp_path / "Dockerfile").write_text("FROM committed\nRUN rm /made-by-vfs")
+            docker.run("build", "--network=none", "--tag=built", tmp_path)
+            before = tree(docker.layer("new"))
+            docker.run("save", "--output", tmp_path / "saved.tar", "built")
             docker.stop()
+            plugin.stop()
+            assert len(os.listdir(data / "reflayer/differences")) == 3
+            Driver(data / "reflayer").make_all_whole()
+            assert os.listdir(data / "reflayer/differences") == []
 
             move(data, "reflayer", "vfs")
             docker.start("vfs")
-            changed = docker.run("diff", "new").splitlines()
-            assert changed == ["A /made-by-us"]
+            assert docker.run("diff", "new") == "A /made-by-us"
+            (layer,) = (path.parent for path in data.glob("vfs/dir/*/made-by-us"))
+            assert tree(layer) == before
             docker.run("start", "--attach", "new")
             docker.run("rm", "new")
+            docker.run("save", "--output", tmp_path / "again.tar", "built")
+            assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "saved.tar").read_bytes()
+            said = ("run", "--rm", "--network=none", "built", "ls", "/made-by-vfs")
+            assert "No such file" in docker.try_to(*said).stderr
         finally:
             docker.tear_down()
             plugin.stop()
