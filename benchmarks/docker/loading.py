@@ -1,4 +1,4 @@
-"""How long does ``docker load`` of ten layers take, with the vfs driver and with ours?"""
+"""How long does ``docker load`` of ten layers take, with Docker's drivers and with ours?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reflayer.bench.runs import Rival
 
 
 def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:
-    """Ours and Docker's own driver."""
+    """Ours, and Docker's own drivers without and with overlay mounts."""
     archive = layered_image(setting.tree, setting.folder / "image")
     return [
         Rival(
@@ -22,7 +22,7 @@ def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:
             after=partial(_remove, engine),
             missing=engine.missing,
         )
-        for engine in (Engine(setting, stack, driver) for driver in ("reflayer", "vfs"))
+        for engine in (Engine(setting, stack, driver) for driver in ("reflayer", "vfs", "overlay2"))
     ]
 
 
