@@ -350,12 +350,21 @@ class _Body(io.RawIOBase):
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        """Wait for some bytes, ``size`` at most; none at the end. They are not copied once more."""
-        reading = asyncio.run_coroutine_threadsafe(self._content.read(size), self._loop)
+        """Wait for ``size`` bytes, or fewer at the end.
+
+        A client sends small pieces. To hand over each by itself would take longer than to use it.
+        """
+        reading = asyncio.run_coroutine_threadsafe(self._gather(size), self._loop)
         try:
             return reading.result()
         except Exception as error:  # of many kinds: aiohttp hands on what ended the connection
             raise ArchiveError("the client broke off before its end") from error
+
+    async def _gather(self, size: int) -> bytes:
+        pieces = [await self._content.read(size)]
+        while pieces[-1] and (size := size - len(pieces[-1])):
+            pieces.append(await self._content.read(size))
+        return b"".join(pieces)
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
