@@ -26,6 +26,7 @@ from reflayer.copy import copy_tree
 from reflayer.errors import ArchiveError, OperationError
 from reflayer.walk.overlay import WHITEOUT_MODE
 from reflayer.walk.stack import AnyStack, Stack, stack_of
+from tests.archive.tars import as_nobody
 from tests.file_systems import require_root
 
 BASE = ("etc/", "etc/passwd", "etc/hosts", "etc/deep/", "etc/deep/file", "kind", "other/x")
@@ -38,7 +39,7 @@ def here(place: Path) -> Path:
     return place
 
 
-def make(root: Path, *files: str) -> Path:
+def make(root: Path, *files: str, space: str = "trusted") -> Path:
     """A layer, on what is there of it: each file has its name in it, and ``a/`` is a folder.
 
     ``!a`` is a whiteout, ``@a`` a device 0:0 as a difference has it, ``=a/`` an opaque folder,
@@ -59,7 +60,7 @@ def make(root: Path, *files: str) -> Path:
             path.write_text("" if file.startswith("@") else name)
         for mark, attribute in _MARKS.items():
             if file.startswith(mark):
-                os.setxattr(path, f"trusted.overlay.{attribute}", b"y")
+                os.setxattr(path, f"{space}.overlay.{attribute}", b"y")
     return root
 
 
@@ -238,14 +239,15 @@ def test_a_difference_tells_what_the_comparison_of_its_tree_would_tell(here: Pat
     upper = make(
         here / "3",
         *("~etc/", "!etc/passwd", "!etc/hosts", "etc/added", "etc/new/", "etc/new/x", "!none"),
-        *("=other/", "other/y", "kind/", "kind/x", "@device"),
+        *("=other/", "other/y", "kind/", "kind/x", "@device", "!etc/new/y", "=etc/new/deep/"),
     )
     for path in (".", "etc"):
         status = os.stat(here / "2" / path)
         os.utime(upper / path, ns=(status.st_atime_ns, status.st_mtime_ns))
     expected = [
-        *("A /device", "C /etc", "C /etc/added", "A /etc/new", "A /etc/new/x", "D /etc/passwd"),
-        *("C /kind", "A /kind/x", "C /other", "D /other/x", "A /other/y"),
+        *("A /device", "C /etc", "C /etc/added", "A /etc/new", "A /etc/new/deep"),
+        *("A /etc/new/x", "D /etc/passwd", "C /kind", "A /kind/x"),
+        *("C /other", "D /other/x", "A /other/y"),
     ]
     assert told_by_itself(upper, *below) == expected
     copy_tree([upper, *below], here / "tree")
@@ -320,3 +322,25 @@ def test_what_overlayfs_left_a_part_of_below_is_an_error(
         entries(pack_difference(upper))
     with pytest.raises(OperationError, match=f"clone/{name}: compare: .* feature {feature}"):
         told(here / "clone", [upper, lower])
+
+
+def test_an_ordinary_user_has_stacks_as_well(here: Path) -> None:
+    """Whose marks are among the attributes that users have."""
+
+    def all_of_it() -> tuple[list[str], list[str], list[str]]:
+        lower = make(Path("lower"), *BASE)
+        upper = make(Path("upper"), "=other/", "other/y", "!kind", "@device", space="user")
+        os.setxattr(upper / "other", "user.overlay.overlay.opaque", b"x")
+        copy_tree([upper, lower], "clone")
+        assert os.listxattr("clone/other") == ["user.overlay.opaque"]
+        untouched = told(Path("clone"), [upper, lower])
+        Path("clone/etc/hosts").unlink()
+        layer = pack_layer("clone", [upper, lower])
+        return untouched, entries(layer), entries(pack_difference(upper))
+
+    untouched, layer, difference = as_nobody(here, all_of_it)
+    assert untouched == []
+    assert layer == ["etc/", "etc/.wh.hosts"]
+    assert difference == [
+        *("./", ".wh.kind", "device 0:0", "other/", "other/.wh..wh..opq", "other/y")
+    ]

@@ -46,14 +46,14 @@ class UpperDiff(TreeDiff):
         pair.hides_all = is_emptied or (pair.parent is not None and pair.parent.hides_all)
         # What is as it was below, and yet replaces that, has to be told.
         pair.is_implied = not pair.hides_all and is_implied(list_attributes(pair.fd))
-        if pair.old is None:
-            pair.fresh = names
-            pair.gone = whiteouts
+        if self._parent is None:
             pair.is_emptied = is_emptied
+            pair.gone = whiteouts
+            pair.fresh = names
+        elif pair.old is None:
+            pair.fresh = names
         else:
-            if pair.hides_all:
-                pair.gone = {*pair.old.names()} - names
-            else:
-                pair.gone = {name for name in whiteouts if pair.old.find(name) is not None}
-            pair.fresh = {name for name in names if pair.old.find(name) is None}
+            lower = {*pair.old.names()}
+            pair.gone = lower - names if pair.hides_all else lower & whiteouts
+            pair.fresh = names - lower
         pair.todo = sorted(names | pair.gone, reverse=True)
