@@ -232,11 +232,12 @@ def test_attributes_like_overlayfs_own_are_kept(service: Served) -> None:
         file(upper / name / "file")
         for path in (upper / name, upper / name / "file"):
             os.setxattr(path, "user.overlay.opaque", b"y")
+        os.link(upper / name / "file", upper / name / "link")
         folder(upper / name)
         service.commit(name, f"extract-1 {name}")
     container = service.prepare("container", "x")
     for name in ("base", "x"):
-        for path in (container / name, container / name / "file"):
+        for path in (container / name, container / name / "file", container / name / "link"):
             assert os.listxattr(path) == ["user.overlay.opaque"]
 
 

@@ -20,7 +20,7 @@ from reflayer.driver.trash import delete_trash, discard
 from reflayer.errors import LayerError, OperationError, failing
 from reflayer.linux.xattrs import path_at
 from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes_at
-from reflayer.walk.folders import OPEN_FOLDER, Folder, FolderStack
+from reflayer.walk.folders import OPEN_FOLDER, Folder, FolderStack, identity
 from reflayer.walk.metadata import Metadata
 from reflayer.walk.overlay import (
     WHITEOUT_MODE,
@@ -79,7 +79,10 @@ class _Stripped(Folder):
 
     __slots__ = ("children",)
 
-    def __init__(self, parent: _Stripped | None, name: bytes, fd: int) -> None:
+    def __init__(
+        self, parent: _Stripped | None, name: bytes, fd: int, seen: set[tuple[int, int]]
+    ) -> None:
+        """Strip what is no folder in the open ``fd``; ``seen`` are the files that have been."""
         super().__init__(parent, name, fd, -1, os.fstat(fd))
         clear_marks(fd)
         self.children: list[bytes] = []
@@ -94,10 +97,13 @@ class _Stripped(Folder):
                 elif not entry.is_file(follow_symlinks=False):
                     if is_whiteout(entry.stat(follow_symlinks=False)):
                         whiteouts.append(name)
-                elif is_device(list_attributes(path_at(fd, name))):
+                elif is_device(names := list_attributes(path_at(fd, name))):
                     devices.append(name)
-                else:
-                    clear_marks(path_at(fd, name))
+                elif tree_attributes(dict.fromkeys(names, b"")).keys() != set(names):
+                    inode = identity(entry.stat(follow_symlinks=False))
+                    if inode not in seen:  # by another name
+                        seen.add(inode)
+                        clear_marks(path_at(fd, name))
         for name in whiteouts:
             os.unlink(name, dir_fd=fd)
         for name in devices:
@@ -117,14 +123,16 @@ def _make_device(folder: int, name: bytes) -> None:
 
 def _strip(upper: str) -> None:
     """Let all in it be as it is in a tree: nothing is below that could be hidden."""
+    seen: set[tuple[int, int]] = set()
     with FolderStack[_Stripped]() as walk:
         try:
-            walk.push(_Stripped(None, b"", os.open(upper, OPEN_FOLDER)))
+            walk.push(_Stripped(None, b"", os.open(upper, OPEN_FOLDER), seen))
             while walk:
                 folder = walk[-1]
                 if folder.children:
                     name = folder.children.pop()
-                    walk.push(_Stripped(folder, name, os.open(name, OPEN_FOLDER, dir_fd=folder.fd)))
+                    fd = os.open(name, OPEN_FOLDER, dir_fd=folder.fd)
+                    walk.push(_Stripped(folder, name, fd, seen))
                 else:
                     walk.reopen_parent()
                     walk.pop().close()

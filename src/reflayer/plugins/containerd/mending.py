@@ -35,6 +35,7 @@ from reflayer.walk.folders import (
     OPEN_FOLDER,
     Folder,
     FolderStack,
+    identity,
     open_beneath,
     open_noatime,
 )
@@ -133,6 +134,7 @@ class _Mending:
         self._since = since
         self._until = 0
         self._is_escaped = False
+        self._escaped: set[tuple[int, int]] = set()  # files, which may have several names
         self._metadata = Metadata(ignore_refused=False)
         self._misplaced: dict[bytes, bytes] = {}  # folders in a link's place, and where it leads
         self._at = b""  # the folder at work
@@ -189,12 +191,20 @@ class _Mending:
         name = os.fsencode(entry.name)
         if entry.is_file(follow_symlinks=False):
             if not self._is_escaped:
-                _escape(path_at(folder.fd, name))
+                self._escape_file(folder, name, entry)
             return
         status = entry.stat(follow_symlinks=False)
         if is_whiteout(status) and (stat.S_IMODE(status.st_mode) or not self._is_made_now(status)):
             self._make_device(folder.fd, name, status)
             folder.is_touched = True
+
+    def _escape_file(self, folder: _Unpacked, name: bytes, entry: os.DirEntry[str]) -> None:
+        path = path_at(folder.fd, name)
+        if any(name.startswith(_OVERLAY) for name in list_attributes(path)):
+            inode = identity(entry.stat(follow_symlinks=False))
+            if inode not in self._escaped:
+                self._escaped.add(inode)
+                _escape(path)
 
     def _make_device(self, folder: int, name: bytes, status: os.stat_result) -> None:
         """Let a device of the layer stand as one does in a difference."""
