@@ -105,8 +105,14 @@ def test_a_store_that_cannot_be_made_is_one_line(base: Path) -> None:
         Store(base / "file/store").create("tar:/nowhere")
 
 
-def test_a_store_on_a_read_only_file_system_can_be_looked_at(root: Path, made: str) -> None:
+@pytest.mark.parametrize("is_older", [False, True])
+def test_a_store_on_a_read_only_file_system_can_be_looked_at(
+    root: Path, made: str, is_older: bool
+) -> None:
     require_root()
+    if is_older:  # than differences
+        (root / "layers/publish.lock").unlink()
+        (root / "layers/differences").rmdir()
     (root / "layers/trash/left").mkdir()  # by a crash
     (root / "layers/tmp/left").mkdir()
     subprocess.run(["mount", "--bind", str(root), str(root)], check=True)

@@ -72,8 +72,15 @@ def layers(home: str) -> list[str]:
     """The ids of all layers, sorted."""
     found = set()
     for folder in (LAYERS, DIFFERENCES):
-        with failing(f"{home}/{folder}", "list"), os.scandir(f"{home}/{folder}") as scan:
-            found |= {e.name for e in scan if is_id(e.name) and e.is_dir(follow_symlinks=False)}
+        with failing(f"{home}/{folder}", "list"):
+            try:
+                scan = os.scandir(f"{home}/{folder}")
+            except FileNotFoundError:
+                if folder == LAYERS:
+                    raise
+                continue  # an older version has made the home, and it cannot be written to
+            with scan:
+                found |= {e.name for e in scan if is_id(e.name) and e.is_dir(follow_symlinks=False)}
     return sorted(found)
 
 

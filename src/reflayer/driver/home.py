@@ -174,6 +174,8 @@ def make_home(home: str, group: int | None) -> None:
                 os.chown(path, -1, group)
                 os.chmod(path, 0o710)
     except OSError as error:
+        if error.errno == errno.EROFS and os.path.isdir(f"{home}/{LAYERS}"):
+            return  # what an older version has made can be read as it is
         with failing(error.filename or home, "make the driver's folder"):
             raise
 
