@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import stat
 import subprocess
 import tarfile
@@ -197,7 +198,12 @@ def test_folders_of_many_layers_and_of_any_depth(here: Path) -> None:
     make(clone, f"{deep}new", f"{deep}/e", "e/" * 100 + "new", "d/d/new")
     os.unlink(clone / "d/d/7")
     before = len(os.listdir("/proc/self/fd"))
-    found = told(clone, stack, cloned)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before + 100, limit[1]))
+    try:
+        found = told(clone, stack, cloned)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     assert [one for one in found if not one.startswith("C")] == [
         *("D /d/d/7", f"A /{deep}e", f"A /{deep}new", "A /d/d/new"),
         "A /" + "e/" * 100 + "new",

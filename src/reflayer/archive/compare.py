@@ -112,7 +112,7 @@ def is_same_inode(now: os.stat_result, before: os.stat_result) -> bool:
     return now.st_ino == before.st_ino and now.st_ctime_ns == before.st_ctime_ns
 
 
-def attributes_in_tree(file: int, is_whole: bool) -> dict[str, bytes]:
+def attributes_in_tree(file: int, *, is_whole: bool) -> dict[str, bytes]:
     """The extended attributes of an open file or folder, of a layer that may not be whole."""
     found = read_attributes(file, list_attributes(file))
     return found if is_whole else tree_attributes(found)
@@ -142,7 +142,8 @@ def _is_same_file(
     try:
         other = open_noatime(name, old.fd, OPEN_FILE)
         try:
-            if attributes_in_tree(one, True) != attributes_in_tree(other, old.is_whole):
+            earlier = attributes_in_tree(other, is_whole=old.is_whole)
+            if attributes_in_tree(one, is_whole=True) != earlier:
                 return False
             # On btrfs each subvolume has a device number, and places are told for all together.
             if now.st_dev == before.st_dev and _lie_together(one, other):

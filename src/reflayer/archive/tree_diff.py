@@ -92,7 +92,8 @@ class TreeDiff:
         self._parent = None if parent is None else stack_of(parent)
         self._hard_links = HardLinks()
         self._hidden: Counter[tuple[int, int]] | None = None
-        self._stack = FolderStack[FolderPair]()
+        layers = 1 if self._parent is None else len(self._parent.paths)
+        self._stack = FolderStack[FolderPair](layers)  # a folder may be open in each
         self._cloned = cloned
         self._since = self._until = 0
         self._touched: Touched | None = None
@@ -217,8 +218,12 @@ class TreeDiff:
     ) -> tuple[str, bytes]:
         """The kind of difference of ``name``, empty for none, and a path that it is a link to."""
         same, hidden = None, 0
-        is_alike = before is not None and self.is_whole and is_same_status(status, before)
-        if is_alike and before is not None and part is not None:
+        if (
+            before is not None
+            and part is not None
+            and self.is_whole
+            and is_same_status(status, before)
+        ):
             try:
                 if self._is_untouched(pair, status, before, part):
                     same = before
@@ -274,9 +279,8 @@ class TreeDiff:
             return True
         before = pair.old.parts[0]
         try:
-            return attributes_in_tree(pair.fd, self.is_whole) != attributes_in_tree(
-                before.fd, before.is_whole
-            )
+            earlier = attributes_in_tree(before.fd, is_whole=before.is_whole)
+            return attributes_in_tree(pair.fd, is_whole=self.is_whole) != earlier
         except (FailedError, OSError) as error:
             raise self.failure(error, pair, b"", "compare") from error
 
