@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +16,6 @@ from benchmarks.processes import run
 from benchmarks.question import Setting
 from reflayer.bench.methods import scratch
 from reflayer.cli.interrupt import catch_signals
-from reflayer.copy import remove_tree
 
 _DRIVERS = ("reflayer", "vfs", "overlay2")
 
@@ -39,17 +37,18 @@ def main() -> None:
 
 
 def _measured(place: Path, source: Path) -> Iterator[tuple[str, int, int]]:
-    """The layers as they are in their archives, and then each driver."""
-    layers = _used(place)
+    """The layers' archives and then the tree, unpacked; and the same of each driver."""
     with scratch(place) as folder:
         layered_image(source, folder / "image")
         (told,) = json.loads((folder / "image/manifest.json").read_text())
+        before = _used(place)
         for number, layer in enumerate(told["Layers"]):
             (folder / str(number)).mkdir()
             run(["tar", "-C", str(folder / str(number)), "-xf", str(folder / "image" / layer)])
-        remove_tree(folder / "image")
-        (folder / "image.tar").unlink()
-        yield "the ten layers", _used(place) - layers, _used(place) - layers + _size(source)
+        apart = _used(place)
+        image = f"{folder / 'image'}:{NAME}"
+        run(["umoci", "raw", "unpack", "--image", image, str(folder / "tree")])
+        yield "the layers apart, and the tree", apart - before, _used(place) - before
     for driver in _DRIVERS:
         with scratch(place) as folder, ExitStack() as stack:
             setting = Setting(folder, source)
@@ -68,11 +67,6 @@ def _used(place: Path) -> int:
     os.sync()
     status = os.statvfs(place)
     return (status.f_blocks - status.f_bfree) * status.f_frsize
-
-
-def _size(folder: Path) -> int:
-    told = subprocess.run(["du", "-sk", folder], check=True, capture_output=True, text=True)
-    return int(told.stdout.split()[0]) << 10
 
 
 if __name__ == "__main__":
