@@ -14,7 +14,7 @@ import stat
 from contextlib import suppress
 
 from reflayer.archive.copy_up import copy_up, folder_facts, linked_names, tops_of
-from reflayer.archive.folders import NO_FOLDER, Folders, Way, failure, link_at
+from reflayer.archive.folders import Folders, Way, failure, link_at
 from reflayer.archive.layer_metadata import LayerMetadata
 from reflayer.archive.tar_header import CHAR, FILE
 from reflayer.archive.upper_paths import UnionPaths
@@ -25,7 +25,7 @@ from reflayer.walk.facts import (
     FailedError,
     list_attributes,
 )
-from reflayer.walk.folders import identity
+from reflayer.walk.folders import NO_FOLDER, identity
 from reflayer.walk.overlay import (
     WHITEOUT_MODE,
     Marks,

@@ -16,6 +16,7 @@ from reflayer.walk.empty import empty_folder
 from reflayer.walk.facts import FailedError
 from reflayer.walk.folders import (
     LONGEST_PATH,
+    NO_FOLDER,
     OPEN_ANY_FOLDER,
     OPEN_FOLDER,
     open_beneath,
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from reflayer.archive.layer_metadata import Key
     from reflayer.archive.tar_header import Entry
 
-NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})
-"""What open(2) answers for a folder that is of another type."""
 
 _MOST_OPEN = 64
 _MOST_LINKS = 40  # that one path may go through: path_resolution(7)

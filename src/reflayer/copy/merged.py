@@ -12,7 +12,6 @@ alone has is copied before the folder is filled, by several workers perhaps; the
 from __future__ import annotations
 
 import os
-import stat
 
 from reflayer.copy.folder import FOLDER
 from reflayer.copy.source import Merged
@@ -84,7 +83,9 @@ def is_whiteout(job: Job, folder: Folder, name: bytes) -> bool:
         status = os.stat(name, dir_fd=folder.src, follow_symlinks=False)
     except OSError as error:
         raise job.failure(folder, name, "stat", error) from error
-    if not stat.S_ISCHR(status.st_mode) or status.st_rdev:
+    from reflayer.walk import overlay  # which most copies do not need
+
+    if not overlay.is_whiteout(status):
         return False
     if folder.layer == job.source.differences:
         path = job.path(folder.path(name), folder.layer)

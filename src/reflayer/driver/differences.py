@@ -194,18 +194,16 @@ def forget_children(home: str, id: str) -> None:
 
 def _copy_root(home: str, id: str, upper: str, making: Making) -> None:
     """Give the folder ``upper`` of a difference the metadata of the root of layer ``id``."""
-    from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes
+    from reflayer.archive.copy_up import folder_facts
+    from reflayer.walk.facts import FailedError
     from reflayer.walk.metadata import Metadata
-    from reflayer.walk.overlay import difference_attributes, tree_attributes
+    from reflayer.walk.stack import Part
 
     layers = stack(home, id)
     path = os.fsdecode(layers.paths[0])
     try:
         with opened(path) as source, opened(upper) as fd, failing(path, "stat"):
-            attributes = read_attributes(source, list_attributes(source))
-            if layers.differences:
-                attributes = tree_attributes(attributes)
-            facts = Facts(os.fstat(source), difference_attributes(attributes))
+            facts = folder_facts(Part(source, not layers.differences, 0))
             Metadata(making.ownership == "ignore").set_all(fd, facts, -1, -1, -1)
     except FailedError as error:
         raise OperationError.from_os_error(error.cause, upper, error.operation) from error

@@ -31,6 +31,9 @@ OPEN_FOLDER = OPEN_ANY_FOLDER | os.O_NOFOLLOW
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
+NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})
+"""What open(2) of another type than a folder, or of a link, fails with."""
+
 LONGEST_PATH = 4095
 """Bytes that a system call takes (limits.h: PATH_MAX)."""
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from reflayer.walk.folders import (
+    NO_FOLDER,
     OPEN_ANY_FOLDER,
     OPEN_FOLDER,
     AnyPath,
@@ -29,8 +30,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Self
-
-_NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})  # open(2) of what is another type
 
 
 class Stack(NamedTuple):
@@ -244,7 +243,7 @@ class Union:
                 except FileNotFoundError:
                     continue
                 except OSError as error:
-                    if error.errno not in _NO_FOLDER or not inside.parts:
+                    if error.errno not in NO_FOLDER or not inside.parts:
                         raise
                     break
                 inside.parts.append(part._replace(fd=fd))
@@ -252,7 +251,7 @@ class Union:
                     break
         except OSError as error:
             inside.close()
-            if error.errno in _NO_FOLDER and self.find(name) is None:  # a whiteout
+            if error.errno in NO_FOLDER and self.find(name) is None:  # a whiteout
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
             raise
         if not inside.parts:

@@ -25,10 +25,11 @@ import stat
 import time
 from contextlib import closing, contextmanager, suppress
 
+from reflayer.archive.copy_up import folder_facts
 from reflayer.copy import remove_tree
 from reflayer.errors import OperationError, failing
 from reflayer.linux.xattrs import path_at
-from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes
+from reflayer.walk.facts import Facts, FailedError, list_attributes
 from reflayer.walk.folders import (
     NEW_FILE,
     OPEN_ANY_FOLDER,
@@ -46,7 +47,6 @@ from reflayer.walk.overlay import (
     is_implied,
     is_opaque,
     is_whiteout,
-    tree_attributes,
 )
 from reflayer.walk.stack import Union
 
@@ -233,7 +233,7 @@ class _Mending:
                 if self._marks is None:
                     _set_times(folder.fd, os.fstat(union.parts[0].fd))
                 else:
-                    self._metadata.set_all(folder.fd, _facts(union), -1, -1, -1)
+                    self._metadata.set_all(folder.fd, folder_facts(union.parts[0]), -1, -1, -1)
         if path and self._marks is not None:  # that of the root says that all is done
             self._marks.set_implied(folder.fd)
 
@@ -349,15 +349,6 @@ def _escape(file: int | bytes) -> None:
         for escaped, value in difference_attributes({name: os.getxattr(file, name)}).items():
             os.setxattr(file, escaped, value)
         os.removexattr(file, name)
-
-
-def _facts(union: Union) -> Facts:
-    """What a folder of a stack is, as it stands in a difference."""
-    part = union.parts[0]
-    attributes = read_attributes(part.fd, list_attributes(part.fd))
-    if not part.is_whole:
-        attributes = tree_attributes(attributes)
-    return Facts(os.fstat(part.fd), difference_attributes(attributes))
 
 
 def _make_folders(root: int, path: bytes) -> None:
