@@ -11,8 +11,8 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from reflayer.record import record
 from reflayer.walk.folders import (
     NO_FOLDER,
     OPEN_ANY_FOLDER,
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class Stack(NamedTuple):
+@record
+class Stack:
     """Paths of layers, of which each lies on the next.
 
     A plain sequence of paths means the same, but then a whiteout in the lowest is an error: it
@@ -68,12 +69,17 @@ def stack_of(source: AnyStack) -> Stack:
     return Stack(tuple(differences), whole)
 
 
-class Part(NamedTuple):
+@record
+class Part:
     """A folder in one layer of a stack."""
 
     fd: int  # open
     is_whole: bool  # the layer is the lowest: devices 0:0 and attributes are what they are
     layer: int  # which one: 0 is the topmost
+
+    def at(self, fd: int) -> Part:
+        """Another folder of the same layer."""
+        return Part(fd, self.is_whole, self.layer)
 
 
 class Union:
@@ -126,7 +132,7 @@ class Union:
                 if union.parts and is_opaque(union.parts[-1].fd):
                     break
                 fd = open_beneath(part.fd, path, cross_mounts=False)
-                union.parts.append(part._replace(fd=fd))
+                union.parts.append(part.at(fd))
         except BaseException:
             union.close()
             raise
@@ -165,7 +171,7 @@ class Union:
                 fd = open_parent(ways[part.layer], wanted)
             else:  # nothing in that layer can show the way
                 fd = open_beneath(root.parts[part.layer].fd, path)
-            self.parts.append(part._replace(fd=fd))
+            self.parts.append(part.at(fd))
 
     @property
     def is_plain(self) -> bool:
@@ -232,8 +238,8 @@ class Union:
                 as open(2) says.
         """
         if self.is_plain:
-            [(top, _, layer)] = self.parts
-            return type(self)([Part(open_noatime(name, top, OPEN_FOLDER), True, layer)])
+            part = self.parts[0]
+            return type(self)([part.at(open_noatime(name, part.fd, OPEN_FOLDER))])
         inside = type(self)([])
         candidates = self._candidates(name)
         try:
@@ -246,7 +252,7 @@ class Union:
                     if error.errno not in NO_FOLDER or not inside.parts:
                         raise
                     break
-                inside.parts.append(part._replace(fd=fd))
+                inside.parts.append(part.at(fd))
                 if part is not candidates[-1] and is_opaque(fd):
                     break
         except OSError as error:
