@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from reflayer.archive import apply_layer
-from reflayer.driver import Driver, create
+from reflayer.driver import Driver, home
 from reflayer.driver.home import opened
 from reflayer.errors import ArchiveError, LayerError, OperationError
 from reflayer.walk.overlay import WHITEOUT_MODE, Marks
@@ -322,7 +322,7 @@ def test_the_differences_of_a_home_are_cloned_by_a_driver_that_takes_snapshots(
 def test_with_selinux_its_folder_is_labelled_and_so_is_its_tree(
     driver: Driver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(create, "_SELINUX", str(tmp_path))
+    monkeypatch.setattr(home, "_SELINUX", str(tmp_path))
     driver.create_difference("layer", "base", mount_label="a:b:c:s0")
     assert os.getxattr(driver.folder("layer"), "security.selinux") == b"a:b:c:s0\0"
     assert os.getxattr(driver.path("layer"), "security.selinux") == b"a:b:c:s0\0"

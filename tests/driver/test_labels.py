@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.driver import Driver, create
+from reflayer.driver import Driver, home
 from tests.driver.layers import make, tree
 from tests.trees import assert_same
 
@@ -17,7 +17,7 @@ _LABEL = "system_u:object_r:container_file_t:s0:c1,c2"
 def test_without_selinux_a_label_is_of_no_effect(
     place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(create, "_SELINUX", str(tmp_path / "absent"))
+    monkeypatch.setattr(home, "_SELINUX", str(tmp_path / "absent"))
     driver = Driver(place)
     make(driver, "base")
     driver.create("clone", "base", mount_label=_LABEL)
@@ -28,7 +28,7 @@ def test_with_selinux_the_root_of_a_layer_is_labelled(
     place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # A kernel without it keeps the attribute all the same, if root sets it.
-    monkeypatch.setattr(create, "_SELINUX", str(tmp_path))
+    monkeypatch.setattr(home, "_SELINUX", str(tmp_path))
     driver = Driver(place)
     make(driver, "base")
     driver.create("clone", "base", mount_label=_LABEL)

@@ -17,7 +17,7 @@ import pytest
 from reflayer.driver import Driver
 from reflayer.driver.trash import delete, delete_trash, empty_trash
 from reflayer.errors import OperationError
-from reflayer.workers import trash_process
+from reflayer.workers import behind
 from tests.driver.layers import leftovers, make, wait_until
 from tests.file_systems import fill_up, mounted, require
 
@@ -32,7 +32,7 @@ def make_big(driver: Driver, id: str, names: int = 10_000) -> None:
 def stopped_helper(driver: Driver, id: str) -> Iterator[int]:
     """Remove ``id`` without waiting; the process that deletes it, stopped in the middle."""
     driver.remove(id, wait=False)
-    pid = trash_process._started[-1]
+    pid = behind._started[-1]
     trash = Path(driver.home) / "trash"
     entry = next(trash.glob(f"{id}.*"))
     wait_until(lambda: str(entry) in [str(p) for p in descriptors(pid)])
@@ -109,7 +109,7 @@ def test_what_a_killed_helper_left_is_deleted_by_the_next(ext4: Path, who: str) 
     driver.create("small")
     with stopped_helper(driver, "big") as pid:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: pid not in trash_process._started)
+    wait_until(lambda: pid not in behind._started)
     assert leftovers(driver) != []
     if who == "start":
         Driver(driver.home)
@@ -126,7 +126,7 @@ def test_one_process_at_a_time_deletes_behind_and_misses_nothing(ext4: Path) -> 
     with stopped_helper(driver, "big") as pid:
         for number in range(5):
             driver.remove(f"small-{number}", wait=False)
-        assert trash_process._started[-1] == pid
+        assert behind._started[-1] == pid
         assert len(leftovers(driver)) == 6
     wait_until(lambda: leftovers(driver) == [])
 
@@ -137,12 +137,12 @@ def test_one_process_is_started_however_many_remove_before_it_is_up(ext4: Path) 
     for number in range(5):
         driver.create(f"small-{number}")
     driver.remove("big", wait=False)
-    pid = trash_process._started[-1]
+    pid = behind._started[-1]
     os.kill(pid, signal.SIGSTOP)  # its interpreter has hardly begun
     try:
         for number in range(5):
             driver.remove(f"small-{number}", wait=False)
-        assert trash_process._started[-1] == pid
+        assert behind._started[-1] == pid
     finally:
         os.kill(pid, signal.SIGCONT)
     wait_until(lambda: leftovers(driver) == [])
@@ -243,11 +243,11 @@ def test_nobody_is_started_for_what_somebody_deletes_already(ext4: Path) -> None
     (ext4 / "home/trash/layer.0").mkdir()
     fd = os.open(ext4 / "home/trash/layer.0", os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX)
-    before = list(trash_process._started)
+    before = list(behind._started)
     driver.create("base")
     driver.remove("base")
     Driver(driver.home)
-    assert set(trash_process._started) <= set(before)
+    assert set(behind._started) <= set(before)
     os.close(fd)
     Driver(driver.home)
     wait_until(lambda: leftovers(driver) == [])
@@ -294,7 +294,7 @@ def test_no_zombies_are_left_in_a_process_that_removes_much(ext4: Path) -> None:
         driver.create(str(number))
         driver.remove(str(number), wait=False)
     wait_until(lambda: leftovers(driver) == [])
-    wait_until(lambda: trash_process._started == [])
+    wait_until(lambda: behind._started == [])
 
 
 def test_without_an_interpreter_to_start_it_is_deleted_here(

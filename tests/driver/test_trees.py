@@ -105,7 +105,7 @@ def test_where_blocks_are_shared_it_goes_when_the_disk_is_short(
     xfs.get("layer")
     xfs.put("layer")
     assert has_tree(xfs)
-    monkeypatch.setattr("reflayer.driver.trees._LEAST", 101)
+    monkeypatch.setattr("reflayer.driver.room._LEAST", 101)
     xfs.get("layer")
     xfs.put("layer")
     assert not has_tree(xfs)

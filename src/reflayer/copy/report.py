@@ -15,10 +15,11 @@ class CopyReport:
 
     Attributes:
         method: the best method that was used for content: ``snapshot``, ``reflink``, ``range``,
-            ``stream`` or ``tar``; the one asked for where there was no content.
+            ``stream`` or ``tar``; the one asked for where there was no content. ``spare`` where a
+            layer was there already (``Driver.keep_spares``).
         entries: how many names were made, by type: ``file``, ``directory`` (the root included),
             ``symlink``, ``fifo``, ``socket``, ``char``, ``block``, and ``hardlink`` for every
-            further name of an inode. A snapshot counts nothing.
+            further name of an inode. A snapshot or spare counts nothing.
         bytes: bytes of content by the method that moved them. ``reflink`` counts a file's
             size, since its blocks are not looked at; the others what is no hole.
         skipped: what was left out, by kind: ``owner``, ``device`` and ``xattr`` by

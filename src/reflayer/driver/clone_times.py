@@ -87,6 +87,12 @@ def keeping(record: str | None, id: str) -> Iterator[None]:
             unlink(record)  # no layer has come of it
 
 
+def hand_over(record: str, home: str, id: str) -> None:
+    """Let the note at ``record``, if there is one, be that of layer ``id``."""
+    with failing(record, "rename"), suppress(FileNotFoundError):
+        os.rename(record, f"{home}/{CLONED}/{boot_id()}/{id}")
+
+
 def forget(home: str, id: str) -> None:
     """Take away the note of layer ``id``, if there is one, before the layer goes."""
     boot = boot_id()

@@ -29,6 +29,7 @@ from reflayer.driver.home import (
     BUILDS,
     DIFFERENCES,
     LAYERS,
+    has_labels,
     layer_path,
     naming,
     opened,
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from reflayer.copy import CopyReport
     from reflayer.driver.home import Making
     from reflayer.progress import Progress
-
-_SELINUX = "/sys/fs/selinux/enforce"  # there where the kernel has SELinux enabled
 
 
 @contextmanager
@@ -232,7 +231,7 @@ def set_label(path: str, label: str) -> None:
     What a container may do with its files is told by their labels (selinux(8)); what is made in the
     folder later gets its label from it.
     """
-    if not os.path.exists(_SELINUX):
+    if not has_labels():
         return
     with failing(path, "label"):
         try:
@@ -244,7 +243,7 @@ def set_label(path: str, label: str) -> None:
 
 def copy_label(source: str, path: str) -> None:
     """Label the folder ``path`` as ``source`` is, of which it is the tree."""
-    if os.path.exists(_SELINUX):
+    if has_labels():
         with failing(path, "label"):
             try:
                 label = os.getxattr(source, "security.selinux")

@@ -23,6 +23,7 @@ from reflayer.driver.home import (
     is_id,
     layer_path,
     opened,
+    relink,
     unlink,
 )
 from reflayer.errors import LayerError, OperationError, failing
@@ -147,11 +148,7 @@ def set_filled(path: str) -> None:
 
 def set_lower(path: str, parent: str) -> None:
     """Let the difference at ``path`` lie on ``parent``."""
-    link = f"{path}/{_LOWER}.new"
-    unlink(link)
-    with failing(link, "symlink"):
-        os.symlink(parent, link)
-        os.rename(link, f"{path}/{_LOWER}")
+    relink(f"{path}/{_LOWER}", parent)
 
 
 def children(home: str, id: str) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from functools import partial
 
-from reflayer.driver import differences, trees
+from reflayer.driver import differences, spares, trees
 from reflayer.driver.clone import METHODS
 from reflayer.driver.create import changing_layer, new_difference, new_layer
 from reflayer.driver.differences import is_difference
@@ -14,6 +15,7 @@ from reflayer.driver.home import (
     BUILDS,
     Making,
     checked_id,
+    has_labels,
     layer_path,
     make_home,
     opened,
@@ -23,17 +25,21 @@ from reflayer.driver.home import (
 from reflayer.driver.layers import Layers
 from reflayer.driver.recovery import recover
 from reflayer.driver.trash import delete_behind, delete_trash, empty_trash, left_in_trash
-from reflayer.errors import LayerError, failing
+from reflayer.errors import NO_ROOM, LayerError, OperationError, failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import BinaryIO
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO, ParamSpec, TypeVar
 
     from reflayer.archive import IdMap
     from reflayer.copy import CopyReport
+    from reflayer.driver.spares import Spares
     from reflayer.progress import Progress
     from reflayer.walk.folders import AnyPath
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
 
 
 class Driver(Layers):
@@ -105,7 +111,8 @@ class Driver(Layers):
             progress: called some times a second with ``clone`` and the entries so far.
 
         Returns:
-            The clone's report; None without a parent.
+            The clone's report, with the method ``spare`` where one was taken, which counts nothing;
+            None without a parent.
 
         Raises:
             LayerError: ``id`` is there already, ``parent`` is not, or one of them is no id.
@@ -115,8 +122,24 @@ class Driver(Layers):
         """
         size = self._size if size is None else size
         self._check_new(id, parent, size)
+        has_spares = parent is not None and not size and not (mount_label and has_labels())
+        if parent is None or not has_spares or not spares.use(self.home, parent):
+            return self._with_room(self._create, id, parent, size, mount_label, progress)
+        from reflayer.driver.fill import fill_behind
+
+        started = time.monotonic()
+        try:
+            if spares.take(self.home, parent, id, self._making):
+                return spares.report(time.monotonic() - started)
+            return self._with_room(self._create, id, parent, size, mount_label, progress)
+        finally:
+            fill_behind(self.home, parent)
+
+    def _create(
+        self, id: str, parent: str | None, size: int, label: str, progress: Progress | None
+    ) -> CopyReport | None:
         with new_layer(
-            self.home, id, parent, self._making, size=size, label=mount_label, progress=progress
+            self.home, id, parent, self._making, size=size, label=label, progress=progress
         ) as (_, report):
             return report
 
@@ -140,9 +163,12 @@ class Driver(Layers):
         if not self.keeps_differences:
             return self.create(id, parent, size=0, mount_label=mount_label, progress=progress)
         self._check_new(id, parent)
-        making = self._making
-        with new_difference(self.home, id, parent, making, label=mount_label, is_new=True):
-            return None
+        self._with_room(self._create_difference, id, parent, mount_label)
+        return None
+
+    def _create_difference(self, id: str, parent: str | None, label: str) -> None:
+        with new_difference(self.home, id, parent, self._making, label=label, is_new=True):
+            pass
 
     def rebase(self, id: str, parent: str | None) -> None:
         """Tell what the difference ``id``, made without a parent, lies on; None makes it whole.
@@ -183,7 +209,7 @@ class Driver(Layers):
         self._check_new(id, parent)
         if self._size or self._references.count(parent) or not self.keeps_differences:
             return False
-        return take_over(self.home, id, parent, self._making, mount_label)
+        return self._with_room(take_over, self.home, id, parent, self._making, mount_label)
 
     @contextmanager
     def build(
@@ -196,6 +222,7 @@ class Driver(Layers):
         """
         self._check_new(id, parent)
         making = self._making
+        spares.make_room(self.home)
         with new_layer(self.home, id, parent, making, progress=progress, durable=True) as (path, _):
             yield path
 
@@ -208,6 +235,7 @@ class Driver(Layers):
         """
         self._check_new(id)
         checked_id(parent)
+        spares.make_room(self.home)
         with new_difference(self.home, id, parent, self._making, durable=True) as upper:
             yield upper
 
@@ -236,6 +264,7 @@ class Driver(Layers):
         if not differences.is_empty(differences.difference_path(self.home, id)):
             self.make_whole(id)
             below = None
+        spares.make_room(self.home)
         with changing_layer(self.home, id) as (path, come_to):
 
             def told(count: int) -> None:
@@ -309,7 +338,7 @@ class Driver(Layers):
             self.rebase(id, None)
             self.sync(id)
         else:
-            trees.make_whole(self.home, id, self._making)
+            self._with_room(trees.make_whole, self.home, id, self._making)
         if left_in_trash(self.home):
             delete_behind(self.home)
 
@@ -325,6 +354,25 @@ class Driver(Layers):
                 progress("clone", done, len(kept))
             self.make_whole(id)
 
+    def keep_spares(self, id: str, count: int) -> None:
+        """Keep ``count`` spares of layer ``id`` ready, which another process makes; 0 ends that.
+
+        ``create`` takes one, where there is one, by a rename; and whatever else clones ``id`` whole
+        for a new layer. They go with ``id``, when nothing was cloned from it for a day, and where
+        little of the disk is free. There are none of earlier boots, nor any for a layer with a
+        ``size`` or an SELinux label.
+        """
+        from reflayer.driver.fill import fill_behind
+
+        spares.keep(self.home, checked_id(id), count, self._making)
+        fill_behind(self.home, id)
+        if left_in_trash(self.home):
+            delete_behind(self.home)
+
+    def spares(self) -> list[Spares]:
+        """How many spares are wanted and ready, of each layer that has or shall have some."""
+        return spares.all_spares(self.home)
+
     def empty_trash(self) -> None:
         """Return when all that was removed is deleted, by this process or another.
 
@@ -332,6 +380,16 @@ class Driver(Layers):
             OperationError: the first thing that cannot be deleted; everything else is.
         """
         empty_trash(self.home, wait=True)
+
+    def _with_room(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do ``step``; where there is no room for it, once more when all spares have gone."""
+        spares.make_room(self.home)
+        try:
+            return step(*args, **kwargs)
+        except OperationError as error:
+            if error.errno not in NO_ROOM or not spares.give_up(self.home):
+                raise
+        return step(*args, **kwargs)
 
     def _check_new(self, id: str, parent: str | None = None, size: int = 0) -> None:
         """Refuse what cannot be made."""

@@ -24,11 +24,16 @@ TREES = "trees"
 BUILDS = "tmp"
 TRASH = "trash"
 CLONED = "cloned"
+SPARES = "spares"
+WARM = "warm"
+KEEP_FREE = "keep-free"
 RESERVED = "unanswered"
 PUBLISH_LOCK = "publish.lock"
 TRASH_LOCK = "trash.lock"
 QUOTA_LOCK = "quota.lock"
+SPARES_LOCK = "spares.lock"
 
+_SELINUX = "/sys/fs/selinux/enforce"  # there where the kernel has SELinux enabled
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _ALLOWED = _FIRST | frozenset("_.-")
@@ -89,6 +94,15 @@ def unlink(path: str) -> None:
     """Unlink a file of the driver's own; it is no error where there is none."""
     with failing(path, "unlink"), suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def relink(path: str, text: str) -> None:
+    """Let ``path`` be a symbolic link with ``text``, whether or not it was one; in ``naming``."""
+    link = f"{os.path.dirname(path)}/.{os.path.basename(path)}"
+    unlink(link)
+    with failing(link, "symlink"):
+        os.symlink(text, link)
+        os.rename(link, path)
 
 
 @contextmanager
@@ -154,6 +168,11 @@ def write_new(path: str, content: bytes) -> None:
     except OSError:
         os.unlink(path)
         raise
+
+
+def has_labels() -> bool:
+    """Whether the kernel has SELinux enabled."""
+    return os.path.exists(_SELINUX)
 
 
 def make_home(home: str, group: int | None) -> None:

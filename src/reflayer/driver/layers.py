@@ -10,6 +10,7 @@ from reflayer.driver import compare, differences, trees
 from reflayer.driver.compare import while_compared
 from reflayer.driver.differences import is_difference, is_there
 from reflayer.driver.home import checked_id, layer_path
+from reflayer.driver.room import is_short
 from reflayer.driver.trash import delete_behind, left_in_trash
 
 TYPE_CHECKING = False
@@ -231,7 +232,7 @@ class Layers:
             return changed_usage(sides.root, sides.parent, cloned=sides.cloned)
 
     def _drops_trees(self) -> bool:
-        return trees.is_short(self.home) or not self._abilities.shares_blocks
+        return is_short(self.home) or not self._abilities.shares_blocks
 
     @cached_property
     def _abilities(self) -> Abilities:

@@ -15,6 +15,7 @@ import errno
 import os
 from contextlib import contextmanager, suppress
 
+from reflayer.driver import spares
 from reflayer.driver.clone_times import boot_id, forget
 from reflayer.driver.differences import is_there
 from reflayer.driver.home import BUILDS, RESERVED, checked_id, is_id, taken, unlink
@@ -44,6 +45,7 @@ def recover(home: str, remake: Remake) -> None:
                 forget(home, os.path.basename(path))  # where it was complete but not published
             discard(path, home)
         drop_trees(home, earlier=True)
+        spares.tidy(home)
         if left_in_trash(home):
             delete_behind(home)
     except OperationError as error:

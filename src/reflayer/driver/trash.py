@@ -13,7 +13,7 @@ import time
 
 from reflayer.driver.home import TRASH, TRASH_LOCK, opened, unlink
 from reflayer.errors import NO_ROOM, OperationError, failing
-from reflayer.workers import trash_process
+from reflayer.workers import behind
 from reflayer.workers.lock import flock, open_locked, passing_name
 
 TYPE_CHECKING = False
@@ -151,7 +151,7 @@ def delete_behind(home: str) -> None:
     if turn is None:  # another process has it, and will see what was put there before now
         return
     try:
-        trash_process.start(__name__, home, turn)
+        behind.start(__name__, "empty_trash", home, turn)
     except OSError:
         empty_trash(home, turn)  # it takes longer here, but the space has to come back
 

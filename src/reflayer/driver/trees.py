@@ -17,6 +17,7 @@ import os
 import stat
 from contextlib import suppress
 
+from reflayer.driver import spares
 from reflayer.driver.clone_times import boot_id, forget, keeping, note
 from reflayer.driver.differences import (
     children,
@@ -29,7 +30,16 @@ from reflayer.driver.differences import (
     require,
     upper_path,
 )
-from reflayer.driver.home import TREES, has_tree, layer_path, naming, opened, unlink, write_out
+from reflayer.driver.home import (
+    TREES,
+    has_labels,
+    has_tree,
+    layer_path,
+    naming,
+    opened,
+    unlink,
+    write_out,
+)
 from reflayer.driver.trash import delete_trash, discard
 from reflayer.errors import LayerError, OperationError, failing
 from reflayer.workers.lock import flock, is_at
@@ -39,7 +49,6 @@ if TYPE_CHECKING:
     from reflayer.driver.home import Making
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_LEAST = 10  # percent of the disk, or of its inodes
 
 
 def hold(home: str, id: str, making: Making) -> int | None:
@@ -121,7 +130,7 @@ def make_whole(home: str, id: str, making: Making) -> None:
 
 
 def withdraw(home: str, id: str) -> list[str] | None:
-    """Move layer ``id`` to the trash, and a difference's tree first; None if others lie on it.
+    """Move layer ``id`` to the trash, its spares and its tree first; None if others lie on it.
 
     Returns:
         The paths there.
@@ -131,7 +140,11 @@ def withdraw(home: str, id: str) -> list[str] | None:
             return None
         parent = lower(home, id)
         forget(home, id)
-        paths = (discard(layer_path(home, id), home), discard(difference_path(home, id), home))
+        paths = (
+            spares.end(home, id),
+            discard(layer_path(home, id), home),
+            discard(difference_path(home, id), home),
+        )
         clear_mark(home, id)
         forget_children(home, id)
         if parent is not None:
@@ -154,15 +167,6 @@ def drop_trees(home: str, *, earlier: bool = False) -> None:
         if earlier:
             with suppress(OSError):
                 os.rmdir(f"{home}/{TREES}/{boot}")
-
-
-def is_short(home: str) -> bool:
-    """Whether so little of the disk, or of its inodes, is free that trees should go."""
-    with failing(home, "statvfs"):
-        free = os.statvfs(home)
-    return (
-        free.f_bavail * 100 < free.f_blocks * _LEAST or free.f_favail * 100 < free.f_files * _LEAST
-    )
 
 
 class References:
@@ -220,6 +224,8 @@ def _make(home: str, id: str, fd: int, making: Making) -> None:
 
     parent = lower(home, id)
     is_for_good = is_empty(difference_path(home, id))
+    if is_for_good and parent is not None and _take_spare(home, id, fd, parent, making):
+        return
     with building(home, id) as path:
         report = clone(home, id, path, making)
         copy_label(upper_path(home, id), path)
@@ -235,6 +241,35 @@ def _make(home: str, id: str, fd: int, making: Making) -> None:
             trash = _become_whole(home, id) if is_for_good else None
         if trash is not None:
             delete_trash(trash, wait=True)  # it is empty
+
+
+def _take_spare(home: str, id: str, fd: int, parent: str, making: Making) -> bool:
+    """Let a spare of ``parent`` be the tree of the empty difference ``id``, and that be whole."""
+    if has_labels() or not spares.use(home, parent):
+        return False
+    with failing(layer_path(home, id), "rename"), naming(home):
+        spare = spares.find(home, parent, making)
+        if spare is None or not is_at(upper_path(home, id), fd):
+            return False
+        if _root(spare) != _root(upper_path(home, id)):
+            return False  # somebody has changed it
+        discard(layer_path(home, id), home)  # one that a crash has left
+        set_mark(home, id)
+        spares.hand_out(home, spare, id)
+        trash = _become_whole(home, id)
+    if trash is not None:
+        delete_trash(trash, wait=True)
+    from reflayer.driver.fill import fill_behind
+
+    fill_behind(home, parent)
+    return True
+
+
+def _root(path: str) -> tuple[object, ...]:
+    """What a folder has itself, but for what a rename changes."""
+    status = os.lstat(path)
+    attributes = {name: os.getxattr(path, name) for name in os.listxattr(path)}
+    return status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, attributes
 
 
 def _become_whole(home: str, id: str) -> str | None:

@@ -1,7 +1,7 @@
-"""A process that deletes behind the one that removed something, and outlives it.
+"""A process that works behind the one that starts it, and outlives it: it deletes, or fills.
 
 It has its own session, no descriptor of its starter but one that holds a lock, no terminal, no
-folder that it would keep from being unmounted but those that it deletes.
+folder that it would keep from being unmounted but those that it works on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _CODE = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
-    "from reflayer.workers.trash_process import main; main(*sys.argv[2:])"
+    "from reflayer.workers.behind import main; main(*sys.argv[2:])"
 )
 
 _NICE = 10  # each step is some 10 % less of a processor that others want, too
@@ -23,8 +23,8 @@ _LOCK = 3  # the descriptor of the lock, in the process that is started
 _started: list[int] = []  # processes of ours that have not ended
 
 
-def start(module: str, folder: str, lock: int) -> None:
-    """Let another process call ``empty_trash(folder, lock)`` of ``module``; return at once.
+def start(module: str, function: str, folder: str, lock: int) -> None:
+    """Let another process call ``function(folder, lock)`` of ``module``; return at once.
 
     The descriptor ``lock``, which holds a lock, is inherited there and closed here.
 
@@ -38,7 +38,7 @@ def start(module: str, folder: str, lock: int) -> None:
         raise FileNotFoundError("an embedded interpreter may not know its program")
     pid = os.posix_spawn(
         python,
-        [python, "-I", "-S", "-X", "utf8=1", "-c", _CODE, _PACKAGES, module, folder],
+        [python, "-I", "-S", "-X", "utf8=1", "-c", _CODE, _PACKAGES, module, function, folder],
         os.environ,
         file_actions=[
             (os.POSIX_SPAWN_DUP2, lock, _LOCK),
@@ -52,7 +52,7 @@ def start(module: str, folder: str, lock: int) -> None:
     _thread.start_new_thread(_wait_for, (pid,))
 
 
-def main(module: str, folder: str) -> None:
+def main(module: str, function: str, folder: str) -> None:
     """The process's program."""
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd > _LOCK:
@@ -63,7 +63,7 @@ def main(module: str, folder: str) -> None:
     _step_back()
     from importlib import import_module
 
-    import_module(module).empty_trash(folder, _LOCK)
+    getattr(import_module(module), function)(folder, _LOCK)
 
 
 def _step_back() -> None:

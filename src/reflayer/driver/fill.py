@@ -1,0 +1,117 @@
+"""What makes spares: one process for a home, behind whoever took one or asked for some.
+
+It holds ``spares.lock``, and looks again when it has let go of it: so what is asked for meanwhile
+needs no process of its own. It ends when its lock file is gone, or little of the disk is free.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from reflayer.driver import spares
+from reflayer.driver.home import SPARES_LOCK, unlink
+from reflayer.driver.room import is_short
+from reflayer.driver.trash import delete, delete_behind, left_in_trash
+from reflayer.errors import OperationError, ReflayerError
+from reflayer.workers import behind
+from reflayer.workers.lock import is_at, open_locked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Container
+    from concurrent.futures import Executor
+
+    from reflayer.driver.spares import Spares
+
+
+class _StoppedError(Exception):
+    """The spare that is being made is wanted no more."""
+
+
+def fill_behind(home: str, layer: str) -> None:
+    """Let another process make what spares are missing, if ``layer`` lacks some."""
+    if not _lacks(spares.of_layer(home, layer)) or is_short(home):
+        return
+    with suppress(OperationError):  # on a full disk there may be no lock file
+        turn = open_locked(f"{home}/{SPARES_LOCK}", wait=False)
+        if turn is not None:  # else a process has it, and will see what is wanted by now
+            try:
+                behind.start(__name__, "fill", home, turn)
+            except OSError:
+                os.close(turn)  # then there is none the next time
+
+
+def fill(home: str, turn: int | None) -> None:
+    """Make what spares are missing; ``turn`` is a descriptor that holds the lock, closed here."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    failed: set[str] = set()
+    lock = f"{home}/{SPARES_LOCK}"
+    with ThreadPoolExecutor(1, initializer=_step_back) as worker:
+        while turn is not None:
+            try:
+                spares.tidy(home)
+                while (layer := _next(home, failed)) is not None and not is_short(home):
+                    try:
+                        _make(home, layer, turn, worker)
+                    except _StoppedError:
+                        pass
+                    except ReflayerError:
+                        failed.add(layer)
+                    if not is_at(lock, turn):
+                        return
+            finally:
+                os.close(turn)
+            # What was asked for while this was locked is left to us.
+            is_over = is_short(home) or _next(home, failed) is None
+            turn = None if is_over else open_locked(lock, wait=False)
+    if left_in_trash(home):
+        delete_behind(home)
+
+
+def _lacks(one: Spares) -> bool:
+    return one.ready < one.wanted
+
+
+def _next(home: str, failed: Container[str]) -> str | None:
+    """The layer that lacks spares and was asked for last."""
+    lacking = [
+        one.layer for one in spares.all_spares(home) if _lacks(one) and one.layer not in failed
+    ]
+    return max(lacking, key=lambda layer: spares.last_use(home, layer), default=None)
+
+
+def _make(home: str, layer: str, turn: int, worker: Executor) -> None:
+    """Make one spare of a layer."""
+    from reflayer.driver.clone import clone
+    from reflayer.driver.clone_times import note
+    from reflayer.driver.create import building
+
+    asked = spares.wanted(home, layer)
+    making = None if asked is None else spares.making_of(asked[1])
+    before = spares.sweep(home, layer)
+    if making is None or before is None:
+        raise OperationError(layer, "make a spare", "it is not wanted, or by another user")
+
+    def go_on(*_: object) -> None:
+        is_ours = is_at(f"{home}/{SPARES_LOCK}", turn)
+        if not is_ours or spares.wanted(home, layer) != asked or is_short(home):
+            raise _StoppedError
+
+    with building(home, layer) as path:
+        report = worker.submit(clone, home, layer, path, making, progress=go_on).result()
+        noted = None if report.method == "snapshot" else note(home, path, layer)
+        if not spares.add(home, layer, path, noted, making, before):
+            if noted is not None:
+                unlink(noted)
+            delete(path)
+
+
+def _step_back() -> None:
+    """Let the thread that copies have what nobody else wants: of processors and of disks.
+
+    Not all of the process: what holds a lock for a moment must not wait with it (sched(7)).
+    """
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

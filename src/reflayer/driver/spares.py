@@ -1,0 +1,377 @@
+"""Spares: clones of a layer that are made ahead of it, and handed out by one rename each.
+
+``spares/BOOT/LAYER/KEY.RANDOM`` is one, and ``KEY.RANDOM.cloned`` its note of when it was complete
+(``clone_times``). Nothing of it was written out to disk, so one of an earlier boot is discarded.
+``KEY`` tells how it was made and by whom, so that nobody gets a tree that would be another if he
+had made it. ``stack`` in the same folder tells of what it is a clone: the inodes and ctimes of the
+layers' own folders, which change whenever one is filled, moved or made anew. A rename succeeds
+once: so none is handed out twice, however many processes ask.
+
+``warm/LAYER`` is a link whose text has how many are to be ready, and the ``KEY``; its time of
+modification is when one was last asked for. What makes them is ``fill``, in a process behind.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+
+from reflayer.driver.clone_times import boot_id, hand_over
+from reflayer.driver.differences import is_there, lower, upper_path
+from reflayer.driver.home import (
+    SPARES,
+    SPARES_LOCK,
+    WARM,
+    is_id,
+    layer_path,
+    naming,
+    relink,
+    taken,
+    unlink,
+    write_new,
+)
+from reflayer.driver.room import is_short
+from reflayer.driver.trash import delete_trash, discard
+from reflayer.errors import LayerError, failing
+from reflayer.record import record
+from reflayer.workers.lock import flock, passing_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from reflayer.copy import CopyReport
+    from reflayer.driver.home import Making
+
+_STACK = "stack"
+_NOTE = ".cloned"  # what follows a spare's name in that of its note
+_LONGEST = 200  # characters of a key
+_DAY = 86_400  # seconds
+
+
+@record
+class Spares:
+    """Those of one layer.
+
+    Attributes:
+        layer: its id.
+        wanted: how many are to be ready; 0 for those that are only there by recycling.
+        ready: how many are.
+    """
+
+    layer: str
+    wanted: int
+    ready: int
+
+
+def key(making: Making) -> str | None:
+    """What tells how a clone is made, and by whom; None where that does not fit into a name."""
+    owner = "" if making.owner is None else f"{making.owner[0]}_{making.owner[1]}"
+    maps = []
+    for name in ("uid_map", "gid_map"):  # user_namespaces(7)
+        with suppress(OSError), open(f"/proc/self/{name}") as file:
+            maps.append("_".join(file.read().split()))
+    user = f"{os.geteuid()}_{os.getegid()}"
+    text = "-".join((making.method, making.ownership, owner, user, *maps))
+    return text if len(text) <= _LONGEST else None
+
+
+def making_of(made_by: str) -> Making | None:
+    """How one has to make clones that are to be of this key; None for who cannot."""
+    from reflayer.driver.home import Making
+
+    method, ownership, owner, *_ = (*made_by.split("-"), "", "")
+    user, _, group = owner.partition("_")
+    making = Making(method, ownership, 1, (int(user), int(group)) if owner else None)
+    return making if key(making) == made_by else None
+
+
+def stamp(home: str, layer: str) -> str | None:
+    """What is another text as soon as one of the layers of a stack is; None if one is missing."""
+    told, at = [], layer
+    while True:
+        below = lower(home, at)
+        path = layer_path(home, at) if below is None else upper_path(home, at)
+        with failing(path, "stat"):
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:
+                return None
+        told.append(f"{status.st_ino} {status.st_ctime_ns}")
+        if below is None:
+            return "\n".join(told)
+        at = below
+
+
+def wanted(home: str, layer: str) -> tuple[int, str] | None:
+    """How many of a layer are to be ready, and their key."""
+    path = f"{home}/{WARM}/{layer}"
+    with failing(path, "read"), suppress(FileNotFoundError, ValueError):
+        count, _, made_by = os.readlink(path).partition(" ")
+        return int(count), made_by
+    return None
+
+
+def ready(home: str, layer: str, made_by: str | None) -> list[str]:
+    """The paths of the spares of a layer that may be handed out, of one key."""
+    folder = _folder(home, layer)
+    if folder is None or not made_by:
+        return []
+    found = [f"{folder}/{name}" for name in _names(folder) if _key_of(name) == made_by]
+    return found if found and _stack_of(folder) == (stamp(home, layer) or "") else []
+
+
+def of_layer(home: str, layer: str) -> Spares:
+    """What is wanted and ready of a layer."""
+    count, made_by = wanted(home, layer) or (0, None)
+    return Spares(layer, count, len(ready(home, layer, made_by)))
+
+
+def all_spares(home: str) -> list[Spares]:
+    """``of_layer`` for each layer that has or shall have some, by id."""
+    layers = filter(is_id, sorted(_names(f"{home}/{WARM}")))
+    return [of_layer(home, layer) for layer in layers]
+
+
+def last_use(home: str, layer: str) -> float:
+    """When a clone of a layer was last asked for, in seconds since 1970; 0 if it is not wanted."""
+    with suppress(OSError):
+        return os.lstat(f"{home}/{WARM}/{layer}").st_mtime
+    return 0
+
+
+def keep(home: str, layer: str, count: int, making: Making) -> None:
+    """Let ``count`` spares of a layer be ready from now on; with 0 there are none any more.
+
+    Raises:
+        LayerError: there is no such layer.
+    """
+    made_by = key(making)
+    with naming(home):
+        if not count or made_by is None:
+            end(home, layer)
+            return
+        if not is_there(home, layer):
+            raise LayerError(f"there is no layer {layer}")
+        _want(home, layer, count, made_by)
+        for spare in ready(home, layer, made_by)[count:]:
+            throw_away(home, spare)
+
+
+def add(
+    home: str, layer: str, path: str, noted: str | None, making: Making, before: str | None
+) -> bool:
+    """Publish the folder ``path``, which is a clone of ``layer``, as a spare.
+
+    Args:
+        home: the driver's home.
+        layer: of which it is a spare.
+        path: the folder, on the same file system, that nobody else has.
+        noted: the path of the note of when it was complete; None where there is none.
+        making: how it was made.
+        before: what ``stamp`` told when it was begun.
+
+    Returns:
+        Whether it was done. If not, as when the stack has changed or enough are ready, ``path`` and
+        ``noted`` are still the caller's.
+    """
+    made_by, folder = key(making), _folder(home, layer)
+    if made_by is None or folder is None:
+        return False
+    with failing(folder, "add a spare"), naming(home):
+        if before is None or stamp(home, layer) != before:
+            return False
+        count = wanted(home, layer)
+        if count is None:
+            _want(home, layer, 0, made_by)
+        elif count[0] and len(ready(home, layer, made_by)) >= count[0]:
+            return False
+        if _stack_of(folder) != before:
+            discard(folder, home)
+            os.makedirs(folder, 0o700)
+            write_new(f"{folder}/{_STACK}", before.encode())
+        spare = f"{folder}/{passing_name(made_by)}"
+        if noted is not None:
+            os.rename(noted, spare + _NOTE)
+        os.rename(path, spare)
+    return True
+
+
+def find(home: str, layer: str, making: Making) -> str | None:
+    """A spare of a layer that may be handed out, within ``naming``; None where there is none."""
+    return next(iter(ready(home, layer, key(making))), None)
+
+
+def report(seconds: float) -> CopyReport:
+    """What ``create`` tells of a spare that was taken."""
+    from reflayer.copy.report import CopyReport
+
+    return CopyReport("spare", {}, {}, {}, seconds)
+
+
+def hand_out(home: str, spare: str, id: str) -> None:
+    """Let a spare be the folder of layer ``id``, within ``naming``."""
+    path = layer_path(home, id)
+    with failing(path, "rename"):
+        os.rename(spare, path)
+    hand_over(spare + _NOTE, home, id)
+
+
+def sweep(home: str, layer: str) -> str | None:
+    """Discard what cannot be handed out, of another key, of a stack that has changed, half there.
+
+    Returns:
+        What ``stamp`` tells; None where there is no such layer any more.
+    """
+    folder = _folder(home, layer)
+    with naming(home):
+        of, asked = stamp(home, layer), wanted(home, layer)
+        if of is None:
+            end(home, layer)
+        elif folder is not None and os.path.isdir(folder):
+            if _stack_of(folder) != of:
+                discard(folder, home)
+            for name in _names(folder):
+                if name.endswith(_NOTE):
+                    if not os.path.lexists(f"{folder}/{name.removesuffix(_NOTE)}"):
+                        unlink(f"{folder}/{name}")
+                elif name != _STACK and asked is not None and _key_of(name) != asked[1]:
+                    throw_away(home, f"{folder}/{name}")
+    return of
+
+
+def take(home: str, layer: str, id: str, making: Making) -> bool:
+    """Make a spare of ``layer`` the new layer ``id``; False where there is none.
+
+    Raises:
+        LayerError: there is a layer ``id`` already.
+    """
+    with naming(home):
+        if is_there(home, id):
+            raise taken(id)
+        spare = find(home, layer, making)
+        if spare is not None:
+            hand_out(home, spare, id)
+    return spare is not None
+
+
+def use(home: str, layer: str) -> bool:
+    """Note that a clone of ``layer`` is asked for; whether there may be spares of it."""
+    path = f"{home}/{WARM}/{layer}"
+    with failing(path, "utime"):
+        try:
+            os.utime(path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def end(home: str, layer: str) -> str | None:
+    """Let a layer have no spares, within ``naming``; return where in the trash they are."""
+    unlink(f"{home}/{WARM}/{layer}")
+    folder = _folder(home, layer)
+    return None if folder is None or not os.path.lexists(folder) else discard(folder, home)
+
+
+def throw_away(home: str, spare: str) -> str | None:
+    """Let a spare be none any more, within ``naming``; return where in the trash it is."""
+    trash = discard(spare, home)
+    unlink(spare + _NOTE)
+    return trash
+
+
+def tidy(home: str) -> None:
+    """Discard the spares of earlier boots, and those of layers that nobody asks for any more."""
+    boot, now = boot_id(), time.time()
+    for name in _names(f"{home}/{SPARES}"):
+        if name != boot:
+            discard(f"{home}/{SPARES}/{name}", home)
+    for layer in filter(is_id, _names(f"{home}/{WARM}")):
+        with suppress(FileNotFoundError):
+            if abs(now - os.lstat(f"{home}/{WARM}/{layer}").st_mtime) > _DAY:
+                with naming(home):
+                    end(home, layer)
+
+
+def make_room(home: str) -> None:
+    """Where little of the disk is free, delete spares until it is more, or there are none."""
+    while is_short(home) and (spare := _least_used(home)) is not None:
+        with naming(home):
+            trash = throw_away(home, spare)
+        if trash is not None:
+            delete_trash(trash, wait=True)
+
+
+def give_up(home: str) -> bool:
+    """Delete all spares, and that which is being made; whether there were any."""
+    boot = boot_id()
+    folder = f"{home}/{SPARES}/{boot}"
+    is_filling = stop_filling(home)
+    if boot is None or not os.path.isdir(folder):
+        return is_filling
+    with naming(home):
+        trash = discard(folder, home)
+    if trash is not None:
+        delete_trash(trash, wait=True)
+    return True
+
+
+def stop_filling(home: str) -> bool:
+    """Let what makes spares end, and wait for it; whether there was something that does.
+
+    Its lock file is unlinked: it looks now and then whether that is still there.
+    """
+    lock = f"{home}/{SPARES_LOCK}"
+    with failing(lock, "unlink"):
+        try:
+            fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return False
+        try:
+            if flock(fd, wait=False):
+                return False
+            unlink(lock)
+            return flock(fd)
+        finally:
+            os.close(fd)
+
+
+def _want(home: str, layer: str, count: int, made_by: str) -> None:
+    folder = f"{home}/{WARM}"
+    with failing(folder, "mkdir"):
+        os.makedirs(folder, 0o700, exist_ok=True)
+    relink(f"{folder}/{layer}", f"{count} {made_by}")
+
+
+def _least_used(home: str) -> str | None:
+    """A spare of the layer that was not asked for longest."""
+    found = [one.layer for one in all_spares(home)]
+    for layer in sorted(found, key=lambda layer: last_use(home, layer)):
+        folder = _folder(home, layer)
+        for name in _names(folder) if folder else ():
+            if _key_of(name):
+                return f"{folder}/{name}"
+    return None
+
+
+def _folder(home: str, layer: str) -> str | None:
+    """Where the spares of a layer are; None where nothing tells one boot from another."""
+    boot = boot_id()
+    return None if boot is None else f"{home}/{SPARES}/{boot}/{layer}"
+
+
+def _key_of(name: str) -> str:
+    """The key of a spare of this name; empty for what is none."""
+    return "" if name.endswith(_NOTE) else name.rpartition(".")[0]
+
+
+def _stack_of(folder: str) -> str | None:
+    path = f"{folder}/{_STACK}"
+    with failing(path, "read"), suppress(FileNotFoundError), open(path) as file:
+        return file.read()
+    return None
+
+
+def _names(folder: str) -> list[str]:
+    with failing(folder, "list"), suppress(FileNotFoundError):
+        return os.listdir(folder)
+    return []
