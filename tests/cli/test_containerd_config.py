@@ -80,6 +80,38 @@ def test_version_3_has_kubernetes_snapshotter_at_its_new_place() -> None:
     assert told["proxy_plugins"]["reflayer"]["address"] == "/run/reflayer/containerd.sock"
 
 
+def test_version_4_keeps_what_containerd_itself_unpacks_into_besides() -> None:
+    told = tomllib.loads(printed("--config-version", "4"))
+    assert told["version"] == 4
+    erofs = {"snapshotter": "erofs", "differ": "erofs", "platform": "linux(+erofs)"}
+    overlayfs, ours = UNPACKED["unpack_config"]
+    assert told["plugins"]["io.containerd.transfer.v1.local"] == {
+        "unpack_config": [overlayfs, {**erofs, "optional": True}, ours]
+    }
+
+
+@pytest.mark.parametrize(
+    ("version", "path"),
+    [
+        ("2", ("io.containerd.grpc.v1.cri", "containerd")),
+        ("3", ("io.containerd.cri.v1.runtime", "containerd")),
+    ],
+)
+def test_a_runtime_class_alone_uses_it(version: str, path: tuple[str, ...]) -> None:
+    plugins = tomllib.loads(printed("--config-version", version, "--runtime-class", "sandboxes"))[
+        "plugins"
+    ]
+    assert plugins.pop("io.containerd.transfer.v1.local") == UNPACKED
+    runtime = {"runtime_type": "io.containerd.runc.v2", "snapshotter": "reflayer"}
+    assert plugins == {path[0]: {path[1]: {"runtimes": {"sandboxes": runtime}}}}
+
+
+def test_a_runtime_class_that_cannot_be_is_refused() -> None:
+    done = reflayer("containerd-config", "--runtime-class", "A.b")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'A.b' is no handler of a RuntimeClass" in done.stderr
+
+
 def test_buildkit_is_told_by_options() -> None:
     assert printed("buildkit", "--socket", "/run/s").splitlines() == [
         "--oci-worker=true",

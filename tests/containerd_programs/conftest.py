@@ -64,6 +64,7 @@ def starting() -> Iterator[Start]:
             *,
             pause: str = "",
             config_version: int = 2,
+            runtime_class: str = "",
             at_once: int = 1,
             services: tuple[str, ...] = ("containerd",),
             under: tuple[str, ...] = (),
@@ -77,6 +78,7 @@ def starting() -> Iterator[Start]:
             stack.callback(ours.stop)
             ours.start()
             told = [f"--socket={socket}", f"--home={home}", f"--config-version={config_version}"]
+            told += [f"--runtime-class={runtime_class}"] if runtime_class else []
             printed = subprocess.run(
                 [REFLAYER, "containerd-config", *told], stdout=subprocess.PIPE, check=True
             )

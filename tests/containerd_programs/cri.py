@@ -41,6 +41,11 @@ class Cri:
         """The request that names an image."""
         return self.messages.ImageRequest(image={"image": name})
 
+    def pull(self, name: str, pod: Any = None, handler: str = "") -> None:
+        """Pull an image for a pod, whose RuntimeClass has this handler."""
+        image = {"image": name, "runtime_handler": handler}
+        self.images.PullImage(self.messages.ImageRequest(image=image, sandbox_config=pod))
+
     def close(self) -> None:
         """End the connection."""
         self._channel.close()

@@ -14,7 +14,7 @@ from tests.containerd_programs.conftest import REFLAYER, Start
 from tests.containerd_programs.containerd import release, require_config_version
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [2, 3, 4])
 def test_containerd_understands_each_table_that_is_imported(version: int, tmp_path: Path) -> None:
     require_config_version(version)
     printed = subprocess.run(
@@ -38,7 +38,8 @@ def test_containerd_understands_each_table_that_is_imported(version: int, tmp_pa
         assert plugins["io.containerd.cri.v1.images"]["snapshotter"] == "reflayer"
     if release() >= (1, 7):
         unpacked = plugins["io.containerd.transfer.v1.local"]["unpack_config"]
-        assert [one["snapshotter"] for one in unpacked] == ["overlayfs", "reflayer"]
+        erofs = ["erofs"] if version == 4 else []
+        assert [one["snapshotter"] for one in unpacked] == ["overlayfs", *erofs, "reflayer"]
 
 
 @pytest.mark.parametrize("version", [2, 3])

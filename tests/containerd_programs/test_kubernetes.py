@@ -8,18 +8,34 @@ from pathlib import Path
 import pytest
 
 from tests.containerd_programs.conftest import Pair, Start
-from tests.containerd_programs.containerd import require_config_version, until
+from tests.containerd_programs.containerd import (
+    require_config_version,
+    require_runtime_snapshotters,
+    until,
+)
 from tests.containerd_programs.cri import Cri
+
+
+@pytest.fixture(params=["", "sandboxes"], ids=["all pods", "pods of a RuntimeClass"])
+def handler(request: pytest.FixtureRequest) -> str:
+    """What the RuntimeClass of the pods names, if they have one."""
+    if request.param:
+        require_runtime_snapshotters()
+    return str(request.param)
 
 
 @pytest.fixture(params=[2, 3])
 def pair(
-    request: pytest.FixtureRequest, start: Start, place_on: Callable[[str], Path], registry: str
+    request: pytest.FixtureRequest,
+    start: Start,
+    place_on: Callable[[str], Path],
+    registry: str,
+    handler: str,
 ) -> Pair:
-    """Both daemons, with pods."""
+    """Both daemons, with pods, which use the snapshotter all or by their RuntimeClass."""
     require_config_version(request.param)
     pause = f"{registry}/pause:t"
-    return start(place_on("xfs"), pause=pause, config_version=request.param)
+    return start(place_on("xfs"), pause=pause, config_version=request.param, runtime_class=handler)
 
 
 @pytest.fixture
@@ -31,24 +47,25 @@ def cri(pair: Pair, tmp_path: Path) -> Iterator[Cri]:
 
 
 def test_a_pod_is_pulled_run_logged_and_removed(
-    pair: Pair, cri: Cri, registry: str, tmp_path: Path
+    pair: Pair, cri: Cri, registry: str, handler: str, tmp_path: Path
 ) -> None:
     name, make = f"{registry}/image:t", cri.messages
-    cri.images.PullImage(cri.image(name))
-    pulled = names(pair)
-    assert len(pulled) == 5
-
     pod = make.PodSandboxConfig(
         metadata={"name": "pod", "uid": "1", "namespace": "default"},
         hostname="pod",
         log_directory=str(tmp_path / "logs"),
     )
-    sandbox = cri.runtime.RunPodSandbox(make.RunPodSandboxRequest(config=pod)).pod_sandbox_id
+    cri.pull(name, pod, handler)
+    pulled = names(pair)
+    assert len(pulled) == 5
+
+    wanted = make.RunPodSandboxRequest(config=pod, runtime_handler=handler)
+    sandbox = cri.runtime.RunPodSandbox(wanted).pod_sandbox_id
     request = make.CreateContainerRequest(
         pod_sandbox_id=sandbox,
         config={
             "metadata": {"name": "container"},
-            "image": {"image": name},
+            "image": {"image": name, "runtime_handler": handler},
             "command": ["sh", "-c", "cat /kept/file; echo; echo new > /kept/new; ls /kept"],
             "log_path": "container.log",
         },

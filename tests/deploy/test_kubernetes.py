@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import textwrap
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from reflayer.cli.program import parser
-from reflayer.plugins.containerd.config import HOME, SOCKET
+from reflayer.plugins.containerd.config import HOME, SOCKET, containerd_toml
 
 PROJECT = Path(__file__).parents[2]
 DEPLOY = PROJECT / "deploy/kubernetes"
@@ -88,8 +87,9 @@ def test_what_the_image_is_made_of_is_in_the_project() -> None:
     assert all((PROJECT / path).exists() for path in ours)
 
 
-def test_the_configuration_on_the_page_is_toml_that_names_the_daemons_socket_and_home() -> None:
-    text = textwrap.dedent((PROJECT / "docs/kubernetes.md").read_text())
+def test_the_configuration_on_the_page_is_what_the_command_prints() -> None:
+    text = (PROJECT / "docs/kubernetes.md").read_text()
     (block,) = re.findall(r"^ *```toml\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
-    told = tomllib.loads(block)["proxy_plugins"]["reflayer"]
-    assert told == {"type": "snapshot", "address": SOCKET, "exports": {"root": HOME}}
+    handler = loaded("runtimeclass.yaml")["handler"]
+    printed = containerd_toml(SOCKET, HOME, 3, rebases=False, runtime=handler)
+    assert textwrap.dedent(block) == printed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from reflayer.cli.arguments import option, refusal, takes
 from reflayer.plugins.containerd.config import (
     HOME,
@@ -32,6 +34,13 @@ def _socket(text: str) -> str:
     return text
 
 
+def _handler(text: str) -> str:
+    # A label as in the names of the DNS (RFC 1123), as Kubernetes wants it.
+    if not re.fullmatch("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", text):
+        raise refusal(f"{text!r} is no handler of a RuntimeClass: a-z, 0-9 and '-' within")
+    return text
+
+
 @takes(
     option(
         "program PROGRAM",
@@ -51,11 +60,16 @@ def _socket(text: str) -> str:
     ),
     option(
         "--config-version",
-        "of the file that this is for: 2, which every containerd reads (default), or 3, which "
-        "containerd 2 writes",
+        "of the file that this is for: 2, which every containerd reads (default), 3, which "
+        "containerd 2 writes, or 4, which it does from 2.3 on",
         type=int,
         choices=VERSIONS,
         default=2,
+    ),
+    option(
+        "--runtime-class HANDLER",
+        "use it for the pods of this RuntimeClass of Kubernetes alone, not for all",
+        type=_handler,
     ),
 )
 def containerd_config(arguments: Namespace) -> int:
@@ -72,6 +86,7 @@ def containerd_config(arguments: Namespace) -> int:
             arguments.home,
             arguments.config_version,
             rebases=can_rebase(arguments.home),
+            runtime=arguments.runtime_class,
         )
     elif arguments.program == "buildkit":
         told = buildkit_options(arguments.socket)

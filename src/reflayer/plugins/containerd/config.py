@@ -11,24 +11,45 @@ _CRI = 'plugins."io.containerd.grpc.v1.cri".containerd'
 _CRI_IMAGES = 'plugins."io.containerd.cri.v1.images"'
 # The tables that name Kubernetes' snapshotter. containerd 2 takes that of _CRI over only where the
 # table has runtimes, too: so a file of version 2, which both read, names it in both.
-_KUBERNETES = {2: (_CRI, _CRI_IMAGES), 3: (_CRI_IMAGES,)}
+_KUBERNETES = {2: (_CRI, _CRI_IMAGES), 3: (_CRI_IMAGES,), 4: (_CRI_IMAGES,)}
+# A snapshotter of one runtime alone is named beside that (internal/cri/config, from 1.7 on).
+_CRI_RUNTIME = 'plugins."io.containerd.cri.v1.runtime".containerd'
+_RUNTIMES = {2: _CRI, 3: _CRI_RUNTIME, 4: _CRI_RUNTIME}
 
 _CAPABILITIES = """\
   # containerd 2.2 and later may unpack several layers of an image at once.
   capabilities = ["rebase"]
 """
 
+# What containerd lists itself from 2.3 on, which is also the first that reads version 4.
+_EROFS = """\
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "linux(+erofs)"
+  snapshotter = "erofs"
+  differ = "erofs"
+  optional = true
+"""
+
 VERSIONS = tuple(_KUBERNETES)
-"""Of containerd's configuration: 2, which every containerd reads, and 3, which 2.0 and later do."""
+"""Of containerd's configuration: every containerd reads 2, those from 2.0 on 3, from 2.3 on 4."""
 
 
-def containerd_toml(socket: str, home: str, version: int, *, rebases: bool) -> str:
+def containerd_toml(
+    socket: str, home: str, version: int, *, rebases: bool, runtime: str | None = None
+) -> str:
     """TOML for /etc/containerd/config.toml, of one of ``VERSIONS``.
 
-    ``rebases`` says whether a layer can be told in the end what it lies on.
+    ``rebases`` says whether a layer can be told in the end what it lies on. Where there is a
+    ``runtime``, Kubernetes uses the snapshotter for the pods of that RuntimeClass handler alone.
     """
     capabilities = _CAPABILITIES if rebases else ""
-    kubernetes = "\n".join(f'[{table}]\n  snapshotter = "{NAME}"' for table in _KUBERNETES[version])
+    tables, options = _KUBERNETES[version], ""
+    about = "the line belongs into the table of that name, where the file has one"
+    if runtime is not None:
+        tables = (f"{_RUNTIMES[version]}.runtimes.{runtime}",)
+        options = '  runtime_type = "io.containerd.runc.v2"\n'
+        about = "the options of the runc table (SystemdCgroup, for one) belong here, too"
+    kubernetes = "\n".join(f'[{table}]\n{options}  snapshotter = "{NAME}"' for table in tables)
     return f"""\
 # A file that has a version line already keeps its own; it has to be this one.
 version = {version}
@@ -40,7 +61,7 @@ version = {version}
   [proxy_plugins.{NAME}.exports]
     root = {_quoted(home)}
 
-# Kubernetes (CRI): the line belongs into the table of that name, where the file has one.
+# Kubernetes (CRI): {about}.
 {kubernetes}
 
 # Into which snapshotters containerd 2 unpacks what its transfer service pulls, for ctr and, from
@@ -48,7 +69,7 @@ version = {version}
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "linux"
   snapshotter = "overlayfs"
-[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+{_EROFS if version >= 4 else ""}[[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "linux"
   snapshotter = "{NAME}"
 """
