@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from reflayer import Store
+from reflayer.workers.lock import claim_new
 from tests.archive.tars import entry, folder, tar
 from tests.cli.processes import PROGRAM
 from tests.file_systems import kinds
-from tests.store.stores import BASE, assert_clean, image, names_in
+from tests.store.stores import BASE, MORE, assert_clean, image, names_in
 
 _ROUNDS = 8
 _STARTED = 0.05  # seconds: before, nothing can have begun
@@ -120,6 +124,85 @@ def test_a_container_of_an_image_that_is_there_clears_what_a_killed_create_left(
         moment = dice.uniform(_STARTED, longest)
         _run(root, "create", "--name", "whole", made, kill_after=moment)
         _forget(_start_again(root, there), made)
+
+
+_KILLED_AT = """
+import os, sys
+from importlib import import_module
+from reflayer import Store
+root, do, what, module, name, when = sys.argv[1:]
+holder = import_module(module)
+*path, name = name.split(".")
+for one in path:
+    holder = getattr(holder, one)
+real = getattr(holder, name)
+def killed(*arguments, **options):
+    if when == "after":
+        real(*arguments, **options)
+    os.kill(os.getpid(), 9)
+setattr(holder, name, killed)
+getattr(Store(root), do)(what)
+"""
+_STEPS = [
+    ("create", "reflayer.driver.driver", "Driver.create", "before"),
+    ("create", "reflayer.driver.driver", "Driver.create", "after"),
+    ("create", "reflayer.store.create", "_record", "after"),  # and before it is committed
+    ("create", "reflayer.workers.lock", "Claim.release", "before"),  # of the folder's
+    ("remove_container", "reflayer.driver.driver", "Driver.remove", "before"),
+    ("remove_container", "reflayer.driver.driver", "Driver.remove", "after"),
+    ("remove_container", "reflayer.store.containers", "_forget", "after"),
+    ("remove_container", "reflayer.workers.lock", "Claim.release", "before"),
+]
+
+
+@pytest.mark.parametrize("is_last", [False, True], ids=["", "last"])
+@pytest.mark.parametrize(("do", "module", "name", "when"), _STEPS)
+def test_each_step_leaves_a_mark_where_folders_and_records_may_not_agree(
+    base: Path, root: Path, do: str, module: str, name: str, when: str, is_last: bool
+) -> None:
+    store = Store(root)
+    small = image(base / "small", BASE)
+    there = store.create(image(base / "image", MORE), name="there").image_id
+    store.create(small, name="other")
+    if is_last and do == "remove_container":  # the image goes with its last container
+        store.remove_image(there, force=True)
+    what = there if do == "create" else "there"
+    command = [sys.executable, "-c", _KILLED_AT, str(root), do, what, module, name, when]
+    assert subprocess.run(command).returncode == -9
+    assert names_in(root / "locks") != set()
+    store = Store(root)
+    if is_last:
+        store.remove_container("other")
+    else:
+        store.create(store.container("other").image_id)
+    names = {one.name for one in store.containers()} - {"there"}
+    assert len(names) == (0 if is_last else 2)
+    assert_clean(root)
+
+
+def test_an_older_version_left_no_mark_so_its_store_is_collected(base: Path, root: Path) -> None:
+    store = Store(root)
+    there = store.create(image(base / "image", BASE), name="there").image_id
+    store.create(there, name="lost")
+    subprocess.run(["rm", "-r", store.container("lost").path], check=True)
+    (root / "layers/dir" / ("0" * 64)).mkdir()
+    with closing(sqlite3.connect(root / "reflayer.db")) as db:
+        db.execute("PRAGMA user_version = 2")
+    store.create(there, name="new")
+    assert {one.name for one in store.containers()} == {"there", "new"}
+    assert_clean(root)
+
+
+def test_a_mark_of_who_lives_is_left_alone(base: Path, root: Path) -> None:
+    store = Store(root)
+    there = store.create(image(base / "image", BASE)).image_id
+    mine = claim_new(str(root / "locks"), "mark")
+    store.prune()
+    store.create(there)
+    assert len(names_in(root / "locks")) == 1
+    mine.abandon()
+    store.create(there)
+    assert_clean(root)
 
 
 def test_a_killed_commit_leaves_nothing(root: Path, made: str, small: str) -> None:

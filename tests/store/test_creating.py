@@ -103,10 +103,12 @@ def test_a_container_of_an_image_that_is_there_takes_a_clone_and_a_record(
     for name in ("read_stored", "blobs_of", "record_of"):
         monkeypatch.setattr(f"reflayer.store.images.{name}", None)
     monkeypatch.setattr("reflayer.store.collect.collect", None)
+    monkeypatch.setattr("reflayer.driver.driver.Driver.list", None)  # no look at all there is
     (root / "content").rename(root / "elsewhere")
     second = store.create("there:1")
     assert second.image == "docker.io/library/there:1"
     assert names_in(second.path) == {"bin", "etc"}
+    store.remove_container(store.create("there:1").id)
     (root / "elsewhere").rename(root / "content")
     assert_clean(root)
 
@@ -417,13 +419,24 @@ def test_a_layer_that_lost_its_folder_is_unpacked_again(base: Path, root: Path) 
     assert_clean(root)
 
 
-def test_a_container_that_lost_its_folder_is_forgotten(base: Path, root: Path) -> None:
+@pytest.mark.parametrize("way", ["rm", "prune", "collection"])
+def test_a_container_that_lost_its_folder_is_told_and_forgotten(
+    base: Path, root: Path, way: str
+) -> None:
     store = Store(root)
-    made = image(base / "image", BASE)
-    lost = store.create(made)
+    kept = store.create(image(base / "image", BASE))
+    lost = store.create(kept.image_id, name="lost")
     subprocess.run(["rm", "-rf", lost.path], check=True)
-    kept = store.create(made)
-    assert [one.name for one in store.containers()] == [kept.name]
+    third = store.create(kept.image_id)
+    with pytest.raises(StoreError, match="lost: its folder is gone: reflayer rm lost"):
+        store.changes("lost")
+    if way == "rm":
+        store.remove_container("lost")
+    elif way == "prune":
+        store.prune()
+    else:
+        store.tag(kept.image_id, "new")
+    assert {one.name for one in store.containers()} == {kept.name, third.name}
     assert_clean(root)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -35,11 +37,11 @@ def test_what_is_no_name_is_refused_in_one_line(root: Path, name: str) -> None:
 
 
 def test_names_that_are_made_up_are_names_and_new() -> None:
-    taken: set[str] = set()
-    for _ in range(3000):  # more than there are pairs of words
-        name = free_name(taken)
-        assert name not in taken
-        taken.add(checked_name(name))
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute("CREATE TABLE containers (name TEXT PRIMARY KEY)")
+        for _ in range(3000):  # more than there are pairs of words
+            name = checked_name(free_name(db))
+            db.execute("INSERT INTO containers VALUES (?)", (name,))  # fails where it is taken
 
 
 def test_a_container_is_found_by_name_id_and_the_beginning_of_its_id(

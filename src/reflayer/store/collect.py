@@ -1,10 +1,15 @@
 """Garbage: what no record needs any more goes, and so does what a crash left.
 
-A SIGKILL leaves folders, records that do not agree with them, or blobs that no record needs. The
-first two show when folders and records are compared, which ``tidy`` does each time. To look for the
-third takes as long as a whole collection; so a mark, ``locks/dirty``, is made before any blobs (or
-tags in the content's index), and only a whole collection takes it away. A container of an image
-that is there leaves none, and costs two looks.
+A SIGKILL leaves folders, records that do not agree with them, or blobs that no record needs. To
+look for them takes a comparison of all that there is; so whatever may leave some is noted before,
+by a file in ``locks/``, and where there is none that is all the look that a command takes:
+
+- Who makes or removes a container claims a mark (``marked``), and takes it away when its folder and
+  its record agree. Where he dies before, it is abandoned.
+- ``dirty`` is made before any blobs (or tags in the content's index), the lock file of a layer
+  before that is unpacked. Only a whole collection takes them away.
+
+What is deleted from outside is found by whoever wants it, and by the next collection.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ import os
 from contextlib import ExitStack, contextmanager, suppress
 
 from reflayer.errors import NO_ROOM, OperationError, ReflayerError, StoreError, failing
-from reflayer.workers.lock import locked
+from reflayer.workers.lock import claim_new, claims, locked, take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,14 +28,16 @@ if TYPE_CHECKING:
     from reflayer.images.model.descriptor import Descriptor
     from reflayer.store.parts import Parts
 
+_MARKS = 100  # at the most at once: each is an open file
+
 # An image that has lost its names stays while there are containers of it. (SQLite makes a table of
 # its own for each "IN (SELECT ...)", which takes longer than all else in a look.)
-_USED = (
+USED = (
     "(EXISTS (SELECT 1 FROM names WHERE image = images.id)"
     " OR EXISTS (SELECT 1 FROM containers WHERE image = images.id))"
 )
 _STACKS = f"""WITH RECURSIVE needed (id, parent) AS (
-    SELECT layers.id, parent FROM images JOIN layers ON layers.id = images.layer WHERE {_USED}
+    SELECT layers.id, parent FROM images JOIN layers ON layers.id = images.layer WHERE {USED}
     UNION SELECT layers.id, layers.parent FROM needed JOIN layers ON layers.id = needed.parent
 )"""
 _NEEDED = f"{_STACKS} SELECT id FROM needed UNION ALL SELECT id FROM containers"  # folders
@@ -51,6 +58,8 @@ def making(parts: Parts) -> Iterator[ExitStack]:
     parts.make_folders()
     with parts.database.kept_open():
         parts.database.make()
+        if _is_empty(parts.home):
+            _refuse_without_folders(parts)
         tidy(parts)
         try:
             with locked(parts.lock, shared=True), ExitStack() as until:
@@ -80,27 +89,58 @@ def mark_dirty(parts: Parts) -> None:
             raise
 
 
+@contextmanager
+def marked(parts: Parts, *, needs_room: bool = True) -> Iterator[Callable[[], None]]:
+    """Have a whole collection follow if folders and records may not agree at the end of the block.
+
+    What has no need of room does the block without a mark where the disk has none for it.
+
+    Yields:
+        What the block has to call when they agree.
+    """
+    try:
+        mark = claim_new(parts.locks, "mark")
+    except OperationError as error:
+        if needs_room or error.errno not in NO_ROOM:
+            raise
+        yield lambda: None
+        return
+    try:
+        yield mark.release
+    finally:
+        mark.abandon()
+
+
 def tidy(parts: Parts, *, wait: bool = False) -> None:
-    """``collect`` if there may be something to collect, which costs less to find out."""
-    if not _is_tidy(parts):
-        collect(parts, wait=wait)
+    """``collect`` if there may be something to collect."""
+    content = os.path.join(parts.root, "content")
+    if _names_in(os.path.join(content, "ingest")):
+        from reflayer.images.content.partial_download import expire
 
-
-def _is_tidy(parts: Parts) -> bool:
-    if _names_in(parts.locks) or _names_in(os.path.join(parts.root, "content", "ingest")):
-        return False  # the mark; or downloads that may be too old
-    there = set(parts.driver.list())
-    with parts.database.reading() as db:
-        if db.execute(f"SELECT 1 FROM images WHERE NOT {_USED}").fetchone():
-            return False
-        return _column(db, _NEEDED) == there
+        expire(content)
+    names = _names_in(parts.locks)
+    marks = claims(names)
+    if marks.issuperset(names):
+        for mark in map(take, map(parts.lock_of, marks)):
+            if mark is not None:
+                mark.abandon()
+                break
+        else:
+            return
+    collect(parts, wait=wait)
 
 
 def collect(parts: Parts, *, wait: bool = False) -> None:
     """Make folders, blobs, tags and records agree, unless some are being made right now."""
-    with locked(parts.lock, wait=False) as alone:
+    with locked(parts.lock, wait=False) as alone, ExitStack() as until:
         if not alone:
             return
+        names = _names_in(parts.locks)
+        # Before anything is looked at: what its maker did is there by then. Whoever removes a
+        # container does not share the lock, and his mark stays.
+        marks = list(filter(None, map(take, map(parts.lock_of, sorted(claims(names))[:_MARKS]))))
+        for mark in marks:
+            until.callback(mark.abandon)
         _refuse_without_folders(parts)
         try:
             _forget(parts)
@@ -120,7 +160,11 @@ def collect(parts: Parts, *, wait: bool = False) -> None:
                 raise
             mark_dirty(parts)  # the next collection does it
             return
-        _remove_locks(parts)
+        for path in map(parts.lock_of, set(names) - claims(names)):  # each made under the lock
+            with failing(path, "unlink"):
+                os.unlink(path)
+        for mark in marks:
+            mark.release()
 
 
 def _folders(parts: Parts) -> tuple[set[str], frozenset[str]]:
@@ -175,7 +219,7 @@ def _forget(parts: Parts) -> None:
         whole = [(one,) for one in differences if parts.driver.lower(one) is None]  # by now
         db.executemany("UPDATE layers SET parent = NULL WHERE id = ?", whole)
         db.execute(f"DELETE FROM layers WHERE id IN ({_BROKEN})")
-        db.execute(f"DELETE FROM images WHERE NOT {_USED}")
+        db.execute(f"DELETE FROM images WHERE NOT {USED}")
         db.execute(f"{_STACKS} DELETE FROM layers WHERE id NOT IN (SELECT id FROM needed)")
 
 
@@ -184,7 +228,7 @@ def _remove_blobs(parts: Parts) -> None:
 
     with parts.database.reading() as db:
         needed = _column(
-            db, f"SELECT digest FROM blobs JOIN images ON images.id = blobs.image WHERE {_USED}"
+            db, f"SELECT digest FROM blobs JOIN images ON images.id = blobs.image WHERE {USED}"
         )
     for digest in set(parts.content.digests()) - needed:
         parts.content.delete(digest)
@@ -210,11 +254,10 @@ def _tag(parts: Parts) -> None:
         parts.content.set_tags(wanted)
 
 
-def _remove_locks(parts: Parts) -> None:
-    """The mark, and the lock files of single chains: each is made under the shared lock."""
-    for path in map(parts.lock_of, _names_in(parts.locks)):
-        with failing(path, "unlink"):
-            os.unlink(path)
+def _is_empty(folder: str) -> bool:
+    with failing(folder, "list"), suppress(FileNotFoundError), os.scandir(folder) as names:
+        return next(names, None) is None
+    return True
 
 
 def _names_in(folder: str) -> list[str]:

@@ -11,7 +11,6 @@ from reflayer.store.database import ids_with
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container as Names
     from sqlite3 import Connection
     from typing import Self
 
@@ -114,22 +113,33 @@ def container_of(row: tuple[str, str, str, str, float], parts: Parts) -> Contain
 
 
 def remove_container(parts: Parts, name: str, wait: bool) -> Container:
-    from reflayer.store.collect import tidy, with_room
+    from reflayer.store.collect import collect, marked, tidy, with_room
 
     with parts.database.kept_open():
         with parts.database.reading() as db:
             container = find_container(db, name, parts)
-        # The folder first: a record whose folder is gone is forgotten by the next collection, and
-        # a folder that cannot be removed still has its record.
-        parts.driver.remove(container.id, wait=wait)
-        with_room(parts, lambda: _forget(parts, container.id))
-        tidy(parts, wait=wait)  # the image may have gone with it
+        with marked(parts, needs_room=False) as agree:
+            # The folder first: one that cannot be removed still has its record.
+            parts.driver.remove(container.id, wait=wait)
+            with_room(parts, lambda: _forget(parts, container.id))
+            is_used = _is_used(parts, container.image_id)
+            if is_used:
+                agree()
+        (tidy if is_used else collect)(parts, wait=wait)
         return container
 
 
 def _forget(parts: Parts, id: str) -> None:
     with parts.database.writing() as db:
         db.execute("DELETE FROM containers WHERE id = ?", (id,))
+
+
+def _is_used(parts: Parts, image: str) -> bool:
+    from reflayer.store.collect import USED
+
+    with parts.database.reading() as db:
+        unused = db.execute(f"SELECT 1 FROM images WHERE id = ? AND NOT {USED}", (image,))
+        return unused.fetchone() is None
 
 
 def new_id() -> str:
@@ -146,16 +156,26 @@ def checked_name(name: str) -> str:
     return name
 
 
-def free_name(taken: Names[str]) -> str:
-    """A name in Docker's manner that is not ``taken``: two words, and a number if need be."""
-    tries = 0
+def free_name(db: Connection) -> str:
+    """A name in Docker's manner that no container has: two words, and a number if need be."""
+    most = 0
     while True:
-        name = f"{_one_of(_MOODS)}_{_one_of(_THINGS)}{tries // 10 or ''}"
-        if name not in taken:
+        number = _random() % most if most else ""
+        name = f"{_one_of(_MOODS)}_{_one_of(_THINGS)}{number}"
+        if not is_taken(db, name):
             return name
-        tries += 1
+        most = most * 10 or 10  # so the tries are few, however many there are
+
+
+def is_taken(db: Connection, name: str) -> bool:
+    """Whether there is a container of this name."""
+    return db.execute("SELECT 1 FROM containers WHERE name = ?", (name,)).fetchone() is not None
 
 
 def _one_of(choice: str) -> str:
     words = choice.split()
-    return words[int.from_bytes(os.urandom(4), "big") % len(words)]
+    return words[_random() % len(words)]
+
+
+def _random() -> int:
+    return int.from_bytes(os.urandom(4), "big")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 
-from reflayer.errors import StoreError, counted, printable
+from reflayer.errors import LayerError, StoreError, counted, printable
 from reflayer.record import record, replace
 from reflayer.store import images
-from reflayer.store.collect import making, mark_dirty
-from reflayer.store.containers import checked_name, container_of, free_name, new_id
+from reflayer.store.collect import making, mark_dirty, marked
+from reflayer.store.containers import checked_name, container_of, free_name, is_taken, new_id
 from reflayer.store.images import StoredImage, StoredLayer
 from reflayer.store.unpack import unpack
 from reflayer.workers.lock import locked
@@ -59,23 +59,32 @@ class Pulled:
 def create(parts: Parts, wanted: Wanted, name: str | None) -> Container:
     if name is not None:
         checked_name(name)
+    try:
+        return _create(parts, wanted, name)
+    except LayerError:  # a layer was deleted from outside: by now what lay on it is collected
+        return _create(parts, wanted, name)
+
+
+def _create(parts: Parts, wanted: Wanted, name: str | None) -> Container:
     with making(parts) as until:
         if name is not None:
             with parts.database.reading() as db:
                 _refuse_taken(db, name)
         pulled = pull_image(wanted, parts, until)
         container_id = new_id()
-        parts.driver.create(container_id, pulled.image.layer, progress=wanted.progress)
-        with parts.database.writing() as db:
-            return _record(db, parts, container_id, name, pulled)
+        with marked(parts) as agree:
+            parts.driver.create(container_id, pulled.image.layer, progress=wanted.progress)
+            with parts.database.writing() as db:
+                container = _record(db, parts, container_id, name, pulled)
+            agree()
+        return container
 
 
 def _record(
     db: Connection, parts: Parts, container_id: str, name: str | None, pulled: Pulled
 ) -> Container:
     if name is None:
-        rows = db.execute("SELECT name FROM containers")
-        name = free_name({row[0] for row in rows})
+        name = free_name(db)
     else:
         _refuse_taken(db, name)
     images.add_image(db, pulled.image, pulled.blobs, pulled.stamp)
@@ -89,7 +98,7 @@ def _record(
 
 
 def _refuse_taken(db: Connection, name: str) -> None:
-    if db.execute("SELECT 1 FROM containers WHERE name = ?", (name,)).fetchone():
+    if is_taken(db, name):
         raise StoreError(f"{name}: there is a container of this name: take another, or remove it")
 
 
@@ -123,7 +132,6 @@ def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
     source = open_source(wanted.text, wanted.access)
     if isinstance(source, RootFs):
         return _from_folder(source, wanted, parts, until)
-    mark_dirty(parts)
     return _from_source(source, wanted, parts)
 
 
@@ -155,11 +163,19 @@ def _on_record(db: Connection, wanted: Wanted) -> tuple[StoredImage | None, str]
 def _from_source(source: Source, wanted: Wanted, parts: Parts) -> Pulled:
     """Fetched and unpacked, which from a registry go on side by side."""
     stamp, told = source.stamp(), _one_at_a_time(wanted.progress)
-    known = None
+    known = layer = None
     if stamp:
         with parts.database.reading() as db:
             known = images.image_named(db, source.name, stamp)
-    if known is not None and (not wanted.platform or known.platform == str(wanted.platform)):
+            if known and wanted.platform and known.platform != str(wanted.platform):
+                known = None
+            layer = images.layer_there(db, known.layer, parts) if known else None
+            blobs = images.blobs_on_record(db, known.id) if known else frozenset()
+    if known is not None and layer is not None:
+        images.refuse_incomplete(layer, parts)
+        return Pulled(replace(known, names=(source.name,)), blobs, source.name, stamp)
+    mark_dirty(parts)
+    if known is not None:
         names: tuple[str, ...] = (source.name,)
         image = images.read_stored(known, parts)
         unpack(image, parts, told)
@@ -203,7 +219,8 @@ def _from_folder(source: RootFs, wanted: Wanted, parts: Parts, until: ExitStack)
     from reflayer.images.model.platform import Platform
 
     digest = sha256(os.fsencode(source.name)).hexdigest()
-    until.enter_context(locked(parts.lock_of(f"rootfs-{digest}")))
+    lock = parts.lock_of(f"rootfs-{digest}")
+    until.enter_context(locked(lock))
     stamp = source.stamp()
     if stamp and wanted.pull != "always":
         with parts.database.reading() as db:
@@ -211,6 +228,7 @@ def _from_folder(source: RootFs, wanted: Wanted, parts: Parts, until: ExitStack)
             layer = images.layer_there(db, known.layer, parts) if known else None
         if known and layer:
             images.refuse_incomplete(layer, parts)
+            unlink(lock)  # otherwise a whole collection would follow
             return Pulled(replace(known, names=(source.name,)), frozenset(), source.name, stamp)
     layer_id = new_id()
     with parts.driver.build(layer_id) as folder:

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """What ``user_version`` says; a database with a higher one is another, newer reflayer's."""
 
 _SCHEMA = """
@@ -59,7 +59,8 @@ CREATE TABLE containers (
 CREATE INDEX names_by_image ON names (image);
 CREATE INDEX containers_by_image ON containers (image);
 """
-# Version 1 had whole layers alone. Who may only read has it so until somebody writes.
+# Version 1 had whole layers alone. Who may only read has it so until somebody writes. Up to version
+# 2 each command compared all folders with all records, and left no mark of what it did.
 _UPGRADE = "ALTER TABLE layers ADD COLUMN parent TEXT"
 _AS_UPGRADED = "CREATE TEMP VIEW layers AS SELECT *, NULL AS parent FROM main.layers"
 
@@ -107,7 +108,7 @@ class Database:
             if _is_there(self._path):
                 with self._connection() as db, transaction(db, "DEFERRED"):
                     if version := version_of(db):
-                        with _upgraded(db) if version < SCHEMA_VERSION else nullcontext():
+                        with _upgraded(db) if version == 1 else nullcontext():
                             yield db
                         return
             self._refuse_lost()
@@ -134,7 +135,9 @@ class Database:
             if not version_of(db):
                 self._make()
             if version_of(db) < SCHEMA_VERSION:
-                _upgrade(db)
+                # The lock file stays until a whole collection: of what an older version has left.
+                with locked(self._lock):
+                    _upgrade(db)
             yield db
 
     def _make(self) -> None:
@@ -197,8 +200,9 @@ def connect(path: str, version: int, *, alone: bool = False) -> sqlite3.Connecti
 
 def _upgrade(db: sqlite3.Connection) -> None:
     with transaction(db):
-        if version_of(db) < SCHEMA_VERSION:  # still: another process may have done it
-            db.execute(_UPGRADE)
+        if (version := version_of(db)) < SCHEMA_VERSION:  # still: another may have done it
+            if version == 1:
+                db.execute(_UPGRADE)
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

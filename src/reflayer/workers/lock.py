@@ -4,6 +4,9 @@
 file beside a name, ``NAME.lock``, made before what is so called and unlinked after it, both while
 it is locked. So a name whose lock can be had, or that has no lock file, is abandoned.
 
+A claim can also be the mark of what is made or removed elsewhere: while it is there, two things may
+not agree.
+
 What is half made has no other protocol but two, each where claims cannot serve: in a folder of the
 user's, which is never swept, a file has no name until it is whole (O_TMPFILE); and a download is
 locked itself, since the next process does not clear what a dead one left, but goes on with it.
@@ -14,13 +17,13 @@ from __future__ import annotations
 import _thread  # threading would cost a small program its import
 import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from reflayer.errors import failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _LOCK = ".lock"  # what follows a name in the name of its lock file
 _OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -89,7 +92,13 @@ class Claim:
             with failing(lock, "unlink"):
                 os.unlink(lock)
         finally:
-            os.close(self._fd)
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of the name as the death of this process would; nothing is done if it was."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
             _held.discard(self.path)
 
 
@@ -143,6 +152,18 @@ def abandoned(folder: str) -> Iterator[tuple[str, bool]]:
                 yield path, True
             finally:
                 claimed.release()
+
+
+def claims(names: Iterable[str]) -> set[str]:
+    """Those of ``names`` that are of the lock files of claims."""
+    return {name for name in names if name.endswith(_LOCK)}
+
+
+def take(lock: str) -> Claim | None:
+    """Claim what the lock file ``lock`` claims for a dead one; None if he lives or has let go."""
+    with failing(lock, "lock"), suppress(FileNotFoundError):
+        return _claim(lock.removesuffix(_LOCK), 0)
+    return None
 
 
 def _claim(path: str, flags: int) -> Claim | None:
