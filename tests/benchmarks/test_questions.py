@@ -76,6 +76,15 @@ def test_the_same_work_is_measured_and_leaves_nothing(
     assert list(place.iterdir()) == []
 
 
+def test_what_many_containers_cost_is_measured_and_leaves_nothing(place: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.scale", "--few=10", "--many=20", "--runs=1"]
+    done = subprocess.run([*command, "--place", str(place)], capture_output=True, check=True)
+    table = [line for line in done.stdout.decode().splitlines() if line.startswith("|")]
+    assert table[0] == "| | 10 | 20 | ratio |"
+    assert len(table) == 2 + 13
+    assert list(place.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("option", "error"),
     [

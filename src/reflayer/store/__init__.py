@@ -5,8 +5,8 @@ In a store's folder ROOT are:
 - ``reflayer.db``: the SQLite database, which says what exists and what uses what;
 - ``content/``: the blobs of images, an OCI image layout;
 - ``layers/``: a driver's home, with the layers of images, and one whole layer for each container;
-- ``lock``, ``locks/``: lock files (flock(2)), of the whole store and of single layers; and the mark
-  ``locks/dirty``.
+- ``lock``, ``locks/``: lock files (flock(2)), of the whole store and of single layers; and marks of
+  what a crash may leave.
 
 **Images are stacks.** A layer is called by its chain id, so images that have the same lowest layers
 share those; each is a difference on the one below. What an older version made of a whole chain is
@@ -32,11 +32,13 @@ an image only loses its record.
 and folders that no record needs are garbage, and so are records whose folder is gone. An image
 needs its stack. Of garbage the topmost layers go first, so that a crash leaves no stack without its
 lowest. ``collect``
-takes the lock only if it is free. It runs after the removal of an image; and before and after each
-creation and after the removal of a container, wherever a look shows that something may be left:
-folders and records do not agree, or there is the mark that precedes blobs. So the last of several
-processes removes what the others had to leave, and a crash is cleared by the next start. Where all
-folders or the database are gone it refuses: no crash does that, and the rest is not garbage.
+takes the lock only if it is free, and compares all with all. So it runs only after the removal of
+an image; and before and after each creation and after the removal of a container where something
+may be left. That is told by what is in ``locks/`` alone: each container that is made or removed has
+a mark there, a claim, from before its folder comes or goes until its record has followed; and so
+have blobs and layers (``collect``). So the last of several processes removes what the others had to
+leave, a crash is cleared by the next start, and nothing takes longer for how much there is. Where
+all folders or the database are gone it refuses: no crash does that, and the rest is not garbage.
 Half-made layers (``layers/tmp``), those that are being deleted (``layers/trash``) and half-made
 blobs are no business of it: the driver and the content store clear them, under locks of their own.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from reflayer.driver.home import unlink
 from reflayer.errors import LayerError, StoreError, counted, printable
 from reflayer.record import record, replace
 from reflayer.store import images
