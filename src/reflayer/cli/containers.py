@@ -109,10 +109,12 @@ def ps(arguments: Namespace) -> int:
         for one in containers:
             print(one.id[:12])
     else:
+        of_each = {one.image: one for one in containers}
+        images = {image: _image_of(one) for image, one in of_each.items()}
         print_table(
             ("CONTAINER ID", "NAME", "IMAGE", "CREATED", "PATH"),
             [
-                (one.id[:12], one.name, _image_of(one), ago(one.created), one.path)
+                (one.id[:12], one.name, images[one.image], ago(one.created), one.path)
                 for one in containers
             ],
         )

@@ -58,11 +58,16 @@ def print_json(value: object) -> None:
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table as Docker does: a line of heads, columns as wide as they have to be."""
-    lines = [heads, *([printable(cell) for cell in row] for row in rows)]
+    lines = [tuple(heads), *map(_printable_row, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        print("   ".join(cells).rstrip())
+    form = "   ".join(f"%-{width}s" for width in widths)
+    print("\n".join([(form % line).rstrip() for line in lines]))
+
+
+def _printable_row(row: Sequence[str]) -> tuple[str, ...]:
+    if "".join(row).isprintable():  # in one look, of thousands of rows
+        return tuple(row)
+    return tuple(map(printable, row))
 
 
 def size_text(size: int) -> str:
