@@ -27,11 +27,12 @@ else:
         namespace = {k: v for k, v in vars(cls).items() if k not in ("__dict__", "__weakref__")}
         defaults = {name: namespace.pop(name) for name in fields if name in namespace}
         namespace["__slots__"] = namespace["__match_args__"] = fields
-        checks = "__post_init__" in namespace
-        namespace.setdefault("__init__", _initializer(fields, defaults, checks))
         for method in (__eq__, __hash__, __repr__, __reduce__, __setattr__, __delattr__):
             namespace.setdefault(method.__name__, method)
-        return type(cls)(cls.__name__, cls.__bases__, namespace)
+        made = type(cls)(cls.__name__, cls.__bases__, namespace)
+        if "__init__" not in namespace:
+            made.__init__ = _first_initializer(made, defaults)
+        return made
 
 
 def replace(record: R, **changes: object) -> R:
@@ -42,6 +43,17 @@ def replace(record: R, **changes: object) -> R:
 def as_dict(record: object) -> dict[str, Any]:
     """The values of a record by the names of its fields."""
     return {name: getattr(record, name) for name in type(record).__slots__}  # type: ignore[attr-defined]
+
+
+def _first_initializer(cls: type, defaults: dict[str, object]) -> Callable[..., None]:
+    """``__init__`` that makes way for the one which it compiles: of most classes none is made."""
+
+    def __init__(self: object, *values: object, **named: object) -> None:  # noqa: N807
+        compiled = _initializer(cls.__slots__, defaults, hasattr(cls, "__post_init__"))  # type: ignore[attr-defined]
+        cls.__init__ = compiled  # type: ignore[misc]
+        compiled(self, *values, **named)
+
+    return __init__
 
 
 def _initializer(

@@ -116,6 +116,6 @@ def test_a_method_that_cannot_work_is_refused_before_anything_is_made(
 def test_the_hint_at_ownership_comes_where_it_helps(
     operation: str, number: int, helps: bool
 ) -> None:
-    with pytest.raises(OperationError) as caught, telling_of_ownership("keep"):
+    with pytest.raises(OperationError) as caught, telling_of_ownership(lambda: "keep"):
         raise OperationError(b"path", operation, "reason", number)
     assert ("--ownership ignore" in caught.value.reason) == helps

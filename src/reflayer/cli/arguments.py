@@ -167,18 +167,19 @@ def image_name(words: str) -> Option:
 class telling_of_ownership:  # noqa: N801  # contextlib costs start-up time
     """Let an error over an owner, a device or an attribute tell of ``--ownership ignore``."""
 
-    def __init__(self, ownership: str) -> None:
-        self._ownership = ownership
+    def __init__(self, ownership: Callable[[], str]) -> None:
+        self._ownership = ownership  # asked for only then: a store has to be read for it
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _: object, error: object, __: object) -> None:
-        if not isinstance(error, OperationError) or self._ownership == "ignore":
+        if not isinstance(error, OperationError):
             return
         from reflayer.walk.metadata import REFUSED
 
-        if error.errno in REFUSED and error.operation.startswith(_LEFT_OUT):
+        is_of_it = error.errno in REFUSED and error.operation.startswith(_LEFT_OUT)
+        if is_of_it and self._ownership() != "ignore":
             reason = f"{error.reason}: --ownership ignore leaves out what only root may set"
             raise OperationError(error.path, error.operation, reason, error.errno) from error
 

@@ -134,7 +134,7 @@ def commit(arguments: Namespace) -> int:
     environment says when it was made (seconds since 1970).
     """
     store = open_store(arguments)
-    with telling_of_ownership(store.ownership), bars() as progress:
+    with telling_of_ownership(lambda: store.ownership), bars() as progress:
         committed = store.commit(
             arguments.name,
             arguments.image,

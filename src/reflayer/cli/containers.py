@@ -71,7 +71,7 @@ def create(arguments: Namespace) -> int:
     """
     store = open_store(arguments)
     warnings: list[str] = []
-    with telling_of_ownership(store.ownership), bars() as progress:
+    with telling_of_ownership(lambda: store.ownership), bars() as progress:
         container = store.create(
             arguments.image,
             name=arguments.name,

@@ -64,7 +64,7 @@ def copy(arguments: Namespace | Plain) -> int:
     Everything is kept: content (shared where the file system can), owners, modes, times,
     extended attributes, ACLs, hard links, holes, devices. If it fails, DST is left as it was.
     """
-    with telling_of_ownership(arguments.ownership), bars() as progress:
+    with telling_of_ownership(lambda: arguments.ownership), bars() as progress:
         report = copy_tree(
             arguments.src,
             arguments.dst,

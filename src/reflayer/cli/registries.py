@@ -81,7 +81,7 @@ def pull(arguments: Namespace) -> int:
     store = open_store(arguments)
     access = access_of(arguments)
     warnings: list[str] = []
-    with telling_of_ownership(store.ownership), bars() as progress:
+    with telling_of_ownership(lambda: store.ownership), bars() as progress:
         image = store.pull(
             arguments.image,
             platform=arguments.platform,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reflayer.images.registry import Access
 
 _PLACES = ("oci", "oci-archive", "docker-archive", "tar", "rootfs")
-_OTHERS = re.compile(  # containers-transports(5); and what a path follows, which no tag can be
+_OTHERS = (  # containers-transports(5); and what a path follows, which no tag can be
     r"(containers-storage|dir|docker-daemon|ostree|sif|tarball|file):"
     r"|([A-Za-z-]+):[/.~]"
 )
@@ -70,7 +70,7 @@ def registry_reference(text: str) -> Reference | None:
             f"{printable(text[:300])} is an address: give the image's name, "
             "HOST[:PORT]/REPOSITORY[:TAG]"
         )
-    if _OTHERS.match(text):
+    if re.match(_OTHERS, text):
         known = ", ".join(f"{one}:" for one in _PLACES)
         raise ImageError(
             f"the transport {printable(transport)}: is not known: docker:// and {known} are"

@@ -60,6 +60,11 @@ def making(parts: Parts) -> Iterator[ExitStack]:
         parts.database.make()
         if _is_empty(parts.home):
             _refuse_without_folders(parts)
+        content = os.path.join(parts.root, "content")
+        if _names_in(os.path.join(content, "ingest")):
+            from reflayer.images.content.partial_download import expire
+
+            expire(content)
         tidy(parts)
         try:
             with locked(parts.lock, shared=True), ExitStack() as until:
@@ -113,11 +118,6 @@ def marked(parts: Parts, *, needs_room: bool = True) -> Iterator[Callable[[], No
 
 def tidy(parts: Parts, *, wait: bool = False) -> None:
     """``collect`` if there may be something to collect."""
-    content = os.path.join(parts.root, "content")
-    if _names_in(os.path.join(content, "ingest")):
-        from reflayer.images.content.partial_download import expire
-
-        expire(content)
     names = _names_in(parts.locks)
     marks = claims(names)
     if marks.issuperset(names):

@@ -12,7 +12,6 @@ from reflayer.store import images
 from reflayer.store.collect import making, mark_dirty, marked
 from reflayer.store.containers import checked_name, container_of, free_name, is_taken, new_id
 from reflayer.store.images import StoredImage, StoredLayer
-from reflayer.store.unpack import unpack
 from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from reflayer.images.content.transfer import LayerBlobs, Source
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
+    from reflayer.images.model.reference import Reference
     from reflayer.images.registry import Access
     from reflayer.images.transports import RootFs
     from reflayer.progress import Progress
@@ -114,8 +114,6 @@ def pull(parts: Parts, wanted: Wanted) -> StoredImage:
 
 def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
     """Have an image unpacked; ``until`` gets the locks that are held until it is recorded."""
-    from reflayer.images.transports import RootFs, open_source
-
     with parts.database.reading() as db:
         known, called = _on_record(db, wanted)
         layer = images.layer_there(db, known.layer, parts) if known else None
@@ -128,8 +126,12 @@ def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
                 f"{printable(called)}: its layer is gone: take it in anew by rootfs:DIR"
             )
         else:
+            from reflayer.store.unpack import unpack
+
             unpack(images.read_stored(known, parts), parts, wanted.progress)
         return Pulled(replace(known, names=()), blobs, called)
+    from reflayer.images.transports import RootFs, open_source
+
     source = open_source(wanted.text, wanted.access)
     if isinstance(source, RootFs):
         return _from_folder(source, wanted, parts, until)
@@ -138,11 +140,9 @@ def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
 
 def _on_record(db: Connection, wanted: Wanted) -> tuple[StoredImage | None, str]:
     """The image that need not be asked for anywhere, and what it is called."""
-    from reflayer.images.transports import registry_reference
-
     text = wanted.text
     is_id = images.is_full_id(text) or images.image_with_full_id(db, text) is not None
-    reference = None if is_id else registry_reference(text)
+    reference = None if is_id else _reference(text)
     if wanted.pull == "always":
         if is_id:
             raise StoreError(f"{printable(text)}: an id cannot be pulled: give the image's name")
@@ -161,8 +161,16 @@ def _on_record(db: Connection, wanted: Wanted) -> tuple[StoredImage | None, str]
     return known, name or (text if "@" in text else known.id)
 
 
+def _reference(text: str) -> Reference | None:
+    from reflayer.images.transports import registry_reference
+
+    return registry_reference(text)
+
+
 def _from_source(source: Source, wanted: Wanted, parts: Parts) -> Pulled:
     """Fetched and unpacked, which from a registry go on side by side."""
+    from reflayer.store.unpack import unpack
+
     stamp, told = source.stamp(), _one_at_a_time(wanted.progress)
     known = layer = None
     if stamp:

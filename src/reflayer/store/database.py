@@ -11,16 +11,21 @@ disk; its index is on the heap.
 from __future__ import annotations
 
 import os
-import sqlite3
+from _thread import get_ident
 from contextlib import closing, contextmanager, nullcontext, suppress
-from threading import get_ident
 
 from reflayer.errors import OperationError, StoreError, failing, printable
 from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
+else:
+    try:
+        import _sqlite3 as sqlite3  # what is around it is for dates, and imports datetime
+    except ImportError:
+        import sqlite3
 
 SCHEMA_VERSION = 3
 """What ``user_version`` says; a database with a higher one is another, newer reflayer's."""
@@ -82,6 +87,7 @@ class Database:
         self._lock = lock  # under which it is made
         self._home = home  # of layers and containers: where some are, there was a database
         self._kept: dict[int, sqlite3.Connection | None] = {}  # by thread
+        self._current: set[int] = set()  # threads that keep one of the newest schema
 
     @contextmanager
     def kept_open(self) -> Iterator[None]:
@@ -97,6 +103,7 @@ class Database:
         try:
             yield
         finally:
+            self._current.discard(thread)
             if (kept := self._kept.pop(thread)) is not None:
                 with telling(self._path):
                     kept.close()
@@ -107,7 +114,7 @@ class Database:
         with telling(self._path):
             if _is_there(self._path):
                 with self._connection() as db, transaction(db, "DEFERRED"):
-                    if version := version_of(db):
+                    if version := self._version_of(db):
                         with _upgraded(db) if version == 1 else nullcontext():
                             yield db
                         return
@@ -132,13 +139,24 @@ class Database:
         if not _is_there(self._path):
             self._make()
         with self._connection() as db:
-            if not version_of(db):
+            version = self._version_of(db)
+            if not version:
                 self._make()
-            if version_of(db) < SCHEMA_VERSION:
+            elif version < SCHEMA_VERSION:
                 # The lock file stays until a whole collection: of what an older version has left.
                 with locked(self._lock):
                     _upgrade(db)
             yield db
+
+    def _version_of(self, db: sqlite3.Connection) -> int:
+        """As ``version_of``, which is asked for once as long as a connection is kept."""
+        thread = get_ident()
+        if thread in self._current and self._kept.get(thread) is db:
+            return SCHEMA_VERSION
+        version = version_of(db)
+        if version == SCHEMA_VERSION and self._kept.get(thread) is db:
+            self._current.add(thread)
+        return version
 
     def _make(self) -> None:
         with locked(self._lock):

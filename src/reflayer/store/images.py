@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from reflayer.errors import ImageError, ReflayerError, StoreError, counted, did_you_mean, printable
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from reflayer.images.model.reference import Reference
     from reflayer.store.parts import Parts
 
+_NONE = "{}"  # nothing was skipped, as JSON
 _NO_LAYERS = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of nothing
 
 
@@ -131,6 +131,8 @@ def _set_blobs(db: Connection, image_id: str, blobs: frozenset[str]) -> None:
 
 def add_layer(db: Connection, record: StoredLayer) -> None:
     """Record a layer, whose folder is durable."""
+    import json
+
     values = (record.id, record.size, json.dumps(dict(record.skipped)), record.parent)
     db.execute("INSERT OR REPLACE INTO layers VALUES (?, ?, ?, ?)", values)
 
@@ -141,7 +143,12 @@ def layer_there(db: Connection, layer_id: str, parts: Parts) -> StoredLayer | No
     row = found.fetchone()
     if row is None or not parts.driver.exists(layer_id):
         return None
-    return StoredLayer(row[0], row[1], json.loads(row[2]), row[3])
+    skipped: Mapping[str, int] = {}
+    if row[2] != _NONE:
+        import json
+
+        skipped = json.loads(row[2])
+    return StoredLayer(row[0], row[1], skipped, row[3])
 
 
 def refuse_incomplete(layer: StoredLayer, parts: Parts) -> None:
@@ -175,6 +182,8 @@ def chain_of(image: Image) -> tuple[str, ...]:
 
 
 def manifest_text(image: Image) -> str:
+    import json
+
     return json.dumps(image.manifest.as_json())
 
 
@@ -266,6 +275,8 @@ def look_for_image(
 
 
 def _image_with_manifest(db: Connection, digest: str) -> StoredImage | None:
+    import json
+
     rows = db.execute("SELECT id, manifest FROM images WHERE manifest NOTNULL").fetchall()
     ids = [image for image, manifest in rows if json.loads(manifest)["digest"] == digest]
     return image_with_id(db, ids[0]) if ids else None

@@ -37,7 +37,7 @@ CONTAINERD_NAME = "io.containerd.image.name"
 """The annotation that containerd and Docker 25 and later take an image's whole name from."""
 
 ALGORITHMS = ("sha256", "sha512")
-_DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+_DIGEST = r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}"
 
 
 _NOTHING: Mapping[str, str] = {}
@@ -80,7 +80,7 @@ def layer_type(compression: str) -> str:
 
 
 def is_digest(text: str) -> bool:
-    return _DIGEST.fullmatch(text) is not None
+    return re.fullmatch(_DIGEST, text) is not None
 
 
 def check_digest(digest: str) -> tuple[str, str]:

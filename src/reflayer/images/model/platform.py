@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
-_PART = re.compile(r"[A-Za-z0-9_.-]+")
+_PART = r"[A-Za-z0-9_.-]+"
 _ARCHITECTURES = {
     "i386": "386",
     "i486": "386",
@@ -39,7 +39,7 @@ _ARM = {  # uname(2) and Debian's names for it, with the variant that they mean
 _SYSTEMS = frozenset(
     ("android", "darwin", "freebsd", "illumos", "linux", "netbsd", "openbsd", "solaris", "windows")
 )
-_ARM64 = re.compile(r"v([89])(?:\.([0-9]))?")
+_ARM64 = r"v([89])(?:\.([0-9]))?"
 
 
 @record
@@ -66,7 +66,7 @@ class Platform:
     def parse(cls, text: str) -> Self:
         """Read ``OS/ARCH[/VARIANT]``, ``ARCH`` (of this system) or ``OS`` (on this machine)."""
         parts = text.split("/")
-        if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts):
+        if len(parts) > 3 or not all(re.fullmatch(_PART, part) for part in parts):
             raise ImageError(
                 f"{printable(text[:200])!r} is not a platform: expected OS/ARCH[/VARIANT], "
                 "such as linux/arm64"
@@ -128,7 +128,7 @@ def _older(architecture: str, variant: str) -> Iterator[tuple[str, str]]:
 
 
 def _older_arm64(variant: str) -> Iterator[tuple[str, str]]:
-    parsed = _ARM64.fullmatch(variant or "v8")
+    parsed = re.fullmatch(_ARM64, variant or "v8")
     if parsed is None:
         return
     major, minor = int(parsed[1]), int(parsed[2] or 0)

@@ -18,13 +18,14 @@ _DEFAULT_TAG = "latest"
 _LONGEST_PATH = 255  # characters
 _LARGEST_PORT = 65535
 
+# None is compiled before there is something to match.
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])"
-_DOMAIN = re.compile(rf"{_HOST}(?::([0-9]{{1,5}}))?")
+_DOMAIN = rf"{_HOST}(?::([0-9]{{1,5}}))?"
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
-_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}")
-_IDENTIFIER = re.compile(r"[a-f0-9]{64}")
+_PATH = rf"{_COMPONENT}(?:/{_COMPONENT})*"
+_TAG = r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}"
+_IDENTIFIER = r"[a-f0-9]{64}"
 
 
 @record
@@ -62,7 +63,7 @@ class Reference:
 
 def parse_reference(text: str) -> Reference:
     """Read ``[DOMAIN/]PATH[:TAG][@DIGEST]``; the tag is ``latest`` where there is neither."""
-    if _IDENTIFIER.fullmatch(text):
+    if re.fullmatch(_IDENTIFIER, text):
         raise _bad(text, "64 hexadecimal digits are an id, not a name")
     name, at, digest = text.partition("@")
     if at:
@@ -74,14 +75,14 @@ def parse_reference(text: str) -> Reference:
     path, colon, tag = remainder.partition(":")
     if path != path.lower():
         raise _bad(text, "the repository must be in lower case")
-    host = _DOMAIN.fullmatch(domain)
-    if host is None or not _PATH.fullmatch(path):
+    host = re.fullmatch(_DOMAIN, domain)
+    if host is None or not re.fullmatch(_PATH, path):
         raise _bad(text, "expected [DOMAIN/]NAME[:TAG][@DIGEST]")
     if host[1] and int(host[1]) > _LARGEST_PORT:
         raise _bad(text, "there is no such port")
     if len(path) > _LONGEST_PATH:
         raise _bad(text, f"the repository has more than {_LONGEST_PATH} characters")
-    if colon and not _TAG.fullmatch(tag):
+    if colon and not re.fullmatch(_TAG, tag):
         raise _bad(text, "a tag is at most 128 of a-z, A-Z, 0-9, '_', '.' and '-'")
     return Reference(domain, path, tag if colon or at else _DEFAULT_TAG, digest)
 
