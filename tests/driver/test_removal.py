@@ -148,18 +148,24 @@ def test_one_process_is_started_however_many_remove_before_it_is_up(ext4: Path) 
     wait_until(lambda: leftovers(driver) == [])
 
 
-def test_waiting_waits_for_somebody_else_who_deletes_it(ext4: Path) -> None:
+@pytest.mark.parametrize("wait_for", ["layer", "all"])
+def test_who_waits_does_not_wait_for_who_steps_back(ext4: Path, wait_for: str) -> None:
     driver = Driver(ext4 / "home")
-    trash = ext4 / "home/trash/layer.0"
-    trash.mkdir()
-    fd = os.open(trash, os.O_RDONLY)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    delete_trash(str(trash), wait=False)
-    empty_trash(driver.home)
-    assert trash.exists()
-    threading.Timer(0.1, os.close, [fd]).start()
-    delete_trash(str(trash), wait=True)
-    assert not trash.exists()
+    for id in ("big", "other"):
+        make_big(driver, id)
+    with stopped_helper(driver, "big"):
+        (trash,) = (ext4 / "home/trash").iterdir()
+        delete_trash(str(trash), wait=False)
+        assert trash.exists()
+        if wait_for == "layer":
+            driver.remove("other")
+            assert leftovers(driver) == [trash.name]
+            delete_trash(str(trash))
+        else:
+            driver.remove("other", wait=False)
+            driver.empty_trash()
+        assert leftovers(driver) == []
+    wait_until(lambda: behind._started == [])
 
 
 def test_two_who_delete_the_same_tree_do_not_stumble(place: Path) -> None:

@@ -321,7 +321,7 @@ class Driver(Layers):
             trash = trees.withdraw(self.home, id)
         if wait:
             for path in trash:
-                delete_trash(path, wait=True)
+                delete_trash(path)
         if not wait or left_in_trash(self.home):
             delete_behind(self.home)
 
@@ -379,7 +379,7 @@ class Driver(Layers):
         Raises:
             OperationError: the first thing that cannot be deleted; everything else is.
         """
-        empty_trash(self.home, wait=True)
+        empty_trash(self.home)
 
     def _with_room(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do ``step``; where there is no room for it, once more when all spares have gone."""

@@ -67,7 +67,7 @@ def rebase(home: str, id: str, parent: str | None, making: Making) -> None:
             set_lower(difference_path(home, id), parent)
             trash = None
     if trash is not None:
-        delete_trash(trash, wait=True)
+        delete_trash(trash)
 
 
 class _Stripped(Folder):

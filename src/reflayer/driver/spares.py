@@ -298,7 +298,7 @@ def make_room(home: str) -> None:
         with naming(home):
             trash = throw_away(home, spare)
         if trash is not None:
-            delete_trash(trash, wait=True)
+            delete_trash(trash)
 
 
 def give_up(home: str) -> bool:
@@ -311,7 +311,7 @@ def give_up(home: str) -> bool:
     with naming(home):
         trash = discard(folder, home)
     if trash is not None:
-        delete_trash(trash, wait=True)
+        delete_trash(trash)
     return True
 
 

@@ -1,8 +1,9 @@
 """Removal: a layer is moved to ``trash/`` at once, and then deleted by the remover or behind it.
 
-One process at a time empties the trash. It holds ``trash.lock``, and looks again when it has let go
-of it: so what is put there meanwhile needs no process of its own. Each entry is locked while it is
-deleted, by either of them: so the other one waits for it, or leaves it.
+One process at a time empties the trash behind. It holds ``trash.lock``, and looks again when it has
+let go of it: so what is put there meanwhile needs no process of its own. It steps back for others,
+so who waits for the end does not wait for it, but deletes beside it. Each entry is locked while it
+is deleted: so no process is started for what is being deleted already.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def discard(path: str, home: str) -> str | None:
         if isinstance(error, FileNotFoundError) and os.path.isdir(f"{home}/{TRASH}"):
             return None  # another remover was faster, whether or not it is there anew by now
         if error.errno in NO_ROOM:  # btrfs wants megabytes for a rename, and none to delete
-            delete_trash(path, wait=True)
+            delete_trash(path)
             return None
         raise OperationError.from_os_error(error, path, "remove") from error
     return trash
@@ -96,8 +97,8 @@ def _destroy_subvolume(path: str) -> bool:
     return True
 
 
-def delete_trash(path: str, *, wait: bool) -> None:
-    """Delete ``path`` in the trash; ``wait`` for another that is at it, or leave it to that."""
+def delete_trash(path: str, *, wait: bool = True) -> None:
+    """Delete ``path`` in the trash; if another is at it, with him, or not without ``wait``."""
     with failing(path, "open"):
         try:
             fd = os.open(path, _FOLDER)
@@ -110,28 +111,39 @@ def delete_trash(path: str, *, wait: bool) -> None:
             delete(path)
             return
     try:
-        if _lock(fd, path, wait=wait):
+        if _lock(fd, path) or wait:
             delete(path)
     finally:
         os.close(fd)
 
 
-def empty_trash(home: str, turn: int | None = None, *, wait: bool = False) -> None:
-    """Delete all in the trash of ``home`` until it is empty, unless another process does already.
+def empty_trash(home: str) -> None:
+    """Return when all that is in the trash of ``home`` by now is deleted.
 
-    ``turn`` is a descriptor that holds the lock of the trash already; it is closed here. With
-    ``wait`` that other process is waited for, and what it has left is deleted.
+    Raises:
+        OperationError: the first thing that could not be deleted; everything else has been.
+    """
+    failed = None
+    for path in reversed(_in_trash(home)):  # who does so behind begins with the first
+        try:
+            delete_trash(path)
+        except OperationError as error:
+            failed = error
+    if failed is not None:
+        raise failed
+
+
+def empty_behind(home: str, turn: int) -> None:
+    """Delete all in the trash of ``home`` until it is empty, but for what others delete.
+
+    ``turn`` is a descriptor that holds the lock of the trash; it is closed here.
 
     Raises:
         OperationError: the first thing that could not be deleted; everything else has been.
     """
     failed: dict[str, OperationError] = {}
-    while wait or turn is not None or left_in_trash(home, failed):
-        # What is discarded while this is locked is left to us. So look again after unlocking.
-        fd = open_locked(f"{home}/{TRASH_LOCK}", wait=wait) if turn is None else turn
-        if fd is None:
-            break
-        turn, wait = None, False
+    lock: int | None = turn
+    while lock is not None:
         try:
             while paths := left_in_trash(home, failed):
                 for path in paths:
@@ -140,7 +152,10 @@ def empty_trash(home: str, turn: int | None = None, *, wait: bool = False) -> No
                     except OperationError as error:
                         failed[path] = error
         finally:
-            os.close(fd)
+            os.close(lock)
+        # What was discarded while this was locked was left to us. So look again after unlocking.
+        more = left_in_trash(home, failed)
+        lock = open_locked(f"{home}/{TRASH_LOCK}", wait=False) if more else None
     for first in failed.values():
         raise first
 
@@ -151,19 +166,22 @@ def delete_behind(home: str) -> None:
     if turn is None:  # another process has it, and will see what was put there before now
         return
     try:
-        behind.start(__name__, "empty_trash", home, turn)
+        behind.start(__name__, "empty_behind", home, turn)
     except OSError:
-        empty_trash(home, turn)  # it takes longer here, but the space has to come back
+        empty_behind(home, turn)  # it takes longer here, but the space has to come back
 
 
 def left_in_trash(home: str, failed: Container[str] = ()) -> list[str]:
     """What is in the trash and not being deleted, but for what ``failed``: their paths."""
+    return [path for path in _in_trash(home) if path not in failed and _is_left(path)]
+
+
+def _in_trash(home: str) -> list[str]:
     trash = f"{home}/{TRASH}"
     with failing(trash, "list"):
         names = sorted(os.listdir(trash))
     # NFS keeps what is unlinked while it is open as .nfs...
-    paths = [f"{trash}/{name}" for name in names if not name.startswith(".nfs")]
-    return [path for path in paths if path not in failed and _is_left(path)]
+    return [f"{trash}/{name}" for name in names if not name.startswith(".nfs")]
 
 
 def _is_left(path: str) -> bool:
@@ -173,16 +191,16 @@ def _is_left(path: str) -> bool:
         return error.errno != errno.ENOENT
     try:
         # Shared: a process that only looks is not taken for one that deletes.
-        return _lock(fd, path, shared=True, wait=False)
+        return _lock(fd, path, shared=True)
     finally:
         os.close(fd)
 
 
-def _lock(folder: int, path: str, *, shared: bool = False, wait: bool) -> bool:
+def _lock(folder: int, path: str, *, shared: bool = False) -> bool:
     """Lock the open ``folder`` against others that would delete it; whether that was had."""
     with failing(path, "flock"):
         try:
-            return flock(folder, shared=shared, wait=wait)
+            return flock(folder, shared=shared, wait=False)
         except OSError as error:
             # NFS locks no folders: two may then delete the same tree, which only takes longer.
             if error.errno not in NO_FOLDER_LOCKS:

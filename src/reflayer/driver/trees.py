@@ -240,7 +240,7 @@ def _make(home: str, id: str, fd: int, making: Making) -> None:
             os.rename(path, layer_path(home, id))
             trash = _become_whole(home, id) if is_for_good else None
         if trash is not None:
-            delete_trash(trash, wait=True)  # it is empty
+            delete_trash(trash)  # it is empty
 
 
 def _take_spare(home: str, id: str, fd: int, parent: str, making: Making) -> bool:
@@ -258,7 +258,7 @@ def _take_spare(home: str, id: str, fd: int, parent: str, making: Making) -> boo
         spares.hand_out(home, spare, id)
         trash = _become_whole(home, id)
     if trash is not None:
-        delete_trash(trash, wait=True)
+        delete_trash(trash)
     from reflayer.driver.fill import fill_behind
 
     fill_behind(home, parent)
