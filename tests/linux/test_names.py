@@ -26,6 +26,8 @@ UNKNOWN, FIFO, DEVICE, FOLDER, BLOCK, FILE, LINK, SOCKET = 0, 1, 2, 4, 6, 8, 10,
 REFLINK, RANGE, STREAM = 0, 1, 2
 LINKED = 253
 """As the type of a name: nothing is left to do, but its inode has several names."""
+HELD = 252
+"""As the type of a name: it is as it was, but somebody has it open."""
 LONG = b"\xff" * 255
 LARGEST = 4 << 20  # what is moved in C at once
 
@@ -335,7 +337,8 @@ def test_a_name_that_vanished_is_handed_back_or_needs_no_unlinking(
         with opened(src, dst) as (source, clone):
             assert cloner(native, source, clone)(left) == ((0, 0, 0), [], handed, b"")
             here = packed(source)
-            assert changed(source, here, b"", 0, 1 << 62, left) == (here, [], handed, b"")
+            (layers, *_), *rest = changed(source, here, b"", 0, 1 << 62, left)
+            assert (layers, *rest) == (here, [], handed, b"")
             assert native.measure_names(source, 1, left) == (NOTHING, [], handed, b"")
             assert native.measure_names(source, 0, left) == (NOTHING, [], handed, b"")
             assert native.unlink_names(source, left) == (0, [], [], b"")
@@ -537,7 +540,7 @@ def test_names_that_are_not_as_they_were_cloned_are_told(src: Path, dst: Path, n
             told = in_turns(
                 lambda left: native.changed_names(clone, before, path, since, until, left)
             )
-        assert {*told[0]} == {before}
+        assert {layers for layers, _, _ in told[0]} == {before}
         linked = {name for name, kind in told[2].items() if kind == LINKED}
         return {*told[1]}, {*told[2]} - linked, linked
 
@@ -580,14 +583,33 @@ def test_names_are_as_before_that_are_so_in_one_of_several_folders(
         found = packed(*(before[number] for number in (0, 2, 3)))
         for fds in (before, before[::-1]):
             told = native.changed_names(clone, packed(*fds), b"sub", since, until, b"")
-            there, folders, rest, _ = told
+            (there, *_), folders, rest, _ = told
             assert (sorted(there), folders, rest) == (sorted(found), [b"deep"], [(FILE, b"own-2")])
         told = native.changed_names(clone, b"", b"sub", since, until, b"")
-        assert (told[0], len(told[2])) == (b"", 5)
+        assert (told[0][0], len(told[2])) == (b"", 5)
         many = packed(before[3]) * 1000  # not all of them are looked at
         told = native.changed_names(clone, many, b"sub", since, until, b"")
-        assert (told[1], len(told[0]) < len(many)) == ([b"deep"], True)
+        assert (told[1], len(told[0][0]) < len(many)) == ([b"deep"], True)
     assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+def test_without_folders_before_only_times_are_looked_at_and_who_has_files_open(
+    src: Path, native: Any
+) -> None:
+    (src / "sub/in").mkdir(parents=True)
+    for name in ("free", "open", "several", "late"):
+        (src / "sub" / name).touch()
+    os.link(src / "sub/several", src / "sub/in/another")
+    os.symlink("free", src / "sub/link")
+    _wait_for_the_clock(src)
+    until = _ctime(src / "since")
+    (src / "sub/late").chmod(0o600)
+    with opened(src) as (folder,), open(src / "sub/open"):
+        told = native.changed_names(folder, None, b"sub", -(1 << 63), until, b"")
+        facts, folders, rest, left = told
+    status = os.stat(src / "sub")
+    assert (facts, folders, left) == ((b"", status.st_ino, status.st_ctime_ns), [b"in"], None)
+    assert {*rest} == {(HELD, b"open"), (FILE, b"late"), (LINKED, b"several")}
 
 
 def _wait_for_the_clock(folder: Path) -> None:

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
     from reflayer.walk.stack import Union
 
-_changed_names: Any = getattr(native, "changed_names", None)
-_LINKED = 253  # as type of a name: it is as before, and its inode has several
+CHANGED_NAMES: Any = getattr(native, "changed_names", None)
+"""The part in C that looks at the names of a folder; None where it is absent."""
+LINKED = 253
+"""As type of a name: it is as before, and its inode has several."""
 _STEPS = 4  # folders that a path leads through before the one it leads to is kept open
 _DEEPEST = 256  # levels, times bytes of descriptors, down to which folders are kept open
 
@@ -42,16 +44,16 @@ def touched_names(new: int, old: Union, since: int, until: int) -> Touched | Non
     itself or could not be read, or where something is mounted: the walk is to find that out. None
     where the part in C is absent. The cloning went on from ``since`` to ``until``, in nanoseconds.
     """
-    if _changed_names is None:
+    if CHANGED_NAMES is None:
         return None
     scan = _Scan(since, until)
     workers = Workers(lambda: partial(scan.look, workers))
-    root = _Place(b"", os.dup(new), [os.dup(part.fd) for part in reversed(old.parts)])
+    root = Place(b"", os.dup(new), [os.dup(part.fd) for part in reversed(old.parts)])
     workers.run([(root, b"", root.layers)])
     return scan.touched()
 
 
-class _Place:
+class Place:
     """A folder of the clone, and of the layers that have it, open while anything refers to this."""
 
     __slots__ = ("layers", "new", "path")
@@ -65,17 +67,17 @@ class _Place:
         for fd in (self.new, *array("i", self.layers)):
             os.close(fd)
 
-    def enter(self, path: bytes, layers: bytes) -> _Place:
+    def enter(self, path: bytes, layers: bytes) -> Place:
         """The folders at ``path`` in these; EXDEV where something is mounted on the way."""
         new = open_beneath(self.new, path, cross_mounts=False)
         opened = []
         for layer in array("i", layers):
             with suppress(OSError):  # ENOENT, ENOTDIR
                 opened.append(open_beneath(layer, path, cross_mounts=False))
-        return _Place(self.path + path + b"/", new, opened)
+        return Place(self.path + path + b"/", new, opened)
 
 
-_Folder = tuple[_Place, bytes, bytes]
+_Folder = tuple[Place, bytes, bytes]
 """A folder to look at: its path from there, and which of the layers there may have it."""
 
 
@@ -88,7 +90,7 @@ class _Scan:
 
     def look(self, workers: Workers, folders: list[_Folder]) -> None:
         """Look at ``folders`` and all in them, but for those that are given to other workers."""
-        place: _Place | None = None
+        place: Place | None = None
         try:
             while folders:
                 half = len(folders) // 2
@@ -107,21 +109,23 @@ class _Scan:
                 inside = os.path.join(path, b"")
                 folders += [(place, inside + name, layers) for name in same]
                 for kind, name in rest:
-                    names = self._links if kind == _LINKED else self._names
+                    names = self._links if kind == LINKED else self._names
                     names.setdefault((place.path + path).rstrip(b"/"), set()).add(name)
         finally:  # a traceback would keep them open
             place = None
             folders.clear()
 
     def _look(
-        self, place: _Place, path: bytes, layers: bytes
+        self, place: Place, path: bytes, layers: bytes
     ) -> tuple[bytes, list[bytes], list[tuple[int, bytes]]]:
         """The layers that have the folder, and in it the folders as before, and what is not."""
-        layers, same, rest, left = _changed_names(place.new, layers, path or b".", *self._time, b"")
+        (layers, *_), same, rest, left = CHANGED_NAMES(
+            place.new, layers, path or b".", *self._time, b""
+        )
         if left is not None:  # it takes several calls, for which it has to stay open
             place, same, rest, left = place.enter(path, layers), [], [], b""
         while left is not None:
-            _, more, others, left = _changed_names(place.new, place.layers, b"", *self._time, left)
+            _, more, others, left = CHANGED_NAMES(place.new, place.layers, b"", *self._time, left)
             same += more
             rest += others
         return layers, same, rest

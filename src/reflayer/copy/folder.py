@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import errno
 import os
+import stat
 
 from reflayer.errors import CopyError
 from reflayer.walk import folders
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 UNKNOWN, SPECIAL, FOLDER, FILE, LINK = 0, 2, 4, 8, 10
 """The types that a folder's listing tells (getdents64(2): d_type); SPECIAL is any other."""
+_TYPES = {stat.S_IFDIR: FOLDER, stat.S_IFREG: FILE, stat.S_IFLNK: LINK}
 
 
 class Job:
@@ -94,6 +96,11 @@ class Job:
         """
         told = is_mounted(folder.src, name)
         return folder.path(name) in self.mounts[folder.layer] if told is None else told
+
+
+def kind_of(mode: int) -> int:
+    """The type of what has this ``st_mode``."""
+    return _TYPES.get(stat.S_IFMT(mode), SPECIAL)
 
 
 def between_zeros(names: Collection[bytes]) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from itertools import islice
 
 from reflayer.copy.entries import Entries
@@ -16,19 +15,21 @@ from reflayer.copy.folder import (
     Filling,
     Folder,
     between_zeros,
+    kind_of,
 )
 from reflayer.copy.links import Links
 from reflayer.copy.merged import go_below, is_whiteout, merge, shown
 from reflayer.copy.method import LADDER, Method
+from reflayer.copy.source import Merged
 from reflayer.errors import CopyError
 from reflayer.linux.names import native
-from reflayer.walk.facts import FailedError, list_attributes
+from reflayer.walk.facts import Facts, FailedError, list_attributes
 from reflayer.walk.folders import OPEN_FOLDER, FolderStack, identity, open_noatime
 from reflayer.walk.metadata import Metadata
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from reflayer.copy.folder import Job, Names
@@ -38,7 +39,6 @@ _clone_names: Any = getattr(native, "clone_names", None)
 
 _BATCH = 64  # names read at once in Python
 
-_TYPES = {stat.S_IFDIR: FOLDER, stat.S_IFREG: FILE, stat.S_IFLNK: LINK}
 _MOST_LEFT = 250  # names that the part in C is told to leave: it compares each with each
 
 
@@ -81,6 +81,25 @@ class Worker:
                     self._copy(child)
                 else:
                     self._leave()
+
+    def copy_names(self, folder: Folder, names: Names, merged: Mapping[bytes, list[int]]) -> None:
+        """Copy ``names`` of ``folder``, whose counterpart has others already, and close it.
+
+        ``merged`` has the folders in it that are to be copied from several layers, with those. The
+        counterpart's own metadata is left to the caller.
+        """
+        try:
+            self._make(folder, names)
+            for name in merged:
+                self._make_folder(folder, name)
+            if merged:
+                layers, facts = [folder.layer], Facts(folder.status, {})
+                folder.merged = Merged(self._job.source, layers, facts)
+                folder.merged.found.update(merged)
+        except BaseException:
+            folder.close()
+            raise
+        self.copy_below(folder)
 
     def _share(self) -> None:
         """Give half of what is still to be copied in the outermost folder to an idle worker.
@@ -335,4 +354,4 @@ def _type_of(folder: Folder, name: bytes, job: Job) -> int:
         mode = os.stat(name, dir_fd=folder.src, follow_symlinks=False).st_mode
     except OSError as error:
         raise job.failure(folder, name, "stat", error) from error
-    return _TYPES.get(stat.S_IFMT(mode), SPECIAL)
+    return kind_of(mode)

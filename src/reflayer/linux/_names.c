@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -47,6 +48,7 @@
 #define DONE 255                 /* as d_type: nothing is left to do */
 #define MADE 254                 /* as d_type: a folder that was made, to be gone into */
 #define LINKED 253               /* as d_type: the same, but its inode has several names */
+#define HELD 252                 /* as d_type: a file that somebody has open */
 #define LAYERS 256               /* of a stack that are looked at */
 
 struct names {
@@ -378,48 +380,65 @@ static PyObject *unlink_names(PyObject *Py_UNUSED(self), PyObject *args)
     return result_of(&n, PyLong_FromLongLong(removed));
 }
 
+/* Whether a file is open or mapped anywhere, which a lease tells (fcntl(2)). Should one who opens
+ * it in that moment break the lease, the signal is one that is ignored. */
+static int is_held(int folder, const char *name)
+{
+    int fd = open_file(folder, name);
+    int is_had = fd >= 0 && !fcntl(fd, F_SETSIG, SIGURG) && !fcntl(fd, F_SETLEASE, F_WRLCK);
+    if (fd >= 0) close(fd);
+    return !is_had;
+}
+
 /* changed_names(folder, before, path, since, until, left): the names in the folder at path whose
  * inodes were not last changed in [since, until), in nanoseconds, or are like none of that name,
  * last changed before that, at path in those of before, packed; of the others the folders, and
- * those that are LINKED. The facts are those of before that have a folder at path, packed. */
+ * those that are LINKED. With None nothing is compared, but files are told that are HELD. The
+ * facts are those of before that have a folder at path, packed, and inode and ctime of it. */
 static PyObject *changed_names(PyObject *Py_UNUSED(self), PyObject *args)
 {
     struct names n;
     struct dirent64 *entry;
-    struct stat s, b;
+    struct stat s, b, own = {0};
     Py_buffer left = {0};
     const char *path, *before;
     long long since, until;
     int layers[LAYERS], opened[LAYERS + 1], folder, i, tried, count = 0;
     Py_ssize_t size;
-    if (!PyArg_ParseTuple(args, "iy#yLLy*:changed_names", &folder, &before, &size, &path, &since,
+    if (!PyArg_ParseTuple(args, "iz#yLLy*:changed_names", &folder, &before, &size, &path, &since,
                           &until, &left) || take_left(&n, &left) < 0)
         return NULL;
     size = size > (Py_ssize_t)sizeof layers ? (Py_ssize_t)sizeof layers : size;
-    memcpy(layers, before, (size_t)size);
+    if (before != NULL) memcpy(layers, before, (size_t)size);
     Py_BEGIN_ALLOW_THREADS
     folder = enter(folder, path);
     for (i = 0; i < (int)((size_t)size / sizeof *layers); i++)
         if ((opened[count] = enter(layers[i], path)) >= 0) layers[count++] = layers[i];
+    fstat(folder, &own);
     read_names(&n, folder);
     for (i = 0; (entry = next_name(&n)) != NULL;) { /* i: the layer that had the last one */
-        int is_folder = entry->d_type == DT_DIR;
+        int is_folder = entry->d_type == DT_DIR, is_same = before == NULL;
         if (fstatat(folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) < 0 ||
             nanoseconds(&s.st_ctim) < since || nanoseconds(&s.st_ctim) >= until)
             continue;
-        for (tried = 0; tried < count; tried++, i = (i + 1) % count)
-            if (fstatat(opened[i], entry->d_name, &b, AT_SYMLINK_NOFOLLOW) == 0 &&
+        b.st_nlink = 1;
+        for (tried = 0; !is_same && tried < count; tried++, i = is_same ? i : (i + 1) % count)
+            is_same = fstatat(opened[i], entry->d_name, &b, AT_SYMLINK_NOFOLLOW) == 0 &&
                 nanoseconds(&b.st_ctim) < since && s.st_mode == b.st_mode &&
                 s.st_uid == b.st_uid && s.st_gid == b.st_gid && s.st_rdev == b.st_rdev &&
                 nanoseconds(&s.st_mtim) == nanoseconds(&b.st_mtim) &&
-                S_ISDIR(s.st_mode) == is_folder && (is_folder || s.st_size == b.st_size))
-                break;
-        if (tried < count)
+                (is_folder || s.st_size == b.st_size);
+        if (!is_same || S_ISDIR(s.st_mode) != is_folder) continue;
+        if (before == NULL && S_ISREG(s.st_mode) && is_held(folder, entry->d_name))
+            entry->d_type = HELD;
+        else
             entry->d_type = is_folder ? MADE : s.st_nlink == 1 && b.st_nlink == 1 ? DONE : LINKED;
     }
     for (i = 0, opened[count] = folder; *path && i <= count; i++) close(opened[i]);
     Py_END_ALLOW_THREADS
-    return result_of(&n, Py_BuildValue("y#", layers, count * (Py_ssize_t)sizeof *layers));
+    return result_of(&n, Py_BuildValue("y#KL", layers, count * (Py_ssize_t)sizeof *layers,
+                                       (unsigned long long)own.st_ino,
+                                       (long long)nanoseconds(&own.st_ctim)));
 }
 
 #define FIEMAP_IOCTL 0xC020660BUL /* _IOWR('f', 11, struct fiemap): linux/fs.h */

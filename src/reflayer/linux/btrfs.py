@@ -20,11 +20,6 @@ _SUBVOL_GETFLAGS = 0x80089419  # _IOR(0x94, 25, __u64)
 _SUBVOL_SETFLAGS = 0x4008941A  # _IOW(0x94, 26, __u64)
 _GET_SUBVOL_ROOTREF = 0xD000943D  # _IOWR(0x94, 61, struct btrfs_ioctl_get_subvol_rootref_args)
 
-_GETFLAGS = 0x80006601 | struct.calcsize("l") << 16  # _IOR('f', 1, long), FS_IOC_GETFLAGS
-_SETFLAGS = 0x40006602 | struct.calcsize("l") << 16  # _IOW('f', 2, long), FS_IOC_SETFLAGS
-_NOCOW = 0x00800000  # FS_NOCOW_FL
-
-_FLAGS = struct.Struct("l")
 _VOL_ARGS = struct.Struct("=q4088s")  # fd, name
 _VOL_ARGS_V2 = struct.Struct("=qQQ32x4040s")  # fd, transid, flags, unused, name
 _ROOTREF_ARGS = 4096  # bytes: min_treeid, 255 pairs of treeid and dirid, num_items, align
@@ -104,16 +99,6 @@ def allow_writing(fd: int) -> None:
         OSError: EINVAL when it is no subvolume's root, EPERM when it belongs to another user.
     """
     fcntl.ioctl(fd, _SUBVOL_SETFLAGS, bytes(8))
-
-
-def forbid_copies(fd: int) -> None:
-    """Let what is written to the open, empty file be overwritten in place (chattr(1): C).
-
-    Raises:
-        OSError: ENOTTY or EOPNOTSUPP where the file system has no such files.
-    """
-    flags = _FLAGS.unpack(fcntl.ioctl(fd, _GETFLAGS, bytes(_FLAGS.size)))[0]
-    fcntl.ioctl(fd, _SETFLAGS, _FLAGS.pack(flags | _NOCOW))
 
 
 def compressed_extents(fd: int) -> list[tuple[int, int, int]]:

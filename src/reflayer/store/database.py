@@ -303,7 +303,7 @@ _HINTS = {
 
 def _open(path: str, flags: int) -> int:
     """Open a file that on btrfs is overwritten in place: each new copy of a block takes a block."""
-    from reflayer.linux.btrfs import forbid_copies
+    from reflayer.linux.inode_flags import NOCOW, change_flags
 
     try:
         fd = os.open(path, flags, 0o600)
@@ -312,7 +312,7 @@ def _open(path: str, flags: int) -> int:
     except OSError as error:
         raise OperationError.from_os_error(error, path, "open") from error
     with suppress(OSError):  # not btrfs, or not empty
-        forbid_copies(fd)
+        change_flags(fd, add=NOCOW, remove=0)
     return fd
 
 

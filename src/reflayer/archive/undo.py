@@ -1,0 +1,515 @@
+"""What changed in a clone since it was made is undone: it is again what the stack is.
+
+Whatever changes an inode sets its ctime to the clock, so one with an earlier ctime than the clone's
+end is as it was cloned, if its folder is the one that it was cloned into. That is so where the
+folder's own ctime is early, too: a rename sets it. And it is so where the folder above has an early
+ctime, since the names in that are as they were. Where both are late, the folder may be another one
+that was moved here, with all that was cloned elsewhere: so it is made anew with all in it, unless
+the inode that the clone had there is known.
+
+What has a late ctime is made anew, too, and only folders stay and get back what they had. All names
+of an inode share its ctime; where one of them has to be made anew, or was moved out, all are.
+
+So nothing is compared, and of the stack no more is read than what is made. Each step leaves what
+has a late ctime: after a crash amid it, the same once more goes on from there.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import stat
+from contextlib import contextmanager, suppress
+from functools import partial
+
+from reflayer.archive.untouched import CHANGED_NAMES, LINKED, Place
+from reflayer.errors import OperationError, failing
+from reflayer.linux.inode_flags import change_flags, inode_flags, unshut
+from reflayer.walk.folders import (
+    LONGEST_PATH,
+    OPEN_ANY_FOLDER,
+    OPEN_FILE,
+    OPEN_FOLDER,
+    identity,
+    names_in,
+    open_beneath,
+    open_noatime,
+)
+from reflayer.workers.pool import Workers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Mapping
+
+    from reflayer.copy.folder import Job
+    from reflayer.copy.worker import Worker
+    from reflayer.linux.inode_flags import Flags
+    from reflayer.walk.folders import AnyPath
+    from reflayer.walk.stack import AnyStack, Stack, Union
+
+    Wanted = dict[bytes, list[bytes]]
+    """By the path of a folder the names in it that are to be made."""
+
+_EVER = -(1 << 63)
+_UNKNOWN, _FOLDER, _HELD = 0, 4, 252  # types of names, as the part in C has them
+_STEPS = 4  # folders that a path leads through before the one it leads to is kept open
+_DEEPEST = 256  # levels down to which that is done, since each takes a descriptor
+_SHUT = frozenset({errno.EPERM, errno.EACCES})
+_DEFAULT_ACL = "system.posix_acl_default"
+
+
+def undo(
+    root: AnyPath,
+    stack: AnyStack,
+    cloned: int,
+    *,
+    known: Mapping[bytes, int] | None = None,
+    held: Container[int] | None = None,
+    method: str = "auto",
+    ownership: str = "keep",
+    workers: int | None = None,
+) -> int:
+    """Let the folder ``root`` be again the clone of ``stack`` that it was, by now.
+
+    Access times stay as they are. Nobody else may change it meanwhile.
+
+    Args:
+        root: the clone.
+        stack: of what it is one; not changed since.
+        cloned: when it was complete, in nanoseconds, by the clock that stamps its inodes.
+        known: the inode numbers of some folders in it at that time, by their paths from it.
+        held: numbers of the folders that others have open; it is then also an error if a file that
+            would stay is open or mapped. None where that is not to be looked at.
+        method: how content is copied, as for ``copy_tree``.
+        ownership: ``keep`` or ``ignore``, as for ``copy_tree``.
+        workers: threads that work on it.
+
+    Returns:
+        How many names were made.
+
+    Raises:
+        OperationError: it cannot be told what changed, or not be undone. It is left half done: once
+            more, with the same ``cloned``, goes on with it.
+    """
+    from reflayer.walk.stack import stack_of
+
+    path = os.fsencode(root)
+    with failing(path, "undo what changed"):
+        top = open_noatime(path, None, OPEN_ANY_FOLDER)
+        try:
+            scan = _Scan(path, cloned, known or {}, held)
+            scan.run(top, workers)
+            if not (scan.touched or scan.stale):
+                return 0
+            return _Undo(path, top, stack_of(stack), cloned, workers).run(scan, method, ownership)
+        finally:
+            os.close(top)
+
+
+class _Scan:
+    """What has a late ctime, found by threads, with a call into C for each folder.
+
+    Attributes:
+        touched: paths of the folders, and none of those below ``others``.
+        stale: names of what is no folder, by the path of theirs.
+        others: paths of folders that may be others than those that were cloned there.
+        linked: paths and names of what was not touched, and has several names.
+    """
+
+    def __init__(
+        self,
+        root: bytes,
+        cloned: int,
+        known: Mapping[bytes, int],
+        held: Container[int] | None,
+    ) -> None:
+        self.touched: list[bytes] = []
+        self.stale: Wanted = {}
+        self.others: list[bytes] = []
+        self.linked: list[tuple[bytes, bytes]] = []
+        self._root = root
+        self._cloned = cloned
+        self._known = known
+        self._held = held
+
+    def run(self, top: int, most: int | None) -> None:
+        """Look at all in the open folder ``top``."""
+        workers = Workers(lambda: partial(self._look, workers), most)
+        workers.run([(Place(b"", os.dup(top), []), b"", False)])
+
+    def _look(self, workers: Workers, folders: list[tuple[Place, bytes, bool]]) -> None:
+        place: Place | None = None
+        try:
+            while folders:
+                half = len(folders) // 2
+                if workers.pause() and half and workers.give(folders[:half]):
+                    del folders[:half]
+                place, path, is_doubtful = folders.pop()
+                full = (place.path + path).rstrip(b"/")
+                if is_doubtful and full not in self._known:
+                    self.others.append(full)
+                    continue
+                if _is_far(place, path):
+                    place, path = place.enter(path, b""), b""
+                inode, ctime, same, rest = self._read(place, path)
+                if is_doubtful and self._known[full] != inode:
+                    self.others.append(full)
+                    continue
+                if self._held is not None and inode in self._held:
+                    raise self._is_in_use(full)
+                is_touched = ctime >= self._cloned
+                if is_touched:
+                    self.touched.append(full)
+                inside = os.path.join(path, b"")
+                folders += [(place, inside + name, False) for name in same]
+                for kind, name in rest:
+                    if self._is_stale(place, path, kind, name):
+                        self.stale.setdefault(full, []).append(name)
+                    elif kind in (_FOLDER, _UNKNOWN):
+                        folders.append((place, inside + name, is_touched))
+        finally:  # a traceback would keep them open
+            place = None
+            folders.clear()
+
+    def _is_stale(self, place: Place, path: bytes, kind: int, name: bytes) -> bool:
+        """Whether what is not as it was cloned is no folder; what has several names is noted."""
+        if kind == LINKED or (kind == _HELD and self._held is None):
+            self.linked.append(((place.path + path).rstrip(b"/"), name))
+            return False
+        if kind == _HELD:
+            raise self._is_in_use(os.path.join(place.path + path, name))
+        if kind != _UNKNOWN:
+            return kind != _FOLDER
+        # A file system that does not tell types.
+        return not stat.S_ISDIR(os.lstat(os.path.join(path, name), dir_fd=place.new).st_mode)
+
+    def _is_in_use(self, path: bytes) -> OperationError:
+        path = os.path.join(self._root, path)
+        return OperationError(path, "undo what changed", "a process has it open", errno.EBUSY)
+
+    def _read(
+        self, place: Place, path: bytes
+    ) -> tuple[int, int, list[bytes], list[tuple[int, bytes]]]:
+        """Inode and ctime of a folder, and in it the folders as before, and what is not."""
+        if CHANGED_NAMES is None:
+            return self._read_in_python(place, path)
+        call = partial(CHANGED_NAMES, place.new, None)
+        (_, inode, ctime), same, rest, left = call(path or b".", _EVER, self._cloned, b"")
+        if left is not None:  # it takes several calls, for which it has to stay open
+            place, same, rest, left = place.enter(path, b""), [], [], b""
+            call = partial(CHANGED_NAMES, place.new, None)
+        while left is not None:
+            _, more, others, left = call(b"", _EVER, self._cloned, left)
+            same += more
+            rest += others
+        return inode, ctime, same, rest
+
+    def _read_in_python(
+        self, place: Place, path: bytes
+    ) -> tuple[int, int, list[bytes], list[tuple[int, bytes]]]:
+        fd = open_beneath(place.new, path, cross_mounts=False)
+        try:
+            own = os.fstat(fd)
+            same: list[bytes] = []
+            rest: list[tuple[int, bytes]] = []
+            for name in names_in(fd):
+                status = os.lstat(name, dir_fd=fd)
+                is_folder, is_late = (
+                    stat.S_ISDIR(status.st_mode),
+                    status.st_ctime_ns >= self._cloned,
+                )
+                if is_late:
+                    rest.append((_FOLDER if is_folder else -1, name))
+                elif is_folder:
+                    same.append(name)
+                elif stat.S_ISREG(status.st_mode) and self._held is not None and _is_held(fd, name):
+                    rest.append((_HELD, name))
+                elif status.st_nlink > 1:
+                    rest.append((LINKED, name))
+            return own.st_ino, own.st_ctime_ns, same, rest
+        finally:
+            os.close(fd)
+
+
+def _is_far(place: Place, path: bytes) -> bool:
+    """Whether the folder at ``path`` from ``place`` is to be opened, for those that are in it."""
+    is_deep = place.path.count(b"/") >= _DEEPEST
+    return len(path) > LONGEST_PATH // 2 if is_deep else path.count(b"/") >= _STEPS
+
+
+class _Undo:
+    """One clone on its way back."""
+
+    def __init__(
+        self, root: bytes, top: int, stack: Stack, cloned: int, workers: int | None
+    ) -> None:
+        self._root = root
+        self._top = top
+        self._stack = stack
+        self._cloned = cloned
+        self._workers = workers
+        self._above: Union | None = None
+
+    def run(self, scan: _Scan, method: str, ownership: str) -> int:
+        """Take away what the scan has found, make what is missing, and settle the folders."""
+        from reflayer.copy.source import Source
+        from reflayer.walk.stack import Union
+
+        with Union.root(self._stack) as self._above:
+            for path in scan.touched:
+                self._clear_flags(path)
+            wanted = self._remove(scan)
+            source = Source(self._stack, cross_mounts=False)
+            try:
+                made = self._make(source, wanted, method, ownership) if wanted else 0
+            finally:
+                source.close()
+            # In the root itself a copy tries something, and has files wait.
+            for path in {*scan.touched, *wanted, *([b""] if wanted else ())}:
+                self._settle(path, ownership)
+        return made
+
+    def _remove(self, scan: _Scan) -> Wanted:
+        """Remove what is not as it was cloned; the names that are to be made."""
+        wanted: Wanted = {}
+        for path, names in scan.stale.items():
+            with self._opened(path) as fd:
+                for name in names:
+                    _unlink(fd, name)
+            wanted[path] = names
+        for path in scan.others:
+            above, _, name = path.rpartition(b"/")
+            with self._opened(above) as fd:
+                _remove_tree(fd, name, os.path.join(self._root, path))
+        for path in scan.touched:
+            with self._opened(path) as fd, self._before(path) as union:
+                left = names_in(fd)
+                before = names_in(union.parts[0].fd) if union.is_plain else {*union.names()}
+            if not left <= before:
+                where = os.path.join(self._root, path, min(left - before))
+                raise OperationError(where, "undo what changed", "the layers below were changed")
+            wanted[path] = [*(before - left)]
+        for path, name in self._parted(scan.linked):
+            with self._opened(path) as fd:
+                _unlink(fd, name)
+            wanted.setdefault(path, []).append(name)
+        return {path: names for path, names in wanted.items() if names}
+
+    def _parted(self, linked: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        """Those names whose inodes have lost another one, or have one that is not here."""
+        found: dict[tuple[int, int], list[tuple[bytes, bytes]]] = {}
+        late = set()
+        for path, name in linked:
+            with suppress(FileNotFoundError, NotADirectoryError), self._opened(path) as fd:
+                status = os.lstat(name, dir_fd=fd)
+                key = identity(status)
+                found.setdefault(key, []).append((path, name))
+                if status.st_ctime_ns >= self._cloned or status.st_nlink != len(found[key]):
+                    late.add(key)
+                else:
+                    late.discard(key)
+        for key in late:
+            yield from found[key]
+
+    def _make(self, source: object, wanted: Wanted, method: str, ownership: str) -> int:
+        """Make the names in ``wanted``, by the workers of a copy."""
+        from reflayer.copy.folder import Job
+        from reflayer.copy.source import Source
+        from reflayer.copy.worker import Worker
+
+        assert isinstance(source, Source)
+        _make_plain(self._top, None)
+        job = Job(source, self._top, method, ownership, cross_mounts=False)
+        begun: list[Worker] = []
+
+        def begin() -> object:
+            worker = Worker(job, self._top, workers)
+            begun.append(worker)
+
+            def do(work: object) -> None:
+                if work is wanted:
+                    for path, names in wanted.items():
+                        self._fill(worker, job, path, names)
+                else:
+                    worker.copy_below(work)  # type: ignore[arg-type]
+
+            return do
+
+        workers = Workers(begin, self._workers)  # type: ignore[arg-type]
+        try:
+            workers.run(wanted)
+            begun[0].links.clear()
+        finally:
+            for worker in begun:
+                worker.links.close()
+        return sum(worker.entries.count() for worker in begun)
+
+    def _fill(self, worker: Worker, job: Job, path: bytes, names: list[bytes]) -> None:
+        """Make ``names`` in the folder at ``path``, each as the layer has it that shows it."""
+        from reflayer.copy.folder import FOLDER, Folder, kind_of
+
+        with self._before(path) as union, self._opened(path) as dst:
+            _make_plain(dst, job.new.gid)
+            places = None if union.is_plain else union.places()
+            plain: dict[int, list[tuple[int, bytes]]] = {}
+            merged: dict[bytes, list[int]] = {}
+            for name in names:
+                here = [0] if places is None else places[name]
+                kind = kind_of(os.lstat(name, dir_fd=union.parts[here[0]].fd).st_mode)
+                if len(here) > 1 and kind == FOLDER:
+                    merged[name] = [union.parts[place].layer for place in here]
+                    plain.setdefault(here[0], [])
+                else:
+                    plain.setdefault(here[0], []).append((kind, name))
+            for place, some in plain.items():
+                part = union.parts[place]
+                src = os.dup(part.fd)
+                folder = Folder(None, path, src, os.dup(dst), part.layer)
+                several = {n: found for n, found in merged.items() if found[0] == part.layer}
+                worker.copy_names(folder, some, several)
+
+    def _settle(self, path: bytes, ownership: str) -> None:
+        """Give the folder at ``path`` the metadata that it has in the stack."""
+        from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes
+        from reflayer.walk.metadata import Metadata
+        from reflayer.walk.overlay import tree_attributes
+
+        metadata = Metadata(ownership == "ignore")
+        try:
+            with self._opened(path) as fd, self._before(path) as union:
+                part = union.parts[0]
+                names = list_attributes(part.fd)
+                found = read_attributes(part.fd, names, metadata.skip)
+                if not part.is_whole:
+                    found = tree_attributes(found)
+                for name in list_attributes(fd):
+                    if name not in found:
+                        os.removexattr(fd, name)
+                metadata.set_all(fd, Facts(os.fstat(part.fd), found), -1, -1, -1)
+        except FailedError as error:
+            where = os.path.join(self._root, path)
+            raise OperationError.from_os_error(error.cause, where, error.operation) from error
+
+    def _clear_flags(self, path: bytes) -> None:
+        """Let a folder have no flags of chattr(1) but those that it was made with."""
+        with self._opened(path) as fd:
+            found, fresh = inode_flags(fd), self._fresh_flags
+            if found != fresh:
+                change_flags(fd, add=fresh[0])
+                if inode_flags(fd) != fresh:
+                    where = os.path.join(self._root, path)
+                    raise OperationError(where, "chattr", "it has flags that cannot be taken back")
+
+    @property
+    def _fresh_flags(self) -> Flags:
+        """What is made anew inherits from the folder that the clone is in."""
+        folder = os.open(os.path.dirname(self._root.rstrip(b"/")) or b".", OPEN_ANY_FOLDER)
+        try:
+            return inode_flags(folder)
+        finally:
+            os.close(folder)
+
+    @contextmanager
+    def _opened(self, path: bytes) -> Iterator[int]:
+        fd = open_beneath(self._top, path, cross_mounts=False)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _before(self, path: bytes) -> Iterator[Union]:
+        """The folder at ``path`` in the stack."""
+        above = self._above
+        assert above is not None
+        if above.is_plain:
+            [root] = above.parts
+            fd = open_beneath(root.fd, path, cross_mounts=False)
+            with type(above)([type(root)(fd, True, root.layer)]) as union:
+                yield union
+            return
+        union = above
+        try:
+            for name in path.split(b"/") if path else [b"."]:
+                inside = union.enter(name)
+                if union is not above:
+                    union.close()
+                union = inside
+            yield union
+        finally:
+            if union is not above:
+                union.close()
+
+
+def _make_plain(fd: int, group: int | None) -> None:
+    """Let an open folder hand nothing down to what is made in it, until it is settled again."""
+    status = os.fstat(fd)
+    if status.st_mode & stat.S_ISGID or status.st_mode & 0o700 != 0o700:
+        os.chmod(fd, 0o700)
+    if group is not None and status.st_gid != group:
+        with suppress(PermissionError):
+            os.chown(fd, -1, group)
+    with suppress(OSError):  # it has none, as nearly always
+        os.removexattr(fd, _DEFAULT_ACL)
+
+
+def _is_held(folder: int, name: bytes) -> bool:
+    """Whether a file is open or mapped anywhere, as the part in C finds it out."""
+    fd = open_noatime(name, folder, OPEN_FILE)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _unlink(folder: int, name: bytes) -> None:
+    """Unlink a name, be it immutable."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except PermissionError:
+        _let_change(folder, name)
+        os.unlink(name, dir_fd=folder)
+
+
+def _remove_tree(folder: int, name: bytes, path: bytes) -> None:
+    """Remove a folder with all in it, be some of that immutable."""
+    from reflayer.walk.empty import empty_folder
+    from reflayer.walk.folders import open_shut
+
+    def open_it() -> int:
+        try:
+            return os.open(name, OPEN_FOLDER, dir_fd=folder)
+        except PermissionError:
+            return open_shut(name, folder)
+
+    try:
+        empty_folder(open_it(), path)
+        os.rmdir(name, dir_fd=folder)
+    except (OperationError, PermissionError) as error:
+        if error.errno not in _SHUT:
+            raise
+        fd = open_it()
+        try:
+            unshut(fd)
+            for _, folders, files, inside in os.fwalk(b".", dir_fd=fd):
+                for one in (*folders, *files):
+                    with suppress(OSError):
+                        _let_change(inside, one)
+        finally:
+            os.close(fd)
+        empty_folder(open_it(), path)
+        os.rmdir(name, dir_fd=folder)
+
+
+def _let_change(folder: int, name: bytes) -> None:
+    fd = open_noatime(name, folder, OPEN_FILE)
+    try:
+        unshut(fd)
+    finally:
+        os.close(fd)
