@@ -255,8 +255,11 @@ def _tag(parts: Parts) -> None:
 
 
 def _is_empty(folder: str) -> bool:
-    with failing(folder, "list"), suppress(FileNotFoundError), os.scandir(folder) as names:
-        return next(names, None) is None
+    with failing(folder, "list"), suppress(FileNotFoundError):
+        if os.stat(folder).st_nlink > 2:  # a folder in it, where they are counted (inode(7))
+            return False
+        with os.scandir(folder) as names:
+            return next(names, None) is None
     return True
 
 
