@@ -8,6 +8,6 @@ Progress = Callable[[str, int, int | None], None]
 """Called with a stage, how much of it is done and, where that is known, of how much.
 
 The stages ``fetch``, ``unpack``, ``pack``, ``write`` and ``push`` count bytes, ``clone`` and
-``measure`` entries. It is called by one thread at a time and some times a second at the most;
-what it raises ends the work, of which nothing is left.
+``measure`` entries, ``spares`` those. It is called by one thread at a time and some times a second
+at the most; what it raises ends the work, of which nothing is left.
 """

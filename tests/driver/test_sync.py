@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.driver import Driver, create, home, trees
+from reflayer.driver import Driver, create, trees, write_back
 from reflayer.errors import LayerError, OperationError
 from tests.driver.layers import inside, leftovers
 
@@ -36,7 +36,7 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     def write_out(_folder: int, _path: str) -> None:
         by.append(threading.current_thread().name.startswith("write-back"))
 
-    for module in (create, home):
+    for module in (create, write_back):
         monkeypatch.setattr(module, "write_out", write_out)
     return by
 
@@ -57,7 +57,7 @@ def test_what_is_built_is_written_out_beside_and_once_at_the_end(
     place: Path, beside: list[bool]
 ) -> None:
     driver = Driver(place)
-    with driver.build("layer") as folder, home.writing_back(folder) as come_to:
+    with driver.build("layer") as folder, write_back.writing_back(folder, driver.home) as come_to:
         come_to(_SIZE)
     assert beside == [True, False]
 
@@ -90,7 +90,7 @@ def test_an_error_that_is_told_beside_takes_the_layer_with_it(
         if threading.current_thread().name.startswith("write-back"):
             raise OperationError(path.encode(), "syncfs", "no space left")
 
-    monkeypatch.setattr(home, "write_out", write_out)
+    monkeypatch.setattr(write_back, "write_out", write_out)
     driver = Driver(place)
     driver.create("layer")
     with pytest.raises(OperationError, match="no space left"):

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
-    from reflayer.store.usage import ImageUsage, Space, Usage
+    from reflayer.store.usage import ImageUsage, Space, SpareUsage, Usage
 
     Line = tuple[tuple[str, ...], Space]  # its cells, and what its bar shows
     Listing = tuple[Sequence[str], Sequence[Line]]  # its heads and lines
 
 _CONTAINER_HEADS = ("CONTAINER", "FILES", "SIZE", "SHARED", "OWN", "GIVES BACK")
+_SPARE_HEADS = ("READY OF", "COUNT", "FILES", "SIZE", "SHARED", "OWN", "GIVES BACK")
 _IMAGE_HEADS = ("IMAGE", "FILES", "SIZE", "SHARED", "OWN", "GIVES BACK", "LATER")
 
 _WIDTH = 24  # characters of the longest bar
@@ -48,6 +49,9 @@ def df(arguments: Namespace) -> int:
       OWN          what nobody else has
       GIVES BACK   what rm or rmi would free: what is its own; nothing for an image
           while it has containers, but LATER, when they are gone
+
+    READY OF lists containers that are kept ready (reflayer warm). One of each is looked at,
+    and all of them give back what they have of their own.
 
     All files are looked at, about 100,000 in one or two seconds, and what is not written
     yet is written first. The numbers are those of the file system's own map (FIEMAP):
@@ -80,13 +84,25 @@ def _listings(usage: Usage) -> list[Listing]:
         _line(_image_name(one), one.space, one.gives_back, one.gives_back_later)
         for one in usage.images
     ]
-    listings: list[Listing] = [(_CONTAINER_HEADS, containers), (_IMAGE_HEADS, images)]
+    spares = [_spare_line(one) for one in usage.spares]
+    listings: list[Listing] = [
+        (_CONTAINER_HEADS, containers),
+        (_IMAGE_HEADS, images),
+        (_SPARE_HEADS, spares),
+    ]
     return [(heads, lines) for heads, lines in listings if lines]
 
 
 def _line(name: str, space: Space, *gives_back: int) -> Line:
     sizes = (space.allocated, space.shared, space.own, *gives_back)
     return (name, str(space.inodes), *map(size_text, sizes)), space
+
+
+def _spare_line(one: SpareUsage) -> Line:
+    from reflayer.store.images import familiar
+
+    (name, *cells), space = _line(familiar(one.image), one.space, one.space.own)
+    return (name, str(one.ready), *cells), space
 
 
 def _image_name(one: ImageUsage) -> str:
@@ -130,6 +146,9 @@ def _fields(usage: Usage) -> dict[str, object]:
                 "gives_back_later": one.gives_back_later,
             }
             for one in usage.images
+        ],
+        "spares": [
+            {"image": one.image, "ready": one.ready, **as_dict(one.space)} for one in usage.spares
         ],
         "total": as_dict(usage.total),
         "removed": usage.removed,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "create": ("containers", "make a container from an image, print its root's path"),
+    "warm": ("warm", "keep containers of an image ready, so that create costs a rename"),
     "ps": ("containers", "list the containers"),
     "path": ("containers", "print the path of a container's root"),
     "rm": ("containers", "remove containers"),
@@ -56,6 +57,7 @@ Container layers as plain directories, cloned in the kernel.
 
   reflayer create IMAGE            a container's root file system from an image: \
 debian:12, localhost:5000/x:1, oci:DIR:TAG, docker-archive:FILE
+  reflayer warm IMAGE              containers made ahead, so that create takes one at once
   reflayer ps, path, rm            what there is, where it is, and away with it
   reflayer diff, commit, export    what changed in a container; an image, or a tar, of it
   reflayer pull, push, save        images from registries, to them, and for other programs

@@ -22,6 +22,7 @@ _LABELS = {
     "measure": "measuring",
     "push": "pushing",
     "write": "writing",
+    "spares": "warming",
 }
 _IN_ENTRIES = ("clone", "measure")  # the others of these count bytes
 _PATIENCE = 0.4  # seconds: what takes less needs no bar, and the import of rich takes a third of it
@@ -73,6 +74,6 @@ def _begin() -> Bars:
 def _amount(stage: str, done: int, total: int | None) -> str:
     if stage in _IN_ENTRIES:
         return f"{done:,} entries"
-    if stage not in _LABELS:
+    if stage == "spares" or stage not in _LABELS:
         return f"{done} of {total}"
     return size_text(done) if total is None else f"{size_text(done)} of {size_text(total)}"

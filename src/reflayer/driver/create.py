@@ -35,9 +35,9 @@ from reflayer.driver.home import (
     opened,
     taken,
     write_out,
-    writing_back,
 )
 from reflayer.driver.trash import delete
+from reflayer.driver.write_back import writing_back
 from reflayer.errors import LayerError, OperationError, failing
 from reflayer.workers.lock import claim_new
 
@@ -140,7 +140,7 @@ def changing_layer(home: str, id: str) -> Iterator[tuple[str, Callable[[int], No
             except FileNotFoundError as error:
                 raise LayerError(f"there is no layer {id}") from error
         own = upper_in(path) if of_difference else path
-        with writing_back(own) as come_to:
+        with writing_back(own, home) as come_to:
             yield own, come_to
         if of_difference:
             set_filled(path)

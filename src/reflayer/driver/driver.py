@@ -354,17 +354,30 @@ class Driver(Layers):
                 progress("clone", done, len(kept))
             self.make_whole(id)
 
-    def keep_spares(self, id: str, count: int) -> None:
+    def keep_spares(
+        self, id: str, count: int, *, wait: bool = False, progress: Progress | None = None
+    ) -> None:
         """Keep ``count`` spares of layer ``id`` ready, which another process makes; 0 ends that.
 
-        ``create`` takes one, where there is one, by a rename; and whatever else clones ``id`` whole
-        for a new layer. They go with ``id``, when nothing was cloned from it for a day, and where
-        little of the disk is free. There are none of earlier boots, nor any for a layer with a
-        ``size`` or an SELinux label.
+        ``create`` takes one, where there is one, by a rename; and so does whatever else clones
+        ``id`` whole for a new layer. They go with ``id``, when nothing was cloned from it for a
+        day, and where less of the disk is free than ``keep_free`` says. There are none of earlier
+        boots, nor any for a layer with a ``size`` or an SELinux label.
+
+        Args:
+            id: the layer.
+            count: how many.
+            wait: make those that are missing here, and return when they are ready.
+            progress: called with ``spares``, how many are ready, and of how many.
+
+        Raises:
+            OperationError: one cannot be made, as where little of the disk is free.
         """
-        from reflayer.driver.fill import fill_behind
+        from reflayer.driver.fill import fill_behind, fill_now
 
         spares.keep(self.home, checked_id(id), count, self._making)
+        if wait:
+            fill_now(self.home, id, self._making, progress)
         fill_behind(self.home, id)
         if left_in_trash(self.home):
             delete_behind(self.home)
@@ -372,6 +385,19 @@ class Driver(Layers):
     def spares(self) -> list[Spares]:
         """How many spares are wanted and ready, of each layer that has or shall have some."""
         return spares.all_spares(self.home)
+
+    def give_up_spares(self) -> bool:
+        """Delete all spares, to have their room; whether there were any. They are wanted still."""
+        return spares.give_up(self.home)
+
+    def keep_free(self, percent: int) -> None:
+        """Let spares give way where less than ``percent`` of the disk, or its inodes, is free.
+
+        Trees of differences do so as well. It is kept in the home; at first it is 10.
+        """
+        from reflayer.driver.room import set_keep_free
+
+        set_keep_free(self.home, percent)
 
     def empty_trash(self) -> None:
         """Return when all that was removed is deleted, by this process or another.
@@ -387,7 +413,7 @@ class Driver(Layers):
         try:
             return step(*args, **kwargs)
         except OperationError as error:
-            if error.errno not in NO_ROOM or not spares.give_up(self.home):
+            if error.errno not in NO_ROOM or not self.give_up_spares():
                 raise
         return step(*args, **kwargs)
 

@@ -6,23 +6,27 @@ needs no process of its own. It ends when its lock file is gone, or little of th
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 
 from reflayer.driver import spares
 from reflayer.driver.home import SPARES_LOCK, unlink
-from reflayer.driver.room import is_short
+from reflayer.driver.room import is_short, keep_free
 from reflayer.driver.trash import delete, delete_behind, left_in_trash
-from reflayer.errors import OperationError, ReflayerError
+from reflayer.errors import LayerError, OperationError, ReflayerError
 from reflayer.workers import behind
 from reflayer.workers.lock import is_at, open_locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container
-    from concurrent.futures import Executor
+    from collections.abc import Callable, Container
+    from typing import Any
 
+    from reflayer.copy import CopyReport
+    from reflayer.driver.home import Making
     from reflayer.driver.spares import Spares
+    from reflayer.progress import Progress
 
 
 class _StoppedError(Exception):
@@ -42,6 +46,29 @@ def fill_behind(home: str, layer: str) -> None:
                 os.close(turn)  # then there is none the next time
 
 
+def fill_now(home: str, layer: str, making: Making, progress: Progress | None) -> None:
+    """Make what spares of ``layer`` are missing, in this process.
+
+    Raises:
+        LayerError: the layer was removed, or is wanted no more.
+        OperationError: one cannot be made, as where little of the disk is free.
+    """
+    lock = f"{home}/{SPARES_LOCK}"
+    spares.stop_filling(home)  # it works with one thread, and steps back for others
+    while _lacks(spares.of_layer(home, layer)):
+        turn = open_locked(lock)
+        assert turn is not None
+        try:
+            while is_at(lock, turn) and _lacks(now := spares.of_layer(home, layer)):
+                _require_room(home)
+                if progress is not None:
+                    progress("spares", now.ready, now.wanted)
+                with suppress(_StoppedError):
+                    _make(home, layer, making, turn, _clone)
+        finally:
+            os.close(turn)
+
+
 def fill(home: str, turn: int | None) -> None:
     """Make what spares are missing; ``turn`` is a descriptor that holds the lock, closed here."""
     from concurrent.futures import ThreadPoolExecutor
@@ -49,12 +76,21 @@ def fill(home: str, turn: int | None) -> None:
     failed: set[str] = set()
     lock = f"{home}/{SPARES_LOCK}"
     with ThreadPoolExecutor(1, initializer=_step_back) as worker:
+
+        def behind_others(*clone: Any) -> CopyReport:
+            return worker.submit(_clone, *clone).result()
+
         while turn is not None:
             try:
                 spares.tidy(home)
                 while (layer := _next(home, failed)) is not None and not is_short(home):
+                    asked = spares.wanted(home, layer)
+                    making = None if asked is None else spares.making_of(asked[1])
                     try:
-                        _make(home, layer, turn, worker)
+                        if making is None:
+                            failed.add(layer)  # another user's
+                        else:
+                            _make(home, layer, making, turn, behind_others)
                     except _StoppedError:
                         pass
                     except ReflayerError:
@@ -82,30 +118,42 @@ def _next(home: str, failed: Container[str]) -> str | None:
     return max(lacking, key=lambda layer: spares.last_use(home, layer), default=None)
 
 
-def _make(home: str, layer: str, turn: int, worker: Executor) -> None:
-    """Make one spare of a layer."""
+def _clone(home: str, layer: str, path: str, making: Making, progress: Progress) -> CopyReport:
     from reflayer.driver.clone import clone
+
+    return clone(home, layer, path, making, progress=progress)
+
+
+def _make(
+    home: str, layer: str, making: Making, turn: int, clone: Callable[..., CopyReport]
+) -> None:
+    """Make one spare of a layer."""
     from reflayer.driver.clone_times import note
     from reflayer.driver.create import building
 
-    asked = spares.wanted(home, layer)
-    making = None if asked is None else spares.making_of(asked[1])
-    before = spares.sweep(home, layer)
-    if making is None or before is None:
-        raise OperationError(layer, "make a spare", "it is not wanted, or by another user")
+    asked, before = spares.wanted(home, layer), spares.sweep(home, layer)
+    if before is None:
+        raise LayerError(f"there is no layer {layer}")
 
     def go_on(*_: object) -> None:
         is_ours = is_at(f"{home}/{SPARES_LOCK}", turn)
-        if not is_ours or spares.wanted(home, layer) != asked or is_short(home):
+        if not is_ours or spares.wanted(home, layer) != asked:
             raise _StoppedError
+        _require_room(home)
 
     with building(home, layer) as path:
-        report = worker.submit(clone, home, layer, path, making, progress=go_on).result()
+        report = clone(home, layer, path, making, go_on)
         noted = None if report.method == "snapshot" else note(home, path, layer)
         if not spares.add(home, layer, path, noted, making, before):
             if noted is not None:
                 unlink(noted)
             delete(path)
+
+
+def _require_room(home: str) -> None:
+    if is_short(home):
+        reason = f"it would leave less than {keep_free(home)} % of the disk free"
+        raise OperationError(home, "make a spare", reason, errno.ENOSPC)
 
 
 def _step_back() -> None:

@@ -14,8 +14,7 @@ from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from concurrent.futures import Future
+    from collections.abc import Iterator
 
 LAYERS = "dir"
 DIFFERENCES = "differences"
@@ -38,7 +37,6 @@ _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _ALLOWED = _FIRST | frozenset("_.-")
 _MOST = 128  # characters: a name of NAME_MAX (255) has room for what is added to it
-_AMOUNT = 8 << 20  # bytes: less takes no time worth a thread
 _mutex = _thread.allocate_lock()  # on NFS a lock file keeps no threads of one process apart
 
 
@@ -127,36 +125,6 @@ def write_out(fd: int, path: str) -> None:
 
     with failing(path, "syncfs"):
         syncfs(fd)
-
-
-@contextmanager
-def writing_back(path: str) -> Iterator[Callable[[int], None]]:
-    """Write out the file system of the folder ``path`` beside the block, which fills it.
-
-    So little is left to be waited for at the end, when the caller has to write out once more.
-
-    Yields:
-        What is to be called, now and then, with how many bytes have come; it raises what could not
-        be written.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    writing: Future[None] | None = None
-    begun = 0
-    with opened(path) as folder, ThreadPoolExecutor(1, "write-back") as thread:
-
-        def come_to(count: int) -> None:
-            nonlocal writing, begun
-            if count - begun < _AMOUNT or not (writing is None or writing.done()):
-                return
-            if writing is not None:
-                writing.result()
-            begun = count
-            writing = thread.submit(write_out, folder, path)
-
-        yield come_to
-        if writing is not None:
-            writing.result()  # an error that syncfs(2) has told once, it does not tell again
 
 
 def write_new(path: str, content: bytes) -> None:

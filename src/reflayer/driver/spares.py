@@ -55,12 +55,17 @@ class Spares:
     Attributes:
         layer: its id.
         wanted: how many are to be ready; 0 for those that are only there by recycling.
-        ready: how many are.
+        paths: where those are that are ready.
     """
 
     layer: str
     wanted: int
-    ready: int
+    paths: list[str]
+
+    @property
+    def ready(self) -> int:
+        """How many are ready."""
+        return len(self.paths)
 
 
 def key(making: Making) -> str | None:
@@ -123,7 +128,7 @@ def ready(home: str, layer: str, made_by: str | None) -> list[str]:
 def of_layer(home: str, layer: str) -> Spares:
     """What is wanted and ready of a layer."""
     count, made_by = wanted(home, layer) or (0, None)
-    return Spares(layer, count, len(ready(home, layer, made_by)))
+    return Spares(layer, count, ready(home, layer, made_by))
 
 
 def all_spares(home: str) -> list[Spares]:

@@ -147,6 +147,7 @@ def collect(parts: Parts, *, wait: bool = False) -> None:
             is_forgotten = True
         except StoreError:  # where the disk is full, what they were of makes room
             is_forgotten = False
+        _end_spares(parts)
         there, needed = _folders(parts)
         for folder in _from_the_top(there - needed, parts):
             parts.driver.remove(folder, wait=wait)
@@ -221,6 +222,18 @@ def _forget(parts: Parts) -> None:
         db.execute(f"DELETE FROM layers WHERE id IN ({_BROKEN})")
         db.execute(f"DELETE FROM images WHERE NOT {USED}")
         db.execute(f"{_STACKS} DELETE FROM layers WHERE id NOT IN (SELECT id FROM needed)")
+
+
+def _end_spares(parts: Parts) -> None:
+    """Those of layers that are no image's own any more, but lie below one's, perhaps."""
+    from reflayer.driver.spares import all_spares
+
+    if found := all_spares(parts.layers):
+        with parts.database.reading() as db:
+            needed = _column(db, "SELECT layer FROM images")
+        for spares in found:
+            if spares.layer not in needed:
+                parts.driver.keep_spares(spares.layer, 0)
 
 
 def _remove_blobs(parts: Parts) -> None:

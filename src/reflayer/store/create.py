@@ -6,7 +6,14 @@ import os
 import time
 
 from reflayer.driver.home import unlink
-from reflayer.errors import LayerError, StoreError, counted, printable
+from reflayer.errors import (
+    NO_ROOM,
+    LayerError,
+    OperationError,
+    StoreError,
+    counted,
+    printable,
+)
 from reflayer.record import record, replace
 from reflayer.store import images
 from reflayer.store.collect import making, mark_dirty, marked
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
     from sqlite3 import Connection
+    from typing import TypeVar
 
     from reflayer.images.content.transfer import LayerBlobs, Source
     from reflayer.images.model.image import Image
@@ -29,6 +37,8 @@ if TYPE_CHECKING:
     from reflayer.progress import Progress
     from reflayer.store.containers import Container
     from reflayer.store.parts import Parts
+
+    T = TypeVar("T")
 
 
 @record
@@ -60,10 +70,25 @@ class Pulled:
 def create(parts: Parts, wanted: Wanted, name: str | None) -> Container:
     if name is not None:
         checked_name(name)
+
+    def make() -> Container:
+        return _create(parts, wanted, name)
+
     try:
-        return _create(parts, wanted, name)
+        return _with_room(parts, wanted, make)
     except LayerError:  # a layer was deleted from outside: by now what lay on it is collected
-        return _create(parts, wanted, name)
+        return _with_room(parts, wanted, make)
+
+
+def _with_room(parts: Parts, wanted: Wanted, step: Callable[[], T]) -> T:
+    """Do ``step``; where there is no room for it, once more when all spares have gone."""
+    try:
+        return step()
+    except OperationError as error:
+        is_read = wanted.text.endswith(":-")  # standard input, as far as it went
+        if error.errno not in NO_ROOM or is_read or not parts.driver.give_up_spares():
+            raise
+    return step()
 
 
 def _create(parts: Parts, wanted: Wanted, name: str | None) -> Container:
@@ -104,6 +129,10 @@ def _refuse_taken(db: Connection, name: str) -> None:
 
 
 def pull(parts: Parts, wanted: Wanted) -> StoredImage:
+    return _with_room(parts, wanted, lambda: _pull(parts, wanted))
+
+
+def _pull(parts: Parts, wanted: Wanted) -> StoredImage:
     with making(parts) as until:
         pulled = pull_image(wanted, parts, until)
         with parts.database.writing() as db:

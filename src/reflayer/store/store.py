@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from reflayer.store.commit import Committed
     from reflayer.store.images import StoredImage
     from reflayer.store.usage import Usage
+    from reflayer.store.warm import WarmImage
     from reflayer.walk.folders import AnyPath
 
 
@@ -155,6 +156,52 @@ class Store:
         from reflayer.store.save import push
 
         return push(self._parts, image, destination, access, progress)
+
+    def warm(
+        self,
+        image: str | PathLike[str],
+        count: int,
+        *,
+        wait: bool = True,
+        platform: str | None = None,
+        access: Access | None = None,
+        progress: Progress | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        """Keep ``count`` containers of ``image`` ready: ``create`` takes one by a rename.
+
+        They are spares: no container of the store's until one is created, deleted where the disk is
+        short (``keep_free``), where there is no room for something else, with their image, and a
+        day after the last container was made from it. Another process makes the next.
+
+        Args:
+            image: as for ``create``; it is fetched where the store lacks it.
+            count: how many; with 0 there are none any more.
+            wait: return when they are ready, which takes a clone each; else they are made behind.
+            platform: as for ``create``.
+            access: as for ``create``.
+            progress: is told of ``fetch``, ``unpack`` and ``spares``.
+            warn: as for ``create``.
+
+        Raises:
+            ReflayerError: the image cannot be had, or they cannot be made, as on a full disk.
+        """
+        from reflayer.store.create import Wanted
+        from reflayer.store.warm import warm
+
+        wanted = Wanted(_text(image), _platform(platform), "missing", access, progress, warn)
+        warm(self._parts, wanted, count, wait)
+
+    def spares(self) -> list[WarmImage]:
+        """The images that are kept warm, by name: how many containers are ready, of how many."""
+        from reflayer.store.warm import warm_images
+
+        return warm_images(self._parts)
+
+    def keep_free(self, percent: int) -> None:
+        """Let spares go where less than ``percent`` of the disk, or of its inodes, is free."""
+        self._parts.make_folders()
+        self._parts.driver.keep_free(percent)
 
     def containers(self) -> list[Container]:
         """All containers, the newest first; StoreError: the database cannot be read."""

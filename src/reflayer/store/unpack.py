@@ -134,14 +134,14 @@ class _Stacking:
 
     def run(self, progress: Progress | None) -> None:
         """Have them in the driver and on record."""
-        from reflayer.driver.home import writing_back
+        from reflayer.driver.write_back import writing_back
         from reflayer.images.content.transfer import Transfer
         from reflayer.workers.pool import usable_cpus
 
         driver = self._parts.driver
         for layer in reversed(self._missing):
             driver.remove(layer.id)  # complete, but its maker was killed before it was on record
-        with writing_back(driver.home) as written:
+        with writing_back(driver.home, driver.home) as written:
 
             def told(stage: str, done: int, total: int | None) -> None:
                 written(done)
@@ -202,7 +202,7 @@ def _unpack_whole(
     progress: Progress | None,
 ) -> None:
     """Make the whole layer ``id``: a clone of ``below``, and what is missing applied to it."""
-    from reflayer.driver.home import writing_back
+    from reflayer.driver.write_back import writing_back
 
     driver = parts.driver
     driver.remove(id)  # as above
@@ -217,7 +217,7 @@ def _unpack_whole(
     made = below
     with (
         driver.build(id, below.id if below else None, progress=progress) as path,
-        writing_back(path) as written,
+        writing_back(path, parts.driver.home) as written,
     ):
         for layer in missing:
             made = _record_of(id, made, _apply(layer, path, blobs, parts, told), parts)

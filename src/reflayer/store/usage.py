@@ -8,23 +8,27 @@ from contextlib import suppress
 from reflayer.errors import failing
 from reflayer.extents import measure_files, measure_trees, share_out
 from reflayer.images.content.blob_store import blob_name
-from reflayer.record import record
+from reflayer.record import record, replace
 from reflayer.store.containers import Container, containers
 from reflayer.store.images import StoredImage, find_either, images
+from reflayer.store.warm import spares
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence, Set
+    from collections.abc import Iterable, Iterator, Sequence, Set
     from sqlite3 import Connection
 
+    from reflayer.driver.spares import Spares
     from reflayer.extents import TreeUsage
     from reflayer.progress import Progress
     from reflayer.store.parts import Parts
 
 
 Unit = str | frozenset[str]
-"""What is measured as one: a layer or container, by its id, or the blobs that the same images use,
-by those."""
+"""What is measured as one: a layer or container, by its id; the spares of a layer, by its id with
+``_SPARES`` before it; or the blobs that the same images use, by those."""
+
+_SPARES = "spares of "
 
 
 @record
@@ -83,8 +87,22 @@ class ImageUsage:
 
 
 @record
+class SpareUsage:
+    """What the containers that are kept ready of one image take, and would give back.
+
+    Attributes:
+        image: a name of it, or its id.
+        ready: how many there are; one of them was measured.
+    """
+
+    image: str
+    ready: int
+    space: Space
+
+
+@record
 class Usage:
-    """What there is, in the order of ``Store.containers`` and ``Store.images``.
+    """What there is, in the order of ``Store.containers``, ``Store.images`` and ``Store.spares``.
 
     Attributes:
         total: what they take together, each block counted once; ``own`` is what the removal of all
@@ -94,6 +112,7 @@ class Usage:
 
     containers: tuple[ContainerUsage, ...]
     images: tuple[ImageUsage, ...]
+    spares: tuple[SpareUsage, ...]
     total: Space
     removed: int
 
@@ -101,7 +120,8 @@ class Usage:
 def usage(parts: Parts, names: Sequence[str], progress: Progress | None) -> Usage:
     with parts.database.reading() as db:
         lower = dict(db.execute("SELECT id, parent FROM layers").fetchall())
-        stored = _Stored(containers(db, parts), images(db), lower, _blobs_by_users(db))
+        found = {one.layer: one for one in spares(parts) if one.ready}
+        stored = _Stored(containers(db, parts), images(db), lower, _blobs_by_users(db), found)
         chosen = {one.id for name in names for one in find_either(db, name, parts)}
     shown_containers = [one for one in stored.containers if not names or one.id in chosen]
     shown_images = [one for one in stored.images if not names or one.id in chosen]
@@ -109,10 +129,11 @@ def usage(parts: Parts, names: Sequence[str], progress: Progress | None) -> Usag
     blocks = _measured(parts, stored, needed, progress)
     told_containers = tuple(_container_usage(one, stored, blocks) for one in shown_containers)
     told_images = tuple(_image_usage(one, stored, blocks) for one in shown_images)
+    told_spares = tuple(_spare_usages(shown_images, stored, blocks))
     everything: set[Unit] = {one.id for one in shown_containers}
-    everything.update(*map(stored.units_of, shown_images))
+    everything.update(*map(stored.units_of, shown_images), *map(stored.spares_of, shown_images))
     total = blocks.space(everything, everything)
-    return Usage(told_containers, told_images, total, _removed(parts))
+    return Usage(told_containers, told_images, told_spares, total, _removed(parts))
 
 
 def _removed(parts: Parts) -> int:
@@ -131,6 +152,7 @@ class _Stored:
     images: list[StoredImage]
     lower: dict[str, str | None]  # the layer that each lies on
     blobs: dict[frozenset[str], list[str]]  # digests by the images that use them
+    spares: dict[str, Spares]  # by layer
 
     def units_of(self, image: StoredImage) -> set[Unit]:
         units: set[Unit] = {users for users in self.blobs if image.id in users}
@@ -140,10 +162,18 @@ class _Stored:
             layer = self.lower.get(layer)
         return units
 
+    def spares_of(self, image: StoredImage) -> set[Unit]:
+        return {f"{_SPARES}{image.layer}"} if image.layer in self.spares else set()
+
     def only_of(self, image: StoredImage) -> set[Unit]:
         """What no other image uses."""
         others = [other for other in self.images if other.id != image.id]
         return self.units_of(image).difference(*map(self.units_of, others))
+
+    def going_with(self, image: StoredImage) -> set[Unit]:
+        """What goes with an image: that, and its spares where no other image has its layer."""
+        others = [other for other in self.images if other.id != image.id]
+        return self.only_of(image) | self.spares_of(image).difference(*map(self.spares_of, others))
 
     def containers_of(self, image: StoredImage) -> list[Container]:
         return [one for one in self.containers if one.image_id == image.id]
@@ -168,9 +198,10 @@ def _needed(
     """What has to be measured: what is shown, and what is likely to share blocks with it."""
     needed: set[Unit] = set()
     for container in shown:
-        needed |= {container.id} | stored.units_of(stored.image_of(container))
+        image = stored.image_of(container)
+        needed |= {container.id} | stored.units_of(image) | stored.spares_of(image)
     for image in shown_images:
-        needed |= stored.units_of(image)
+        needed |= stored.units_of(image) | stored.spares_of(image)
         needed.update(one.id for one in stored.containers_of(image))
     return needed
 
@@ -180,18 +211,29 @@ def _container_usage(container: Container, stored: _Stored, blocks: _Blocks) -> 
     going = set(alone)
     image = stored.image_of(container)
     if not image.names and len(stored.containers_of(image)) == 1:
-        going |= stored.only_of(image)
+        going |= stored.going_with(image)
     return ContainerUsage(container, blocks.space(alone, alone), blocks.freed(going))
 
 
 def _image_usage(image: StoredImage, stored: _Stored, blocks: _Blocks) -> ImageUsage:
-    only = stored.only_of(image)
-    space = blocks.space(stored.units_of(image), only)
+    space = blocks.space(stored.units_of(image), stored.only_of(image))
     users = stored.containers_of(image)
     gone: set[Unit] = {one.id for one in users}
-    later = blocks.freed(gone | only) - blocks.freed(gone)
+    later = blocks.freed(gone | stored.going_with(image)) - blocks.freed(gone)
     names = tuple(one.name for one in users)
-    return ImageUsage(image, names, space, 0 if users else space.own, later)
+    return ImageUsage(image, names, space, 0 if users else later, later)
+
+
+def _spare_usages(
+    shown: Iterable[StoredImage], stored: _Stored, blocks: _Blocks
+) -> Iterator[SpareUsage]:
+    told: set[Unit] = set()
+    for image in shown:
+        for unit in stored.spares_of(image) - told:
+            told.add(unit)
+            called = image.names[0] if image.names else image.id
+            space = blocks.space({unit}, {unit})
+            yield SpareUsage(called, stored.spares[image.layer].ready, space)
 
 
 @record
@@ -232,7 +274,8 @@ def _measured(
     parts: Parts, stored: _Stored, needed: Set[Unit], progress: Progress | None
 ) -> _Blocks:
     folders = [unit for unit in needed if isinstance(unit, str)]
-    measured = measure_trees([parts.folder(one) for one in folders], progress=progress)
+    paths = [_path_of(one, parts, stored) for one in folders]
+    measured = measure_trees(paths, progress=progress)
     units: dict[Unit, TreeUsage] = dict(zip(folders, measured, strict=True))
     shared: dict[frozenset[Unit | None], int] = {}
     content = os.path.join(parts.root, "content")
@@ -244,4 +287,20 @@ def _measured(
         for bits, size in share_out([units[unit] for unit in some]).items():
             owners = frozenset(unit for at, unit in enumerate([None, *some]) if bits >> at & 1)
             shared[owners] = shared.get(owners, 0) + size
+    for layer, found in stored.spares.items():
+        unit = f"{_SPARES}{layer}"
+        if unit in units:
+            units[unit] = _times(units[unit], found.ready)
     return _Blocks(units, shared)
+
+
+def _path_of(unit: str, parts: Parts, stored: _Stored) -> str:
+    """The folder of a layer or container, or a spare."""
+    layer = unit.removeprefix(_SPARES)
+    return parts.folder(unit) if layer == unit else stored.spares[layer].paths[0]
+
+
+def _times(one: TreeUsage, count: int) -> TreeUsage:
+    """What so many trees take: they are the same, and share only what each of them does."""
+    sums = ("inodes", "size", "allocated", "own", "untold", "unread")
+    return replace(one, **{name: getattr(one, name) * count for name in sums})

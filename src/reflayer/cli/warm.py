@@ -1,0 +1,128 @@
+"""``reflayer warm``: containers that are made ahead."""
+
+from __future__ import annotations
+
+from reflayer.cli.arguments import (
+    JSON,
+    PLATFORM,
+    complete_images,
+    open_store,
+    option,
+    ownership,
+    refusal,
+    takes,
+    telling_of_ownership,
+)
+from reflayer.cli.output import complain, print_json, print_table, size_text
+from reflayer.cli.progress_bars import bars
+from reflayer.cli.registries import ACCESS, access_of
+from reflayer.errors import UsageError
+from reflayer.record import as_dict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from reflayer.store import Store
+
+_MOST = 10_000
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) > _MOST:
+        raise refusal(f"{text!r} is not a whole number from 0 to {_MOST}")
+    return int(text)
+
+
+def percent(text: str) -> int:
+    """A share of a disk that can stay free."""
+    number = text.removesuffix("%")
+    if not number.isdecimal() or int(number) > 99:
+        raise refusal(f"{text!r} is not a whole number from 0 to 99")
+    return int(number)
+
+
+@takes(
+    option(
+        "image IMAGE",
+        "what to make containers of ahead, as create takes it; without one, those that are kept "
+        "warm are listed",
+        nargs="?",
+        completer=complete_images,
+    ),
+    option("--count N", "how many are to be ready, by default 1; 0: none any more", type=_number),
+    option(
+        "--no-wait", "do not wait until they are: another process makes them", action="store_true"
+    ),
+    option(
+        "--keep-free PERCENT",
+        "of the disk, and of its inodes: where less is free, they go; kept for the store, at "
+        "first 10",
+        type=percent,
+    ),
+    PLATFORM,
+    ACCESS,
+    ownership(),
+    JSON,
+)
+def warm(arguments: Namespace) -> int:
+    """Keep containers of an image ready, so that reflayer create takes one at once: it costs a
+    rename, and no clone.
+
+      reflayer warm --count 8 debian:12    have eight ready, and keep so many ready
+      reflayer warm                        list what is kept warm, and how many are ready
+      reflayer warm --count 0 debian:12    have none any more
+
+    An image that the store lacks is fetched first. The command returns when so many are
+    ready. Whenever one is taken, a process behind makes the next, with one thread that
+    steps back for whatever else runs: one process a store.
+
+    They give way. Where less than a tenth of the disk or of its inodes is free, or there is
+    no room for something else, they are deleted, and nothing fails for their sake. They go with
+    their image; and a day after the last container was made from it.
+
+    Where blocks are shared (XFS, btrfs) one takes little more than its inodes: reflayer df
+    tells. Elsewhere each takes what the image does. On btrfs a clone is a snapshot, which
+    costs no more than a rename by itself.
+    """
+    store = open_store(arguments)
+    if arguments.image is None:
+        if arguments.count is not None or arguments.no_wait:
+            raise UsageError("--count and --no-wait are about an image: name one")
+        if arguments.keep_free is not None:
+            store.keep_free(arguments.keep_free)
+            return 0
+        return _list(store, arguments)
+    warnings: list[str] = []
+    with telling_of_ownership(store.ownership), bars() as progress:
+        if arguments.keep_free is not None:
+            store.keep_free(arguments.keep_free)
+        store.warm(
+            arguments.image,
+            1 if arguments.count is None else arguments.count,
+            wait=not arguments.no_wait,
+            platform=arguments.platform,
+            access=access_of(arguments),
+            progress=progress,
+            warn=warnings.append,
+        )
+    for line in warnings:
+        complain(line)
+    return 0
+
+
+def _list(store: Store, arguments: Namespace) -> int:
+    found = store.spares()
+    if arguments.json:
+        print_json([as_dict(one) for one in found])
+        return 0
+    from reflayer.store.images import familiar
+
+    print_table(
+        ("IMAGE", "COUNT", "READY", "SIZE"),
+        [
+            (familiar(one.image), str(one.count), str(one.ready), size_text(one.bytes))
+            for one in found
+        ],
+    )
+    return 0
