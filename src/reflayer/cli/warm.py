@@ -94,7 +94,7 @@ def warm(arguments: Namespace) -> int:
             return 0
         return _list(store, arguments)
     warnings: list[str] = []
-    with telling_of_ownership(store.ownership), bars() as progress:
+    with telling_of_ownership(lambda: store.ownership), bars() as progress:
         if arguments.keep_free is not None:
             store.keep_free(arguments.keep_free)
         store.warm(
