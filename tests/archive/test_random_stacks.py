@@ -53,7 +53,7 @@ def test_a_clone_of_a_stack_has_the_layer_that_it_has_to_the_tree(
     require_root()
     place = file_system(kind)
     if not has_c:
-        monkeypatch.setattr(untouched, "_changed_names", None)
+        monkeypatch.setattr(untouched, "CHANGED_NAMES", None)
 
     @untimed
     @given(STACKS, EDITS)
