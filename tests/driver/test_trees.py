@@ -6,15 +6,18 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from reflayer.driver import Driver
+from reflayer.driver import Driver, trees
 from reflayer.driver.clone_times import boot_id
+from reflayer.driver.differences import upper_path
 from reflayer.errors import LayerError, OperationError
+from reflayer.workers.lock import flock
 from tests.driver.layers import archive_of, leftovers, make, tree, wait_until
 from tests.trees import assert_same
 
@@ -53,7 +56,7 @@ def has_tree(driver: Driver) -> bool:
 
 _HOLD = """
 import sys
-from reflayer.driver import Driver
+from reflayer.driver import Driver, trees
 driver = Driver(sys.argv[1])
 print(driver.get("layer"), flush=True)
 sys.stdin.readline()
@@ -187,9 +190,24 @@ def test_threads_and_processes_that_ask_at_once_get_one_tree(driver: Driver) -> 
     assert leftovers(driver) == []
 
 
+def test_who_found_none_gets_the_one_that_was_made_meanwhile_and_is_held(driver: Driver) -> None:
+    upper = os.open(upper_path(driver.home, "layer"), os.O_RDONLY)
+    flock(upper, shared=True)  # as another has it who looks whether there is a tree
+    got: list[str] = []
+    asking = threading.Thread(target=lambda: got.append(driver.get("layer")), daemon=True)
+    asking.start()
+    time.sleep(0.1)
+    assert asking.is_alive()
+    assert not has_tree(driver)
+    trees._make(driver.home, "layer", upper, driver._making)
+    asking.join(60)
+    assert got == [f"{driver.home}/dir/layer"]
+    os.close(upper)
+
+
 _TAKE_AND_GIVE = """
 import os, sys, threading
-from reflayer.driver import Driver
+from reflayer.driver import Driver, trees
 drivers = [Driver(sys.argv[1]), Driver(sys.argv[1])]
 failures = []
 def work(driver):

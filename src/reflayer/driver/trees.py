@@ -15,6 +15,7 @@ from __future__ import annotations
 import _thread
 import os
 import stat
+import time
 from contextlib import suppress
 
 from reflayer.driver import spares
@@ -48,6 +49,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.driver.home import Making
 
+_PAUSE = 0.002  # seconds
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -74,10 +76,12 @@ def hold(home: str, id: str, making: Making) -> int | None:
                 flock(fd, shared=True)
                 if _has_all(home, id):
                     is_held = is_at(upper_path(home, id), fd)
-                else:
-                    flock(fd)
-                    if is_at(upper_path(home, id), fd) and not _has_all(home, id):
-                        _make(home, id, fd, making)
+                elif not flock(fd, wait=False):
+                    # Nobody waits to have it alone: who makes it or looks at it lets go of it, but
+                    # who has got the tree meanwhile keeps his share.
+                    time.sleep(_PAUSE)
+                elif is_at(upper_path(home, id), fd) and not _has_all(home, id):
+                    _make(home, id, fd, making)
         finally:
             if not is_held:
                 os.close(fd)
