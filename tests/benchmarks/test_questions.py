@@ -85,6 +85,19 @@ def test_what_many_containers_cost_is_measured_and_leaves_nothing(place: Path) -
     assert list(place.iterdir()) == []
 
 
+def test_what_spares_cost_is_measured_and_leaves_nothing(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").touch()
+    command = [sys.executable, "-m", "benchmarks.at_once", "--runs=2", "--lasting=3"]
+    where = ["--place", str(place), "--tree", str(tmp_path / "tree")]
+    done = subprocess.run([*command, *where], capture_output=True, check=True)
+    lines = done.stdout.decode().splitlines()
+    assert len([line for line in lines if line.startswith("|")]) == 2 + 7
+    assert lines[-1].startswith("3 containers made of spares and removed: ")
+    assert lines[-1].endswith(" 0 descriptors and 0 KiB more in use")
+    assert list(place.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("option", "error"),
     [
