@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from functools import partial
+from functools import cache, partial
 
 from reflayer.archive import tar_header as types
 from reflayer.archive.compression import Blob, PlainReader, ReadAhead
@@ -113,25 +113,40 @@ def apply_layer(
         OperationError: the system could not do what the archive asks for; for want of space, say.
         ValueError: ``ownership`` is neither.
     """
-    known = digest if checked else None
-    whole = _new_hash(digest)
-    plain = _new_hash(diff_id)
-    compressed = Blob(blob, whole if known is None else None, size)
-    reader = PlainReader(compressed)
-    # The digest of a plain tar is its diff id, and need not be made twice.
-    is_one = known is None and reader.compression == "none" and whole.name == plain.name
-    ahead = ReadAhead(reader, None if is_one else plain)
-    entries, _, skipped = _apply(root, compressed, ahead, ownership, progress, below=below)
-    if size is not None and compressed.count != size:
-        raise ArchiveError(f"the blob has {compressed.count} bytes but should have {size}")
-    return AppliedLayer(
-        digest=_checked(whole, digest, "blob's digest") if known is None else known,
-        diff_id=_checked(whole if is_one else plain, diff_id, "diff id"),
-        size=compressed.count,
-        plain_size=ahead.count,
-        entries=entries,
-        skipped=skipped,
-    )
+
+    def attempt(is_guessing: bool = False) -> AppliedLayer:
+        known = digest if checked else None
+        whole = _new_hash(digest)
+        plain = _new_hash(diff_id)
+        compressed = Blob(blob, whole if known is None else None, size)
+        reader = PlainReader(compressed)
+        # The digest of a plain tar is its diff id, and need not be made twice.
+        is_one = known is None and reader.compression == "none" and whole.name == plain.name
+        ahead = ReadAhead(reader, None if is_one else plain)
+        folders = _folders(root, ownership, None, below, is_guessing)
+        entries, _, skipped = _apply(folders, compressed, ahead, progress)
+        if size is not None and compressed.count != size:
+            raise ArchiveError(f"the blob has {compressed.count} bytes but should have {size}")
+        return AppliedLayer(
+            digest=_checked(whole, digest, "blob's digest") if known is None else known,
+            diff_id=_checked(whole if is_one else plain, diff_id, "diff id"),
+            size=compressed.count,
+            plain_size=ahead.count,
+            entries=entries,
+            skipped=skipped,
+        )
+
+    if below is None or not blob.seekable():
+        return attempt()
+    from reflayer.archive.guesses import WrongGuessError, start_over
+
+    start, below = blob.tell(), cache(below)
+    try:
+        return attempt(is_guessing=True)
+    except WrongGuessError:
+        start_over(os.fsencode(root))
+        blob.seek(start)
+        return attempt()
 
 
 def _new_hash(digest: str | None) -> Hash:
@@ -171,30 +186,41 @@ def apply_stream(
     """
     blob = Blob(stream, None, None)
     reading = ReadAhead(PlainReader(blob), None)
-    return _apply(root, blob, reading, ownership, progress, id_map, below)[1]
+    owner = None if id_map is None else id_map.root
+    folders = _folders(root, ownership, owner, below)
+    return _apply(folders, blob, reading, progress, id_map)[1]
+
+
+def _folders(
+    root: AnyPath,
+    ownership: str,
+    owner: tuple[int, int] | None,
+    below: Callable[[], Stack] | None,
+    is_guessing: bool = False,
+) -> Folders:
+    if ownership not in ("keep", "ignore"):
+        raise ValueError(f"ownership is keep or ignore, not {ownership!r}")
+    path, ignore_refused = os.fsencode(root), ownership == "ignore"
+    with failing(path, "open"):
+        if below is None:
+            return Folders(path, ignore_refused, owner)
+        if is_guessing:
+            from reflayer.archive.guesses import GuessedFolders
+
+            return GuessedFolders(path, ignore_refused, owner, below)
+        from reflayer.archive.difference import UnionFolders
+
+        return UnionFolders(path, ignore_refused, owner, below)
 
 
 def _apply(
-    root: AnyPath,
+    folders: Folders,
     blob: Blob,
     reading: ReadAhead,
-    ownership: str,
     progress: Callable[[int], None] | None,
     id_map: IdMap | None = None,
-    below: Callable[[], Stack] | None = None,
 ) -> tuple[int, int, Mapping[str, int]]:
     """Return the number of entries, the sum of their sizes and what was left out."""
-    if ownership not in ("keep", "ignore"):
-        raise ValueError(f"ownership is keep or ignore, not {ownership!r}")
-    path = os.fsencode(root)
-    owner = None if id_map is None else id_map.root
-    with failing(path, "open"):
-        if below is None:
-            folders = Folders(path, ownership == "ignore", owner)
-        else:
-            from reflayer.archive.difference import UnionFolders
-
-            folders = UnionFolders(path, ownership == "ignore", owner, below)
     entries = size = 0
     with folders, reading as ahead:
         chunks = iter(ahead) if progress is None else _told(ahead, blob, progress)

@@ -107,11 +107,15 @@ class UnionFolders(Folders):
         self._below = below
         self._lower: Union | None = None  # its root, once it was asked for
         self._twins: dict[Inode, list[Name]] | None = None  # the names of its inodes of several
+        self._begin()
+
+    def _begin(self) -> None:
+        pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
-            if error is None and not self._has_root_entry:
-                self._copy_up_root()
+            if error is None:
+                self._complete()
         except BaseException as failed:
             error = failed
             raise
@@ -119,6 +123,11 @@ class UnionFolders(Folders):
             if self._lower is not None:
                 self._lower.close()
             super().__exit__(kind, error, trace)
+
+    def _complete(self) -> None:
+        """The archive has ended."""
+        if not self._has_root_entry:
+            self._copy_up_root()
 
     def lower_root(self) -> Union:
         """The root of the stack below."""
@@ -143,7 +152,7 @@ class UnionFolders(Folders):
         folder = self._known(above) or self._find(above)
         if folder is not None and _is_there(folder, name):
             return folder
-        way = self._way(False)
+        way = UnionWay(self, False)
         try:
             try:
                 self._follow(way, above)
@@ -245,7 +254,7 @@ class UnionFolders(Folders):
                 return None
             raise
 
-    def _way(self, make: bool) -> UnionWay:
+    def _way(self, make: bool) -> Way:
         return UnionWay(self, make)
 
     def _change(self, folder: LayerFolder, entry: Entry) -> None:
@@ -276,7 +285,7 @@ class UnionFolders(Folders):
         folder, first, first_name = None, -1, b""
         try:
             for path, name in [*self._other_names(target, status), target]:
-                way = self._way(False)
+                way = UnionWay(self, False)
                 try:
                     part = _shows(way, path, name, status)
                     if part is None:

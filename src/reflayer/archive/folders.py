@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 _MOST_OPEN = 64
 _MOST_LINKS = 40  # that one path may go through: path_resolution(7)
 _ARCHIVE_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EFBIG})
-_IMPLIED_MODE = 0o755  # of a folder without an entry, as Docker and umoci have it
-_MOST_IMPLIED = 1 << 16  # folders: two bytes of a name are enough to ask for one
+IMPLIED_MODE = 0o755  # of a folder without an entry, as Docker and umoci have it
+MOST_IMPLIED = 1 << 16  # folders: two bytes of a name are enough to ask for one
 _IMPLIED_EACH = 32  # that a name may need beyond those
 
 
@@ -252,9 +252,9 @@ class Folders:
     def make_implied(self, parent: LayerFolder, name: bytes) -> LayerFolder:
         """Make a folder that has no entry."""
         self._implied += 1
-        if self._implied > _MOST_IMPLIED:
+        if self._implied > MOST_IMPLIED:
             raise ArchiveError("its name asks for too many folders that have no entry")
-        folder = self._make(parent, name, _IMPLIED_MODE)
+        folder = self._make(parent, name, IMPLIED_MODE)
         if (folder.uid, folder.gid) != self._owner:  # a setgid folder hands its group down, too
             os.chown(folder.fd, *self._owner)
             folder.uid, folder.gid = self._owner

@@ -91,6 +91,7 @@ class UnionPaths(UpperPaths):
         """``forget`` is called when something is made where paths may have led through a link."""
         super().__init__(root, everything=False)
         self.lower_files: set[tuple[Key, bytes]] = set()  # that were copied up
+        self.guessed: set[Key] = set()  # lower folders that nobody has seen yet
         self._watched: set[bytes] = set()
         self._forget = forget
 
@@ -102,6 +103,10 @@ class UnionPaths(UpperPaths):
         """Whether a folder has an entry in this layer, or beneath it."""
         return self.names_in(key) is None or self.has_lower_folder(key)
 
+    def drop(self, key: Key) -> None:
+        super().drop(key)
+        self.guessed.discard(key)
+
     def add_lower_folder(self, folder: LayerFolder) -> None:
         """A folder has been copied up; an older one with its inode number is no more."""
         self.drop(folder.key)
@@ -111,6 +116,7 @@ class UnionPaths(UpperPaths):
         """A folder that was copied up has an entry in this layer."""
         self._new.add(folder.key)
         self._names.pop(folder.key, None)
+        self.guessed.discard(folder.key)
         folder.made = None
 
     def add_lower_file(self, folder: LayerFolder, name: bytes) -> None:

@@ -213,30 +213,39 @@ class Driver(Layers):
 
     @contextmanager
     def build(
-        self, id: str, parent: str | None = None, *, progress: Progress | None = None
+        self,
+        id: str,
+        parent: str | None = None,
+        *,
+        progress: Progress | None = None,
+        durable: bool = True,
     ) -> Iterator[str]:
         """The path of a clone of ``parent``, or of an empty folder, for the block to change.
 
-        At the end of the block the folder is written out to disk and becomes the layer ``id``. If
-        the block raises, the folder is deleted. Errors are those of ``create``.
+        At the end of the block the folder becomes the layer ``id``, written out to disk before if
+        it is to be ``durable``. If the block raises, the folder is deleted. Errors are those of
+        ``create``.
         """
         self._check_new(id, parent)
         making = self._making
         spares.make_room(self.home)
-        with new_layer(self.home, id, parent, making, progress=progress, durable=True) as (path, _):
+        with new_layer(self.home, id, parent, making, progress=progress, durable=durable) as (
+            path,
+            _,
+        ):
             yield path
 
     @contextmanager
-    def build_difference(self, id: str, parent: str) -> Iterator[str]:
+    def build_difference(self, id: str, parent: str, *, durable: bool = True) -> Iterator[str]:
         """The path of an empty folder for the block to fill with a difference on ``parent``.
 
-        ``apply_layer`` does so. At the end of the block ``parent`` has to be there; the folder is
-        written out to disk and becomes the layer ``id``. If the block raises, it is deleted.
+        ``apply_layer`` does so. At the end of the block ``parent`` has to be there. The rest is as
+        for ``build``.
         """
         self._check_new(id)
         checked_id(parent)
         spares.make_room(self.home)
-        with new_difference(self.home, id, parent, self._making, durable=True) as upper:
+        with new_difference(self.home, id, parent, self._making, durable=durable) as upper:
             yield upper
 
     def apply(self, id: str, stream: BinaryIO, *, progress: Progress | None = None) -> int:

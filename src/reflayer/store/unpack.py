@@ -1,9 +1,10 @@
 """An image's chain of layers: those that are missing are unpacked, side by side.
 
-Each is a difference on the one below; the lowest is whole. They are begun in the order of the chain
-by as many threads as there are processors: so one that needs something of what is below waits for a
-layer that is there, or at work. They are recorded in that order, too, each as soon as all below it
-are complete.
+Each is a difference on the one below; the lowest is whole. They are begun in the order of the
+chain: so one that needs something of what is below, as most do in the end, waits for a layer that
+is there, or at work. As many are at work as there are processors, and some more wait. They are
+written out and recorded in that order, too, as soon as all below them are complete, and together
+what has become so meanwhile.
 
 Where the driver keeps no differences the chain becomes one layer: a clone of the deepest part of it
 that is there, to which what is missing is applied in turn.
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from reflayer.store.images import StoredImage
     from reflayer.store.parts import Parts
     from reflayer.walk.stack import Stack
+
+_MOST_WAITING = 8  # layers, each with some files open
 
 
 @record
@@ -134,14 +137,18 @@ class _Stacking:
 
     def run(self, progress: Progress | None) -> None:
         """Have them in the driver and on record."""
+        from threading import Semaphore
+
+        from reflayer.driver.home import opened
         from reflayer.driver.write_back import writing_back
         from reflayer.images.content.transfer import Transfer
         from reflayer.workers.pool import usable_cpus
 
-        driver = self._parts.driver
+        driver, cpus = self._parts.driver, usable_cpus()
         for layer in reversed(self._missing):
             driver.remove(layer.id)  # complete, but its maker was killed before it was on record
-        with writing_back(driver.home, driver.home) as written:
+        self._turns = Semaphore(cpus)
+        with opened(driver.home) as home, writing_back(driver.home, driver.home) as written:
 
             def told(stage: str, done: int, total: int | None) -> None:
                 written(done)
@@ -149,30 +156,41 @@ class _Stacking:
                     progress(stage, done, total)
 
             self._transfer = Transfer(
-                "unpack", self._missing, self._unpack, told, self._blobs.stop, usable_cpus()
+                "unpack", self._missing, self._unpack, told, self._blobs.stop, cpus + _MOST_WAITING
             )
             with self._transfer.running():
                 while self._recorded < len(self._missing):
                     self._transfer.wait(lambda: len(self._applied) > self._recorded)
-                    self._record()
+                    self._record(home)
 
     def _unpack(self, layer: _Layer, told: Told) -> None:
         driver = self._parts.driver
         lower = self._lower(layer)
-        if lower is None:
-            with driver.build(layer.id) as path:
-                applied = _apply(layer, path, self._blobs, self._parts, told)
-        else:
+        with self._turns:
+            if lower is None:
+                with driver.build(layer.id, durable=False) as path:
+                    applied = _apply(layer, path, self._blobs, self._parts, told)
+            else:
 
-            def below() -> Stack:
-                self._transfer.wait(lambda: len(self._applied) >= layer.number)
-                return driver.stack(lower)
+                def below() -> Stack:
+                    self._wait_for_below(layer)
+                    return driver.stack(lower)
 
-            with driver.build_difference(layer.id, lower) as path:
-                applied = _apply(layer, path, self._blobs, self._parts, told, below)
-                self._transfer.wait(lambda: len(self._applied) >= layer.number)
-        with self._transfer.changing():
-            self._applied.append(applied)
+                with driver.build_difference(layer.id, lower, durable=False) as path:
+                    applied = _apply(layer, path, self._blobs, self._parts, told, below)
+                    self._wait_for_below(layer)
+            with self._transfer.changing():
+                self._applied.append(applied)
+
+    def _wait_for_below(self, layer: _Layer) -> None:
+        """Let others work until all layers below are in the driver."""
+        if len(self._applied) >= layer.number:
+            return
+        self._turns.release()
+        try:
+            self._transfer.wait(lambda: len(self._applied) >= layer.number)
+        finally:
+            self._turns.acquire()
 
     def _lower(self, layer: _Layer) -> str | None:
         """The layer that it lies on."""
@@ -180,9 +198,15 @@ class _Stacking:
             return self._missing[layer.number - 1].id
         return self._lowest
 
-    def _record(self) -> None:
-        """Record all that have come into the driver, and let go of their locks."""
+    def _record(self, home: int) -> None:
+        """Record all that have come into the driver, and let go of their locks.
+
+        They are written out before; ``home`` is the driver's, open since before there were any.
+        """
+        from reflayer.driver.home import write_out
+
         count = len(self._applied)
+        write_out(home, self._parts.driver.home)
         with self._parts.database.writing() as db:
             for layer in self._missing[self._recorded : count]:
                 applied, lower = self._applied[layer.number], self._lower(layer)

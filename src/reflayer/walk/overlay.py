@@ -110,6 +110,12 @@ def clear_marks(file: int | bytes) -> None:
             os.setxattr(file, plain, value)
 
 
+def clear_own(folder: int) -> None:
+    """Take away what makes an open folder one of a difference."""
+    for name in filter(is_own, os.listxattr(folder)):
+        os.removexattr(folder, name)
+
+
 class Marks:
     """Sets a difference's own attributes, among those that this process may set."""
 
