@@ -9,12 +9,14 @@ import os
 
 from reflayer.errors import ImageError, failing, printable
 from reflayer.images.content.blob_store import BLOBS, INDEX_FILE, LAYOUT_FILE, BlobStore, Layout
-from reflayer.images.content.transfer import Destination, Source, fetch_image, fetch_listed
+from reflayer.images.content.coming import copy_layers
+from reflayer.images.content.resolve import choose_image
+from reflayer.images.content.transfer import Destination, Source, fetch_image, nearest
 from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.images.content.transfer import Fetched
+    from reflayer.images.content.transfer import Fetched, Unpack
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
     from reflayer.progress import Progress
@@ -39,17 +41,28 @@ class OciLayout(Source, Destination):
         transport = "oci-archive" if self.is_archive else "oci"
         return f"{transport}:{self.path}" + (f":{self.tag}" if self.tag else "")
 
+    def fetch(
+        self,
+        content: BlobStore,
+        platform: Platform | None,
+        progress: Progress | None,
+        unpack: Unpack | None = None,
+    ) -> Fetched:
+        if self.is_archive:
+            return Source.fetch(self, content, platform, progress, unpack)
+        layout = Layout(self.path)
+        index = layout.index()
+        if os.path.lexists(os.path.join(self.path, LAYOUT_FILE)):  # BuildKit's caches lack it
+            layout.check_version()
+        there = nearest(content, layout.open)
+        image, _ = choose_image(index, self.tag, platform, there, printable(self.path))
+        copy_layers(image, layout.open, content, progress, unpack)
+        fetch_image(image, layout.open, content, None)  # the small rest, its manifest last
+        return image, (self.name,)
+
     def _fetch(
         self, content: BlobStore, platform: Platform | None, progress: Progress | None
     ) -> Fetched:
-        if not self.is_archive:
-            layout = Layout(self.path)
-            index = layout.index()
-            if os.path.lexists(os.path.join(self.path, LAYOUT_FILE)):  # BuildKit's caches lack it
-                layout.check_version()
-            where = printable(self.path)
-            found = fetch_listed(index, self.tag, layout.open, content, platform, progress, where)
-            return found[0], (self.name,)
         from reflayer.images import docker_archive as archive
         from reflayer.images.tar import archive_members
 

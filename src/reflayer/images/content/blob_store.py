@@ -143,11 +143,13 @@ class BlobStore(Layout):
         size: int | None = None,
         media_type: str = _ANY,
         progress: Callable[[int], None] | None = None,
+        begin: Callable[[int], None] | None = None,
     ) -> Descriptor:
         """Take in a blob that has this digest and size; nothing is read where it is there already.
 
         The blocks of a regular file that nothing was read of are shared where the file system can.
-        ``progress`` is called now and then with the number of its bytes that are done.
+        ``progress`` is called now and then with the number of its bytes that are done. They can be
+        read then, by a descriptor that ``begin`` gets before, but are not checked yet.
         """
         if digest is not None and self.has(digest):
             there = self.size(digest)
@@ -155,6 +157,8 @@ class BlobStore(Layout):
                 check_size(there, size, digest)
             return Descriptor(media_type, digest, there)
         with self.temp_file(digest) as file:
+            if begin is not None:
+                begin(os.dup(file.fd))
             hashing = hash_like(digest)
             count = fill(file.fd, source, hashing, size, progress)
             found = digest_text(hashing)

@@ -12,7 +12,8 @@ import os
 import stat
 from contextlib import contextmanager, suppress
 
-from reflayer.errors import ImageError, OperationError, failing
+from reflayer.errors import OperationError, failing
+from reflayer.walk.facts import OF_THE_DATA
 from reflayer.workers.lock import abandoned, claim_new
 
 TYPE_CHECKING = False
@@ -159,32 +160,24 @@ def fill(
     was written; ``progress`` is called with their number.
     """
     size = _regular_size(source)
-    if size is None:
-        count = 0
-        while data := _read(source):
-            count += len(data)
-            if most is not None and count > most:
-                break
-            if hashing is not None:
-                hashing.update(data)
-            write_all(fd, memoryview(data))
-            if progress is not None:
-                progress(count)
-        return count
-    if most is not None and size != most:
+    if size is not None and most is not None and size != most:
         return size
-    _share(source, fd, size)
-    if hashing is not None:
-        # What is hashed is what is kept, whatever happens to the source.
-        buffer = memoryview(bytearray(_BUFFER))
-        count = 0
-        os.lseek(fd, 0, os.SEEK_SET)
-        while length := os.readv(fd, [buffer]):
-            hashing.update(buffer[:length])
-            count += length
-            if progress is not None:
-                progress(count)
-    return size
+    is_shared = size is not None and _share(source.fileno(), fd)
+    if is_shared and hashing is None:
+        return os.fstat(fd).st_size
+    count = 0
+    # What is hashed is what is kept, whatever happens to the source.
+    for data in _pieces(source, size is not None, fd if is_shared else -1):
+        count += len(data)
+        if most is not None and count > most:
+            break
+        if hashing is not None:
+            hashing.update(data)
+        if not is_shared:
+            write_all(fd, memoryview(data))
+        if progress is not None:
+            progress(count)
+    return count
 
 
 def write_all(fd: int, data: memoryview) -> None:
@@ -201,17 +194,35 @@ def _regular_size(source: BinaryIO) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) and source.tell() == 0 else None
 
 
-def _share(source: BinaryIO, fd: int, size: int) -> None:
-    # Not needed by a program that writes no blobs.
-    from reflayer.copy.method import Method
-    from reflayer.walk.facts import SizeChangedError
+def _share(source: int, fd: int) -> bool:
+    """Whether the empty file ``fd`` has the blocks of ``source`` now."""
+    from reflayer.linux.ficlone import ficlone  # not needed by a program that writes no blobs
 
     try:
-        Method("auto").copy(source.fileno(), fd, size, 0)
-    except SizeChangedError as error:
-        raise ImageError(f"a blob was being written while it was read: {error}") from error
+        ficlone(fd, source)
+    except OSError as error:
+        if error.errno in OF_THE_DATA:
+            raise
+        return False
+    return True
+
+
+def _pieces(source: BinaryIO, is_regular: bool, shared: int) -> Iterator[bytes | memoryview]:
+    """The bytes of ``source``, or of the file that shares its blocks."""
+    if not is_regular:
+        while data := _read(source):
+            yield data
+        return
+    buffer = memoryview(bytearray(_BUFFER))
+    while length := _read_into(source.fileno() if shared < 0 else shared, buffer):
+        yield buffer[:length]
 
 
 def _read(source: BinaryIO) -> bytes:
     with failing("the blob", "read"):
         return source.read(_BUFFER)
+
+
+def _read_into(fd: int, buffer: memoryview) -> int:
+    with failing("the blob", "read"):
+        return os.readv(fd, [buffer])

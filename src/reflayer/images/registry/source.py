@@ -6,16 +6,15 @@ import io
 import os
 from contextlib import closing, suppress
 
-from reflayer.errors import ArchiveError, ImageError, RegistryError, brief, failing, printable
+from reflayer.errors import ImageError, RegistryError, brief, failing, printable
 from reflayer.images.content import partial_download
+from reflayer.images.content.coming import fetch_layers
 from reflayer.images.content.resolve import find_image
 from reflayer.images.content.transfer import (
-    LayerBlobs,
     Source,
     StoppedError,
     Transfer,
     fetch_image,
-    missing_blobs,
     nearest,
 )
 from reflayer.images.model.descriptor import (
@@ -39,14 +38,11 @@ from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import BinaryIO
 
-    from _typeshed import WriteableBuffer
-
     from reflayer.images.content.blob_store import BlobStore
+    from reflayer.images.content.coming import ComingBlob
     from reflayer.images.content.transfer import Fetched, Told, Unpack
-    from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
     from reflayer.images.model.reference import Reference
     from reflayer.images.registry.credentials import Access
@@ -85,124 +81,50 @@ class RegistrySource(Source):
             top = documents.top(self.reference)
             open_blob = nearest(content, documents.open)
             image = find_image(top, platform, open_blob, self.name)
-            _fetch_layers(image, repo, content, progress, unpack)
+
+            def fetch(layer: ComingBlob, transfer: Transfer[Descriptor], told: Told) -> None:
+                _fetch_layer(layer, repo, content, transfer, told)
+
+            came = fetch_layers(
+                image, image.layers, content, fetch, progress, unpack, repo.interrupt
+            )
+            for digest in came:
+                partial_download.commit_partial(content, digest)
             fetch_image(image, documents.open, content, None)  # the small rest, its manifest last
             return image, (self.name,)
 
 
-def _fetch_layers(
-    image: Image,
+def _fetch_layer(
+    layer: ComingBlob,
     repo: Repository,
     content: BlobStore,
-    progress: Progress | None,
-    unpack: Unpack | None,
+    transfer: Transfer[Descriptor],
+    told: Told,
 ) -> None:
-    layers: dict[str, _Layer] = {}
-    try:
-        for blob in missing_blobs(content, image.layers):
-            layers[blob.digest] = _Layer(blob, content)
+    """Have a layer complete in its file, by this process or by another one that is at it."""
+    digest = layer.blob.digest
+    path = partial_download.partial_path(content, digest)
 
-        def fetch(blob: Descriptor, told: Told) -> None:
-            layers[blob.digest].fetch(repo, content, transfer, told)
-
-        def open_layer(digest: str) -> BinaryIO:
-            if digest not in layers:
-                return content.open(digest)
-            return _Reader(layers[digest], transfer)  # type: ignore[return-value]
-
-        missing = [layer.blob for layer in layers.values()]
-        transfer = Transfer("fetch", missing, fetch, progress, repo.interrupt)
-        with transfer.running():
-            if unpack is not None:
-                unpack(image, LayerBlobs(open_layer, checked=True, stop=transfer.stop))
-        for digest in layers:
-            partial_download.commit_partial(content, digest)
-        content.sync()
-    finally:
-        for layer in layers.values():
-            os.close(layer.fd)
-
-
-class _Layer:
-    """A layer that is coming, into the file ``fd``."""
-
-    def __init__(self, blob: Descriptor, content: BlobStore) -> None:
-        self.blob = blob
-        self.fd = partial_download.open_partial(content, blob.digest)
-        self.readable = 0  # bytes
-        self.done = False  # and checked
-
-    def fetch(
-        self, repo: Repository, content: BlobStore, transfer: Transfer[Descriptor], told: Told
-    ) -> None:
-        """Have it complete in its file, by this process or by another one that is at it."""
-        digest = self.blob.digest
-        path = partial_download.partial_path(content, digest)
-
-        def readable(count: int) -> None:
-            with transfer.changing():
-                self.readable = count
-
-        def pause() -> None:
-            if repo.stop.wait(_MOMENT):
-                raise StoppedError
-
-        with failing(content.path(digest), "write"):
-            while True:
-                with partial_download.writing(self.fd, path, pause) as is_there:
-                    if is_there:
-                        download(repo, self.blob, self.fd, told, readable)
-                        break
-                if content.has(digest):  # another process was faster
-                    self._become(os.open(content.path(digest), os.O_RDONLY | os.O_CLOEXEC))
-                    readable(self.blob.size)
-                    told(self.blob.size)
-                    break
-                self._become(partial_download.open_partial(content, digest))
+    def readable(count: int) -> None:
         with transfer.changing():
-            self.done = True
+            layer.readable = count
 
-    def _become(self, fd: int) -> None:
-        """Be another file, also for those that have the descriptor."""
-        try:
-            os.dup2(fd, self.fd, inheritable=False)
-        finally:
-            os.close(fd)
+    def pause() -> None:
+        if repo.stop.wait(_MOMENT):
+            raise StoppedError
 
-
-class _Reader(io.RawIOBase):
-    """A layer's bytes, as they come."""
-
-    def __init__(self, layer: _Layer, transfer: Transfer[Descriptor]) -> None:
-        self._layer = layer
-        self._transfer = transfer
-        self._position = 0
-
-    def __exit__(
-        self, kind: object, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        super().__exit__(None, error, traceback)
-        if isinstance(error, ArchiveError):
-            # That the registry sent something else is the better reason.
-            self._transfer.wait(lambda: self._layer.done)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Read what has come; where there is none wait, or raise what keeps it from coming."""
-        layer = self._layer
-        if self._position == layer.blob.size:
-            self._transfer.wait(lambda: layer.done)
-            return 0
-        self._transfer.wait(lambda: layer.readable > self._position)
-        view = memoryview(buffer)[: layer.readable - self._position]
-        count = os.preadv(layer.fd, [view], self._position)
-        if view and not count:  # emptied meanwhile, as it turned out to be something else
-            self._transfer.wait(lambda: layer.done)
-            count = os.preadv(layer.fd, [view], self._position)
-        self._position += count
-        return count
+    with failing(content.path(digest), "write"):
+        while True:
+            layer.become(partial_download.open_partial(content, digest))
+            with partial_download.writing(layer.fd, path, pause) as is_there:
+                if is_there:
+                    download(repo, layer.blob, layer.fd, told, readable)
+                    break
+            if content.has(digest):  # another process was faster
+                layer.become(os.open(content.path(digest), os.O_RDONLY | os.O_CLOEXEC))
+                readable(layer.blob.size)
+                told(layer.blob.size)
+                break
 
 
 class _Documents:
