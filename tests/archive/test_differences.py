@@ -294,6 +294,36 @@ def test_what_is_below_is_not_asked_for_while_all_folders_have_entries(tmp_path:
     )
 
 
+def test_folders_without_an_entry_are_made_before_it_is_known_what_they_are_below(
+    tmp_path: Path,
+) -> None:
+    require_root()
+    base = [
+        folder("a", mode=0o2750, uid=5), folder("a/b", mode=0o1777, gid=6), entry("a/b/old"),
+        folder("c"), entry("c/x"), entry("link", kind="symlink", target="c"),
+    ]  # fmt: skip
+    layer = [entry("a/b/new"), entry("c/.wh.x"), entry("made/here/x"), entry("a/b/sub/y")]
+    apply(tmp_path / "base", tar(*base))
+    difference = tmp_path / "difference"
+
+    def below() -> Stack:
+        made = {os.fsdecode(path) for path in facts(difference)}
+        assert {"a/b/new", "c/x", "made/here/x", "a/b/sub/y"} <= made
+        return Stack((), os.fsencode(tmp_path / "base"))
+
+    apply(difference, tar(*layer), below=below)
+    told, there = facts(difference, atime=False), facts(tmp_path / "base", atime=False)
+    for path in (b".", b"a", b"a/b", b"c"):
+        assert told[path]._replace(xattrs={}) == there[path]
+    (tmp_path / "layers").mkdir()
+    layers = Layers(tmp_path / "layers", tar(*base))
+    layers.apply(tar(*layer))
+    # Where it turns out to be no folder, all is made anew.
+    difference = layers.apply(tar(entry("n"), entry("link/z"), entry(".wh.made"), folder("c")))
+    assert not (difference / "link").exists()
+    assert (difference / "c/z").exists()
+
+
 def test_layers_are_applied_side_by_side(tmp_path: Path) -> None:
     """Each waits for the one below it only where it needs it."""
     require_root()

@@ -6,6 +6,7 @@ import io
 import itertools
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -20,6 +21,10 @@ from reflayer.walk.stack import Stack
 from tests.archive.tars import apply, tar
 from tests.random_layers import random_layers
 from tests.trees import Facts, assert_same, facts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _numbers = itertools.count()
 
@@ -59,6 +64,13 @@ def _check(here: Path, layers: list[bytes]) -> None:
                 _apply(stack, below, layer)
             return
         _apply(stack, below, layer)
+        if number:
+            looked = here / f"looked-{number}"
+            looked.mkdir()
+            stream = io.BufferedReader(_Once(layer))
+            apply_layer(looked, stream, below=partial(Stack, below.differences, below.whole))
+            assert_same(_facts(looked, started), _facts(upper, started))
+            remove_tree(looked)
         expected = _facts(here / "in-place", started)
         union = here / f"union-{number}"
         copy_tree(stack, union)
@@ -70,6 +82,19 @@ def _check(here: Path, layers: list[bytes]) -> None:
                 copy_tree(below, again)
                 apply(again, b"".join(packing))
                 assert_same(expected, _facts(again, started))
+
+
+class _Once(io.RawIOBase):
+    """An archive that cannot be read twice: so what is below is looked at before, not guessed."""
+
+    def __init__(self, archive: bytes) -> None:
+        self._archive = io.BytesIO(archive)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        return self._archive.readinto(buffer)
 
 
 def _apply(stack: Stack, below: Stack, layer: bytes) -> None:
