@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 
 from reflayer.archive.undo import undo
 from reflayer.copy import copy_tree, remove_tree
+from reflayer.copy.folder import folder_key
 from reflayer.errors import OperationError
 from tests.archive.test_random_changes import EDITS, Edit, edit, rewrite
 from tests.copy import hard_cases
@@ -214,6 +215,7 @@ def test_what_was_cut_off_is_finished_by_the_next(source: Path) -> None:
     (clone / "a").chmod(0o700)
     os.removexattr(clone / "a", hard_cases.DEFAULT)
     check(clone, source, before, at)
+    time.sleep(0.02)  # that clock stands still for a tick
     later = time.clock_gettime_ns(5)
     (clone / "other/b/file").unlink()
     assert undo(clone, source, later) == 1
@@ -224,7 +226,7 @@ def test_where_a_folder_is_known_it_stays_and_all_in_it(source: Path) -> None:
     clone = source.with_name("clone")
     at = cloned(source, clone)
     before = told(clone)
-    known = {name.encode(): (clone / name).stat().st_ino for name in ("a", "other", "a/b")}
+    known = _known(source, clone, ["a", "other", "a/b"])
     (clone / "new").touch()
     (clone / "a/new").touch()
     (clone / "other").rename(clone / "x")
@@ -240,7 +242,7 @@ def test_a_known_folder_in_the_place_of_another_goes(source: Path) -> None:
     clone = source.with_name("clone")
     at = cloned(source, clone)
     before = told(clone)
-    known = {name.encode(): (clone / name).stat().st_ino for name in ("a", "other")}
+    known = _known(source, clone, ["a", "other"])
     (clone / "a").rename(clone / "x")
     (clone / "other").rename(clone / "a")
     (clone / "x").rename(clone / "other")
@@ -347,7 +349,7 @@ def test_random_changes_are_undone(file_system: Callable[[str], Path], kind: str
             make_tree(os.fsencode(source), tree, [])
             at = cloned(source, clone)
             before = told(clone)
-            known = _some_known(clone) if len(edits) % 2 else {}
+            known = _some_known(source, clone) if len(edits) % 2 else {}
             for one in edits:
                 edit(os.fsencode(clone), *one)
             undo(clone, source, at, known=known, held=frozenset())
@@ -376,18 +378,30 @@ def test_random_changes_of_clones_of_stacks_are_undone(
         try:
             here.mkdir()
             layers = make_stack(here / "stack", *stack)
-            at = cloned(layers, clone)
+            folders: list[int] = []
+            copy_tree(layers, clone, folders=folders)
+            time.sleep(0.02)
+            at = time.clock_gettime_ns(5)
+            known = dict(zip(folders[::2], folders[1::2], strict=True))
             before = told(clone)
             for one in edits:
                 edit(os.fsencode(clone), *one)
-            undo(clone, layers, at, held=frozenset())
+            undo(clone, layers, at, known=known, held=frozenset())
             assert_same(before, told(clone))
+            there = {p.stat().st_ino for p in clone.rglob("*") if p.is_dir() and not p.is_symlink()}
+            assert {*known.values()} == there
         finally:
             remove_tree(here)
 
     try_it()
 
 
-def _some_known(clone: Path) -> dict[bytes, int]:
+def _known(source: Path, clone: Path, names: list[str]) -> dict[int, int]:
+    return {
+        folder_key(0, os.stat(source / name).st_ino): os.stat(clone / name).st_ino for name in names
+    }
+
+
+def _some_known(source: Path, clone: Path) -> dict[int, int]:
     folders = [path for path in clone.rglob("*") if path.is_dir() and not path.is_symlink()]
-    return {os.fsencode(p.relative_to(clone)): p.stat().st_ino for p in folders[::2]}
+    return _known(source, clone, [str(path.relative_to(clone)) for path in folders[::2]])

@@ -41,9 +41,10 @@ from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator
 
-    from reflayer.copy.folder import Job
+    from reflayer.copy.folder import Folder, Job
+    from reflayer.copy.source import Source
     from reflayer.copy.worker import Worker
     from reflayer.linux.inode_flags import Flags
     from reflayer.walk.folders import AnyPath
@@ -65,7 +66,7 @@ def undo(
     stack: AnyStack,
     cloned: int,
     *,
-    known: Mapping[bytes, int] | None = None,
+    known: dict[int, int] | None = None,
     held: Container[int] | None = None,
     method: str = "auto",
     ownership: str = "keep",
@@ -79,7 +80,8 @@ def undo(
         root: the clone.
         stack: of what it is one; not changed since.
         cloned: when it was complete, in nanoseconds, by the clock that stamps its inodes.
-        known: the inode numbers of some folders in it at that time, by their paths from it.
+        known: the inodes of folders in it at that time, by ``folder_key``, as ``copy_tree`` tells
+            them; those that are made are put in.
         held: numbers of the folders that others have open; it is then also an error if a file that
             would stay is open or mapped. None where that is not to be looked at.
         method: how content is copied, as for ``copy_tree``.
@@ -99,11 +101,13 @@ def undo(
     with failing(path, "undo what changed"):
         top = open_noatime(path, None, OPEN_ANY_FOLDER)
         try:
-            scan = _Scan(path, cloned, known or {}, held)
-            scan.run(top, workers)
-            if not (scan.touched or scan.stale):
-                return 0
-            return _Undo(path, top, stack_of(stack), cloned, workers).run(scan, method, ownership)
+            way_back = _Undo(path, top, stack_of(stack), cloned, {} if known is None else known)
+            with way_back.opened_stack():
+                scan = _Scan(path, cloned, way_back.is_known, held)
+                scan.run(top, workers)
+                if not (scan.touched or scan.stale):
+                    return 0
+                return way_back.run(scan, method, ownership, workers)
         finally:
             os.close(top)
 
@@ -122,7 +126,7 @@ class _Scan:
         self,
         root: bytes,
         cloned: int,
-        known: Mapping[bytes, int],
+        is_known: Callable[[bytes, int], bool],
         held: Container[int] | None,
     ) -> None:
         self.touched: list[bytes] = []
@@ -131,7 +135,7 @@ class _Scan:
         self.linked: list[tuple[bytes, bytes]] = []
         self._root = root
         self._cloned = cloned
-        self._known = known
+        self._is_known = is_known
         self._held = held
 
     def run(self, top: int, most: int | None) -> None:
@@ -148,13 +152,10 @@ class _Scan:
                     del folders[:half]
                 place, path, is_doubtful = folders.pop()
                 full = (place.path + path).rstrip(b"/")
-                if is_doubtful and full not in self._known:
-                    self.others.append(full)
-                    continue
                 if _is_far(place, path):
                     place, path = place.enter(path, b""), b""
                 inode, ctime, same, rest = self._read(place, path)
-                if is_doubtful and self._known[full] != inode:
+                if is_doubtful and not self._is_known(full, inode):
                     self.others.append(full)
                     continue
                 if self._held is not None and inode in self._held:
@@ -243,32 +244,51 @@ class _Undo:
     """One clone on its way back."""
 
     def __init__(
-        self, root: bytes, top: int, stack: Stack, cloned: int, workers: int | None
+        self, root: bytes, top: int, stack: Stack, cloned: int, known: dict[int, int]
     ) -> None:
         self._root = root
         self._top = top
         self._stack = stack
         self._cloned = cloned
-        self._workers = workers
+        self._known = known
         self._above: Union | None = None
 
-    def run(self, scan: _Scan, method: str, ownership: str) -> int:
-        """Take away what the scan has found, make what is missing, and settle the folders."""
-        from reflayer.copy.source import Source
+    @contextmanager
+    def opened_stack(self) -> Iterator[None]:
+        """Let the stack be open while the block runs."""
         from reflayer.walk.stack import Union
 
         with Union.root(self._stack) as self._above:
-            for path in scan.touched:
-                self._clear_flags(path)
-            wanted = self._remove(scan)
-            source = Source(self._stack, cross_mounts=False)
-            try:
-                made = self._make(source, wanted, method, ownership) if wanted else 0
-            finally:
-                source.close()
-            # In the root itself a copy tries something, and has files wait.
-            for path in {*scan.touched, *wanted, *([b""] if wanted else ())}:
-                self._settle(path, ownership)
+            yield
+
+    def is_known(self, path: bytes, inode: int) -> bool:
+        """Whether the folder at ``path`` is the one that was cloned there."""
+        from reflayer.copy.folder import folder_key
+
+        above = self._above
+        assert above is not None
+        for part in above.parts:
+            with suppress(OSError):
+                status = os.lstat(path, dir_fd=part.fd)
+                if self._known.get(folder_key(part.layer, status.st_ino)) == inode:
+                    return True
+        return False
+
+    def run(self, scan: _Scan, method: str, ownership: str, workers: int | None) -> int:
+        """Take away what the scan has found, make what is missing, and settle the folders."""
+        from reflayer.copy.source import Source
+
+        for path in scan.touched:
+            self._clear_flags(path)
+        wanted = self._remove(scan)
+        source = Source(self._stack, cross_mounts=False)
+        try:
+            made = self._make(source, wanted, method, ownership, workers) if wanted else 0
+        finally:
+            source.close()
+        # In the root itself a copy tries something, and has files wait.
+        for path in {*scan.touched, *wanted, *([b""] if wanted else ())}:
+            self._settle(path, ownership)
         return made
 
     def _remove(self, scan: _Scan) -> Wanted:
@@ -313,37 +333,40 @@ class _Undo:
         for key in late:
             yield from found[key]
 
-    def _make(self, source: object, wanted: Wanted, method: str, ownership: str) -> int:
+    def _make(
+        self, source: Source, wanted: Wanted, method: str, ownership: str, most: int | None
+    ) -> int:
         """Make the names in ``wanted``, by the workers of a copy."""
         from reflayer.copy.folder import Job
-        from reflayer.copy.source import Source
         from reflayer.copy.worker import Worker
 
-        assert isinstance(source, Source)
         _make_plain(self._top, None)
         job = Job(source, self._top, method, ownership, cross_mounts=False)
+        made: list[int] = []
+        job.folders = made
         begun: list[Worker] = []
 
-        def begin() -> object:
+        def begin() -> Callable[[Folder | Wanted], None]:
             worker = Worker(job, self._top, workers)
             begun.append(worker)
 
-            def do(work: object) -> None:
-                if work is wanted:
-                    for path, names in wanted.items():
+            def do(work: Folder | Wanted) -> None:
+                if isinstance(work, dict):
+                    for path, names in work.items():
                         self._fill(worker, job, path, names)
                 else:
-                    worker.copy_below(work)  # type: ignore[arg-type]
+                    worker.copy_below(work)
 
             return do
 
-        workers = Workers(begin, self._workers)  # type: ignore[arg-type]
+        workers = Workers(begin, most)
         try:
             workers.run(wanted)
             begun[0].links.clear()
         finally:
             for worker in begun:
                 worker.links.close()
+        self._known.update(zip(made[::2], made[1::2], strict=True))
         return sum(worker.entries.count() for worker in begun)
 
     def _fill(self, worker: Worker, job: Job, path: bytes, names: list[bytes]) -> None:

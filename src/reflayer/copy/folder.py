@@ -42,10 +42,11 @@ class Job:
         root: identity of the destination's root, which must not be met inside the source.
         new: what inodes have that are made in the destination.
         folder_mode: the mode that folders have until they get their own.
+        folders: gets ``folder_key`` of each folder below the root and the inode of its copy.
     """
 
     __slots__ = (
-        "cross_mounts", "folder_mode", "ignore_refused", "leave", "links", "method",
+        "cross_mounts", "folder_mode", "folders", "ignore_refused", "leave", "links", "method",
         "mount_names", "mounts", "new", "root", "source",
     )  # fmt: skip
 
@@ -64,6 +65,7 @@ class Job:
         self.root = identity(os.fstat(dst))
         self.new = NewInode(dst)
         self.folder_mode = 0o755 & ~self.new.umask  # what most folders have
+        self.folders: list[int] | None = None
 
     def path(self, below: bytes, layer: int = 0) -> bytes:
         """The path as the user would write it of ``below``, which is from a layer's root."""
@@ -96,6 +98,11 @@ class Job:
         """
         told = is_mounted(folder.src, name)
         return folder.path(name) in self.mounts[folder.layer] if told is None else told
+
+
+def folder_key(layer: int, inode: int) -> int:
+    """What tells a folder of a stack: the topmost layer that it is in, and its inode there."""
+    return layer << 56 | inode
 
 
 def kind_of(mode: int) -> int:

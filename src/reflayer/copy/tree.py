@@ -44,6 +44,7 @@ def copy_tree(
     workers: int | None = None,
     pool: Pool | None = None,
     progress: Progress | None = None,
+    folders: list[int] | None = None,
 ) -> CopyReport:
     """Make ``dst`` the same tree as the folder ``src``, or as the stack of folders.
 
@@ -69,6 +70,7 @@ def copy_tree(
             process may use. A small tree never waits for one to start.
         pool: how many threads may work, for all copies that share it; by default all share one.
         progress: called some times a second with the stage ``clone`` and the entries made so far.
+        folders: gets two numbers for each folder, by which ``reflayer.archive.undo`` knows it.
 
     Raises:
         CopyError: something failed. The destination is as it was before, absent or empty.
@@ -99,6 +101,7 @@ def copy_tree(
                 with failing(source.paths[0], "prepare the copy", CopyError):
                     fd = destination.fd
                     job = Job(source, fd, method, ownership, cross_mounts)
+                    job.folders = folders
                     root = Folder(None, b"", source.roots[0], fd)
                     part = _all_below(job, root)
                 if move is None:

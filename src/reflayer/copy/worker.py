@@ -15,6 +15,7 @@ from reflayer.copy.folder import (
     Filling,
     Folder,
     between_zeros,
+    folder_key,
     kind_of,
 )
 from reflayer.copy.links import Links
@@ -142,6 +143,8 @@ class Worker:
             dst = os.open(name, OPEN_FOLDER, dir_fd=parent.dst)
             folder = Folder(parent, name, src, dst, layer)
             status = folder.status
+            if job.folders is not None:
+                job.folders += (folder_key(layer, status.st_ino), os.fstat(dst).st_ino)
             if identity(status) == job.root:
                 reason = "the destination is inside the source"
                 raise CopyError(job.path(folder.path(), layer), "copy", reason)
