@@ -71,6 +71,10 @@ def _run() -> int:
         if command == "copy" and len(words) == 2 and all(w and w[0] not in "-~" for w in words):
             from reflayer.cli.copy import Plain, copy
 
+            if os.geteuid() != 0:
+                from reflayer.cli.namespace import enter_namespace
+
+                enter_namespace(words[0])
             status: object = copy(Plain(*words))
         else:
             status = _parse_and_run()
@@ -96,6 +100,10 @@ def _parse_and_run() -> object:
         arguments = parser().parse_args()
     except SystemExit as told:  # it has printed the help, or what is wrong with the usage
         return told.code
+    if os.geteuid() != 0:
+        from reflayer.cli.namespace import enter_namespace, source_of
+
+        enter_namespace(source_of(arguments))
     return arguments.run(arguments)
 
 

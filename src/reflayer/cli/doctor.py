@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 def doctor(arguments: Namespace) -> int:
     """Tell what a folder's file system can do for layers: which methods of cloning work, found
     out by trying in a folder made there for the moment; whether clones share their blocks;
-    what this user cannot keep; whether the part in C is in use; and what to change for
-    better. Of the data root of a Docker daemon it also tells the layers that the daemon has
-    no record of.
+    which owners there can be, and what else this user cannot keep; whether the part in C is
+    in use; and what to change for better. Of the data root of a Docker daemon it also tells
+    the layers that the daemon has no record of.
 
     With --make-whole DIR is the home of a driver, say /var/lib/docker/reflayer: each layer
     that is a difference on another becomes a tree of its own, as vfs has them. New layers
@@ -87,6 +87,7 @@ def _print(findings: Findings) -> None:
             (f"  {name}", f"no: {why}" if why else "works")
             for name, why in findings.methods.items()
         ),
+        ("Owners", findings.owners),
         *(
             (f"  {what}", f"lost: {why}" if why else "kept")
             for what, why in findings.metadata.items()

@@ -45,6 +45,7 @@ COMMANDS = {
     "copy": ("copy", "make one folder the same tree as another"),
     "doctor": ("doctor", "tell what a folder's file system can do, and what to change"),
     "serve": ("serve", "keep the layers of Docker or containerd, as their plugin"),
+    "unshare": ("namespace", "run a program where an ordinary user has the owners of images"),
     "bench": ("bench", "measure the methods in a folder, side by side"),
 }
 """Each command with the file that it is in, and its line of help.
@@ -172,7 +173,10 @@ class _Command(_Parser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self.fill()
-        self.refuse_unknown(takewhile(lambda one: one != "--", args))
+        ends = any(action.nargs == argparse.REMAINDER for action in self._actions)
+        self.refuse_unknown(
+            takewhile(lambda one: one != "--" and (one[:1] == "-" or not ends), args)
+        )
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -13,6 +13,7 @@ from reflayer.doctor.orphans import orphans
 from reflayer.driver import Driver
 from reflayer.errors import OperationError, failing, printable
 from reflayer.linux.names import native
+from reflayer.linux.user_namespace import id_maps, may_all, why_none
 from reflayer.record import record
 
 _METHODS = ("snapshot", "reflink", "range", "stream")  # best first
@@ -54,6 +55,7 @@ class Findings:
     method: str  # what ``auto`` takes here
     shares_blocks: bool
     methods: Mapping[str, str]  # why each does not work here; empty where it does
+    owners: str  # which of the three ways there is to keep them: root's, a namespace's, one user's
     metadata: Mapping[str, str]  # why what a clone has to keep cannot be; empty where it can
     pure: str  # why Python does all work, without the part in C; empty where that is in use
     forgotten: tuple[str, ...]  # paths of layers that the Docker daemon here does not know
@@ -79,19 +81,21 @@ def examine(folder: str) -> Findings:
             methods["snapshot"] = "only btrfs has them"
         refusals = _metadata(scratch)
     shares = status["Shared Blocks"] == "true"
+    owners, better = _owners()
     return Findings(
         folder=folder,
         file_system=file_system,
         method=status["Method"],
         shares_blocks=shares,
         methods=methods,
+        owners=owners,
         metadata={
             what: (error.strerror or str(error)) if error else ""
             for what, error in refusals.items()
         },
         pure=_pure(),
         forgotten=forgotten,
-        advice=tuple(_advice(file_system, shares, refusals, forgotten)),
+        advice=(*_advice(file_system, shares, refusals, forgotten), *better),
     )
 
 
@@ -126,6 +130,19 @@ def _metadata(scratch: str) -> dict[str, OSError | None]:
         "user attributes": _refusal(lambda: os.setxattr(file, "user.reflayer", b"1")),
         "trusted attributes": _refusal(lambda: os.setxattr(file, "trusted.reflayer", b"1")),
     }
+
+
+def _owners() -> tuple[str, list[str]]:
+    """How the owners of images can be kept, and how they could be kept better."""
+    if may_all():
+        return "all, by root", []
+    if os.geteuid() == 0:
+        users = sum(int(line.split()[2]) for line in id_maps()[0].split(", "))
+        return f"{users:,} users, in a user namespace", []
+    return "one user's", [
+        "All belongs to this user, since there is no user namespace in which he had more ids: "
+        f"{why_none()}"
+    ]
 
 
 def _pure() -> str:

@@ -11,8 +11,9 @@ from contextlib import suppress
 from functools import cached_property
 
 from reflayer import xdg
-from reflayer.errors import OperationError, ReflayerError, StoreError
+from reflayer.errors import OperationError, ReflayerError, StoreError, failing, printable
 from reflayer.linux.mkdir import make_folders
+from reflayer.linux.user_namespace import is_of_user
 from reflayer.store.database import Database
 
 TYPE_CHECKING = False
@@ -34,7 +35,7 @@ def default_root() -> str:
     """
     if said := os.environ.get("REFLAYER_ROOT"):
         return xdg.expanded(said)
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and not is_of_user():
         return "/var/lib/reflayer"
     data = xdg.folder("XDG_DATA_HOME", ".local/share")
     if data is None:
@@ -58,6 +59,7 @@ class Parts:
             os.path.join(root, "reflayer.db"), self.lock_of("database"), self.home
         )
         self._said = ownership
+        self._is_checked = False
         self._method = method
         self._workers = workers
 
@@ -72,6 +74,7 @@ class Parts:
                 if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                     reason += ": --root or REFLAYER_ROOT names another folder for the store"
                 raise OperationError(where, "mkdir", reason, error.errno) from error
+        self.check_ids()
 
     def lock_of(self, name: str) -> str:
         """The lock file of one thing that only one may make at a time."""
@@ -96,12 +99,44 @@ class Parts:
         """The folders of layers and containers; made where it is absent."""
         from reflayer.driver import Driver
 
+        self.check_ids()
         return Driver(
             self.layers,
             method=self._method,
             ownership=self.ownership,
             workers=self._workers,
         )
+
+    def check_ids(self) -> None:
+        """Refuse a process that is not in the user namespace in which the trees were made.
+
+        To it their owners are others, and some are nobody.
+        """
+        mark = os.path.join(self.root, "ids")
+        if self._is_checked:
+            return
+        with failing(mark, "readlink"):
+            try:
+                ids = os.readlink(mark)
+            except FileNotFoundError:
+                ids = ""
+        if ids or is_of_user():
+            from reflayer.linux.user_namespace import id_maps, why_none
+
+            ours = "; ".join(id_maps())
+            if not ids:
+                if not os.path.isdir(self.root):
+                    return
+                with failing(mark, "symlink"), suppress(FileExistsError):
+                    os.symlink(ours, mark)
+            elif ids != ours:
+                why = os.geteuid() and why_none()
+                raise StoreError(
+                    f"{printable(self.root)}: its files belong to the ids {printable(ids)} of a "
+                    "user namespace, which this process is not in: "
+                    f"{why or 'it is for commands of that user, or in reflayer unshare'}"
+                )
+        self._is_checked = True
 
     @cached_property
     def content(self) -> BlobStore:

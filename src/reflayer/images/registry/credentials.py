@@ -109,7 +109,9 @@ def _usual_files() -> Iterator[str]:
     if os.path.isabs(runtime):
         yield os.path.join(runtime, "containers/auth.json")
     else:
-        yield f"/run/containers/{os.geteuid()}/auth.json"
+        from reflayer.linux.user_namespace import outer_user
+
+        yield f"/run/containers/{outer_user()}/auth.json"
     config = xdg.folder("XDG_CONFIG_HOME", ".config")
     if config is not None:
         yield os.path.join(config, "containers/auth.json")

@@ -1,0 +1,75 @@
+"""An ordinary user's commands run in a user namespace with all of his ids, where there is one."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from reflayer.cli.arguments import option, takes
+from reflayer.cli.output import complain
+from reflayer.errors import ReflayerError, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+_NOT_FOUND, _NOT_STARTED = 127, 126  # as a shell's status tells it
+
+
+def enter_namespace(source: str = "") -> None:
+    """Enter one, unless this is root, of this machine or of a namespace, or there is none to have.
+
+    Nor is it done for ``source``, a folder that is to be copied, if it is somebody's whom a
+    namespace does not know: it would be nobody's there, and so would its copy.
+    """
+    user = os.geteuid()
+    if user == 0 or user != os.getuid():
+        return
+    from reflayer import xdg
+    from reflayer.linux.user_namespace import NamespaceError, enter
+
+    home = xdg.in_home("")
+    with suppress(NamespaceError):  # doctor tells why
+        enter(source)
+    if home is not None:  # inside, passwd(5) has another user's
+        os.environ.setdefault("HOME", home)
+
+
+def source_of(arguments: Namespace) -> str:
+    """The folder that a command copies, if it takes one that may be somebody else's."""
+    image: str = getattr(arguments, "image", None) or ""
+    folder: str = getattr(arguments, "src", "")
+    return image[len("rootfs:") :] if image.startswith("rootfs:") else folder
+
+
+@takes(
+    option(
+        "command COMMAND",
+        "the program, and its arguments; by default the user's shell",
+        nargs="...",  # all that follows
+    ),
+)
+def unshare(arguments: Namespace) -> int:
+    """Run a program where an ordinary user's commands run: in a user namespace in which he is
+    root over the ids that /etc/subuid and /etc/subgid give him. There, what is in images and
+    containers has the owners that it has in them, and can be looked at and changed. Who is
+    root already gets the program as it is.
+
+    The exit status is the program's; 127 and 126 where it is not found or does not start.
+    """
+    from signal import SIG_DFL, SIGPIPE, signal
+
+    command: list[str] = arguments.command
+    if command[:1] == ["--"]:
+        del command[0]
+    if os.geteuid() != 0:
+        from reflayer.linux.user_namespace import why_none
+
+        raise ReflayerError(f"there is no user namespace for this user: {why_none()}")
+    command = command or [os.environ.get("SHELL") or "/bin/sh"]
+    signal(SIGPIPE, SIG_DFL)  # Python ignores it, and a program would inherit that
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        complain(f"{printable(command[0])}: {error.strerror}")
+        return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_STARTED

@@ -1,0 +1,240 @@
+"""user_namespaces(7): an ordinary user gets the ids that /etc/subuid and /etc/subgid give him.
+
+Inside, he is root over them: 0 is himself, and from 1 on follow his ranges, as with Podman and
+buildah. The kernel lets nobody map more than himself, so newuidmap(1) does it, which the package
+uidmap brings.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NEWUSER = 0x10000000  # CLONE_NEWUSER of linux/sched.h
+_WHOLE = b"0 0 4294967295"
+_KINDS = (("/etc/subuid", "newuidmap"), ("/etc/subgid", "newgidmap"))
+_FORBIDDEN = (  # what may forbid them, the value that does, and what that is called
+    ("kernel/unprivileged_userns_clone", "0"),
+    ("user/max_user_namespaces", "0"),
+    ("kernel/apparmor_restrict_unprivileged_userns", "1"),
+)
+# Of capabilities(7): CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SYS_ADMIN, MKNOD and SETFCAP.
+_ALL_POWERS = sum(1 << number for number in (0, 1, 3, 4, 21, 27, 31))
+
+
+class NamespaceError(Exception):
+    """There is no namespace to be had; the text is why, and how to get one."""
+
+
+def enter(source: str = "") -> None:
+    """Bring this process, which has one thread, into a new user namespace with all of its ids.
+
+    It stays the same process: its children, terminal, signals and status are as before. A child
+    has the namespace until the ids are in it, so whatever fails, nothing has changed here.
+
+    Args:
+        source: a path whose owner and group have to be among the ids, if there is anything.
+
+    Raises:
+        NamespaceError: why not.
+    """
+    with _made(source) as namespace:
+        try:
+            _setns(namespace)
+        except OSError as error:
+            raise NamespaceError(f"setns: {error.strerror}{_forbidden()}") from error
+
+
+def why_none() -> str:
+    """Why ``enter`` would fail; empty where it would not."""
+    try:
+        with _made():
+            return ""
+    except NamespaceError as error:
+        return str(error)
+
+
+@contextmanager
+def _made(source: str = "") -> Iterator[int]:
+    """A descriptor of a new namespace with all ids, which a child is in."""
+    wanted = [(program, _map(file)) for file, program in _KINDS]
+    _require_owner(source, *(words for _, words in wanted))
+    if not hasattr(os, "setns"):  # before Python 3.12; now, for the child as well
+        import reflayer.linux.libc  # noqa: F401
+    told, tell = os.pipe()
+    waiting, end = os.pipe()
+    child = os.fork()
+    if not child:
+        _wait_in_namespace(tell, waiting, end)
+    try:
+        os.close(tell)
+        os.close(waiting)
+        if reason := os.read(told, 200).decode():
+            raise NamespaceError(f"{reason}{_forbidden()}")
+        _map_ids(child, wanted)
+        namespace = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield namespace
+        finally:
+            os.close(namespace)
+    finally:
+        os.close(told)
+        os.close(end)
+        os.waitpid(child, 0)
+
+
+def _wait_in_namespace(tell: int, waiting: int, end: int) -> None:
+    """The child: be in a new namespace until the parent has closed its ``end``."""
+    try:
+        os.close(end)
+        try:
+            _unshare()
+        except OSError as error:
+            os.write(tell, f"unshare: {error.strerror}".encode())
+        os.close(tell)
+        os.read(waiting, 1)
+    finally:
+        os._exit(0)
+
+
+def _map(file: str) -> list[str]:
+    """The arguments of newuidmap(1): this user as 0, and what ``file`` gives him from 1 on."""
+    id = os.getuid() if file == _KINDS[0][0] else os.getgid()
+    words, next_id = ["0", str(id), "1"], 1
+    for start, size in _ranges(file):
+        words += (str(next_id), str(start), str(size))
+        next_id += size
+    if next_id == 1:
+        user = _user_name() or str(os.getuid())
+        raise NamespaceError(
+            f"{file} has no line for user {user}: root adds one by "
+            f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
+        )
+    return words
+
+
+def _require_owner(source: str, uids: list[str], gids: list[str]) -> None:
+    try:
+        status = os.stat(source) if source else None
+    except OSError:  # which the command will tell
+        return
+    if status is None:
+        return
+    for id, words in ((status.st_uid, uids), (status.st_gid, gids)):
+        ranges = zip(map(int, words[1::3]), map(int, words[2::3]), strict=True)
+        if not any(start <= id < start + size for start, size in ranges):
+            raise NamespaceError(f"{source} belongs to user or group {id}, who is not in it")
+
+
+def _ranges(file: str) -> list[tuple[int, int]]:
+    """First ids and sizes of what this user has (subuid(5))."""
+    found: list[tuple[int, int]] = []
+    with suppress(OSError), open(file, encoding="utf-8", errors="surrogateescape") as lines:
+        names = (str(os.getuid()), _user_name())
+        for line in lines:
+            name, _, rest = line.strip().partition(":")
+            start, _, size = rest.partition(":")
+            if name and name in names and start.isdecimal() and size.isdecimal() and int(size):
+                found.append((int(start), int(size)))
+    return found
+
+
+def _user_name() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return ""
+
+
+def _map_ids(pid: int, wanted: list[tuple[str, list[str]]]) -> None:
+    """Give the namespace of process ``pid`` its ids; both programs run at once."""
+    read, write = os.pipe()
+    started = []
+    actions = [(os.POSIX_SPAWN_DUP2, write, 2)]
+    missing = ""
+    for program, words in wanted:
+        try:
+            command = [program, str(pid), *words]
+            started.append(os.posix_spawnp(program, command, os.environ, file_actions=actions))
+        except OSError:
+            missing = f"{program} is missing: install the package uidmap (or shadow-utils)"
+    os.close(write)
+    with open(read, encoding="utf-8", errors="replace") as told:
+        reason = " ".join(told.read().split())
+    states = [os.waitpid(one, 0)[1] for one in started]
+    if missing or any(states):
+        raise NamespaceError(missing or reason or f"{wanted[0][0]} failed")
+
+
+def _unshare() -> None:
+    if hasattr(os, "unshare"):
+        os.unshare(_NEWUSER)
+    else:  # before Python 3.12
+        from reflayer.linux.libc import LIBC, checked
+
+        checked(LIBC.unshare(_NEWUSER))
+
+
+def _setns(namespace: int) -> None:
+    if hasattr(os, "setns"):
+        os.setns(namespace, _NEWUSER)
+    else:
+        from reflayer.linux.libc import LIBC, checked
+
+        checked(LIBC.setns(namespace, _NEWUSER))
+
+
+def _forbidden() -> str:
+    """Which setting of the system forbids namespaces, as the end of a sentence."""
+    for name, value in _FORBIDDEN:
+        with suppress(OSError), open(f"/proc/sys/{name}") as file:
+            if file.read().strip() == value:
+                setting = name.replace("/", ".")
+                better = "1" if value == "0" and name.startswith("kernel") else "0"
+                if name.startswith("user"):
+                    better = "10000"
+                return f": root lets users have namespaces by sysctl {setting}={better}"
+    return ""
+
+
+def outer_user() -> int:
+    """The user who this is outside of a namespace of his own."""
+    if is_of_user():
+        return int(id_maps()[0].split()[1])
+    return os.geteuid()
+
+
+def id_maps() -> tuple[str, ...]:
+    """The maps of users and of groups of the namespace that this process is in."""
+    maps = []
+    for name in ("uid_map", "gid_map"):
+        with suppress(OSError), open(f"/proc/self/{name}", "rb") as file:
+            lines = (" ".join(line.decode().split()) for line in file)
+            maps.append(", ".join(lines))
+    return tuple(maps)
+
+
+def is_of_user() -> bool:
+    """Whether this is root of a namespace without a root directory of its own: a user's."""
+    return os.geteuid() == 0 and os.stat("/").st_uid != 0
+
+
+def may_all() -> bool:
+    """Whether this process can keep whatever a tree has: it is root of the whole machine."""
+    if os.geteuid() != 0:
+        return False
+    try:
+        with open("/proc/self/uid_map", "rb") as file:
+            if b" ".join(file.read().split()) != _WHOLE:
+                return False
+        with open("/proc/self/status", "rb") as file:
+            powers = next(line for line in file if line.startswith(b"CapEff:"))
+    except (OSError, StopIteration):
+        return True
+    return int(powers.split()[1], 16) & _ALL_POWERS == _ALL_POWERS

@@ -1,0 +1,239 @@
+"""An ordinary user with ranges of ids keeps the owners of images, in a user namespace."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import signal
+import site
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import reflayer
+from tests.archive.tars import entry, folder, tar
+from tests.cli.processes import PROGRAM
+from tests.file_systems import require, require_root
+from tests.store.stores import assert_clean, image, open_to_all
+
+USER, FIRST, COUNT = 1000, 100_000, 65_536
+_BECOME = f"setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all"
+_WITH_RANGES = (
+    'mount --bind "$0" /etc/subuid && mount --bind "$0" /etc/subgid && exec ' + _BECOME + ' "$@"'
+)
+CAPABILITY = {"SCHILY.xattr.security.capability": "\1\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0"}
+OWNERS = tar(
+    folder("./"),
+    folder("srv", mode=0o2775, uid=33, gid=33),
+    *(entry(f"srv/{id}", b"%d" % id, uid=id, gid=id + 1) for id in range(0, 5000, 500)),
+    entry("srv/shut", b"none", mode=0, uid=7, gid=7),
+    entry("srv/nobody", b"nobody", uid=65534, gid=65534),
+    entry("srv/linked", kind="link", target="srv/500", uid=500, gid=501),
+    entry("srv/link", kind="symlink", target="500", uid=500, gid=501, mode=0o777),
+    entry("srv/fifo", kind="fifo", uid=8, gid=9),
+    folder("bin"),
+    entry("bin/su", b"#!", mode=0o4755),
+    entry("bin/wall", b"#!", mode=0o2755, gid=5),
+    entry("bin/ping", b"#!", mode=0o755, pax=CAPABILITY),
+    entry("bin/old", b"old", uid=3, gid=4),
+)
+CHANGE = """
+echo new > srv/new; chown 42:43 srv/new; rm bin/old; echo more >> srv/1000; chmod 4750 srv/1500
+chown 600:601 srv/2000; ln srv/2500 bin/again; touch -d @1100000000 -h srv srv/* bin bin/*
+touch -d @1200000000 .
+"""
+
+
+_PATHS = [str(Path(reflayer.__file__).parents[1]), *site.getsitepackages()]
+
+
+def _python() -> list[str]:
+    """A Python that everybody can start: the one of the tests may be in root's home."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        code = f"import sys; sys.path[:0] = {_PATHS!r}; import reflayer.linux.names as names"
+        done = subprocess.run([*_BECOME.split(), "env", python, "-c", code], capture_output=True)
+        if done.returncode == 0:
+            return [python]
+    pytest.skip("it needs a Python that an ordinary user can start")
+
+
+class User:
+    """An ordinary user's program, on a store of his in ``home``."""
+
+    def __init__(self, base: Path, ranges: bool) -> None:
+        require_root()
+        require("setpriv", "unshare", "newuidmap", "newgidmap")
+        self.home = base / "home"
+        self.home.mkdir()
+        os.chown(self.home, USER, USER)
+        open_to_all(self.home)
+        line = f"{USER}:{FIRST}:{COUNT}\n" if ranges else ""
+        (base / "ranges").write_text(line)
+        self.become = ["unshare", "-m", "sh", "-c", _WITH_RANGES, str(base / "ranges")]
+        self.store = self.home / ".local/share/reflayer"
+        self.program = [*_python(), "-m", "reflayer"]
+
+    def start(self, *arguments: str, **more: str) -> list[str]:
+        """The command that runs the program so."""
+        environment = {"HOME": str(self.home), "PYTHONPATH": ":".join(_PATHS), **more}
+        words = [f"{name}={value}" for name, value in environment.items()]
+        return [*self.become, "env", "-u", "REFLAYER_ROOT", *words, *self.program, *arguments]
+
+    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.start(*arguments, **more), capture_output=True, text=True, timeout=120, cwd="/"
+        )
+
+    def do(self, *arguments: str) -> str:
+        """What it prints when all is well."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+@pytest.fixture
+def user(base: Path) -> User:
+    """Who has ranges."""
+    return User(base, ranges=True)
+
+
+def _root(base: Path, *arguments: str) -> str:
+    command = [*PROGRAM, "--root", str(base / "roots"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def layers_of(layout: Path) -> list[bytes]:
+    """The plain layers of the only image of a layout."""
+
+    def read(descriptor: dict[str, str]) -> bytes:
+        return (layout / "blobs" / descriptor["digest"].replace(":", "/")).read_bytes()
+
+    index = json.loads((layout / "index.json").read_bytes())
+    return [gzip.decompress(read(one)) for one in json.loads(read(index["manifests"][0]))["layers"]]
+
+
+def made(
+    base: Path, layers: tuple[bytes, ...], change: Callable[[str], object], do: Callable[..., str]
+) -> tuple[list[bytes], bytes, str]:
+    """The layers of an image that is changed, its container as a tar, and what ``diff`` tells."""
+    path = do("create", "--name", "one", image(base / "image", *layers))
+    change(path)
+    do("commit", "one", "made")
+    do("save", "made", f"oci:{base}/out:made")
+    do("export", "one", "-o", f"{base}/out/tree")
+    return layers_of(base / "out"), (base / "out/tree").read_bytes(), do("diff", "one")
+
+
+def test_layers_and_trees_are_those_that_root_makes(base: Path, user: User) -> None:
+    for_user, for_root = user.home / "of-user", base / "of-root"
+    for_user.mkdir(mode=0o777)
+    for_root.mkdir()
+    os.chown(for_user, USER, USER)
+    ours = made(
+        for_user,
+        (OWNERS,),
+        lambda path: user.do("unshare", "sh", "-ec", f"cd {path}; {CHANGE}"),
+        user.do,
+    )
+    roots = made(
+        for_root,
+        (OWNERS,),
+        lambda path: subprocess.run(["sh", "-ec", CHANGE], cwd=path, check=True),
+        lambda *words: _root(base, *words),
+    )
+    assert ours == roots
+    user.do("rm", "--wait", "one")
+    assert_clean(user.store)
+
+
+def test_owners_are_those_of_the_ranges(base: Path, user: User) -> None:
+    path = Path(user.do("create", image(base / "image", OWNERS)))
+    owners = {name: (path / "srv" / name).lstat() for name in ("0", "500", "nobody", "link")}
+    assert {name: (one.st_uid, one.st_gid) for name, one in owners.items()} == {
+        "0": (USER, FIRST),
+        "500": (FIRST + 499, FIRST + 500),
+        "nobody": (FIRST + 65533, FIRST + 65533),
+        "link": (FIRST + 499, FIRST + 500),
+    }
+    assert user.do("unshare", "stat", "-c", "%u:%g %a", f"{path}/srv") == "33:33 2775"
+
+
+def test_a_command_there_has_status_input_and_signals_of_its_own(user: User) -> None:
+    assert user.run("unshare", "sh", "-c", "exit 7").returncode == 7
+    assert user.run("unshare", "no/such").returncode == 127
+    assert user.run("unshare", "--", "id", "-u").stdout == "0\n"
+    done = subprocess.run(user.start("unshare", "cat"), input=b"in", capture_output=True)
+    assert done.stdout == b"in"
+    process = subprocess.Popen(
+        user.start("unshare", "sh", "-c", "echo; exec sleep 60"), stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(1) == b"\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == -signal.SIGTERM
+
+
+def test_what_touches_no_owner_makes_no_namespace(user: User) -> None:
+    programs = user.home / "programs"
+    programs.mkdir()
+    for name in ("newuidmap", "newgidmap"):
+        (programs / name).write_text(f"#!/bin/sh\n: > {user.home}/called\nexit 1\n")
+        (programs / name).chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    for words in (["--version"], ["--help"], ["create", "--help"], ["frobnicate"]):
+        user.run(*words, PATH=path)
+    assert not (user.home / "called").exists()
+    os.chown(user.home, USER, USER)
+    user.run("ps", PATH=path)
+    assert (user.home / "called").exists()
+
+
+def test_the_store_is_not_used_from_outside(base: Path, user: User) -> None:
+    path = user.do("create", "--name", "one", image(base / "image", OWNERS))
+    (base / "ranges").write_text("")
+    done = user.run("rm", "one")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "a user namespace, which this process is not in: /etc/subuid has no line" in done.stderr
+    as_root = subprocess.run(
+        [*PROGRAM, "--root", str(user.store), "rm", "one"], capture_output=True, text=True
+    )
+    assert "which this process is not in" in as_root.stderr
+    assert Path(path).is_dir()
+    (base / "ranges").write_text(f"{USER}:{FIRST}:{COUNT}\n")
+    user.do("rm", "one")
+
+
+def test_somebody_elses_folder_is_copied_outside(base: Path, user: User) -> None:
+    """In a namespace all of it would be nobody's."""
+    tree = base / "tree"
+    tree.mkdir(mode=0o755)
+    (tree / "file").write_text("root's")
+    done = user.run("copy", str(tree), str(user.home / "copy"))
+    assert "chown: Operation not permitted" in done.stderr
+    user.do("copy", "--ownership", "ignore", str(tree), str(user.home / "copy"))
+    assert (user.home / "copy/file").stat().st_uid == USER
+
+
+def test_a_namespace_that_is_there_is_used(base: Path, user: User) -> None:
+    inside = user.do("unshare", *user.program, "create", image(base / "image", OWNERS))
+    assert Path(inside).is_relative_to(user.store)
+    assert Path(inside, "srv/500").stat().st_uid == FIRST + 499
+    assert len(user.do("ps").splitlines()) == 2
+
+
+def test_doctor_tells_which_owners_there_can_be(base: Path, user: User) -> None:
+    there = ["doctor", "--json", str(user.home)]
+    findings = json.loads(user.do(*there))
+    assert findings["owners"] == f"{COUNT + 1:,} users, in a user namespace"
+    assert findings["metadata"]["owners"] == ""
+    (base / "ranges").write_text("")
+    findings = json.loads(user.do(*there))
+    assert findings["owners"] == "one user's"
+    assert re.search(r"/etc/subuid has no line .* usermod --add-subuids", findings["advice"][-1])
