@@ -44,6 +44,17 @@ def test_create_prints_the_path_alone(base: Path, root: Path) -> None:
     assert_clean(root)
 
 
+def test_a_size_without_quotas_is_told_with_the_way_on(base: Path, root: Path) -> None:
+    image(base / "image", BASE)
+    told = _failure(root, "create", "--size", "10G", f"oci:{base}/image:latest")
+    assert f"{root}/layers" in told
+    assert "XFS or ext4 mounted with prjquota" in told
+    done = reflayer(root, "create", "--size", "much", f"oci:{base}/image:latest")
+    assert done.returncode == 2
+    assert "'much'" in done.stderr
+    assert reflayer(root, "ps", "--quiet").stdout == ""
+
+
 def test_create_prints_all_of_the_container_as_json(base: Path, root: Path) -> None:
     made = image(base / "image", BASE)
     told = json.loads(_line(root, "create", "--json", made))

@@ -29,14 +29,21 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 SERVICE = "containerd.services.snapshots.v1.Snapshots"
 
 
-def refused_start(home: Path, socket: Path) -> str:
+def refused_start(home: Path, socket: Path, *more: str) -> str:
     """What a process says that cannot serve ``home``."""
-    where = ["--home", str(home), "--containerd-socket", str(socket)]
+    where = ["--home", str(home), "--containerd-socket", str(socket), *more]
     ended = subprocess.run(
         [REFLAYER, "serve", "containerd", *where], stderr=subprocess.PIPE, text=True, timeout=60
     )
     assert ended.returncode == 1
     return ended.stderr
+
+
+def test_a_size_without_quotas_is_refused_at_the_start(base: Path, socket: Path) -> None:
+    told = refused_start(base / "home", socket, "--size=10G")
+    assert f"{base}/home" in told
+    assert "mounted with prjquota" in told
+    assert told.count("\n") == 1
 
 
 def test_idle_connections_keep_nobody_out(base: Path, socket: Path) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.plugins.docker.calls import RequestError, size_in_bytes
+from reflayer.driver.quota import size_in_bytes
+from reflayer.errors import QuotaError
 from tests.archive.tars import entry, tar
 from tests.docker.client import Client, Connection
 from tests.docker.daemons import Plugin, folder_for_plugin, running_plugin, wait_until
@@ -410,7 +411,7 @@ def test_options_of_layers(client: Client) -> None:
     assert "read-only layers" in client.error("Create", ID="layer", StorageOpt=size)
     # As Docker's own words are where a file system has none.
     without = client.error("CreateReadWrite", ID="layer", StorageOpt=size)
-    assert without == "Filesystem does not support, or has not enabled quotas"
+    assert without.startswith("Filesystem does not support, or has not enabled quotas: ")
     unknown = client.error("CreateReadWrite", ID="layer", StorageOpt={"colour": "red"})
     assert unknown == "Storage opt colour not supported"
     assert client.call("Exists", ID="layer") == {"Exists": False}
@@ -443,7 +444,7 @@ def test_sizes_are_as_docker_takes_them(text: str, size: int) -> None:
     "text", ["", "G", "-1", "1e3", "1GG", " 1", "1  G", ".5G", "1_0", "\u0661", "9" * 30, "9000P"]
 )
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(RequestError, match="invalid size"):
+    with pytest.raises(QuotaError, match="invalid size"):
         size_in_bytes(text)
 
 

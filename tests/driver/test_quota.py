@@ -16,10 +16,13 @@ from tests.driver.layers import leftovers, make
 from tests.file_systems import MKFS, require, require_root
 
 _MIB = 1 << 20
-_CASES = Path(__file__).with_name("quota_cases.py")
+_CHECKOUT = Path(__file__).parents[2]
+_CASES = [f"tests/{room}/quota_cases.py" for room in ("driver", "store", "containerd")]
 _INIT = """#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME={folder} PYTHONDONTWRITEBYTECODE=1
 mount -t proc proc /proc
+mount -t tmpfs run /run
+{python} -c "{loopback}"
 mount -t xfs -o prjquota /dev/ubda {folder}/place
 cd {checkout}
 {python} -m pytest -p no:cacheprovider --basetemp {folder}/place/cases {cases} >{folder}/told 2>&1
@@ -27,6 +30,11 @@ echo $? >{folder}/status
 echo o >/proc/sysrq-trigger
 sleep 60
 """
+# ifreq(7): SIOCSIFFLAGS with IFF_UP
+_LOOPBACK = (
+    "import fcntl, socket, struct;"
+    "fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh14x', b'lo', 1))"
+)
 
 
 def test_under_a_kernel_with_project_quotas_sizes_are_kept(tmp_path: Path) -> None:
@@ -39,9 +47,15 @@ def test_under_a_kernel_with_project_quotas_sizes_are_kept(tmp_path: Path) -> No
     subprocess.run([*MKFS["xfs"], str(image)], check=True)
     (tmp_path / "place").mkdir()
     init = tmp_path / "init"
-    checkout = _CASES.parents[2]
+    cases = " ".join(_CASES)
     init.write_text(
-        _INIT.format(folder=tmp_path, checkout=checkout, python=sys.executable, cases=_CASES)
+        _INIT.format(
+            folder=tmp_path,
+            checkout=_CHECKOUT,
+            python=sys.executable,
+            loopback=_LOOPBACK,
+            cases=cases,
+        )
     )
     init.chmod(0o755)
     command = ["linux.uml", "mem=768M", f"ubda={image}", "root=/dev/root", "rootfstype=hostfs"]
@@ -65,7 +79,7 @@ def test_under_a_kernel_with_project_quotas_sizes_are_kept(tmp_path: Path) -> No
 
 
 def test_where_there_are_no_quotas_dockers_words_say_so(place: Path) -> None:
-    words = "^Filesystem does not support, or has not enabled quotas$"
+    words = "^Filesystem does not support, or has not enabled quotas: .* mounted with prjquota$"
     driver = Driver(place)
     make(driver, "base")
     with pytest.raises(QuotaError, match=words):

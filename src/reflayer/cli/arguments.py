@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from reflayer.cli.output import complain
-from reflayer.errors import OperationError, ReflayerError
+from reflayer.errors import OperationError, QuotaError, ReflayerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +77,16 @@ def at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise refusal(f"{text!r} is not a whole number of 1 or more")
     return int(text)
+
+
+def size(text: str) -> int:
+    """So many bytes: ``10G``, ``512M``."""
+    from reflayer.driver.quota import size_in_bytes
+
+    try:
+        return size_in_bytes(text)
+    except QuotaError as error:
+        raise refusal(str(error)) from None
 
 
 def any_path(text: str) -> str:

@@ -20,6 +20,7 @@ from reflayer.cli.arguments import (
     open_store,
     option,
     ownership,
+    size,
     takes,
     telling_of_ownership,
 )
@@ -50,6 +51,13 @@ if TYPE_CHECKING:
         choices=["missing", "always", "never"],
         default="missing",
     ),
+    option(
+        "--size BYTES",
+        "what it may take at the most, its image's part included: 10G, 512M; the file system "
+        "needs project quotas (XFS or ext4 with prjquota)",
+        type=size,
+        default=0,
+    ),
     ACCESS,
     ownership(),
     JSON,
@@ -78,6 +86,7 @@ def create(arguments: Namespace) -> int:
             platform=arguments.platform,
             pull=arguments.pull,
             access=access_of(arguments),
+            size=arguments.size,
             progress=progress,
             warn=warnings.append,
         )

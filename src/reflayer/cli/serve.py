@@ -9,7 +9,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from reflayer.cli.arguments import any_path, at_least_one, option, refusal, takes
+from reflayer.cli.arguments import any_path, at_least_one, option, refusal, size, takes
 from reflayer.driver import METHODS
 from reflayer.errors import ServiceError, UsageError
 from reflayer.plugins.containerd.config import HOME
@@ -58,6 +58,14 @@ def host_and_port(text: str) -> tuple[str, int]:
         f"where containerd's snapshots are kept; by default {HOME}. "
         "Docker's layers are where its daemon says: DATA-ROOT/reflayer",
         type=any_path,
+    ),
+    option(
+        "--size BYTES",
+        "what each of containerd's active snapshots may take, its image's part included: 10G; "
+        "one's own label containerd.io/snapshot/disk_quota goes before; needs project quotas. "
+        "Docker's daemon has --storage-opt size=10G",
+        type=size,
+        default=0,
     ),
     option(
         "--method",
@@ -114,6 +122,8 @@ def serve(arguments: Namespace) -> int:
         raise UsageError(f"a service is named twice: {' '.join(arguments.services)}")
     if arguments.home is not None and "containerd" not in arguments.services:
         raise UsageError("--home is containerd's; Docker's daemon tells where its layers are")
+    if arguments.size and "containerd" not in arguments.services:
+        raise UsageError("--size is containerd's; Docker's daemon has --storage-opt size=10G")
     log_to_stderr(arguments.log_format, arguments.log_level)
     asyncio.run(_serve(arguments))
     return 0
@@ -155,7 +165,11 @@ def _service(name: str, arguments: Namespace, work: Work, metrics: Metrics) -> S
 
         home = os.path.abspath(arguments.home or HOME)
         return ContainerdService(
-            work, metrics, open_driver, socket=arguments.containerd_socket, home=home
+            work,
+            metrics,
+            partial(open_driver, size=arguments.size),
+            socket=arguments.containerd_socket,
+            home=home,
         )
 
 

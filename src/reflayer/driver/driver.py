@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from reflayer.archive import IdMap
     from reflayer.copy import CopyReport
     from reflayer.driver.spares import Spares
+    from reflayer.linux.project_quota import ProjectUse
     from reflayer.progress import Progress
     from reflayer.walk.folders import AnyPath
 
@@ -425,6 +426,24 @@ class Driver(Layers):
             if error.errno not in NO_ROOM or not self.give_up_spares():
                 raise
         return step(*args, **kwargs)
+
+    def require_quota(self) -> None:
+        """Make sure that layers can have a size here.
+
+        Raises:
+            QuotaError: they cannot.
+        """
+        self._require_quota(1)
+
+    def limited(self, id: str) -> ProjectUse | None:
+        """What layer ``id`` takes of its size, as the file system counts; None without a size.
+
+        All that is in it counts, what it shares with its parent too. The time it takes does not
+        depend on how much that is.
+        """
+        from reflayer.driver.quota import use_of
+
+        return use_of(self.folder(id))
 
     def _check_new(self, id: str, parent: str | None = None, size: int = 0) -> None:
         """Refuse what cannot be made."""

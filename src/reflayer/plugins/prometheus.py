@@ -25,9 +25,10 @@ from reflayer.plugins.service import Metrics
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from reflayer.copy import CopyReport
+    from reflayer.linux.project_quota import ProjectUse
 
 _BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)  # seconds
 _PATIENCE = 10  # seconds for a client to send its request, and for the event loop to answer
@@ -71,6 +72,9 @@ class PrometheusMetrics(Metrics):
 
     def clones(self, service: str, count: Callable[[], int]) -> None:
         self._layers.counts[service] = count
+
+    def limits(self, uses: Callable[[], Iterable[tuple[str, ProjectUse]]]) -> None:
+        self._registry.register(_Limits(uses))
 
     def serve(self, host: str, port: int) -> int:
         """Answer HTTP in threads; from within the event loop. Return the port, chosen where 0.
@@ -121,6 +125,25 @@ class _Layers(Collector):
             except ReflayerError as error:  # its absence tells; the rest is still worth reading
                 _log.warning("the layers of %s cannot be counted: %s", service, error)
         yield family
+
+
+class _Limits(Collector):
+    """The gauges of snapshots with a size, asked for when they are read."""
+
+    def __init__(self, uses: Callable[[], Iterable[tuple[str, ProjectUse]]]) -> None:
+        self._uses = uses
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        return iter(())
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        name, of = "reflayer_snapshot", ["snapshot"]
+        used = GaugeMetricFamily(f"{name}_used_bytes", "Taken of a snapshot's size.", labels=of)
+        limit = GaugeMetricFamily(f"{name}_limit_bytes", "A snapshot's size.", labels=of)
+        for snapshot, use in self._uses():
+            used.add_metric([snapshot], use.bytes)
+            limit.add_metric([snapshot], use.limit)
+        yield from (used, limit)
 
 
 class _Handler(MetricsHandler):

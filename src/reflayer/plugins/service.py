@@ -21,10 +21,11 @@ from reflayer.workers.pool import usable_cpus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import NoReturn
 
     from reflayer.copy import CopyReport
+    from reflayer.linux.project_quota import ProjectUse
     from reflayer.progress import Progress
 
 T = TypeVar("T")
@@ -240,6 +241,9 @@ class Metrics:
 
     def clones(self, service: str, count: Callable[[], int]) -> None:
         """Let ``count``, called from another thread, tell how many layers ``service`` has."""
+
+    def limits(self, uses: Callable[[], Iterable[tuple[str, ProjectUse]]]) -> None:
+        """Let ``uses``, called from another thread, tell what snapshots take of their sizes."""
 
     def _count(self, service: str, name: str, outcome: str, seconds: float) -> None:
         pass

@@ -67,12 +67,14 @@ class Pulled:
     stamp: str = ""  # tells whether its source is still the same; empty: unknown
 
 
-def create(parts: Parts, wanted: Wanted, name: str | None) -> Container:
+def create(parts: Parts, wanted: Wanted, name: str | None, size: int) -> Container:
     if name is not None:
         checked_name(name)
+    if size:  # before anything is fetched for it
+        parts.driver.require_quota()
 
     def make() -> Container:
-        return _create(parts, wanted, name)
+        return _create(parts, wanted, name, size)
 
     try:
         return _with_room(parts, wanted, make)
@@ -91,7 +93,7 @@ def _with_room(parts: Parts, wanted: Wanted, step: Callable[[], T]) -> T:
     return step()
 
 
-def _create(parts: Parts, wanted: Wanted, name: str | None) -> Container:
+def _create(parts: Parts, wanted: Wanted, name: str | None, size: int) -> Container:
     with making(parts) as until:
         if name is not None:
             with parts.database.reading() as db:
@@ -99,7 +101,9 @@ def _create(parts: Parts, wanted: Wanted, name: str | None) -> Container:
         pulled = pull_image(wanted, parts, until)
         container_id = new_id()
         with marked(parts) as agree:
-            parts.driver.create(container_id, pulled.image.layer, progress=wanted.progress)
+            parts.driver.create(
+                container_id, pulled.image.layer, size=size, progress=wanted.progress
+            )
             with parts.database.writing() as db:
                 container = _record(db, parts, container_id, name, pulled)
             agree()

@@ -87,6 +87,7 @@ class Store:
         platform: str | None = None,
         pull: str = "missing",
         access: Access | None = None,
+        size: int = 0,
         progress: Progress | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> Container:
@@ -101,17 +102,19 @@ class Store:
             pull: ``missing``; ``always`` to ask the registry, or take in a folder, though the store
                 has it; ``never`` to take nothing but what the store has.
             access: how a registry is spoken to; by default as Docker's and Podman's files say.
+            size: bytes that it may take, its image's part included; 0 for any number.
             progress: is told of ``fetch``, ``unpack`` and ``clone``.
             warn: is told in a line what was left out of a folder, or of another platform's image.
 
         Raises:
+            QuotaError: there is a ``size``, but the file system has no quotas for it.
             ReflayerError: it cannot be made; the store is as it was before.
             ValueError: ``pull`` is none of these.
         """
         from reflayer.store.create import Wanted, create
 
         wanted = Wanted(_text(image), _platform(platform), pull, access, progress, warn)
-        return create(self._parts, wanted, name)
+        return create(self._parts, wanted, name, size)
 
     def pull(
         self,

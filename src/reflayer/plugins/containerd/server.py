@@ -100,6 +100,7 @@ class ContainerdService:
         snapshotter = Snapshotter(driver, records, self._work, self._metrics)
         snapshotter.recover()
         self._metrics.clones(self.name, records.count)
+        self._metrics.limits(snapshotter.limits)
         return snapshotter
 
 

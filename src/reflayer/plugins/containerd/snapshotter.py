@@ -18,7 +18,8 @@ from functools import cached_property
 from weakref import WeakValueDictionary
 
 from reflayer.driver.home import opened, write_out
-from reflayer.errors import LayerError, ReflayerError, StoreError
+from reflayer.driver.quota import size_in_bytes
+from reflayer.errors import LayerError, QuotaError, ReflayerError, StoreError
 from reflayer.plugins.containerd.extraction import (
     is_extraction,
     is_unpacked_without_mount,
@@ -40,11 +41,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from reflayer.driver import Driver
+    from reflayer.linux.project_quota import ProjectUse
     from reflayer.plugins.containerd.records import Records
     from reflayer.plugins.service import Metrics, Work
     from reflayer.progress import Progress
 
 _log = logging.getLogger("reflayer.containerd")
+
+_SIZE_LABEL = "containerd.io/snapshot/disk_quota"  # as overlaybd's snapshotter reads it
 
 
 @record
@@ -192,6 +196,17 @@ class Snapshotter:
                 await self.cleanup()
                 await self._work.run(self._remove, snapshot)
 
+    def limits(self) -> Iterator[tuple[str, ProjectUse]]:
+        """The active snapshots with a size: what each takes of it. For any thread."""
+        for snapshot in self._records.all():
+            if snapshot.kind is Kind.ACTIVE:
+                try:
+                    use = self._driver.limited(snapshot.folder)
+                except ReflayerError:  # it was removed meanwhile
+                    continue
+                if use is not None:
+                    yield snapshot.name, use
+
     def stat(self, key: str) -> Snapshot:
         return self._records.get(key)
 
@@ -214,13 +229,17 @@ class Snapshotter:
     async def usage(self, key: str) -> tuple[int, int]:
         """The bytes and inodes that a snapshot takes itself.
 
-        Those of an active one are counted now, those of a committed one were when it was committed.
+        Those of an active one are counted now, of one with a size by the file system; those of a
+        committed one were when it was committed.
         """
         snapshot = self._records.get(key)
         if snapshot.kind is not Kind.ACTIVE:
             return snapshot.size, snapshot.inodes
         parent = self._parent_folder(snapshot)
         try:
+            limited = await self._work.run(self._driver.limited, snapshot.folder)
+            if limited is not None:
+                return limited.bytes, limited.inodes
             usage = await self._work.run(self._driver.usage, snapshot.folder, parent)
             return usage.bytes, usage.inodes
         except LayerError:
@@ -249,7 +268,8 @@ class Snapshotter:
         elif self._is_to_be_unpacked(snapshot):
             self._driver.create_difference(snapshot.folder, parent)
         else:
-            report = self._driver.create(snapshot.folder, parent, progress=progress)
+            size = _size_of(snapshot)
+            report = self._driver.create(snapshot.folder, parent, size=size, progress=progress)
         try:
             if progress is not None:
                 progress("clone", 0, None)
@@ -341,6 +361,19 @@ class Snapshotter:
             return Mount("overlay", "overlay", options)
         access = "rw" if snapshot.kind is Kind.ACTIVE else "ro"
         return Mount("bind", self._driver.path(snapshot.folder), ("rbind", access))
+
+
+def _size_of(snapshot: Snapshot) -> int | None:
+    """Bytes that it may take; 0 for any number, None for the driver's own."""
+    if is_extraction(snapshot.name):
+        return 0
+    text = snapshot.labels.get(_SIZE_LABEL)
+    if text is None:
+        return None
+    try:
+        return size_in_bytes(text)
+    except QuotaError as error:
+        raise InvalidArgumentError(f"label {_SIZE_LABEL}: {error}") from error
 
 
 class _Turns:

@@ -9,6 +9,7 @@ import reprlib
 from typing import TypeVar
 
 from reflayer.archive import IdMap, IdRange
+from reflayer.driver.quota import size_in_bytes
 from reflayer.errors import ReflayerError
 from reflayer.plugins.docker.orphans import is_container
 from reflayer.record import as_dict, record
@@ -30,10 +31,6 @@ Value = TypeVar("Value")
 
 _KINDS = {"C": 0, "A": 1, "D": 2}  # ChangeModify, ChangeAdd, ChangeDelete
 _LONGEST = 4095  # PATH_MAX, and a zero; no id or label is as long
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgtp]?)i?b?", re.IGNORECASE | re.ASCII)
-_LONGEST_SIZE = 100  # characters; int() takes 4,300, and float() makes infinity of 309
-_POWERS = " kmgtp"
-_MOST = (1 << 63) - 1  # Docker keeps it in an int64
 
 # What it calls the layers of images and containers. BuildKit's ids are shorter.
 _LAYER_STORE = re.compile(r"[0-9a-f]{64}")
@@ -103,19 +100,6 @@ class InitRequest:
 def shown(value: object) -> str:
     """A value of a request as part of a line, cut where it is too long or too deep for that."""
     return _brief.repr(value)
-
-
-def size_in_bytes(text: str) -> int:
-    """``1G``, ``512 MiB``, ``1.5gb`` or plain bytes, in powers of 1024, as Docker's RAMInBytes."""
-    match = _SIZE.fullmatch(text)
-    if match is None or len(text) > _LONGEST_SIZE:
-        raise RequestError(f"invalid size: {shown(text)}")
-    number, unit = match[1], match[2].lower()
-    scale = 1024 ** _POWERS.index(unit) if unit else 1
-    size = int(number) * scale if number.isdecimal() else int(float(number) * scale)
-    if size > _MOST:
-        raise RequestError(f"invalid size: {text!r} is more than {_MOST} bytes")
-    return size
 
 
 def _document(body: bytes) -> dict[str, object]:

@@ -11,8 +11,9 @@ from contextlib import suppress
 from functools import partial
 
 from reflayer.driver.home import LAYERS
+from reflayer.driver.quota import size_in_bytes
 from reflayer.errors import ReflayerError, failing
-from reflayer.plugins.docker.calls import InitRequest, RequestError, shown, size_in_bytes
+from reflayer.plugins.docker.calls import InitRequest, RequestError, shown
 from reflayer.plugins.docker.orphans import remove_orphans
 from reflayer.record import record
 
