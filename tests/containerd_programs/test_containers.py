@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from reflayer.driver.spares import all_spares
+from reflayer.workers.lock import locked
 from tests.containerd_programs.conftest import Pair
 from tests.containerd_programs.containerd import until
 from tests.containerd_programs.images import NAME, archive, busybox, chain_id, layers
@@ -53,6 +56,24 @@ def test_a_container_that_is_removed_leaves_no_snapshot(xfs_pair: Pair) -> None:
     assert xfs_pair.containerd.snapshots()["c"][0] == "Active"
     xfs_pair.containerd.ctr("containers", "rm", "c")
     until(lambda: xfs_pair.containerd.snapshots() == before, "the snapshot is gone")
+
+
+@pytest.mark.usefixtures("xfs_image")
+def test_a_container_after_the_first_is_one_that_was_made_ahead(xfs_pair: Pair) -> None:
+    home = str(xfs_pair.home)
+
+    def ready() -> set[int]:
+        return {os.stat(path).st_ino for one in all_spares(home) for path in one.paths}
+
+    xfs_pair.containerd.run(IMAGE, "first", "true")
+    until(lambda: len(ready()) == 1, "a spare is there")
+    with locked(f"{home}/spares.lock"):
+        there = ready()
+        xfs_pair.containerd.run(IMAGE, "second", "sh", "-c", "cat /kept/file >/written")
+    mount = xfs_pair.containerd.ctr("snapshots", "mounts", "/target", "second")
+    folder = next(word for word in mount.split() if word.startswith(home))
+    assert {os.stat(folder).st_ino} == there
+    assert Path(folder, "written").read_text() == "first"
 
 
 def test_what_a_container_changed_becomes_a_layer_of_a_new_image(

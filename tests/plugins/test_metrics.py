@@ -83,11 +83,12 @@ def test_layers_are_counted_when_they_are_read(caplog: pytest.LogCaptureFixture)
         raise LayerError("not now")
 
     metrics = PrometheusMetrics()
-    metrics.clones("docker", [1, 2, 3].__len__)
-    metrics.clones("containerd", bad)
+    metrics.layers("docker", [1, 2, 3].__len__, [1].__len__)
+    metrics.layers("containerd", bad, bad)
     (page,) = _pages(metrics, "/metrics")
     assert 'reflayer_layers{service="docker"} 3.0\n' in page
     assert 'reflayer_layers{service="containerd"}' not in page
+    assert 'reflayer_spares{service="docker"} 1.0\n' in page
     assert "the layers of containerd cannot be counted: not now" in caplog.text
 
 

@@ -72,6 +72,22 @@ def refusal(reason: str) -> ArgumentTypeError:
     return ArgumentTypeError(reason)
 
 
+def number_to(most: int) -> Callable[[str], int]:
+    """What reads a whole number from 0 to ``most``."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) > most:
+            raise refusal(f"{text!r} is not a whole number from 0 to {most}")
+        return int(text)
+
+    return number
+
+
+def percent(text: str) -> int:
+    """A share of a disk that can stay free."""
+    return number_to(99)(text.removesuffix("%"))
+
+
 def at_least_one(text: str) -> int:
     """A whole number of 1 or more."""
     if not text.isdecimal() or int(text) < 1:

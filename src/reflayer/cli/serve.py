@@ -9,7 +9,16 @@ import sys
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from reflayer.cli.arguments import any_path, at_least_one, option, refusal, size, takes
+from reflayer.cli.arguments import (
+    any_path,
+    at_least_one,
+    number_to,
+    option,
+    percent,
+    refusal,
+    size,
+    takes,
+)
 from reflayer.driver import METHODS
 from reflayer.errors import ServiceError, UsageError
 from reflayer.plugins.containerd.config import HOME
@@ -19,11 +28,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
+    from reflayer.driver import Driver
     from reflayer.plugins.service import Metrics, Service, Work
 
 SERVICES = ("docker", "containerd")
+_MOST_SPARES = 1000
 DOCKER_SOCKET = "/run/docker/plugins/reflayer.sock"  # where Docker looks for one of this name
 
 
@@ -80,6 +91,19 @@ def host_and_port(text: str) -> tuple[str, int]:
         type=at_least_one,
     ),
     option(
+        "--spares N",
+        "containers made ahead, where clones share blocks: as many of a layer as in the last "
+        "minute, at most N; by default 4, 0: none",
+        type=number_to(_MOST_SPARES),
+        default=4,
+    ),
+    option(
+        "--keep-free PERCENT",
+        "of the disk, and of its inodes: where less is free, they go; kept for the home, at "
+        "first 10",
+        type=percent,
+    ),
+    option(
         "--log-format",
         "of the lines on standard error; json: one object a line, time in UTC",
         choices=("text", "json"),
@@ -109,6 +133,10 @@ def serve(arguments: Namespace) -> int:
 
     Both in one process: reflayer serve docker containerd. Each needs its libraries: in a
     checkout of reflayer, pip install '.[docker,containerd]'.
+
+    Of what containers are made of, the next are made ahead (--spares) by a process behind: to
+    make a container is a rename then. They are deleted when nobody takes them, and where the
+    disk gets short; reflayer warm does the same for the containers of a store.
 
     SIGTERM or SIGINT: nothing new is accepted, what runs is finished, the exit status is 0.
     A second one does not wait: 143 or 130. Under systemd, readiness is told (Type=notify)
@@ -153,9 +181,7 @@ async def _serve(arguments: Namespace) -> None:
 
 
 def _service(name: str, arguments: Namespace, work: Work, metrics: Metrics) -> Service:
-    from reflayer.driver import Driver
-
-    open_driver = partial(Driver, method=arguments.method, workers=arguments.workers)
+    open_driver = partial(_open_driver, arguments)
     with _library_for(name):
         if name == "docker":
             from reflayer.plugins.docker.server import DockerService
@@ -171,6 +197,16 @@ def _service(name: str, arguments: Namespace, work: Work, metrics: Metrics) -> S
             socket=arguments.containerd_socket,
             home=home,
         )
+
+
+def _open_driver(arguments: Namespace, home: str, **settings: Any) -> Driver:
+    from reflayer.driver import Driver
+
+    driver = Driver(home, method=arguments.method, workers=arguments.workers, **settings)
+    if arguments.keep_free is not None:
+        driver.keep_free(arguments.keep_free)
+    driver.keep_spares_of_used(arguments.spares)
+    return driver
 
 
 @contextmanager

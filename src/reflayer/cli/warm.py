@@ -6,10 +6,11 @@ from reflayer.cli.arguments import (
     JSON,
     PLATFORM,
     complete_images,
+    number_to,
     open_store,
     option,
     ownership,
-    refusal,
+    percent,
     takes,
     telling_of_ownership,
 )
@@ -28,20 +29,6 @@ if TYPE_CHECKING:
 _MOST = 10_000
 
 
-def _number(text: str) -> int:
-    if not text.isdecimal() or int(text) > _MOST:
-        raise refusal(f"{text!r} is not a whole number from 0 to {_MOST}")
-    return int(text)
-
-
-def percent(text: str) -> int:
-    """A share of a disk that can stay free."""
-    number = text.removesuffix("%")
-    if not number.isdecimal() or int(number) > 99:
-        raise refusal(f"{text!r} is not a whole number from 0 to 99")
-    return int(number)
-
-
 @takes(
     option(
         "image IMAGE",
@@ -50,7 +37,11 @@ def percent(text: str) -> int:
         nargs="?",
         completer=complete_images,
     ),
-    option("--count N", "how many are to be ready, by default 1; 0: none any more", type=_number),
+    option(
+        "--count N",
+        "how many are to be ready, by default 1; 0: none any more",
+        type=number_to(_MOST),
+    ),
     option(
         "--no-wait", "do not wait until they are: another process makes them", action="store_true"
     ),

@@ -10,7 +10,7 @@ A home is a folder as Docker's own vfs driver has it, which may have filled it:
 - ``tmp/``: what is being made, each with its claim (``reflayer.workers.lock``).
 - ``trash/``: what was removed and is still to be deleted; ``trash.lock`` is held meanwhile.
 - ``spares/BOOT/ID``: clones of a layer that wait for a name; ``warm/ID``: how many shall; they are
-  made by one process at a time, which holds ``spares.lock`` (``spares``, ``fill``).
+  made by one process at a time, which holds ``spares.lock`` (``spares``, ``fill``, ``lately``).
 - ``keep-free``: how much of the disk stays free (``room``).
 - ``cloned/BOOT/ID``: when a layer was cloned, and from which.
 - ``unanswered/ID``: a note of a layer that its engine is not told of yet (``recovery``).

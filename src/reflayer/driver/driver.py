@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from reflayer.driver import differences, spares, trees
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from reflayer.archive import IdMap
     from reflayer.copy import CopyReport
+    from reflayer.driver.lately import Lately
     from reflayer.driver.spares import Spares
     from reflayer.linux.project_quota import ProjectUse
     from reflayer.progress import Progress
@@ -88,6 +89,7 @@ class Driver(Layers):
         making = Making(method, ownership, workers, root)
         super().__init__(os.path.realpath(os.fsdecode(home)), making, id_map)
         self._size = size or 0
+        self._lately: Lately | None = None
         make_home(self.home, None if root is None else root[1])
         self._require_quota(self._size)
         recover(self.home, self._remake)
@@ -391,6 +393,26 @@ class Driver(Layers):
         fill_behind(self.home, id)
         if left_in_trash(self.home):
             delete_behind(self.home)
+
+    def keep_spares_of_used(self, most: int) -> None:
+        """Keep spares of each layer that is noted as used from now on, for a process that lives.
+
+        That is as many as it was used times in the last minute, at most ``most``; where clones
+        share no blocks, none but those of ``keep_spares``. With 0 those of a process before it go.
+        """
+        from reflayer.driver.lately import Lately
+
+        self._lately = Lately(self.home, self._making, most)
+
+    def note_use(self, id: str, *, size: int | None = None) -> None:
+        """Note that a container is about to be made of layer ``id``: the next one may be, too.
+
+        Not so of one with a ``size``, which is as for ``create``.
+        """
+        if self._lately is not None and not (self._size if size is None else size):
+            with suppress(OperationError):  # nothing fails for the sake of spares
+                if self._lately.most and self._abilities.shares_blocks:
+                    self._lately.note(checked_id(id))
 
     def spares(self) -> list[Spares]:
         """How many spares are wanted and ready, of each layer that has or shall have some."""

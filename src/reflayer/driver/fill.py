@@ -41,7 +41,7 @@ def fill_behind(home: str, layer: str) -> None:
         turn = open_locked(f"{home}/{SPARES_LOCK}", wait=False)
         if turn is not None:  # else a process has it, and will see what is wanted by now
             try:
-                behind.start(__name__, "fill", home, turn)
+                behind.start(__name__, "fill", home, turn, may_be_ended=True)
             except OSError:
                 os.close(turn)  # then there is none the next time
 
@@ -137,14 +137,17 @@ def _make(
 
     def go_on(*_: object) -> None:
         is_ours = is_at(f"{home}/{SPARES_LOCK}", turn)
-        if not is_ours or spares.wanted(home, layer) != asked:
+        now = spares.wanted(home, layer)
+        if not is_ours or now is None or asked is None or now[1] != asked[1]:
+            raise _StoppedError
+        if not _lacks(spares.of_layer(home, layer)):  # fewer are wanted by now
             raise _StoppedError
         _require_room(home)
 
     with building(home, layer) as path:
         report = clone(home, layer, path, making, go_on)
         noted = None if report.method == "snapshot" else note(home, path, layer)
-        if not spares.add(home, layer, path, noted, making, before):
+        if not spares.add(home, layer, path, noted, making, before, only_wanted=True):
             if noted is not None:
                 unlink(noted)
             delete(path)

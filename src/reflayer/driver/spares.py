@@ -7,7 +7,8 @@ had made it. ``stack`` in the same folder tells of what it is a clone: the inode
 layers' own folders, which change whenever one is filled, moved or made anew. A rename succeeds
 once: so none is handed out twice, however many processes ask.
 
-``warm/LAYER`` is a link whose text has how many are to be ready, and the ``KEY``; its time of
+``warm/LAYER`` is a link whose text has how many somebody wants to be ready, the ``KEY``, and how
+many a daemon wants that keeps them by itself (``lately``): the larger number holds. Its time of
 modification is when one was last asked for. What makes them is ``fill``, in a process behind.
 """
 
@@ -109,11 +110,8 @@ def stamp(home: str, layer: str) -> str | None:
 
 def wanted(home: str, layer: str) -> tuple[int, str] | None:
     """How many of a layer are to be ready, and their key."""
-    path = f"{home}/{WARM}/{layer}"
-    with failing(path, "read"), suppress(FileNotFoundError, ValueError):
-        count, _, made_by = os.readlink(path).partition(" ")
-        return int(count), made_by
-    return None
+    asked = _asked(home, layer)
+    return None if asked is None else (max(asked[0], asked[2]), asked[1])
 
 
 def ready(home: str, layer: str, made_by: str | None) -> list[str]:
@@ -162,8 +160,43 @@ def keep(home: str, layer: str, count: int, making: Making) -> None:
             throw_away(home, spare)
 
 
+def keep_own(home: str, layer: str, count: int, making: Making, *, or_more: bool = False) -> None:
+    """Let ``count`` be how many a daemon wants by itself, ``or_more``; what is too many goes.
+
+    Nothing is done where the layer is not there, or somebody wants some that are made otherwise.
+    """
+    made_by = key(making)
+    with naming(home):
+        before = _asked(home, layer)
+        asked, _, own = before or (0, "", 0)
+        count = max(count, own) if or_more else count
+        is_ours = before is None or not asked or before[1] == made_by
+        if made_by is None or not is_ours or not is_there(home, layer):
+            return
+        if not asked and not count:
+            end(home, layer)
+        elif before != (asked, made_by, count):
+            _want(home, layer, asked, made_by, count)
+            for spare in ready(home, layer, made_by)[max(asked, count) :]:
+                throw_away(home, spare)
+
+
+def all_own(home: str) -> dict[str, int]:
+    """How many a daemon wanted by itself of which layers, before it ended."""
+    layers = filter(is_id, _names(f"{home}/{WARM}"))
+    found = {layer: _asked(home, layer) for layer in layers}
+    return {layer: asked[2] for layer, asked in found.items() if asked is not None and asked[2]}
+
+
 def add(
-    home: str, layer: str, path: str, noted: str | None, making: Making, before: str | None
+    home: str,
+    layer: str,
+    path: str,
+    noted: str | None,
+    making: Making,
+    before: str | None,
+    *,
+    only_wanted: bool = False,
 ) -> bool:
     """Publish the folder ``path``, which is a clone of ``layer``, as a spare.
 
@@ -174,6 +207,7 @@ def add(
         noted: the path of the note of when it was complete; None where there is none.
         making: how it was made.
         before: what ``stamp`` told when it was begun.
+        only_wanted: not where nobody wants any of that layer.
 
     Returns:
         Whether it was done. If not, as when the stack has changed or enough are ready, ``path`` and
@@ -186,6 +220,8 @@ def add(
         if before is None or stamp(home, layer) != before:
             return False
         count = wanted(home, layer)
+        if only_wanted and (count is None or not count[0]):
+            return False
         if count is None:
             _want(home, layer, 0, made_by)
         elif count[0] and len(ready(home, layer, made_by)) >= count[0]:
@@ -340,11 +376,20 @@ def stop_filling(home: str) -> bool:
             os.close(fd)
 
 
-def _want(home: str, layer: str, count: int, made_by: str) -> None:
+def _asked(home: str, layer: str) -> tuple[int, str, int] | None:
+    """How many of a layer somebody wants, their key, and how many a daemon wants by itself."""
+    path = f"{home}/{WARM}/{layer}"
+    with failing(path, "read"), suppress(FileNotFoundError, ValueError):
+        count, made_by, own, *_ = (*os.readlink(path).split(" "), "0")
+        return int(count), made_by, int(own)
+    return None
+
+
+def _want(home: str, layer: str, count: int, made_by: str, own: int = 0) -> None:
     folder = f"{home}/{WARM}"
     with failing(folder, "mkdir"):
         os.makedirs(folder, 0o700, exist_ok=True)
-    relink(f"{folder}/{layer}", f"{count} {made_by}")
+    relink(f"{folder}/{layer}", f"{count} {made_by} {own}" if own else f"{count} {made_by}")
 
 
 def _least_used(home: str) -> str | None:

@@ -223,13 +223,25 @@ def _has_all(home: str, id: str) -> bool:
 
 def _make(home: str, id: str, fd: int, making: Making) -> None:
     """Make the tree of the difference ``id``, whose own folder is open and locked as ``fd``."""
+    parent = lower(home, id) if is_empty(difference_path(home, id)) else None
+    if parent is None or has_labels() or not spares.use(home, parent):
+        _make_clone(home, id, fd, making)
+        return
+    from reflayer.driver.fill import fill_behind
+
+    try:
+        if not _take_spare(home, id, fd, parent, making):
+            _make_clone(home, id, fd, making)
+    finally:
+        fill_behind(home, parent)
+
+
+def _make_clone(home: str, id: str, fd: int, making: Making) -> None:
     from reflayer.driver.clone import clone
     from reflayer.driver.create import building, copy_label
 
     parent = lower(home, id)
     is_for_good = is_empty(difference_path(home, id))
-    if is_for_good and parent is not None and _take_spare(home, id, fd, parent, making):
-        return
     with building(home, id) as path:
         report = clone(home, id, path, making)
         copy_label(upper_path(home, id), path)
@@ -249,8 +261,6 @@ def _make(home: str, id: str, fd: int, making: Making) -> None:
 
 def _take_spare(home: str, id: str, fd: int, parent: str, making: Making) -> bool:
     """Let a spare of ``parent`` be the tree of the empty difference ``id``, and that be whole."""
-    if has_labels() or not spares.use(home, parent):
-        return False
     with failing(layer_path(home, id), "rename"), naming(home):
         spare = spares.find(home, parent, making)
         if spare is None or not is_at(upper_path(home, id), fd):
@@ -263,9 +273,6 @@ def _take_spare(home: str, id: str, fd: int, parent: str, making: Making) -> boo
         trash = _become_whole(home, id)
     if trash is not None:
         delete_trash(trash)
-    from reflayer.driver.fill import fill_behind
-
-    fill_behind(home, parent)
     return True
 
 

@@ -57,8 +57,10 @@ class PrometheusMetrics(Metrics):
             "reflayer_copied_bytes", "Content of clones, by the method that moved it.", ("method",)
         )
         self._entries = counter("reflayer_copied_entries", "Names made in clones.")
-        self._layers = _Layers()
+        self._layers = _Counted("layers", "Layers that there are.")
+        self._spares = _Counted("spares", "Containers that are made ahead.")
         registry.register(self._layers)
+        registry.register(self._spares)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self._server: ThreadingHTTPServer | None = None
@@ -70,8 +72,9 @@ class PrometheusMetrics(Metrics):
         for method, size in report.bytes.items():
             self._bytes.labels(method).inc(size)
 
-    def clones(self, service: str, count: Callable[[], int]) -> None:
+    def layers(self, service: str, count: Callable[[], int], spares: Callable[[], int]) -> None:
         self._layers.counts[service] = count
+        self._spares.counts[service] = spares
 
     def limits(self, uses: Callable[[], Iterable[tuple[str, ProjectUse]]]) -> None:
         self._registry.register(_Limits(uses))
@@ -111,19 +114,21 @@ class PrometheusMetrics(Metrics):
         self._seconds.labels(service, name).observe(seconds)
 
 
-class _Layers(Collector):
-    """The gauge of layers, counted when it is read."""
+class _Counted(Collector):
+    """A gauge of what each service has, counted when it is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str, told: str) -> None:
+        self._what = what
+        self._told = told
         self.counts: dict[str, Callable[[], int]] = {}
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily("reflayer_layers", "Layers that there are.", labels=["service"])
+        family = GaugeMetricFamily(f"reflayer_{self._what}", self._told, labels=["service"])
         for service, count in self.counts.items():
             try:
                 family.add_metric([service], count())
             except ReflayerError as error:  # its absence tells; the rest is still worth reading
-                _log.warning("the layers of %s cannot be counted: %s", service, error)
+                _log.warning("the %s of %s cannot be counted: %s", self._what, service, error)
         yield family
 
 

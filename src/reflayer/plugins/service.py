@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from reflayer.copy import CopyReport
+    from reflayer.driver import Driver
     from reflayer.linux.project_quota import ProjectUse
     from reflayer.progress import Progress
 
@@ -239,14 +240,19 @@ class Metrics:
     def copied(self, report: CopyReport | None) -> None:
         """Count what a clone copied; None is none."""
 
-    def clones(self, service: str, count: Callable[[], int]) -> None:
-        """Let ``count``, called from another thread, tell how many layers ``service`` has."""
+    def layers(self, service: str, count: Callable[[], int], spares: Callable[[], int]) -> None:
+        """Let these, called from another thread, tell how many layers and spares a service has."""
 
     def limits(self, uses: Callable[[], Iterable[tuple[str, ProjectUse]]]) -> None:
         """Let ``uses``, called from another thread, tell what snapshots take of their sizes."""
 
     def _count(self, service: str, name: str, outcome: str, seconds: float) -> None:
         pass
+
+
+def ready_spares(driver: Driver) -> int:
+    """How many there are, of all layers."""
+    return sum(one.ready for one in driver.spares())
 
 
 def _outcome(error: BaseException) -> str:

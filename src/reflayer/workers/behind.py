@@ -23,15 +23,18 @@ _LOCK = 3  # the descriptor of the lock, in the process that is started
 _started: list[int] = []  # processes of ours that have not ended
 
 
-def start(module: str, function: str, folder: str, lock: int) -> None:
+def start(
+    module: str, function: str, folder: str, lock: int, *, may_be_ended: bool = False
+) -> None:
     """Let another process call ``function(folder, lock)`` of ``module``; return at once.
 
-    The descriptor ``lock``, which holds a lock, is inherited there and closed here.
+    The descriptor ``lock``, which holds a lock, is inherited there and closed here. The first
+    process of a container starts none, since it would end with it, but what ``may_be_ended``.
 
     Raises:
         OSError: the process cannot be started; ``lock`` is open still.
     """
-    if os.getpid() == 1:
+    if os.getpid() == 1 and not may_be_ended:
         raise ChildProcessError("what is started in a container ends with its first process")
     python = sys.executable
     if not python:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import cast
 
 from grpclib.health.check import ServiceStatus
@@ -24,6 +25,7 @@ from reflayer.linux.mkdir import make_folders
 from reflayer.plugins.containerd.records import Records
 from reflayer.plugins.containerd.servicer import Servicer
 from reflayer.plugins.containerd.snapshotter import Snapshotter
+from reflayer.plugins.service import ready_spares
 from reflayer.plugins.unix_socket import BACKLOG, listen
 from reflayer.workers.lock import locked
 
@@ -99,7 +101,7 @@ class ContainerdService:
         stack.callback(records.close)
         snapshotter = Snapshotter(driver, records, self._work, self._metrics)
         snapshotter.recover()
-        self._metrics.clones(self.name, records.count)
+        self._metrics.layers(self.name, records.count, partial(ready_spares, driver))
         self._metrics.limits(snapshotter.limits)
         return snapshotter
 

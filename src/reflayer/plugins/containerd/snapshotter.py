@@ -269,6 +269,8 @@ class Snapshotter:
             self._driver.create_difference(snapshot.folder, parent)
         else:
             size = _size_of(snapshot)
+            if parent is not None:
+                self._driver.note_use(parent, size=size)
             report = self._driver.create(snapshot.folder, parent, size=size, progress=progress)
         try:
             if progress is not None:

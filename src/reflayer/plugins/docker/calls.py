@@ -11,7 +11,7 @@ from typing import TypeVar
 from reflayer.archive import IdMap, IdRange
 from reflayer.driver.quota import size_in_bytes
 from reflayer.errors import ReflayerError
-from reflayer.plugins.docker.orphans import is_container
+from reflayer.plugins.docker.orphans import is_container, is_init
 from reflayer.record import as_dict, record
 
 TYPE_CHECKING = False
@@ -155,6 +155,8 @@ def create(driver: Driver, request: LayerRequest, progress: Progress) -> CopyRep
         raise RequestError("--storage-opt is not supported for reflayer on read-only layers")
     if request.parent is None:
         return driver.create(request.id, size=0, mount_label=request.mount_label)
+    if is_init(request.id):
+        driver.note_use(request.parent, size=0)
     return driver.create_difference(
         request.id, request.parent, mount_label=request.mount_label, progress=progress
     )
@@ -169,13 +171,13 @@ def create_read_write(
         if name.lower() != "size":
             raise RequestError(f"Storage opt {name[:100]} not supported")
         size = size_in_bytes(value)
-    if (
-        not size
-        and request.parent is not None
-        and is_container(request.id, request.parent)
-        and driver.take_over(request.id, request.parent, mount_label=request.mount_label)
-    ):
-        return None
+    if request.parent is not None:
+        if not is_container(request.id, request.parent):
+            driver.note_use(request.parent, size=size)
+        elif not size and driver.take_over(
+            request.id, request.parent, mount_label=request.mount_label
+        ):
+            return None
     return driver.create(
         request.id, request.parent, size=size, mount_label=request.mount_label, progress=progress
     )

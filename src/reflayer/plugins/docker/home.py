@@ -15,6 +15,7 @@ from reflayer.driver.quota import size_in_bytes
 from reflayer.errors import ReflayerError, failing
 from reflayer.plugins.docker.calls import InitRequest, RequestError, shown
 from reflayer.plugins.docker.orphans import remove_orphans
+from reflayer.plugins.service import ready_spares
 from reflayer.record import record
 
 TYPE_CHECKING = False
@@ -133,6 +134,9 @@ class Home:
 
     def count(self) -> int:
         return 0 if self._driver is None else len(self._driver.list())
+
+    def spares(self) -> int:
+        return 0 if self._driver is None else ready_spares(self._driver)
 
     def _open(self, request: InitRequest, daemon: Daemon) -> None:
         size = None

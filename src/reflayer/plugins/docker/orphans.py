@@ -37,6 +37,11 @@ def is_container(id: str, parent: str | None) -> bool:
     return parent == id + _INIT
 
 
+def is_init(id: str) -> bool:
+    """Whether a layer is made for a container alone, which will be upon it."""
+    return id.endswith(_INIT)
+
+
 @contextmanager
 def until_answered(driver: Driver, id: str, parent: str | None) -> Iterator[None]:
     """The block makes layer ``id``; at its end Docker is told of it, unless it raises."""
@@ -66,7 +71,7 @@ def remove_orphans(driver: Driver) -> None:
         _remove(driver, id, kind)
     there = set(driver.list())
     for id in there:
-        if id.endswith(_INIT) and id.removesuffix(_INIT) not in there:
+        if is_init(id) and id.removesuffix(_INIT) not in there:
             with suppress(FileNotFoundError):  # it is a difference: it had its container
                 if time.time() - os.lstat(f"{driver.home}/{LAYERS}/{id}").st_ctime > _ALONE:
                     _log.info("removing layer %s, which has no container", id)

@@ -87,7 +87,7 @@ class DockerService:
             read_bufsize=_PIECE,
             shutdown_timeout=_NEVER,
         )
-        metrics.clones(self.name, self._home.count)
+        metrics.layers(self.name, self._home.count, self._home.spares)
 
     async def start(self) -> None:
         listening = listen(self._socket)
