@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -62,6 +63,16 @@ def test_an_empty_path_is_wrong_usage(line: str) -> None:
     words = [part for word in line.split() for part in word.split("=")]
     done = reflayer(*words)
     assert (done.returncode, "the path is empty" in done.stderr) == (2, True), words
+
+
+def test_alone_it_shows_what_people_start_with() -> None:
+    done = subprocess.run(PROGRAM, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    shown = re.findall(r"^  reflayer (\w+)", done.stderr, re.MULTILINE)
+    assert len(shown) == 6
+    assert set(shown) <= COMMANDS.keys()
+    assert max(map(len, done.stderr.splitlines())) <= 80
+    assert "reflayer --help" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -74,6 +74,19 @@ error. The exit status is 0, 1 (failed) or 2 (wrong usage). "reflayer COMMAND --
 Completion in the shell: eval "$(register-python-argcomplete reflayer)"
 """
 
+_START = """\
+usage: reflayer [OPTION...] COMMAND ...
+
+  reflayer create IMAGE         a container: a folder, whose path is printed
+  reflayer ps                   the containers that there are
+  reflayer diff NAME            what changed in one
+  reflayer commit NAME IMAGE    an image of it
+  reflayer rm NAME              away with it
+  reflayer df                   what all of them take on disk
+
+reflayer --help lists all commands, reflayer COMMAND --help tells of one.
+"""
+
 _WIDTH = 80  # columns that help takes at the most
 
 # It looks each of its words up in files of translations, which it does not come with.
@@ -208,6 +221,10 @@ def parser() -> argparse.ArgumentParser:
             command.fill()
         argcomplete.autocomplete(program, always_complete_options=False)
     program.refuse_unknown(options)
+    if not sys.argv[1:]:
+        with suppress(OSError):
+            sys.stderr.write(_START)
+        program.exit(2)
     return program
 
 
