@@ -17,6 +17,7 @@ PACKAGE = Path(reflayer.__file__).parent
 ROOMS = (
     "cli",
     "plugins",
+    "sandbox",
     "doctor",
     "bench",
     "store",

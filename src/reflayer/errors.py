@@ -9,6 +9,7 @@ ReflayerError
     ImageError                  an image or its content is not there, or not right
         RegistryError
     StoreError                  a name is taken or unknown, something is in use
+    SandboxError                a command cannot be run in a container
     ServiceError                a service cannot be started
     UsageError                  a command's arguments do not go together
 """
@@ -103,6 +104,19 @@ class RegistryError(ImageError):
 
 class StoreError(ReflayerError):
     """The store refuses: a name is taken or unknown, something is in use, the schema is another."""
+
+
+class SandboxError(ReflayerError):
+    """A command cannot be run in a container.
+
+    Attributes:
+        status: the exit status that ``docker run`` would have: 125, or 126 where the command cannot
+            be executed, and 127 where it is not there.
+    """
+
+    def __init__(self, message: str, status: int = 125) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ServiceError(ReflayerError):

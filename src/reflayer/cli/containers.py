@@ -166,10 +166,15 @@ def rm(arguments: Namespace) -> int:
 
     They are gone at once; their files are deleted behind, by another process, and so
     their space comes back a little later. Where one cannot be removed, the others are.
+    One in which reflayer run runs something stays.
     """
     store = open_store(arguments)
 
     def remove(name: str) -> None:
+        if os.path.isdir(f"{store.root}/running"):
+            from reflayer.sandbox.run import refuse_running
+
+            refuse_running(store, store.container(name))
         store.remove_container(name, wait=arguments.wait)
         print(name, flush=True)
 

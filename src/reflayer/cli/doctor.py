@@ -34,8 +34,9 @@ def doctor(arguments: Namespace) -> int:
     """Tell what a folder's file system can do for layers: which methods of cloning work, found
     out by trying in a folder made there for the moment; whether clones share their blocks;
     which owners there can be, and what else this user cannot keep; whether the part in C is
-    in use; and what to change for better. Of the data root of a Docker daemon it also tells
-    the layers that the daemon has no record of.
+    in use; what reflayer run runs commands by, and what that keeps apart; and what to change
+    for better. Of the data root of a Docker daemon it also tells the layers that the daemon
+    has no record of.
 
     With --make-whole DIR is the home of a driver, say /var/lib/docker/reflayer: each layer
     that is a difference on another becomes a tree of its own, as vfs has them. New layers
@@ -43,6 +44,7 @@ def doctor(arguments: Namespace) -> int:
     """
     from reflayer.doctor import examine
     from reflayer.record import as_dict
+    from reflayer.sandbox.runtimes import find, isolation
     from reflayer.store import default_root
 
     root = os.path.abspath(arguments.root or default_root())
@@ -50,10 +52,15 @@ def doctor(arguments: Namespace) -> int:
         return _make_whole(arguments.folder or f"{root}/layers")
     where = arguments.folder or _nearest(root)
     findings = examine(where)
+    runtime = find()
+    isolates = isolation(runtime)
     if arguments.json:
-        print_json(as_dict(findings))
+        runs = {"runtime": runtime.program, "isolation": list(isolates)}
+        print_json({**as_dict(findings), **runs})
     else:
-        _print(findings)
+        own = runtime.name == "namespaces"
+        name = "namespaces of reflayer's own: crun does more" if own else runtime.program
+        _print(findings, [("Run by", name), *(("", line) for line in isolates)])
     return 0
 
 
@@ -76,7 +83,7 @@ def _nearest(path: str) -> str:
     return path
 
 
-def _print(findings: Findings) -> None:
+def _print(findings: Findings, more: list[tuple[str, str]]) -> None:
     lines = [
         ("Folder", findings.folder),
         ("File system", findings.file_system),
@@ -92,9 +99,10 @@ def _print(findings: Findings) -> None:
             (f"  {what}", f"lost: {why}" if why else "kept")
             for what, why in findings.metadata.items()
         ),
+        *more,
     ]
     width = max(len(head) for head, _ in lines)
     for head, text in lines:
-        print(f"{head + ':':{width + 1}} {printable(text)}")
+        print(f"{head and head + ':':{width + 1}} {printable(text)}")
     for advice in findings.advice:
         print(f"\n{advice}")

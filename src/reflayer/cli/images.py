@@ -211,10 +211,15 @@ def save(arguments: Namespace) -> int:
 @takes(option("-a --all", "remove all images that have no container, too", action="store_true"))
 def prune(arguments: Namespace) -> int:
     """Delete what was removed and is still on the disk, and what crashes left; say why where
-    something cannot be deleted. Containers stay.
+    something cannot be deleted. Containers stay, but those of reflayer run --rm whose process
+    was killed.
     """
     store = open_store(arguments)
     before = _free(store.root)
+    if os.path.isdir(f"{store.root}/running"):
+        from reflayer.sandbox.run import sweep
+
+        sweep(store)
     for image in store.prune(unused=arguments.all):
         for name in image.names:
             print(f"Untagged: {name}")

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "create": ("containers", "make a container from an image, print its root's path"),
+    "run": ("run", "run a command in a container, as its image says"),
+    "exec": ("run", "run one more command where one runs"),
+    "spec": ("run", "write a container's config.json for any OCI runtime"),
     "warm": ("warm", "keep containers of an image ready, so that create costs a rename"),
     "ps": ("containers", "list the containers"),
     "path": ("containers", "print the path of a container's root"),
@@ -58,6 +61,7 @@ Container layers as plain directories, cloned in the kernel.
 
   reflayer create IMAGE            a container's root file system from an image: \
 debian:12, localhost:5000/x:1, oci:DIR:TAG, docker-archive:FILE
+  reflayer run IMAGE COMMAND       a command in a container; exec, spec
   reflayer warm IMAGE              containers made ahead, so that create takes one at once
   reflayer ps, path, rm            what there is, where it is, and away with it
   reflayer diff, commit, export    what changed in a container; an image, or a tar, of it
@@ -186,14 +190,45 @@ class _Command(_Parser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self.fill()
-        ends = any(action.nargs == argparse.REMAINDER for action in self._actions)
-        self.refuse_unknown(
-            takewhile(lambda one: one != "--" and (one[:1] == "-" or not ends), args)
-        )
+        command = [one for one in self._actions if one.nargs == argparse.REMAINDER]
+        words: Sequence[str] = ()
+        if command:
+            end = self._end_of_ours(args, len(self._get_positional_actions()) - 1)
+            args, words = args[:end], args[end:]
+        self.refuse_unknown(takewhile(lambda one: one != "--", args))
         parsed, unknown = super().parse_known_args(args, namespace)
+        if words:
+            setattr(parsed, command[0].dest, list(words))
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return parsed, []
+
+    def _end_of_ours(self, words: Sequence[str], arguments: int) -> int:
+        """How many of ``words`` come before a program's own: our options, and so many arguments."""
+        known = self._option_string_actions
+        at = 0
+        while at < len(words):
+            word = words[at]
+            if word == "--":
+                return at + 1 + arguments
+            if len(word) < 2 or word[0] != "-":
+                if arguments < 2:
+                    return at + arguments
+                arguments -= 1
+            at += 1
+            if word[0] != "-":
+                continue
+            if word[1] == "-":
+                close = [action for name, action in known.items() if name.startswith(word)]
+                action = known.get(word) or (close[0] if close else None)
+                at += action is not None and action.nargs is None
+                continue
+            for place, letter in enumerate(word[1:], 2):
+                action = known.get(f"-{letter}")
+                if action is not None and action.nargs is None:  # its value follows
+                    at += place == len(word)
+                    break
+        return at
 
 
 def parser() -> argparse.ArgumentParser:

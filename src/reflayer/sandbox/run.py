@@ -1,0 +1,387 @@
+"""One command in one container, from its bundle to its exit status; what dead ones left."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+
+from reflayer.errors import ReflayerError, SandboxError, failing, printable
+from reflayer.record import record
+from reflayer.sandbox import inside, runtimes
+from reflayer.sandbox.process import (
+    NOT_EXECUTABLE,
+    NOT_FOUND,
+    Wanted,
+    process_of,
+    refuse_missing,
+)
+from reflayer.sandbox.runtimes import Runtime
+from reflayer.sandbox.spec import Bundle, Rights, bundle_of, process_json
+from reflayer.workers.lock import abandoned, claim_new, claims
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from reflayer.store import Container, Store
+
+    Json = dict[str, Any]
+
+_DIGITS = 16  # of a container's id, that its bundles begin with
+_REMOVE = "remove"  # the name of a mark that says so begins with it
+
+
+@record
+class Prepared:
+    """A command that can be started.
+
+    Attributes:
+        words: its own command.
+        folder: the bundle's.
+        runtime: what runs it.
+        info: a descriptor that it is to inherit.
+    """
+
+    words: list[str]
+    folder: str
+    runtime: Runtime
+    info: int
+
+
+def hostname_of(container: Container) -> str:
+    """Docker's: the beginning of its id."""
+    return container.id[:12]
+
+
+def spec(store: Store, name: str, wanted: Wanted) -> Bundle:
+    """The bundle that runs something in a container."""
+    container = store.container(name)
+    image = store.image_config(container.image_id)
+    return bundle_of(container.path, hostname_of(container), image, wanted)
+
+
+@contextmanager
+def prepared(
+    store: Store, container: Container, wanted: Wanted, runtime: str | None, *, tidy: bool = True
+) -> Iterator[Prepared]:
+    """Have a bundle; in the end what runs of it is ended, and what it took is undone.
+
+    Args:
+        store: the container's.
+        container: where to run it.
+        wanted: what, and how.
+        runtime: one of ``runtimes.NAMES``; None takes the best.
+        tidy: take away what was made to be mounted on; not, where others run in there.
+    """
+    image = store.image_config(container.image_id)
+    bundle = bundle_of(container.path, hostname_of(container), image, wanted)
+    chosen = runtimes.find(runtime, user=bundle.process.user.uid)
+    runtimes.fit(bundle.config, chosen)
+    folder = _folder(store)
+    mark = claim_new(folder, container.id[:_DIGITS])
+    info = -1
+    try:
+        with failing(mark.path, "write"):
+            os.mkdir(mark.path, 0o700)
+            state = {
+                "runtime": chosen.name,
+                "program": chosen.program,
+                "path": container.path,
+                "made": bundle.made if tidy else [],
+            }
+            _write(f"{mark.path}/state.json", state)
+            _write(f"{mark.path}/config.json", bundle.config)
+            info = os.open(f"{mark.path}/info", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _refuse_missing(container.path, bundle)
+        id = os.path.basename(mark.path)
+        words = runtimes.running(chosen, f"{folder}/.state", mark.path, id, bundle.config, info)
+        yield Prepared(words, mark.path, chosen, info)
+    finally:
+        if info >= 0:
+            os.close(info)
+        _clear(store, mark.path)
+        mark.release()
+
+
+def _refuse_missing(path: str, bundle: Bundle) -> None:
+    mounts = bundle.config["mounts"]
+    assert isinstance(mounts, list)
+    root = inside.open_root(path)
+    try:
+        refuse_missing(bundle.process, root, [one["destination"] for one in mounts])
+    finally:
+        os.close(root)
+
+
+@contextmanager
+def removing(store: Store, name: str) -> Iterator[None]:
+    """In the end, or when this process has died, remove the container of this name, if there is."""
+    mark = claim_new(_folder(store), f"{_REMOVE}-{name}")
+    try:
+        os.mkdir(mark.path, 0o700)
+        _write(f"{mark.path}/state.json", {_REMOVE: name})
+        yield
+    finally:
+        _clear(store, mark.path)
+        mark.release()
+
+
+def bundle_that_runs(store: Store, container: Container) -> str | None:
+    """The folder of the bundle by which something runs in a container."""
+    folder, prefix = f"{store.root}/running", container.id[:_DIGITS] + "."
+    try:
+        names = set(os.listdir(folder))
+    except FileNotFoundError:
+        return None
+    running = (name.removesuffix(".lock") for name in claims(names) if name.startswith(prefix))
+    return next((f"{folder}/{name}" for name in sorted(running) if name in names), None)
+
+
+def refuse_running(store: Store, container: Container) -> None:
+    """Raise a SandboxError where something runs in it."""
+    if os.path.isdir(f"{store.root}/running"):
+        sweep(store)
+        if bundle_that_runs(store, container) is not None:
+            raise SandboxError(f"{container.name}: is running: reflayer exec runs more in it")
+
+
+def sweep(store: Store) -> None:
+    """End and undo what dead processes left; those that live are not disturbed."""
+    folder = f"{store.root}/running"
+    if not os.path.isdir(folder):
+        return
+    for is_mark in (False, True):  # what runs in a container ends before that goes
+        for path, _ in abandoned(folder):
+            if os.path.basename(path).startswith(_REMOVE) is is_mark or not os.path.isdir(path):
+                _clear(store, path)
+
+
+def foreground(
+    store: Store,
+    container: Container,
+    wanted: Wanted,
+    runtime: str | None = None,
+    *,
+    reads: bool = False,
+) -> int:
+    """Run a command with our standard streams and signals; return its exit status.
+
+    One that a signal ended is 128 and its number.
+
+    Args:
+        store: the container's.
+        container: where.
+        wanted: what.
+        runtime: by what, one of ``runtimes.NAMES``.
+        reads: let it read our standard input.
+
+    Raises:
+        SandboxError: it cannot be run, or something runs there.
+    """
+    sweep(store)
+    refuse_running(store, container)
+    with prepared(store, container, wanted, runtime) as ready:
+        status = _spawn_and_wait(ready, wanted.terminal, reads)
+        refuse_failure(f"{ready.folder}/log", status)
+        return status
+
+
+def execute(store: Store, container: Container, wanted: Wanted, *, reads: bool = False) -> int:
+    """Run another command where one runs; otherwise as ``foreground``."""
+    sweep(store)
+    folder = bundle_that_runs(store, container)
+    if folder is None:
+        name = container.name
+        raise SandboxError(f"{name}: is not running: reflayer run {name} COMMAND runs it")
+    with failing(folder, "read"):
+        config, state = _read(f"{folder}/config.json"), _read(f"{folder}/state.json")
+    process = _another(container, config, wanted)
+    runtime = Runtime(state["runtime"], state["program"])
+    path = f"{folder}/{os.urandom(8).hex()}.json"
+    log = f"{path}.log"
+    with failing(path, "write"):
+        _write(path, process)
+    try:
+        id = os.path.basename(folder)
+        words = runtimes.executing(runtime, f"{store.root}/running/.state", folder, id, path, log)
+        via = runtime if runtime.is_oci else Runtime("namespaces", "")
+        status = _spawn_and_wait(Prepared(words, folder, via, -1), wanted.terminal, reads)
+        refuse_failure(log, status)
+        return status
+    finally:
+        for made in (path, log):
+            with suppress(FileNotFoundError):
+                os.unlink(made)
+
+
+def _another(container: Container, config: Json, wanted: Wanted) -> Json:
+    """The process that ``wanted`` means beside the one of ``config``."""
+    first: Json = config["process"]
+    env = [word for word in first["env"] if not (wanted.user and word.startswith("HOME="))]
+    settings = {"Env": env, "WorkingDir": first["cwd"]}
+    root = inside.open_root(container.path)
+    try:
+        found = process_of(settings, wanted, root, config["hostname"])
+    finally:
+        os.close(root)
+    process = process_json(found, Rights.of_this_process())
+    if not wanted.user:
+        process["user"], process["capabilities"] = first["user"], first["capabilities"]
+    return process
+
+
+def refuse_failure(log: str, status: int) -> None:
+    """Raise a SandboxError where not the command failed, but the runtime before it, by its log."""
+    if not status:
+        return
+    try:
+        with open(log) as file:
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return
+    import json
+
+    for line in lines:
+        with suppress(ValueError):
+            said = json.loads(line)
+            if said.get("level") == "error":
+                text = str(said.get("msg", "")).strip()
+                raise SandboxError(printable(text), _status_of(text.lower()))
+
+
+def _status_of(text: str) -> int:
+    """As Docker tells it by the words of a runtime."""
+    if "exec" not in text and "mount" in text:
+        return 125
+    if "not found" in text or "no such file" in text:
+        return NOT_FOUND
+    if "permission denied" in text or "is a directory" in text or "exec format error" in text:
+        return NOT_EXECUTABLE
+    return 125
+
+
+def _spawn_and_wait(ready: Prepared, terminal: bool, reads: bool) -> int:
+    """In a session of its own, so that a terminal's signals come by us alone."""
+    import signal
+
+    from reflayer.sandbox.namespaces import PASSED_ON
+
+    child = 0
+    early: list[int] = []
+    pty = None
+    streams: list[tuple[Any, ...]] = []
+    if terminal:  # an OCI runtime makes another, but only where it has one itself
+        from reflayer.sandbox.terminal import Terminal
+
+        pty = Terminal()
+        streams = [
+            (os.POSIX_SPAWN_OPEN, 0, pty.path, os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, 0, 1),
+            (os.POSIX_SPAWN_DUP2, 0, 2),
+        ]
+    elif not reads:
+        streams = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+
+    def pass_on(number: int, _: object) -> None:
+        if pty is not None and number == signal.SIGWINCH:
+            pty.resize()
+        elif child:
+            with suppress(ProcessLookupError):
+                os.kill(_target(ready, child), number)
+        else:
+            early.append(number)
+
+    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    try:
+        if ready.info >= 0:
+            os.set_inheritable(ready.info, True)
+        with failing(ready.words[0], "run"):
+            child = os.posix_spawn(
+                ready.words[0],
+                ready.words,
+                os.environ,
+                file_actions=streams,
+                setsid=True,
+                setsigmask=[],
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, *PASSED_ON],
+            )
+        for number in early:
+            os.kill(child, number)
+        if pty is not None:
+            _join(pty, child, reads)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 - code if code < 0 else code
+
+
+def _join(pty: Any, child: int, reads: bool) -> None:
+    done = os.pidfd_open(child)
+    try:
+        pty.join(done, reads=reads)
+    finally:
+        os.close(done)
+
+
+def _target(ready: Prepared, child: int) -> int:
+    """Whom a signal is for: bubblewrap hands none on."""
+    if ready.runtime.name == "bwrap":
+        with suppress(OSError, ValueError, KeyError):
+            return int(_read(f"{ready.folder}/info")["child-pid"])
+    return child
+
+
+def _clear(store: Store, path: str) -> None:
+    """Undo what the state in a folder says, and delete that."""
+    from reflayer.copy import remove_tree
+
+    try:
+        state = _read(f"{path}/state.json")
+    except (FileNotFoundError, ValueError):  # its maker died before anything was begun
+        state = {}
+    if "runtime" in state:
+        runtime = Runtime(state["runtime"], state["program"])
+        id = os.path.basename(path)
+        states = f"{store.root}/running/.state"
+        if runtime.is_oci and os.path.isdir(f"{states}/{id}"):
+            _quietly(runtimes.ending(runtime, states, path, id))
+        if state["made"] and os.path.isdir(state["path"]):
+            root = inside.open_root(state["path"])
+            try:
+                inside.unmake(root, [tuple(one) for one in state["made"]])
+            finally:
+                os.close(root)
+    if _REMOVE in state:
+        with suppress(ReflayerError):  # it may be gone, or never have been made
+            store.remove_container(state[_REMOVE], wait=False)
+    remove_tree(path)
+
+
+def _quietly(words: list[str]) -> None:
+    streams = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
+    with suppress(OSError):
+        os.waitpid(os.posix_spawn(words[0], words, os.environ, file_actions=streams), 0)
+
+
+def _folder(store: Store) -> str:
+    folder = f"{store.root}/running"
+    with failing(folder, "make"):
+        os.makedirs(f"{folder}/.state", 0o700, exist_ok=True)
+    return folder
+
+
+def _write(path: str, value: object) -> None:
+    import json
+
+    with open(path, "w") as file:
+        json.dump(value, file)
+
+
+def _read(path: str) -> Json:
+    import json
+
+    with open(path) as file:
+        value: Json = json.load(file)
+    return value
