@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 
+from reflayer import errors
 from reflayer.errors import CopyError, OperationError, failing
 
 
@@ -29,3 +31,11 @@ def test_a_failing_operation_may_be_an_error_of_its_own_kind() -> None:
 def test_no_other_error_is_one_of_an_operation() -> None:
     with pytest.raises(KeyError), failing("/there", "write"):
         raise KeyError
+
+
+def test_every_error_has_a_code_of_its_own_that_the_page_lists() -> None:
+    kinds = [one for one in vars(errors).values() if isinstance(one, type)]
+    codes = [one.code for one in kinds if issubclass(one, errors.ReflayerError)]
+    assert len(set(codes)) == len(codes)
+    page = (Path(__file__).parents[1] / "docs/library.md").read_text()
+    assert [code for code in codes if f"`{code}`" not in page] == []

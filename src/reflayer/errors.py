@@ -8,7 +8,10 @@ ReflayerError
         QuotaError
     ImageError                  an image or its content is not there, or not right
         RegistryError
-    StoreError                  a name is taken or unknown, something is in use
+    StoreError                  the store refuses
+        UnknownNameError        there is no container or image of that name
+        TakenNameError          there is one already
+        InUseError              containers are made of it
     SandboxError                a command cannot be run in a container
     ServiceError                a service cannot be started
     UsageError                  a command's arguments do not go together
@@ -33,7 +36,13 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class ReflayerError(Exception):
-    """The base of all; a handler of it meets nothing that is a fault of reflayer's own."""
+    """The base of all; a handler of it meets nothing that is a fault of reflayer's own.
+
+    Attributes:
+        code: a word for scripts, which stays as it is. The words of ``str()`` may change.
+    """
+
+    code = "failed"
 
 
 class OperationError(ReflayerError):
@@ -45,6 +54,8 @@ class OperationError(ReflayerError):
         reason: why it failed, in words.
         errno: the kernel's error number, or None where the reason is our own.
     """
+
+    code = "operation"
 
     def __init__(
         self, path: bytes | str, operation: str, reason: str, errno: int | None = None
@@ -67,6 +78,8 @@ class OperationError(ReflayerError):
 class CopyError(OperationError):
     """A tree could not be copied; the destination that the copy created is gone again."""
 
+    code = "copy"
+
 
 class ArchiveError(ReflayerError):
     """A layer's archive is bad or cannot be applied.
@@ -76,6 +89,8 @@ class ArchiveError(ReflayerError):
             is the archive as a whole.
         reason: what is wrong, in words.
     """
+
+    code = "archive"
 
     def __init__(self, reason: str, entry: bytes | None = None) -> None:
         super().__init__(reason, entry)
@@ -89,21 +104,49 @@ class ArchiveError(ReflayerError):
 class LayerError(ReflayerError):
     """A layer does not exist, exists already, is in use, or its id is not one."""
 
+    code = "layer"
+
 
 class QuotaError(LayerError):
     """A layer cannot have a quota where it is."""
+
+    code = "quota"
 
 
 class ImageError(ReflayerError):
     """An image, its reference, manifest or content is not there or not right."""
 
+    code = "image"
+
 
 class RegistryError(ImageError):
     """A registry cannot be reached, refuses, or answers what it should not."""
 
+    code = "registry"
+
 
 class StoreError(ReflayerError):
     """The store refuses: a name is taken or unknown, something is in use, the schema is another."""
+
+    code = "store"
+
+
+class UnknownNameError(StoreError):
+    """There is no container or image of that name or id in the store."""
+
+    code = "not-found"
+
+
+class TakenNameError(StoreError):
+    """There is a container of that name already."""
+
+    code = "exists"
+
+
+class InUseError(StoreError):
+    """What is to be removed is needed by containers."""
+
+    code = "in-use"
 
 
 class SandboxError(ReflayerError):
@@ -114,6 +157,8 @@ class SandboxError(ReflayerError):
             be executed, and 127 where it is not there.
     """
 
+    code = "sandbox"
+
     def __init__(self, message: str, status: int = 125) -> None:
         super().__init__(message)
         self.status = status
@@ -122,9 +167,13 @@ class SandboxError(ReflayerError):
 class ServiceError(ReflayerError):
     """A service cannot be started: its socket, an option or a library is not right."""
 
+    code = "service"
+
 
 class UsageError(ReflayerError):
     """A command's arguments do not go together; its exit status is 2."""
+
+    code = "usage"
 
 
 class failing:  # noqa: N801 - a context manager, read as a word of the sentence

@@ -37,6 +37,25 @@ def _failure(root: Path, *arguments: str, status: int = 1) -> str:
     return done.stderr
 
 
+def test_errors_have_a_code_for_scripts(base: Path, root: Path) -> None:
+    def code(*arguments: str) -> dict[str, object]:
+        done = reflayer(root, *arguments, "--json")
+        assert (done.returncode, done.stdout) == (1, "")
+        told: dict[str, object] = json.loads(done.stderr)["error"]
+        assert str(told.pop("message"))
+        return told
+
+    made = image(base / "image", BASE)
+    _line(root, "create", "--name", "web", made)
+    assert code("create", "--name", "web", made) == {"code": "exists"}
+    assert code("create", "--pull", "never", "webb") == {"code": "not-found"}
+    assert code("create", f"{made}x") == {"code": "image"}
+    assert code("create", "localhost:1/web") == {"code": "registry"}
+    missing = str(base / "missing")
+    told = code("create", f"rootfs:{missing}")
+    assert told == {"code": "copy", "path": missing, "errno": "ENOENT"}
+
+
 def test_create_prints_the_path_alone(base: Path, root: Path) -> None:
     path = _line(root, "create", "--name", "web", image(base / "image", BASE))
     assert (Path(path) / "bin/sh").exists()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
+
+    from reflayer.errors import ReflayerError
 
 
 def main() -> NoReturn:
@@ -80,7 +83,7 @@ def _run() -> int:
             status = _parse_and_run()
         sys.stdout.flush()
     except ReflayerError as error:
-        _complain(error)
+        _complain_of(error)
         return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:
         sys.stdout = None  # whoever read our output has enough
@@ -105,6 +108,24 @@ def _parse_and_run() -> object:
 
         enter_namespace(source_of(arguments))
     return arguments.run(arguments)
+
+
+def _complain_of(error: ReflayerError) -> None:
+    """Print the error: in a line, or after ``--json`` as an object with its code."""
+    if "--json" not in sys.argv:
+        _complain(error)
+        return
+    import errno
+    import json
+
+    from reflayer.errors import OperationError
+
+    fields: dict[str, object] = {"code": error.code, "message": str(error)}
+    if isinstance(error, OperationError):
+        fields["path"] = error.path
+        fields["errno"] = errno.errorcode.get(error.errno or 0)
+    with suppress(OSError):
+        print(json.dumps({"error": fields}), file=sys.stderr, flush=True)
 
 
 def _complain(message: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from reflayer.errors import StoreError, did_you_mean, printable
+from reflayer.errors import StoreError, UnknownNameError, did_you_mean, printable
 from reflayer.record import record
 from reflayer.store.database import ids_with
 
@@ -84,7 +84,7 @@ def find_container(db: Connection, name: str, parts: Parts) -> Container:
     if container is None:
         names = [row[0] for row in db.execute("SELECT name FROM containers")]
         close = did_you_mean(name, names) or ": reflayer ps lists them"
-        raise StoreError(f"{printable(name)}: no such container{close}")
+        raise UnknownNameError(f"{printable(name)}: no such container{close}")
     return container
 
 

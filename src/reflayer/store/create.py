@@ -11,6 +11,7 @@ from reflayer.errors import (
     LayerError,
     OperationError,
     StoreError,
+    TakenNameError,
     counted,
     printable,
 )
@@ -129,7 +130,9 @@ def _record(
 
 def _refuse_taken(db: Connection, name: str) -> None:
     if is_taken(db, name):
-        raise StoreError(f"{name}: there is a container of this name: take another, or remove it")
+        raise TakenNameError(
+            f"{name}: there is a container of this name: take another, or remove it"
+        )
 
 
 def pull(parts: Parts, wanted: Wanted) -> StoredImage:

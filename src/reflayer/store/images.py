@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import os
 
-from reflayer.errors import ImageError, ReflayerError, StoreError, counted, did_you_mean, printable
+from reflayer.errors import (
+    ImageError,
+    InUseError,
+    ReflayerError,
+    StoreError,
+    UnknownNameError,
+    counted,
+    did_you_mean,
+    printable,
+)
 from reflayer.record import record, replace
 from reflayer.store.collect import collect, dirtying, with_room
 from reflayer.store.containers import Container, look_for_container
@@ -241,7 +250,7 @@ def find_image(
     if found is None:
         lists = ": reflayer images lists them, reflayer pull fetches one"
         close = did_you_mean(text, _familiar_names(db)) or lists
-        raise StoreError(f"{printable(text)}: no such image in the store{close}")
+        raise UnknownNameError(f"{printable(text)}: no such image in the store{close}")
     return found, name
 
 
@@ -294,7 +303,7 @@ def find_either(db: Connection, text: str, parts: Parts) -> list[Container | Sto
         names = [row[0] for row in db.execute("SELECT name FROM containers")]
         lists = ": reflayer ps and reflayer images list them"
         close = did_you_mean(text, names + _familiar_names(db)) or lists
-        raise StoreError(f"{printable(text)}: no such container or image{close}")
+        raise UnknownNameError(f"{printable(text)}: no such container or image{close}")
     return either
 
 
@@ -356,7 +365,7 @@ def _unname(db: Connection, image: StoredImage, name: str | None, force: bool) -
         return False
     if users:
         called = name or image.id[:19]
-        raise StoreError(f"{called}: is in use: remove its containers first: {', '.join(users)}")
+        raise InUseError(f"{called}: is in use: remove its containers first: {', '.join(users)}")
     db.execute("DELETE FROM images WHERE id = ?", (image.id,))
     return True
 
