@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import site
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import pytest
 
 import reflayer
 from tests.archive.tars import entry, folder, tar
-from tests.cli.processes import PROGRAM
+from tests.cli.processes import PROGRAM, unprivileged
 from tests.file_systems import require, require_root
 from tests.store.stores import assert_clean, image, open_to_all
 
@@ -41,12 +43,26 @@ OWNERS = tar(
     entry("bin/wall", b"#!", mode=0o2755, gid=5),
     entry("bin/ping", b"#!", mode=0o755, pax=CAPABILITY),
     entry("bin/old", b"old", uid=3, gid=4),
+    folder("dev"),
+    entry("dev/null", kind="char", device=(1, 3), mode=0o666),
+    entry("dev/tty", kind="char", device=(5, 0), mode=0o620, gid=5),
+    entry("dev/again", kind="link", target="dev/tty", mode=0o620, gid=5),
+    entry("dev/sda", kind="block", device=(8, 0), mode=0o660, uid=1, gid=6),
+    entry("dev/gone", kind="block", device=(8, 1), mode=0o660, gid=6),
+)
+ABOVE = tar(
+    entry("dev/.wh.gone"),
+    entry("dev/null", b"a file now", mode=0o600, uid=9),
+    entry("dev/zero", kind="char", device=(1, 5), mode=0o666),
+    folder("srv", mode=0o2775, uid=34, gid=34),
+    entry("srv/0", kind="char", device=(1, 7), mode=0o666),
 )
 CHANGE = """
-echo new > srv/new; chown 42:43 srv/new; rm bin/old; echo more >> srv/1000; chmod 4750 srv/1500
-chown 600:601 srv/2000; ln srv/2500 bin/again; touch -d @1100000000 -h srv srv/* bin bin/*
-touch -d @1200000000 .
+echo new > bin/new; rm bin/old; echo more >> srv/1000; chmod 4750 srv/1500; mv dev/sda dev/sdb
+chmod 755 srv/shut; chmod g-s bin/wall; ln srv/2500 bin/again; rm dev/zero
+touch -d @1100000000 bin/new srv/1000 bin/again; touch -d @1200000000 srv bin dev .
 """
+CHOWN = "chown 42:43 bin/new; chown 600:601 srv/2000; chown -h 5:6 srv/link; chown 8 dev/tty;"
 
 
 _PATHS = [str(Path(reflayer.__file__).parents[1]), *site.getsitepackages()]
@@ -95,6 +111,13 @@ class User:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def made(self, change: Callable[[str], object]) -> tuple[list[bytes], bytes, str]:
+        """What ``made`` tells of this user's."""
+        folder = self.home / "made"
+        folder.mkdir()
+        os.chown(folder, USER, USER)
+        return made(folder, change, self.do)
+
 
 @pytest.fixture
 def user(base: Path) -> User:
@@ -119,11 +142,34 @@ def layers_of(layout: Path) -> list[bytes]:
     return [gzip.decompress(read(one)) for one in json.loads(read(index["manifests"][0]))["layers"]]
 
 
+def made_by_root(base: Path, change: str) -> tuple[list[bytes], bytes, str]:
+    """What ``made`` tells of root's, who changes a container by a shell's command."""
+    folder = base / "made"
+    folder.mkdir()
+    command = ["sh", "-ec", change]
+    return made(
+        folder,
+        lambda path: subprocess.run(command, cwd=path, check=True),
+        lambda *words: _root(base, *words),
+    )
+
+
+def entries_of(plain: bytes, without_owner: tuple[str, ...] = ()) -> dict[str, tuple[object, ...]]:
+    """What a tar tells of each entry; some belong to root whatever it tells."""
+    found: dict[str, tuple[object, ...]] = {}
+    with tarfile.open(fileobj=io.BytesIO(plain)) as tar_file:
+        for one in tar_file:
+            owner = (0, 0) if one.name in without_owner else (one.uid, one.gid)
+            facts = (one.type, one.mode, one.size, one.mtime, one.linkname, one.pax_headers)
+            found[one.name] = (*owner, one.devmajor, one.devminor, *facts)
+    return found
+
+
 def made(
-    base: Path, layers: tuple[bytes, ...], change: Callable[[str], object], do: Callable[..., str]
+    base: Path, change: Callable[[str], object], do: Callable[..., str]
 ) -> tuple[list[bytes], bytes, str]:
     """The layers of an image that is changed, its container as a tar, and what ``diff`` tells."""
-    path = do("create", "--name", "one", image(base / "image", *layers))
+    path = do("create", "--name", "one", image(base / "image", OWNERS, ABOVE))
     change(path)
     do("commit", "one", "made")
     do("save", "made", f"oci:{base}/out:made")
@@ -132,25 +178,64 @@ def made(
 
 
 def test_layers_and_trees_are_those_that_root_makes(base: Path, user: User) -> None:
-    for_user, for_root = user.home / "of-user", base / "of-root"
-    for_user.mkdir(mode=0o777)
-    for_root.mkdir()
-    os.chown(for_user, USER, USER)
-    ours = made(
-        for_user,
-        (OWNERS,),
-        lambda path: user.do("unshare", "sh", "-ec", f"cd {path}; {CHANGE}"),
-        user.do,
-    )
-    roots = made(
-        for_root,
-        (OWNERS,),
-        lambda path: subprocess.run(["sh", "-ec", CHANGE], cwd=path, check=True),
-        lambda *words: _root(base, *words),
-    )
-    assert ours == roots
+    change = CHANGE + CHOWN
+    ours = user.made(lambda path: user.do("unshare", "sh", "-ec", f"cd {path}; {change}"))
+    roots = made_by_root(base, change)
+    assert [*map(entries_of, ours[0])] == [*map(entries_of, roots[0])]
+    assert entries_of(ours[1]) == entries_of(roots[1])
+    assert ours == roots  # byte for byte
     user.do("rm", "--wait", "one")
     assert_clean(user.store)
+
+
+def test_without_ranges_owners_and_devices_are_recorded(base: Path) -> None:
+    user = User(base, ranges=False)
+
+    def change(path: str) -> None:
+        assert {one.lstat().st_uid for one in Path(path).rglob("*")} == {USER}
+        command = [*_BECOME.split(), "sh", "-ec", CHANGE]
+        subprocess.run(command, cwd=path, check=True)
+
+    layers, tree, told = user.made(change)
+    roots_layers, roots_tree, roots_told = made_by_root(base, CHANGE)
+    assert [*map(entries_of, layers)] == [*map(entries_of, roots_layers)]
+    assert (layers, told) == (roots_layers, roots_told)
+    assert entries_of(tree) == entries_of(roots_tree, without_owner=("srv/link", "srv/fifo"))
+    user.do("rm", "--wait", "one")
+    assert_clean(user.store)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_folder_with_records_is_packed_as_what_it_was(base: Path, ranges: bool) -> None:
+    user = User(base, ranges=ranges)
+    path = user.do("create", image(base / "image", OWNERS, ABOVE))
+    user.do("create", f"rootfs:{path}")
+    user.do("save", f"rootfs:{path}", f"oci:{user.home}/out:made")
+    roots = _root(base, "create", image(base / "of-root", OWNERS, ABOVE))
+    _root(base, "create", f"rootfs:{roots}")
+    _root(base, "save", f"rootfs:{roots}", f"oci:{base}/out:made")
+    (layer,), (wanted,) = layers_of(user.home / "out"), layers_of(base / "out")
+    lost = () if ranges else ("srv/link", "srv/fifo")
+    assert entries_of(layer) == entries_of(wanted, without_owner=lost)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_to_insist_on_all_is_an_error_of_one_line(base: Path, ranges: bool) -> None:
+    user = User(base, ranges=ranges)
+    done = user.run("create", "--ownership", "keep", image(base / "image", OWNERS))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    refused = "mknod" if ranges else "chown"
+    assert f"{refused}: Operation not permitted: only root may set it; --ownership" in done.stderr
+
+
+def test_records_are_those_of_umoci(base: Path) -> None:
+    user = User(base, ranges=False)
+    path = Path(user.do("create", image(base / "image", OWNERS)))
+    assert os.getxattr(path / "srv/500", "user.rootlesscontainers") == b"\x08\xf4\x03\x10\xf5\x03"
+    assert os.getxattr(path / "bin/wall", "user.rootlesscontainers") == b"\x10\x05"
+    assert os.listxattr(path / "bin/su") == []
+    record = os.getxattr(path / "dev/sda", "user.containers.override_stat")
+    assert record == b"1:6:0660:block-8-0"
 
 
 def test_owners_are_those_of_the_ranges(base: Path, user: User) -> None:
@@ -237,3 +322,12 @@ def test_doctor_tells_which_owners_there_can_be(base: Path, user: User) -> None:
     findings = json.loads(user.do(*there))
     assert findings["owners"] == "one user's"
     assert re.search(r"/etc/subuid has no line .* usermod --add-subuids", findings["advice"][-1])
+
+
+def test_what_root_without_capabilities_may_not_set_is_recorded(base: Path) -> None:
+    require_root()
+    made = image(base / "image", OWNERS)
+    done = unprivileged("--root", str(base / "root"), "create", made)
+    assert (done.returncode, done.stderr) == (0, "")
+    record = os.getxattr(f"{done.stdout.strip()}/srv/500", "user.rootlesscontainers")
+    assert record == b"\x08\xf4\x03\x10\xf5\x03"

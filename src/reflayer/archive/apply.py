@@ -28,6 +28,7 @@ from reflayer.errors import ArchiveError, failing, printable
 from reflayer.record import record
 from reflayer.walk.facts import FailedError
 from reflayer.walk.folders import NEW_FILE
+from reflayer.walk.metadata import OWNERSHIPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class AppliedLayer:
         size: bytes of the blob.
         plain_size: bytes of the plain tar.
         entries: how many entries it has, whiteouts included.
-        skipped: what ``ownership="ignore"`` left out, by kind: ``owner``, ``device``, ``xattr``;
-            and each ``xattr`` that belongs to another host or file system.
+        skipped: what was refused and is left out or recorded, by kind: ``owner``, ``device``,
+            ``xattr``; and each ``xattr`` that belongs to another host or file system.
     """
 
     digest: str
@@ -198,19 +199,19 @@ def _folders(
     below: Callable[[], Stack] | None,
     is_guessing: bool = False,
 ) -> Folders:
-    if ownership not in ("keep", "ignore"):
-        raise ValueError(f"ownership is keep or ignore, not {ownership!r}")
-    path, ignore_refused = os.fsencode(root), ownership == "ignore"
+    if ownership not in OWNERSHIPS:
+        raise ValueError(f"ownership is one of {', '.join(OWNERSHIPS)}, not {ownership!r}")
+    path = os.fsencode(root)
     with failing(path, "open"):
         if below is None:
-            return Folders(path, ignore_refused, owner)
+            return Folders(path, ownership, owner)
         if is_guessing:
             from reflayer.archive.guesses import GuessedFolders
 
-            return GuessedFolders(path, ignore_refused, owner, below)
+            return GuessedFolders(path, ownership, owner, below)
         from reflayer.archive.difference import UnionFolders
 
-        return UnionFolders(path, ignore_refused, owner, below)
+        return UnionFolders(path, ownership, owner, below)
 
 
 def _apply(
@@ -288,6 +289,7 @@ class Layer:
         if self._id_map is not None:
             entry.uid, entry.gid = self._id_map.to_host(entry.uid, entry.gid)
             entry.attributes = self._id_map.attributes_to_host(entry.attributes)
+        self._metadata.record(entry)
         if not path:
             self._apply_root(entry)
         elif not is_aufs_metadata(path):
@@ -345,6 +347,7 @@ class Layer:
     def _make_special(self, folder: LayerFolder, name: bytes, entry: Entry) -> None:
         is_device = entry.type in (types.CHAR, types.BLOCK_DEVICE)
         if is_device and self._metadata.make_file_of(entry):
+            self._metadata.record(entry)
             self._make_file(folder, name, entry, self._stream)
             return
         try:
@@ -352,6 +355,9 @@ class Layer:
         except PermissionError as error:
             if not is_device or not self._metadata.refused("device", error):
                 raise
+            if self._metadata.stand_in(entry):
+                self._make_file(folder, name, entry, self._stream)
+                return
             self._left_out.add(clean_path(entry.name))
             self._folders.hide_lower(folder, name)
             return

@@ -52,8 +52,8 @@ _REFUSED = PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 class DifferenceMetadata(LayerMetadata):
     """Sets what entries say in the way in which a difference has it."""
 
-    def __init__(self, root: int, ignore_refused: bool) -> None:
-        super().__init__(root, ignore_refused)
+    def __init__(self, root: int, ownership: str) -> None:
+        super().__init__(root, ownership)
         self.marks = Marks(root)
 
     def of_tree(self, attributes: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -91,12 +91,12 @@ class UnionFolders(Folders):
     def __init__(
         self,
         root_path: bytes,
-        ignore_refused: bool,
+        ownership: str,
         owner: tuple[int, int] | None,
         below: Callable[[], Stack],
     ) -> None:
         """As ``Folders``; ENOTEMPTY where there is something in the root."""
-        super().__init__(root_path, ignore_refused, owner)
+        super().__init__(root_path, ownership, owner)
         if not self.upper_paths.everything:
             self.root.shut()
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))

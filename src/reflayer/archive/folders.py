@@ -50,7 +50,7 @@ class Folders:
     metadata_of: type[LayerMetadata] = LayerMetadata
 
     def __init__(
-        self, root_path: bytes, ignore_refused: bool, owner: tuple[int, int] | None = None
+        self, root_path: bytes, ownership: str, owner: tuple[int, int] | None = None
     ) -> None:
         """What has no entry gets ``owner`` for its user and group, or else this process's."""
         self.root_path = root_path
@@ -69,7 +69,7 @@ class Folders:
             with os.scandir(fd) as scan:
                 self.upper_paths = UpperPaths(status, everything=next(scan, None) is None)
             self.root.made = self.upper_paths.names_in(self.root.key)
-            self.metadata = self.metadata_of(fd, ignore_refused)
+            self.metadata = self.metadata_of(fd, ownership)
         except BaseException:
             os.close(fd)
             raise

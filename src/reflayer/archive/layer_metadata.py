@@ -11,11 +11,19 @@ import errno
 import os
 import stat
 
-from reflayer.archive.tar_header import SYMLINK
+from reflayer.archive.tar_header import BLOCK_DEVICE, CHAR, DIRECTORY, FILE, HARD_LINK, SYMLINK
 from reflayer.errors import ArchiveError, printable
 from reflayer.linux.xattrs import ACCESS_ACL, DEFAULT_ACL, is_of_tree
 from reflayer.walk.facts import Facts, FailedError, list_attributes
 from reflayer.walk.metadata import REFUSED, Metadata, NewInode
+from reflayer.walk.recorded import (
+    OWNER,
+    STATUS,
+    can_record,
+    owner_record,
+    readable,
+    status_record,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +33,8 @@ if TYPE_CHECKING:
 
     Key = int | tuple[int, int]  # inode number, with the device where that is not the root's
 
+_DEVICES = {CHAR: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}
+_WITH_ATTRIBUTES = frozenset({FILE, DIRECTORY, HARD_LINK})
 _IMPOSSIBLE = REFUSED | {errno.ERANGE, errno.E2BIG}  # setxattr(2): here, or anywhere
 
 
@@ -75,12 +85,15 @@ class LayerMetadata(Metadata):
     An attribute that cannot be set is the archive's fault where this system, or any, refuses it.
     """
 
-    def __init__(self, root: int, ignore_refused: bool) -> None:
+    def __init__(self, root: int, ownership: str) -> None:
         """Learn what an inode has that is made in the open ``root``, which has no default ACL now.
 
-        ``ignore_refused`` is what ``ownership="ignore"`` means.
+        ``ownership`` is as for ``apply_layer``.
         """
-        super().__init__(ignore_refused)
+        super().__init__(ownership)
+        self._stands_in = self.records and can_record(root)
+        # An ordinary user stands for root, and everybody else's owners are recorded.
+        self._user = (os.geteuid(), os.getegid()) if self.records and os.geteuid() else None
         self._new = new = NewInode(root)
         self.powerful = new.powerful
         self.withheld = new.umask  # the permission bits that a file is made without
@@ -98,6 +111,40 @@ class LayerMetadata(Metadata):
     def make_file_of(self, _: Entry) -> bool:
         """Whether the device is to be a file, which its entry then says."""
         return False
+
+    def record(self, entry: Entry) -> None:
+        """Let ``entry`` be as this user can make it, with what he cannot in its attributes."""
+        if self._user is None or entry.type in _DEVICES:
+            return
+        ids, attributes = (entry.uid, entry.gid), {}
+        entry.uid, entry.gid = self._user
+        if entry.type not in _WITH_ATTRIBUTES:
+            if any(ids):
+                self.skip("owner")
+            return
+        if any(ids):
+            attributes[OWNER] = owner_record(*ids)
+        mode = entry.mode
+        if entry.type != DIRECTORY and readable(mode) != mode:
+            entry.mode = readable(mode)
+            if entry.type == FILE:  # a link's inode has it
+                attributes[STATUS] = status_record(*ids, stat.S_IFREG | mode)
+        if attributes:
+            entry.attributes = {**entry.attributes, **attributes}
+
+    def stand_in(self, entry: Entry) -> bool:
+        """Whether the device, which may not be made, is to be a file that stands in for it.
+
+        Its entry then says so.
+        """
+        if not self._stands_in:
+            return False
+        kind = _DEVICES[entry.type]
+        record = status_record(entry.uid, entry.gid, kind | entry.mode, os.makedev(*entry.device))
+        entry.type = FILE
+        self.record(entry)
+        entry.attributes = {**entry.attributes, STATUS: record}
+        return True
 
     def creation_mode(self, entry: Entry) -> int:
         return self._new.creation_mode(entry.mode, bool(entry.attributes))

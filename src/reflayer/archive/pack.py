@@ -11,6 +11,7 @@ from reflayer.archive.tar_header import END, Entry, format_sparse, headers, padd
 from reflayer.archive.tree_diff import DELETED, RELINKED, TreeDiff
 from reflayer.archive.whiteouts import OPAQUE, WHITEOUT_PREFIX
 from reflayer.errors import ArchiveError, OperationError
+from reflayer.linux.user_namespace import may_all
 from reflayer.walk.facts import (
     FailedError,
     SizeChangedError,
@@ -21,6 +22,7 @@ from reflayer.walk.facts import (
 )
 from reflayer.walk.folders import OPEN_FILE, open_beneath, open_noatime
 from reflayer.walk.overlay import tree_attributes
+from reflayer.walk.recorded import OWNER, STATUS, is_record, own_attributes, owner_of, recorded_mode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,13 +67,19 @@ def pack_difference(upper: AnyPath, *, id_map: IdMap | None = None) -> Packing:
     return Packing(UpperDiff(upper), is_layer=True, id_map=id_map)
 
 
-def pack_tree(root: AnyPath) -> Packing:
-    """A plain tar of all of ``root``, in which a name may begin with ``.wh.``, too."""
-    return Packing(TreeDiff(root), is_layer=False)
+def pack_tree(root: AnyPath, *, id_map: IdMap | None = None) -> Packing:
+    """A plain tar of all of ``root``, in which a name may begin with ``.wh.``, too.
+
+    ``id_map`` is as for ``pack_layer``.
+    """
+    return Packing(TreeDiff(root), is_layer=False, id_map=id_map)
 
 
 class Packing:
     """The bytes of a tar, made while they are iterated over, once.
+
+    What a user who may not make everything has recorded beside (``walk.recorded``) is written as
+    what it is; to root of the machine those are attributes as others are.
 
     Times are in nanoseconds, names of one inode become hard links. Holes stay holes, but in a layer
     they are zeros, as every builder has it. Access times are left out but for a copy: the same tree
@@ -101,6 +109,7 @@ class Packing:
         self._is_copy = is_copy
         self._unread = self._skip if is_copy else None
         self._id_map = id_map
+        self._has_records = not is_copy and not may_all()
 
     def __iter__(self) -> Generator[bytes, None, None]:
         """The next bytes.
@@ -159,7 +168,13 @@ class Packing:
             if may_hide and difference.kind != RELINKED:
                 yield self._whiteout(folder, WHITEOUT_PREFIX + name)
         elif difference.target:
-            yield self._entry(folder.path(name), types.HARD_LINK, status, target=difference.target)
+            attributes = types.NO_ATTRIBUTES
+            if self._has_records and stat.S_ISREG(status.st_mode):
+                attributes = read_attributes_at(folder.fd, name)
+            path = folder.path(name)
+            yield self._entry(
+                path, types.HARD_LINK, status, target=difference.target, attributes=attributes
+            )
         elif stat.S_ISREG(status.st_mode):
             yield from self._pack_file(folder, name)
         else:
@@ -247,6 +262,16 @@ class Packing:
             device = os.major(status.st_rdev), os.minor(status.st_rdev)
         atime = status.st_atime_ns if self._is_copy else mtime
         mode = stat.S_IMODE(status.st_mode)
+        if self._has_records and any(map(is_record, attributes)):
+            if OWNER in attributes:
+                uid, gid = owner_of(attributes[OWNER], uid, gid)
+            if STATUS in attributes:
+                full, device = recorded_mode(attributes[STATUS], status)
+                mode = stat.S_IMODE(full)
+                kind = kind if kind == types.HARD_LINK else _TYPES[stat.S_IFMT(full)]
+            attributes = own_attributes(attributes)
+        if kind == types.HARD_LINK:
+            attributes, device = types.NO_ATTRIBUTES, types.NO_DEVICE
         self.entries += 1
         entry = Entry(path, kind, size, mode, uid, gid, atime, mtime, target, device, attributes)
         return headers(entry, records)

@@ -126,7 +126,7 @@ class _Unpacker:
     def __init__(self, job: Job, root: int, progress: Progress | None) -> None:
         self.made = {"file": 0, "directory": 0}
         self.moved = 0  # bytes of content
-        self.metadata = Metadata(job.ignore_refused)
+        self.metadata = Metadata(job.ownership)
         self._job = job
         self._to_chmod = job.new.umask | _SPECIAL_BITS
         self._root = root

@@ -399,7 +399,7 @@ class _Undo:
         from reflayer.walk.metadata import Metadata
         from reflayer.walk.overlay import tree_attributes
 
-        metadata = Metadata(ownership == "ignore")
+        metadata = Metadata(ownership)
         try:
             with self._opened(path) as fd, self._before(path) as union:
                 part = union.parts[0]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Option = Callable[[ArgumentParser], object]  # adds itself
 
 ANY_NAME = "a name, an id, or the beginning of an id"
-_LEFT_OUT = ("chown", "mknod", "setxattr")  # the operations that --ownership ignore does without
+_LEFT_OUT = ("chown", "mknod", "setxattr")  # the operations that can be done without
 
 
 def takes(*options: Option) -> Callable[[Command], Command]:
@@ -172,10 +172,11 @@ def ownership(default: str | None = None) -> Option:
     """``--ownership``; without ``default`` it is what the store remembers."""
     return option(
         "--ownership",
-        f"by default {default or 'what the store was last told'}. ignore: leave out and count "
-        "owners, devices and attributes that only root may set; in a layer that is made, what "
-        "belongs to an ordinary user belongs to root",
-        choices=["keep", "ignore"],
+        "owners, devices and attributes that only root may set are an error (keep), or kept in "
+        "attributes beside, where that is possible (record), or left out (ignore). By default "
+        + (default or "what the store was last told, at first keep for root, record for others")
+        + ". In a layer that is made, what belongs to an ordinary user belongs to root",
+        choices=["keep", "record", "ignore"],
         default=default,
     )
 
@@ -191,7 +192,7 @@ def image_name(words: str) -> Option:
 
 
 class telling_of_ownership:  # noqa: N801  # contextlib costs start-up time
-    """Let an error over an owner, a device or an attribute tell of ``--ownership ignore``."""
+    """Let an error over an owner, a device or an attribute tell of ``--ownership``."""
 
     def __init__(self, ownership: Callable[[], str]) -> None:
         self._ownership = ownership  # asked for only then: a store has to be read for it
@@ -205,8 +206,11 @@ class telling_of_ownership:  # noqa: N801  # contextlib costs start-up time
         from reflayer.walk.metadata import REFUSED
 
         is_of_it = error.errno in REFUSED and error.operation.startswith(_LEFT_OUT)
-        if is_of_it and self._ownership() != "ignore":
-            reason = f"{error.reason}: --ownership ignore leaves out what only root may set"
+        if is_of_it and self._ownership() == "keep":
+            reason = (
+                f"{error.reason}: only root may set it; --ownership record keeps it beside where "
+                "that is possible, and --ownership ignore leaves it out"
+            )
             raise OperationError(error.path, error.operation, reason, error.errno) from error
 
 

@@ -78,12 +78,13 @@ def copy(arguments: Namespace | Plain) -> int:
     if arguments.json:
         print_json(report.as_dict())
     else:
-        print(_summary(report), file=sys.stderr)
+        print(_summary(report, arguments.ownership), file=sys.stderr)
     return 0
 
 
-def _summary(report: CopyReport) -> str:
+def _summary(report: CopyReport, ownership: str) -> str:
     """One line: entries, bytes, method, time, and what was left out."""
     entries, size = sum(report.entries.values()), sum(report.bytes.values())
     line = f"{entries:,} entries, {size_text(size)} by {report.method}, {report.seconds:.2f} s"
-    return f"{line}; left out: {counted(report.skipped)}" if report.skipped else line
+    how = "recorded or left out" if ownership == "record" else "left out"
+    return f"{line}; {how}: {counted(report.skipped)}" if report.skipped else line

@@ -158,6 +158,8 @@ class Entries:
                 found = source.tree_attributes(folder.layer, found)
                 facts, new = Facts(status, found), self._job.new
                 mode = None if kind == "symlink" else facts.mode & 0o777 & ~new.umask
+                if kind == "file":  # which stands in for a device
+                    mode = -1
                 self._metadata.set_all_at(folder.dst, name, facts, new.uid, new.gid, mode)
                 self.made[kind] = self.made.get(kind, 0) + 1
             return bool(kind)
@@ -217,12 +219,28 @@ class Entries:
                 raise
             if not self._metadata.refused("device", error):
                 raise FailedError("mknod", error) from error
-            return ""
+            is_there = self._metadata.records and _make_stand_in(dst_name, status, dst)
+            return "file" if is_there else ""
         return kind
 
     def _link(self, folder: Folder, name: bytes, waiting: bytes, names: int) -> None:
         self._links.link_again(waiting, folder.dst, name, names)
         self.made["hardlink"] = self.made.get("hardlink", 0) + 1
+
+
+def _make_stand_in(name: bytes, status: os.stat_result, folder: int) -> bool:
+    """Make an empty file in the place of a device, if it can have an attribute that says so."""
+    from reflayer.walk.recorded import STATUS, can_record, status_record
+
+    if not can_record(folder):
+        return False
+    fd = os.open(name, NEW_FILE, 0o600, dir_fd=folder)
+    try:
+        record = status_record(status.st_uid, status.st_gid, status.st_mode, status.st_rdev)
+        os.setxattr(fd, STATUS, record)
+    finally:
+        os.close(fd)
+    return True
 
 
 def _waiting_name(status: os.stat_result) -> bytes:

@@ -33,7 +33,7 @@ class Job:
     Attributes:
         source: the folder that is copied, or the stack.
         method: the method for content, or ``auto``.
-        ignore_refused: whether what only a privileged user may keep is left out and counted.
+        ownership: what becomes of what only a privileged user may keep.
         cross_mounts: whether mount points inside the source are copied through.
         mounts: the mount points inside each layer of the source, as paths from its root.
         mount_names: the last names of those: what is called otherwise is no mount point.
@@ -46,8 +46,8 @@ class Job:
     """
 
     __slots__ = (
-        "cross_mounts", "folder_mode", "folders", "ignore_refused", "leave", "links", "method",
-        "mount_names", "mounts", "new", "root", "source",
+        "cross_mounts", "folder_mode", "folders", "leave", "links", "method", "mount_names",
+        "mounts", "new", "ownership", "root", "source",
     )  # fmt: skip
 
     def __init__(
@@ -56,7 +56,7 @@ class Job:
         """Look at the source, and at the destination's root, which is open as ``dst``."""
         self.source = source
         self.method = method
-        self.ignore_refused = ownership == "ignore"
+        self.ownership = ownership
         self.cross_mounts = cross_mounts
         self.mounts = mounts_below(*source.roots)
         self.mount_names = frozenset(os.path.basename(p) for some in self.mounts for p in some)

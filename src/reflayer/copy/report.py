@@ -22,8 +22,8 @@ class CopyReport:
             further name of an inode. A snapshot or spare counts nothing.
         bytes: bytes of content by the method that moved them. ``reflink`` counts a file's
             size, since its blocks are not looked at; the others what is no hole.
-        skipped: what was left out, by kind: ``owner``, ``device`` and ``xattr`` by
-            ``ownership="ignore"``; ``xattr`` also where it belongs to another file system or host
+        skipped: what was refused and is left out or recorded, by kind: ``owner``, ``device`` and
+            ``xattr``; ``xattr`` also where it belongs to another file system or host
             and means nothing here; ``socket``, which a tar cannot hold; and ``mount`` for each
             mount point that was not crossed.
         seconds: wall time.

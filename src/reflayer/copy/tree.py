@@ -14,6 +14,7 @@ from reflayer.copy.report import CopyReport
 from reflayer.copy.source import Source
 from reflayer.copy.worker import Worker
 from reflayer.errors import CopyError, OperationError, failing, printable
+from reflayer.walk.metadata import OWNERSHIPS
 from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
@@ -62,8 +63,9 @@ def copy_tree(
             the two file systems support; or ``tar``: packed as a PAX archive by one thread and
             unpacked by another. That keeps all that a tar can hold, which is all but sockets, and
             it takes one folder.
-        ownership: ``keep``, or ``ignore`` to leave out and count what only a privileged process
-            can keep: owners, devices, some extended attributes.
+        ownership: of what only a privileged process can keep (owners, devices, some extended
+            attributes) ``keep`` makes an error, ``ignore`` leaves it out and counts it, and
+            ``record`` does that, too, but keeps owners and devices in attributes beside.
         cross_mounts: copy what is mounted inside ``src`` too; otherwise an empty folder (or file)
             stands in each mount point's place.
         workers: threads that work on it, the caller's included; by default the processors that this
@@ -81,8 +83,8 @@ def copy_tree(
     is_stack = not isinstance(src, (str, bytes, os.PathLike))
     if method not in METHODS and move is None:
         raise ValueError(f"method {method!r} is not one of {', '.join((*METHODS, *MOVES))}")
-    if ownership not in ("keep", "ignore"):
-        raise ValueError(f"ownership {ownership!r} is neither keep nor ignore")
+    if ownership not in OWNERSHIPS:
+        raise ValueError(f"ownership {ownership!r} is not one of {', '.join(OWNERSHIPS)}")
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}, but has to be at least 1")
     if move is not None and is_stack:

@@ -60,7 +60,7 @@ class Worker:
         """Prepare to copy into ``root``, an open folder, as one of ``workers``."""
         self.links = Links(root, job.links)
         self.method = Method(job.method, workers.pause)
-        self.metadata = Metadata(job.ignore_refused)
+        self.metadata = Metadata(job.ownership)
         self.entries = Entries(job, self.method, self.metadata, self.links)
         self._stack = FolderStack[Folder](workers.most)
         self._workers = workers

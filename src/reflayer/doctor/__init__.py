@@ -13,7 +13,7 @@ from reflayer.doctor.orphans import orphans
 from reflayer.driver import Driver
 from reflayer.errors import OperationError, failing, printable
 from reflayer.linux.names import native
-from reflayer.linux.user_namespace import id_maps, may_all, why_none
+from reflayer.linux.user_namespace import ALL_IDS, id_maps, may_all, why_none
 from reflayer.record import record
 
 _METHODS = ("snapshot", "reflink", "range", "stream")  # best first
@@ -37,13 +37,9 @@ _ORPHANS = (
     "those that are still told; but none, if docker images and docker ps --all lacked something:"
 )
 
-_CONSEQUENCES = (
-    (
-        (errno.EPERM, errno.EACCES),
-        "by this user: run as root, or leave them out by --ownership ignore.",
-    ),
-    ((errno.EOPNOTSUPP,), "by this file system: layers that have some cannot be unpacked here."),
-)
+_RECORDED = "by this user: they are recorded in attributes beside, and committed as they were."
+_LEFT_OUT = "by this user, nor be recorded, without user attributes: they are left out."
+_UNSUPPORTED = "by this file system."
 
 
 @record
@@ -138,6 +134,8 @@ def _owners() -> tuple[str, list[str]]:
         return "all, by root", []
     if os.geteuid() == 0:
         users = sum(int(line.split()[2]) for line in id_maps()[0].split(", "))
+        if users == ALL_IDS:
+            return "all that root without some of its capabilities may set", []
         return f"{users:,} users, in a user namespace", []
     return "one user's", [
         "All belongs to this user, since there is no user namespace in which he had more ids: "
@@ -166,7 +164,11 @@ def _advice(
 ) -> Iterator[str]:
     if not shares:
         yield _ADVICE.get(file_system, _USUAL_ADVICE)
-    for numbers, consequence in _CONSEQUENCES:
+    refused = _LEFT_OUT if refusals["user attributes"] else _RECORDED
+    for numbers, consequence in (
+        ((errno.EPERM, errno.EACCES), refused),
+        ((errno.EOPNOTSUPP,), _UNSUPPORTED),
+    ):
         lost = [what for what, error in refusals.items() if error and error.errno in numbers]
         if lost:
             yield f"{_and(lost).capitalize()} cannot be kept {consequence}"

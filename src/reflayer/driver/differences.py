@@ -201,7 +201,7 @@ def _copy_root(home: str, id: str, upper: str, making: Making) -> None:
     try:
         with opened(path) as source, opened(upper) as fd, failing(path, "stat"):
             facts = folder_facts(Part(source, not layers.differences, 0))
-            Metadata(making.ownership == "ignore").set_all(fd, facts, -1, -1, -1)
+            Metadata(making.ownership).set_all(fd, facts, -1, -1, -1)
     except FailedError as error:
         raise OperationError.from_os_error(error.cause, upper, error.operation) from error
     except OperationError:

@@ -118,7 +118,7 @@ def _make_device(folder: int, name: bytes) -> None:
     attributes = tree_attributes(read_attributes_at(folder, name))
     os.unlink(name, dir_fd=folder)
     os.mknod(name, WHITEOUT_MODE, 0, dir_fd=folder)
-    Metadata(ignore_refused=False).set_all_at(folder, name, Facts(status, attributes), -1, -1, -1)
+    Metadata("keep").set_all_at(folder, name, Facts(status, attributes), -1, -1, -1)
 
 
 def _strip(upper: str) -> None:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NEWUSER = 0x10000000  # CLONE_NEWUSER of linux/sched.h
-_WHOLE = b"0 0 4294967295"
+ALL_IDS = 2**32 - 1
+"""How many there are; the one that is missing means none (chown(2))."""
+
 _KINDS = (("/etc/subuid", "newuidmap"), ("/etc/subgid", "newgidmap"))
 _FORBIDDEN = (  # what may forbid them, the value that does, and what that is called
     ("kernel/unprivileged_userns_clone", "0"),
@@ -231,7 +233,7 @@ def may_all() -> bool:
         return False
     try:
         with open("/proc/self/uid_map", "rb") as file:
-            if b" ".join(file.read().split()) != _WHOLE:
+            if b" ".join(file.read().split()) != b"0 0 %d" % ALL_IDS:
                 return False
         with open("/proc/self/status", "rb") as file:
             powers = next(line for line in file if line.startswith(b"CapEff:"))

@@ -279,10 +279,11 @@ def _from_folder(source: RootFs, wanted: Wanted, parts: Parts, until: ExitStack)
     with parts.driver.build(layer_id) as folder:
         report = copy_tree(source.path, folder, ownership=parts.ownership, progress=wanted.progress)
     if report.skipped and wanted.warn:
-        wanted.warn(f"left out: {counted(report.skipped)}")
+        how = "recorded or left out" if parts.ownership == "record" else "left out"
+        wanted.warn(f"{how}: {counted(report.skipped)}")
     with parts.database.writing() as db:
         size = sum(report.bytes.values())
-        skipped = report.skipped if parts.ownership == "ignore" else {}
+        skipped = report.skipped if parts.ownership != "keep" else {}
         images.add_layer(db, StoredLayer(layer_id, size, skipped))
     image_id, platform = f"sha256:{layer_id}", str(Platform.of_machine())
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -34,7 +34,7 @@ _SCHEMA = """
 CREATE TABLE layers (
     id TEXT PRIMARY KEY,      -- the folder's name in the driver's home
     size INTEGER NOT NULL,    -- bytes of what was unpacked
-    skipped TEXT NOT NULL,    -- how many things ownership="ignore" left out, by kind, as JSON
+    skipped TEXT NOT NULL,    -- how many things could not be made, by kind, as JSON
     parent TEXT               -- the layer that a difference lies on; NULL: it is whole
 );
 CREATE TABLE images (

@@ -67,7 +67,7 @@ class StoredLayer:
 
     id: str  # the chain id's hexadecimal digits
     size: int  # bytes of what was unpacked, the chain below included
-    skipped: Mapping[str, int]  # how many things ownership="ignore" left out, by kind; as of size
+    skipped: Mapping[str, int]  # how many things could not be made, by kind; as of size
     parent: str | None = None  # the layer that it lies on, if it is a difference
 
 
@@ -164,8 +164,8 @@ def refuse_incomplete(layer: StoredLayer, parts: Parts) -> None:
     """Raise StoreError where ``layer`` lacks what was left out and is now to be kept."""
     if layer.skipped and parts.ownership == "keep":
         raise StoreError(
-            "the image is there as --ownership ignore unpacked it, which left out "
-            f"{counted(layer.skipped)}: use that again, or remove the image first"
+            f"the image is there without what could not be made ({counted(layer.skipped)}), which "
+            "is recorded or left out: use --ownership record or ignore, or remove it first"
         )
 
 

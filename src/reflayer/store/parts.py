@@ -13,7 +13,7 @@ from functools import cached_property
 from reflayer import xdg
 from reflayer.errors import OperationError, ReflayerError, StoreError, failing, printable
 from reflayer.linux.mkdir import make_folders
-from reflayer.linux.user_namespace import is_of_user
+from reflayer.linux.user_namespace import ALL_IDS, is_of_user, may_all
 from reflayer.store.database import Database
 
 TYPE_CHECKING = False
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from reflayer.archive import IdMap
     from reflayer.driver import Driver
     from reflayer.images.content.blob_store import BlobStore
-
-_ALL = 2**32 - 1  # ids; the one that is missing means none (chown(2))
 
 
 def default_root() -> str:
@@ -147,7 +145,7 @@ class Parts:
 
     @cached_property
     def ownership(self) -> str:
-        """``keep`` or ``ignore``: as it was said, else as the last image or container was made."""
+        """As it was said, else as the last image or container was made; at first the best."""
         if self._said is None:
             with self.database.reading() as db:
                 return _remembered(db)
@@ -169,13 +167,14 @@ class Parts:
             return None
         from reflayer.archive import IdMap, IdRange
 
-        same = IdRange(0, 0, _ALL)
+        same = IdRange(0, 0, ALL_IDS)
         return IdMap(uids=(IdRange(0, user, 1), same), gids=(IdRange(0, group, 1), same))
 
 
 def _remembered(db: Connection) -> str:
     # The table came after the first release of the schema, which had no need of another version.
-    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'settings'").fetchone():
-        return "keep"
-    row = db.execute("SELECT value FROM settings WHERE name = 'ownership'").fetchone()
-    return "keep" if row is None else str(row[0])
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'settings'").fetchone():
+        row = db.execute("SELECT value FROM settings WHERE name = 'ownership'").fetchone()
+        if row is not None:
+            return str(row[0])
+    return "keep" if may_all() else "record"

@@ -12,6 +12,7 @@ from reflayer.store.containers import (
     remove_container,
 )
 from reflayer.store.parts import Parts, default_root
+from reflayer.walk.metadata import OWNERSHIPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,18 +58,19 @@ class Store:
         Args:
             root: the store's folder; by default ``$REFLAYER_ROOT``, else ``/var/lib/reflayer`` for
                 root and ``$XDG_DATA_HOME/reflayer`` for others. The first ``create`` makes it.
-            ownership: ``keep``, or ``ignore`` to leave out what only root can keep: owners,
-                devices, some extended attributes; by default what the last image or container of
-                the store was made with, at first ``keep``.
+            ownership: of what only root can keep (owners, devices, some extended attributes)
+                ``keep`` makes an error, ``record`` keeps what can be in attributes beside, and
+                ``ignore`` leaves it out; by default what the last image or container of the store
+                was made with, at first ``keep`` for root of the machine, ``record`` for others.
             method: how content is copied, one of ``reflayer.driver.METHODS``.
             workers: threads that work on a copy.
 
         Raises:
-            ValueError: ``ownership`` is neither, or ``root`` is empty.
+            ValueError: ``ownership`` is none of these, or ``root`` is empty.
             StoreError: there is no ``root``, and this user has no home.
         """
-        if ownership not in (None, "keep", "ignore"):
-            raise ValueError(f"ownership {ownership!r} is neither keep nor ignore")
+        if ownership not in (None, *OWNERSHIPS):
+            raise ValueError(f"ownership {ownership!r} is not one of {', '.join(OWNERSHIPS)}")
         if root is not None and not os.fspath(root):
             raise ValueError("the path of the store's folder is empty")
         self.root = os.path.abspath(os.fsdecode(default_root() if root is None else root))
@@ -76,7 +78,7 @@ class Store:
 
     @property
     def ownership(self) -> str:
-        """``keep`` or ``ignore``: as given, else as the store remembers; StoreError: unreadable."""
+        """As it was given, else as the store remembers; StoreError: it cannot be read."""
         return self._parts.ownership
 
     def create(
@@ -260,7 +262,7 @@ class Store:
 
         with self._parts.database.reading() as db:
             container = container_with_folder(db, name, self._parts)
-        packing = pack_tree(container.path)
+        packing = pack_tree(container.path, id_map=self._parts.ids_in_layers())
         for chunk in packing:
             out.write(chunk)
             if progress is not None:

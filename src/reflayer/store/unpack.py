@@ -106,7 +106,7 @@ def _lock_missing(
             known = images.layer_there(db, id, parts)
         if known is None:
             continue
-        if is_top or not known.skipped or parts.ownership == "ignore":
+        if is_top or not known.skipped or parts.ownership != "keep":
             if lock is not None:
                 os.close(locks.pop())
             return known, is_stack
@@ -284,7 +284,7 @@ def _record_of(
 ) -> StoredLayer:
     """The record of a layer that was applied to ``below``."""
     skipped = dict(below.skipped) if below else {}
-    for kind, count in applied.skipped.items() if parts.ownership == "ignore" else ():
+    for kind, count in applied.skipped.items() if parts.ownership != "keep" else ():
         skipped[kind] = skipped.get(kind, 0) + count
     return StoredLayer(id, (below.size if below else 0) + applied.plain_size, skipped, parent)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 from reflayer.errors import printable
 from reflayer.linux.xattrs import is_of_tree, path_at
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL})
 """The errors that owners, devices and attributes are refused with."""
+
+OWNERSHIPS = ("keep", "record", "ignore")
+"""What becomes of what is refused: an error, a record beside it (``walk.recorded``), nothing."""
 
 _NAMED = getattr(os, "O_PATH", 0) | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -89,12 +93,14 @@ class Metadata:
 
     Attributes:
         skipped: how many owners, xattrs, devices, ... were left out, by kind.
+        records: what is refused is recorded, where it can be.
     """
 
-    def __init__(self, ignore_refused: bool) -> None:
-        """With ``ignore_refused`` what only a privileged process can keep is left out."""
+    def __init__(self, ownership: str) -> None:
+        """``ownership``, one of ``OWNERSHIPS``, is for what only a privileged process can keep."""
         self.skipped: dict[str, int] = {}
-        self._ignore_refused = ignore_refused
+        self.records = ownership == "record"
+        self._ignore_refused = ownership != "keep"
 
     def skip(self, kind: str) -> None:
         """Count one thing of ``kind`` that was left out."""
@@ -109,8 +115,8 @@ class Metadata:
 
     def set_all(self, fd: int, facts: Facts, uid: int, gid: int, mode: int) -> None:
         """Give the open file or folder ``fd`` all its metadata."""
-        if facts.uid != uid or facts.gid != gid:
-            self.set_owner(fd, facts)
+        if (facts.uid != uid or facts.gid != gid) and self.set_owner(fd, facts):
+            mode = -1
         attributes = facts.attributes
         for name, value in attributes.items() if attributes else ():
             self.set_attribute(fd, name, value)
@@ -138,11 +144,14 @@ class Metadata:
                 except OSError as error:
                     if not self.refused("owner", error):
                         raise
+                    if self.records and mode is not None:
+                        self._record_owner(path_at(dir_fd, name), facts)
             for attribute, value in facts.attributes.items():
                 try:
                     os.setxattr(path_at(dir_fd, name), attribute, value, follow_symlinks=False)
                 except OSError as error:
-                    self._attribute_failed(attribute, error)
+                    if not self._is_kept(path_at(dir_fd, name), attribute, value, error):
+                        self._attribute_failed(attribute, error)
             operation = "chmod"
             if mode is not None and (facts.attributes or facts.mode != mode):
                 _chmod_at(dir_fd, name, facts.mode)
@@ -152,13 +161,32 @@ class Metadata:
         except OSError as error:
             raise FailedError(operation, error) from error
 
-    def set_owner(self, fd: int, facts: Facts) -> None:
-        """Give the open file or folder ``fd`` its owner and group."""
+    def set_owner(self, fd: int, facts: Facts) -> bool:
+        """Give the open file or folder ``fd`` its owner and group.
+
+        Whether they had to be recorded, so that it has another mode now.
+        """
         try:
             os.chown(fd, facts.uid, facts.gid)
         except OSError as error:
             if not self.refused("owner", error):
                 raise FailedError("chown", error) from error
+            if not self.records:
+                return False
+            with suppress(OSError):
+                os.chmod(fd, 0o700)  # a user attribute needs it (xattr(7))
+            self._record_owner(fd, facts)
+            return True
+        return False
+
+    def _record_owner(self, file: int | bytes, facts: Facts) -> None:
+        """Record an owner that was refused, and counted for that."""
+        from reflayer.walk.recorded import OWNER, owner_record
+
+        uid, gid = os.geteuid(), os.getegid()  # they stand for root, as when it is packed
+        ids = (0 if facts.uid == uid else facts.uid, 0 if facts.gid == gid else facts.gid)
+        if any(ids):
+            _set(file, OWNER, owner_record(*ids))
 
     def set_attribute(self, fd: int, name: str, value: bytes) -> None:
         """Set an extended attribute of the open file or folder ``fd``.
@@ -168,13 +196,34 @@ class Metadata:
         try:
             os.setxattr(fd, name, value)
         except OSError as error:
-            self._attribute_failed(name, error)
+            if not self._is_kept(fd, name, value, error):
+                self._attribute_failed(name, error)
+
+    def _is_kept(self, file: int | bytes, name: str, value: bytes, error: OSError) -> bool:
+        """Whether the attribute, which failed with ``error``, is recorded; it is counted."""
+        if not self.records or error.errno not in REFUSED or not is_of_tree(name):
+            return False
+        from reflayer.walk.recorded import KEPT
+
+        if name.startswith("user.") or not _set(file, KEPT + name, value):
+            return False
+        self.skip("xattr")
+        return True
 
     def _attribute_failed(self, name: str, error: OSError) -> None:
         if not is_of_tree(name) and error.errno not in OF_THE_DATA:
             self.skip("xattr")
         elif not self.refused("xattr", error):
             raise FailedError(f"setxattr {printable(name)}", error) from error
+
+
+def _set(file: int | bytes, name: str, value: bytes) -> bool:
+    """Set a user attribute of what is open, or of what itself is at a path, if it can have one."""
+    try:
+        os.setxattr(file, name, value, follow_symlinks=isinstance(file, int))
+    except OSError:
+        return False
+    return True
 
 
 def _chmod_at(dir_fd: int, name: bytes, mode: int) -> None:

@@ -135,7 +135,7 @@ class _Mending:
         self._until = 0
         self._is_escaped = False
         self._escaped: set[tuple[int, int]] = set()  # files, which may have several names
-        self._metadata = Metadata(ignore_refused=False)
+        self._metadata = Metadata("keep")
         self._misplaced: dict[bytes, bytes] = {}  # folders in a link's place, and where it leads
         self._at = b""  # the folder at work
 

@@ -1,0 +1,122 @@
+"""What this user cannot give an inode, kept beside it in attributes of its own.
+
+- ``user.rootlesscontainers``: owner and group, as umoci and rootlesscontaine.rs have them: a
+  protobuf message of two numbers (github.com/rootless-containers/proto).
+- ``user.containers.override_stat``: ``uid:gid:0mode:type``, as containers/storage and
+  fuse-overlayfs have it: on an empty file that stands in for a device (``char-1-3``), and on a file
+  that its owner may not read (``file``).
+- ``user.reflayer.NAME``: the attribute ``NAME`` that only root may set, say a file capability.
+
+Symbolic links, FIFOs and sockets can have no such attributes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OWNER = "user.rootlesscontainers"
+STATUS = "user.containers.override_stat"
+KEPT = "user.reflayer."  # before the name of an attribute
+
+_UNCHANGED = 2**32 - 1
+_UID, _GID = b"\x08", b"\x10"  # fields 1 and 2, variable-length numbers
+_READABLE = 0o400
+_DEVICES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK}
+
+
+def owner_record(uid: int, gid: int) -> bytes:
+    """The value of ``OWNER``; the message leaves out what is 0."""
+    return b"".join(field + _varint(id) for field, id in ((_UID, uid), (_GID, gid)) if id)
+
+
+def owner_of(record: bytes, uid: int, gid: int) -> tuple[int, int]:
+    """The owner and group that a record tells of what has ``uid`` and ``gid`` without it."""
+    found = {_UID: 0, _GID: 0}
+    rest = record
+    while rest:
+        field, value, shift, at = rest[:1], 0, 0, 1
+        while at < len(rest):
+            value |= (rest[at] & 0x7F) << shift
+            shift += 7
+            at += 1
+            if not rest[at - 1] & 0x80:
+                break
+        else:
+            return uid, gid  # it is no such message
+        if field not in found:
+            return uid, gid
+        found[field], rest = value & _UNCHANGED, rest[at:]
+    return (
+        uid if found[_UID] == _UNCHANGED else found[_UID],
+        gid if found[_GID] == _UNCHANGED else found[_GID],
+    )
+
+
+def status_record(uid: int, gid: int, mode: int, device: int = 0) -> bytes:
+    """The value of ``STATUS`` for what has this ``st_mode`` and, if it is a device, ``st_rdev``."""
+    kind = "file"
+    for name, its_format in _DEVICES.items():
+        if stat.S_IFMT(mode) == its_format:
+            kind = f"{name}-{os.major(device)}-{os.minor(device)}"
+    return f"{uid}:{gid}:0{stat.S_IMODE(mode):o}:{kind}".encode()
+
+
+def recorded_mode(record: bytes, status: os.stat_result) -> tuple[int, tuple[int, int]]:
+    """The ``st_mode`` of an inode with ``status``, and its device's numbers, by the record.
+
+    What was written to since is no device any more.
+    """
+    with suppress(ValueError):
+        _, _, octal, kind = record.decode().split(":")
+        name, *numbers = kind.split("-")
+        if name in _DEVICES and not status.st_size:
+            major, minor = map(int, numbers)
+            return _DEVICES[name] | stat.S_IMODE(status.st_mode), (major, minor)
+        mode = int(octal, 8)
+        if name == "file" and stat.S_IMODE(status.st_mode) == mode | _READABLE:
+            return stat.S_IFREG | mode, (0, 0)
+    return status.st_mode, (0, 0)
+
+
+def is_record(attribute: str) -> bool:
+    """Whether an attribute of that name is a record."""
+    return attribute in (OWNER, STATUS) or attribute.startswith(KEPT)
+
+
+def own_attributes(attributes: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The attributes that the inode would have had."""
+    found = {
+        name.removeprefix(KEPT): value
+        for name, value in attributes.items()
+        if name not in (OWNER, STATUS)
+    }
+    return dict(sorted(found.items()))
+
+
+def readable(mode: int) -> int:
+    """``mode``, with as much more as its owner needs to read it."""
+    return mode | _READABLE
+
+
+def can_record(folder: int) -> bool:
+    """Whether files in the open ``folder`` can have such attributes."""
+    try:
+        os.setxattr(folder, STATUS, b"0:0:00:dir")
+        os.removexattr(folder, STATUS)
+    except OSError:
+        return False
+    return True
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])
