@@ -79,8 +79,10 @@ def make_folder(root: int, path: str, made: list[Made], links: int = _LINKS) -> 
         above, at = at, f"{at}/{name}"
         here = status(root, at)
         if here is None and not _make(root, above, name, made, folder=True):
-            _through_link(root, above, name, made, links)
-            here = status(root, at)
+            here = status(root, at)  # another may have made it
+            if here is None:
+                _through_link(root, above, name, made, links)
+                here = status(root, at)
         if here is not None and not stat.S_ISDIR(here.st_mode):
             raise SandboxError(f"{printable(path)}: {printable(at[1:])} is no folder")
     return _place(root, at)
@@ -90,7 +92,8 @@ def make_file(root: int, path: str, made: list[Made]) -> str:
     """Have something that a file can be mounted on at ``path``; otherwise as ``make_folder``."""
     folder, name = os.path.split(path)
     above = make_folder(root, folder, made)
-    if status(root, path) is None and not _make(root, f".{above}", name, made, folder=False):
+    is_there = status(root, path) or _make(root, f".{above}", name, made, folder=False)
+    if not is_there and status(root, path) is None:
         link = _link(root, f".{above}", name)
         return make_file(root, os.path.join(above, link), made)
     return _place(root, path)

@@ -342,11 +342,7 @@ def _clear(store: Store, path: str) -> None:
     except (FileNotFoundError, ValueError):  # its maker died before anything was begun
         state = {}
     if "runtime" in state:
-        runtime = Runtime(state["runtime"], state["program"])
-        id = os.path.basename(path)
-        states = f"{store.root}/running/.state"
-        if runtime.is_oci and os.path.isdir(f"{states}/{id}"):
-            _quietly(runtimes.ending(runtime, states, path, id))
+        end(store, path, Runtime(state["runtime"], state["program"]))
         if state["made"] and os.path.isdir(state["path"]):
             root = inside.open_root(state["path"])
             try:
@@ -357,6 +353,13 @@ def _clear(store: Store, path: str) -> None:
         with suppress(ReflayerError):  # it may be gone, or never have been made
             store.remove_container(state[_REMOVE], wait=False)
     remove_tree(path)
+
+
+def end(store: Store, folder: str, runtime: Runtime) -> None:
+    """End what runs by the bundle in a folder, if it would outlive its starter."""
+    states, id = f"{store.root}/running/.state", os.path.basename(folder)
+    if runtime.is_oci and os.path.isdir(f"{states}/{id}"):
+        _quietly(runtimes.ending(runtime, states, folder, id))
 
 
 def _quietly(words: list[str]) -> None:
