@@ -331,3 +331,24 @@ def test_what_root_without_capabilities_may_not_set_is_recorded(base: Path) -> N
     assert (done.returncode, done.stderr) == (0, "")
     record = os.getxattr(f"{done.stdout.strip()}/srv/500", "user.rootlesscontainers")
     assert record == b"\x08\xf4\x03\x10\xf5\x03"
+
+
+def test_in_a_namespace_with_one_id_all_others_are_recorded(base: Path) -> None:
+    user = User(base, ranges=False)
+    inside = ["unshare", "--map-root-user", "env", f"HOME={user.home}"]
+    program = [*inside, f"PYTHONPATH={':'.join(_PATHS)}", *user.program]
+
+    def do(*arguments: str) -> str:
+        done = subprocess.run(
+            [*_BECOME.split(), *program, *arguments], capture_output=True, text=True, cwd="/"
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    folder = user.home / "made"
+    folder.mkdir()
+    os.chown(folder, USER, USER)
+    command = [*_BECOME.split(), "sh", "-ec", CHANGE]
+    ours = made(folder, lambda path: subprocess.run(command, cwd=path, check=True), do)
+    layers, _, told = made_by_root(base, CHANGE)
+    assert (ours[0], ours[2]) == (layers, told)

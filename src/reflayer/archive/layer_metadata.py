@@ -92,10 +92,11 @@ class LayerMetadata(Metadata):
         """
         super().__init__(ownership)
         self._stands_in = self.records and can_record(root)
-        # An ordinary user stands for root, and everybody else's owners are recorded.
-        self._user = (os.geteuid(), os.getegid()) if self.records and os.geteuid() else None
         self._new = new = NewInode(root)
         self.powerful = new.powerful
+        # An ordinary user stands for root, and everybody else's owners are recorded.
+        is_bound = self.records and not new.powerful
+        self._user = (os.geteuid(), os.getegid()) if is_bound else None
         self.withheld = new.umask  # the permission bits that a file is made without
         self._given = 0o777 & ~new.umask
         # Where files do not have our group from birth, each gets its group set.
