@@ -187,7 +187,7 @@ def _map(path: Path, byte: int) -> None:
         mapped[0] = byte
 
 
-_TOOLS = {
+TOOLS = {
     tool.__name__: tool
     for tool in (os, shutil, stat, subprocess, hard_cases, rewrite, chattr, _map, _socket)
 } | {"hard_cases": hard_cases, "IMMUTABLE": IMMUTABLE, "APPEND": APPEND, "NODUMP": NODUMP}
@@ -198,7 +198,7 @@ def test_a_change_is_undone(source: Path, change: str) -> None:
     clone = source.with_name("clone")
     at = cloned(source, clone)
     before = told(clone)
-    exec(dedent(CHANGES[change]), {"c": clone, **_TOOLS})
+    exec(dedent(CHANGES[change]), {"c": clone, **TOOLS})
     check(clone, source, before, at)
 
 

@@ -204,8 +204,12 @@ def test_where_locks_belong_to_whole_processes_builds_are_left_alone_too(
 def test_a_parent_removed_during_its_clone_gives_no_half_layer(place: Path) -> None:
     driver = Driver(place / "home", method="stream")
     make(driver, "base")
+
+    def remove(*_: object) -> None:
+        driver.remove("base")
+
     with pytest.raises(ReflayerError, match="layer base was removed while it was being cloned"):
-        driver.create("clone", "base", progress=lambda *_: driver.remove("base"))
+        driver.create("clone", "base", progress=remove)
     assert driver.list() == []
     assert leftovers(driver) == []
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from reflayer.errors import LayerError, OperationError
 from reflayer.workers.lock import locked
 from tests.archive.tars import entry, folder, tar
 from tests.driver.layers import wait_until
-from tests.file_systems import mounted
+from tests.file_systems import mounted, require_root
 from tests.store.stores import BASE, MORE, assert_clean, image, layers_in, reflayer
 from tests.trees import assert_same, facts
 
@@ -110,6 +111,55 @@ def test_those_of_an_image_that_goes_with_its_last_container_go_too(base: Path, 
     store.remove_container(web.name)
     assert store.spares() == []
     assert _spares(root) == []
+
+
+def test_a_container_that_is_recycled_is_the_next_one(base: Path, root: Path) -> None:
+    require_root()
+    store = Store(root)
+    made = image(base / "image", BASE, MORE)
+    store.pull(made)
+    time.sleep(0.02)  # the image is older than its containers
+    fresh, web = store.create(made), store.create(made)
+    (Path(web.path) / "etc/new").write_text("changed")
+    (Path(web.path) / "etc").chmod(0o700)
+    inode = os.stat(web.path).st_ino
+    warnings: list[str] = []
+    assert store.remove_container(web.name, recycle=True, warn=warnings.append) == web
+    assert warnings == []
+    assert not os.path.exists(web.path)
+    assert _counts(store) == [(0, 1)]
+    again = store.create(made)
+    assert os.stat(again.path).st_ino == inode
+    assert list(store.changes(again.id)) == []
+    assert_same(facts(Path(fresh.path), atime=False), facts(Path(again.path), atime=False))
+    fd = os.open(f"{again.path}/etc", os.O_RDONLY)
+    store.remove_container(again.name, recycle=True, warn=warnings.append)
+    os.close(fd)
+    assert [line.split(":")[0] for line in warnings] == [f"{again.name} was deleted, not recycled"]
+    assert _counts(store) == [(0, 0)]
+    assert_clean(root)
+
+
+def test_behind_it_is_recycled_where_spares_are_wanted(base: Path, root: Path) -> None:
+    require_root()
+    store = Store(root)
+    made = image(base / "image", BASE, MORE)
+    store.pull(made)
+    time.sleep(0.02)
+    fresh, web = store.create(made), store.create(made)
+    (Path(web.path) / "etc/new").write_text("changed")
+    inode = os.stat(web.path).st_ino
+    with locked(str(root / "layers/spares.lock")):
+        store.warm(made, 1, wait=False)
+        store.remove_container(web.name, recycle=True, wait=False)
+    store.warm(made, 1)
+    again = store.create(made)
+    assert os.stat(again.path).st_ino == inode
+    assert_same(facts(Path(fresh.path), atime=False), facts(Path(again.path), atime=False))
+    store.warm(made, 0)
+    _filled(root)
+    store.prune()
+    assert_clean(root)
 
 
 def test_df_tells_what_they_take_and_give_back(base: Path, root: Path) -> None:
@@ -213,3 +263,24 @@ def test_the_command_waits_lists_and_ends(base: Path, root: Path) -> None:
     assert reflayer(root, "warm", "--count", "1").returncode == 2
     assert reflayer(root, "warm", "--keep-free", "5").returncode == 0
     assert os.readlink(root / "layers/keep-free") == "5"
+
+
+def test_the_command_recycles_a_container_or_tells_why_not(base: Path, root: Path) -> None:
+    require_root()
+    made = image(base / "image", BASE)
+    assert reflayer(root, "pull", made).returncode == 0
+    time.sleep(0.02)
+    for name in ("web", "db"):
+        assert reflayer(root, "create", "--name", name, made).returncode == 0
+    [inode, _] = [Path(one.path).stat().st_ino for one in reversed(Store(root).containers())]
+    done = reflayer(root, "rm", "--recycle", "web")
+    assert (done.stdout, done.stderr, done.returncode) == ("web\n", "", 0)
+    again = reflayer(root, "create", "--name", "again", made).stdout.rstrip("\n")
+    assert os.stat(again).st_ino == inode
+    fd = os.open(again, os.O_RDONLY)
+    done = reflayer(root, "rm", "--recycle", "again", "db")
+    os.close(fd)
+    assert (done.stdout, done.returncode) == ("again\ndb\n", 0)
+    assert "again was deleted, not recycled: " in done.stderr
+    assert "a process has it open" in done.stderr
+    assert "db" not in done.stderr

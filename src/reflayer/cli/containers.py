@@ -160,13 +160,28 @@ def path(arguments: Namespace) -> int:
     return 0
 
 
-@takes(option("names NAME", ANY_NAME, nargs="+", completer=complete_containers), WAIT)
+@takes(
+    option("names NAME", ANY_NAME, nargs="+", completer=complete_containers),
+    option(
+        "--recycle",
+        "undo what changed in it, so that the next container of its image is had at once",
+        action="store_true",
+    ),
+    WAIT,
+)
 def rm(arguments: Namespace) -> int:
     """Remove containers, and print the names of those that are gone.
 
     They are gone at once; their files are deleted behind, by another process, and so
     their space comes back a little later. Where one cannot be removed, the others are.
     One in which reflayer run runs something stays.
+
+    With --recycle what changed in it is undone, and no more than that, and it is kept ready,
+    as those that reflayer warm makes: less work than to delete it and to make the next one.
+    That is only done where it is proved to be the same as a new one, and no process has
+    anything of it open any more; else it is deleted, and standard error tells why. It takes
+    root, a file system on which times tell what changed (XFS, ext4, btrfs), and no reboot
+    or setting of the clock since it was made.
     """
     store = open_store(arguments)
 
@@ -175,7 +190,9 @@ def rm(arguments: Namespace) -> int:
             from reflayer.sandbox.run import refuse_running
 
             refuse_running(store, store.container(name))
-        store.remove_container(name, wait=arguments.wait)
+        store.remove_container(
+            name, wait=arguments.wait or arguments.recycle, recycle=arguments.recycle, warn=complain
+        )
         print(name, flush=True)
 
     return each(arguments.names, remove)

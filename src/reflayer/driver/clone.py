@@ -42,10 +42,11 @@ def clone(
     *,
     size: int = 0,
     progress: Progress | None = None,
+    folders: list[int] | None = None,
 ) -> CopyReport:
     """Make ``path`` the same tree as layer ``id``, of whose stack a layer may go meanwhile.
 
-    It may take ``size`` bytes, or with 0 any number.
+    It may take ``size`` bytes, or with 0 any number. ``folders`` is as ``copy_tree`` takes it.
 
     Raises:
         LayerError: the layer was removed.
@@ -61,7 +62,7 @@ def clone(
                     with failing(layer, "open", CopyError):
                         held.append(os.open(layer, _FOLDER))
                     until.callback(os.close, held[-1])
-                report = _clone(layers, held[-1], path, making, size, home, progress)
+                report = _clone(layers, held[-1], path, making, size, home, progress, folders)
             except CopyError as error:
                 failed = error
             if _are_there(layers, held):
@@ -72,6 +73,8 @@ def clone(
         if not is_there(home, id):
             raise LayerError(f"layer {id} was removed while it was being cloned") from failed
         delete(path)  # a layer of the stack has become whole: once more
+        if folders is not None:
+            folders.clear()
 
 
 def _are_there(layers: Stack, held: list[int]) -> bool:
@@ -91,6 +94,7 @@ def _clone(
     size: int,
     home: str,
     progress: Progress | None,
+    folders: list[int] | None,
 ) -> CopyReport:
     """Clone the stack, whose lowest layer is open as ``whole``."""
     if making.method in ("auto", "snapshot"):
@@ -117,6 +121,7 @@ def _clone(
         ownership=making.ownership,
         workers=making.workers,
         progress=progress,
+        folders=folders,
     )
 
 

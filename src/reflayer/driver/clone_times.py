@@ -20,6 +20,7 @@ from functools import cache
 from reflayer.driver.home import CLONED, opened, unlink, write_new
 from reflayer.driver.trash import discard
 from reflayer.errors import failing
+from reflayer.record import record as record_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +35,44 @@ _CLOCK_REALTIME_COARSE = 5  # time.h; clock_gettime(2)
 _MUCH = 50  # ticks
 
 
-def note(home: str, path: str, parent: str) -> str | None:
+@record_
+class Clone:
+    """A clone, by its note.
+
+    Attributes:
+        layer: of which it is one.
+        inode: of its root.
+        begun: when it was begun, in nanoseconds, by the clock that stamps inodes.
+        cloned: when it was complete.
+        made_by: how, and by whom: ``spares.key``.
+        folders: what ``copy_tree`` has told of its folders.
+    """
+
+    layer: str
+    inode: int
+    begun: int
+    cloned: int
+    made_by: str
+    folders: list[int]
+
+
+def clone_details(made_by: str | None, folders: list[int]) -> str:
+    """What a note has besides, for what may be recycled: how a clone was made, and its folders."""
+    return f"{made_by}\n{' '.join(map(str, folders))}" if made_by else ""
+
+
+def note(
+    home: str, path: str, parent: str, details: str = "", older: str = "", *, is_late: bool = False
+) -> str | None:
     """Note that the build ``path`` is a complete clone of layer ``parent`` by now.
+
+    Args:
+        home: the driver's home.
+        path: the build.
+        parent: the layer.
+        details: what ``clone_details`` tells of it.
+        older: what ``older`` tells, where only the difference of ``parent`` was made since.
+        is_late: most of it is far older; do not wait for the clock to go on.
 
     Returns:
         The note's path, for ``keeping``; None where times do not tell what was touched.
@@ -44,10 +81,12 @@ def note(home: str, path: str, parent: str) -> str | None:
     root = _root(path)
     if boot is None or root is None:
         return None
-    cloned = _complete_at(root[1])
+    cloned = _complete_at(time.time_ns() if is_late else root[1])
     folder = f"{home}/{CLONED}/{boot}"
     record = f"{folder}/{os.path.basename(path)}"
-    content = f"{root[0]} {root[1]} {cloned} {_clock_offset()} {parent}".encode()
+    if details:
+        older = f"{parent} {cloned} {details}"
+    content = f"{root[0]} {root[1]} {cloned} {_clock_offset()} {parent}\n{older}".encode()
     with failing(record, "write"):
         try:
             write_new(record, content)
@@ -90,7 +129,7 @@ def keeping(record: str | None, id: str) -> Iterator[None]:
 def hand_over(record: str, home: str, id: str) -> None:
     """Let the note at ``record``, if there is one, be that of layer ``id``."""
     with failing(record, "rename"), suppress(FileNotFoundError):
-        os.rename(record, f"{home}/{CLONED}/{boot_id()}/{id}")
+        os.rename(record, note_path(home, id))
 
 
 def forget(home: str, id: str) -> None:
@@ -100,25 +139,59 @@ def forget(home: str, id: str) -> None:
         unlink(f"{home}/{CLONED}/{boot}/{id}")
 
 
+def note_path(home: str, id: str) -> str:
+    """Where the note of layer ``id`` is."""
+    return f"{home}/{CLONED}/{boot_id()}/{id}"
+
+
+def older(home: str, id: str) -> str:
+    """What layer ``id`` was first a clone of, as a note has it; empty where that is not known."""
+    with suppress(OSError, ValueError), open(note_path(home, id)) as file:
+        return file.read().partition("\n")[2]
+    return ""
+
+
+def first_clone(record: str, path: str) -> Clone | None:
+    """What ``path``, which the note ``record`` is of, was first a clone of; None as ``origin``."""
+    found = _read(record, path)
+    if found is None:
+        return None
+    with suppress(ValueError):
+        first, folders, *_ = found[3]
+        layer, cloned, made_by = first.split(" ")
+        return Clone(layer, *found[1], int(cloned), made_by, [*map(int, folders.split())])
+    return None
+
+
 def origin(home: str, id: str, path: str) -> tuple[str, float] | None:
     """The layer that ``id`` at ``path`` was a complete clone of, and when, in seconds since 1970.
 
     None where that is not known, or times do not tell what was touched since.
     """
-    boot = boot_id()
-    if boot is None:
+    found = _read(note_path(home, id), path)
+    return None if found is None else (found[0], (found[2] + _BEHIND) / 1e9)
+
+
+def is_of(clone: Clone, path: str) -> bool:
+    """Whether the folder ``path`` is that clone."""
+    return _root(path) == (clone.inode, clone.begun)
+
+
+def _read(record: str, path: str) -> tuple[str, tuple[int, int], int, list[str]] | None:
+    """The parent, the root, the end of the cloning, and what else a note has, if it holds."""
+    if boot_id() is None:
         return None
-    record = f"{home}/{CLONED}/{boot}/{id}"
     with failing(record, "read"):
         try:
             with open(record) as file:
-                *numbers, noted = file.read().split(" ")
+                line, *others = file.read().split("\n")
+            *numbers, noted = line.split(" ")
             inode, birth, cloned, offset = map(int, numbers)
         except (FileNotFoundError, ValueError):
             return None
     if abs(offset - _clock_offset()) > _STILL or _root(path) != (inode, birth):
         return None
-    return noted, (cloned + _BEHIND) / 1e9
+    return noted, (inode, birth), cloned, others
 
 
 def _begin_boot(home: str, boot: str) -> None:

@@ -13,7 +13,7 @@ import os
 from contextlib import contextmanager
 
 from reflayer.driver.clone import clone, limit, make_folder, no_snapshot
-from reflayer.driver.clone_times import keeping, note
+from reflayer.driver.clone_times import clone_details, keeping, note
 from reflayer.driver.differences import (
     add_child,
     difference_path,
@@ -36,6 +36,7 @@ from reflayer.driver.home import (
     taken,
     write_out,
 )
+from reflayer.driver.spares import key
 from reflayer.driver.trash import delete
 from reflayer.driver.write_back import writing_back
 from reflayer.errors import LayerError, OperationError, failing
@@ -76,16 +77,21 @@ def new_layer(
     """
     with building(home, id) as path, opened(f"{home}/{LAYERS}", follow=True) as folder:
         noted = report = None
+        folders: list[int] = []
         if parent is None:
             _make_empty(path, making)
             limit(path, size, home)
         else:
-            report = clone(home, parent, path, making, size=size, progress=progress)
+            report = clone(
+                home, parent, path, making, size=size, progress=progress, folders=folders
+            )
         if label:
             set_label(path, label)
         # The inodes of a snapshot tell themselves that they are the same.
         if parent is not None and report is not None and report.method != "snapshot":
-            noted = note(home, path, parent)
+            is_plain = not (size or durable)
+            details = clone_details(key(making), folders) if is_plain else ""
+            noted = note(home, path, parent, details)
         with keeping(noted, id):
             yield path, report
             publish(path, home, id, folder if durable else None)

@@ -300,7 +300,7 @@ class Driver(Layers):
         with opened(path) as folder:
             write_out(folder, path)
 
-    def remove(self, id: str, *, wait: bool = True) -> None:
+    def remove(self, id: str, *, wait: bool = True, recycle: bool = False) -> str:
         """Remove layer ``id``; it is no error where there is none. The id is free at once.
 
         Differences that lie on it become whole first.
@@ -308,6 +308,13 @@ class Driver(Layers):
         Args:
             id: the layer.
             wait: return when all of it is deleted; otherwise a process of its own deletes it.
+            recycle: where it can be proved what changed in it since it was cloned from another
+                layer, and that nobody has it any more, undo that, so that it is a spare of that
+                layer; else delete it. Without ``wait`` what makes spares does so behind, if that
+                layer is to have more.
+
+        Returns:
+            Why it was not recycled; empty where it was, or will be, or was not to be.
 
         Raises:
             OperationError: something is mounted in it, or it cannot be moved out of the way; or,
@@ -317,11 +324,11 @@ class Driver(Layers):
         from reflayer.walk.mounts import refuse_mounts_at
 
         if not self.exists(id):
-            return
+            return ""
         for layer in (layer_path(self.home, id), differences.upper_path(self.home, id)):
             with failing(layer, "look for mounts"):
                 refuse_mounts_at(os.fsencode(layer), os.fsencode(layer))
-        trash = None
+        trash, reason = None, ""
         while trash is None:
             for child in differences.children(self.home, id):
                 try:
@@ -330,12 +337,28 @@ class Driver(Layers):
                     if self.exists(child):  # else another one was faster
                         raise
             self._references.forget(id)
-            trash = trees.withdraw(self.home, id)
+            if recycle:
+                trash, reason = self._recycle(id, wait)
+            else:
+                trash = trees.withdraw(self.home, id)
         if wait:
             for path in trash:
                 delete_trash(path)
         if not wait or left_in_trash(self.home):
             delete_behind(self.home)
+        return reason
+
+    def _recycle(self, id: str, wait: bool) -> tuple[list[str] | None, str]:
+        """As ``trees.withdraw``; and why layer ``id`` was not recycled."""
+        from reflayer.driver.fill import fill_behind
+        from reflayer.driver.remove import recycle
+
+        removed = recycle(self.home, id, self._making, behind=not wait)
+        if removed is None:
+            return None, ""
+        if removed.layer is not None and not wait:
+            fill_behind(self.home, removed.layer)
+        return removed.trash, removed.reason
 
     def make_whole(self, id: str) -> None:
         """Let layer ``id`` be whole, on the disk; nothing is done where it is.

@@ -21,9 +21,7 @@ from reflayer.workers.lock import is_at, open_locked
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
-    from typing import Any
 
-    from reflayer.copy import CopyReport
     from reflayer.driver.home import Making
     from reflayer.driver.spares import Spares
     from reflayer.progress import Progress
@@ -64,7 +62,7 @@ def fill_now(home: str, layer: str, making: Making, progress: Progress | None) -
                 if progress is not None:
                     progress("spares", now.ready, now.wanted)
                 with suppress(_StoppedError):
-                    _make(home, layer, making, turn, _clone)
+                    _make(home, layer, making, turn, lambda step: step())
         finally:
             os.close(turn)
 
@@ -77,8 +75,8 @@ def fill(home: str, turn: int | None) -> None:
     lock = f"{home}/{SPARES_LOCK}"
     with ThreadPoolExecutor(1, initializer=_step_back) as worker:
 
-        def behind_others(*clone: Any) -> CopyReport:
-            return worker.submit(_clone, *clone).result()
+        def behind_others(step: Callable[[], None]) -> None:
+            worker.submit(step).result()
 
         while turn is not None:
             try:
@@ -118,22 +116,20 @@ def _next(home: str, failed: Container[str]) -> str | None:
     return max(lacking, key=lambda layer: spares.last_use(home, layer), default=None)
 
 
-def _clone(home: str, layer: str, path: str, making: Making, progress: Progress) -> CopyReport:
-    from reflayer.driver.clone import clone
-
-    return clone(home, layer, path, making, progress=progress)
-
-
 def _make(
-    home: str, layer: str, making: Making, turn: int, clone: Callable[..., CopyReport]
+    home: str, layer: str, making: Making, turn: int, apart: Callable[[Callable[[], None]], None]
 ) -> None:
-    """Make one spare of a layer."""
-    from reflayer.driver.clone_times import note
+    """Make one spare of a layer; what takes long is done by ``apart``."""
+    from reflayer.driver.clone import clone
+    from reflayer.driver.clone_times import clone_details, note
     from reflayer.driver.create import building
+    from reflayer.driver.recycle import recycle_used
 
     asked, before = spares.wanted(home, layer), spares.sweep(home, layer)
     if before is None:
         raise LayerError(f"there is no layer {layer}")
+    if recycle_used(home, layer, making, apart):
+        return
 
     def go_on(*_: object) -> None:
         is_ours = is_at(f"{home}/{SPARES_LOCK}", turn)
@@ -145,8 +141,17 @@ def _make(
         _require_room(home)
 
     with building(home, layer) as path:
-        report = clone(home, layer, path, making, go_on)
-        noted = None if report.method == "snapshot" else note(home, path, layer)
+        folders: list[int] = []
+        methods: list[str] = []
+
+        def copy() -> None:
+            report = clone(home, layer, path, making, progress=go_on, folders=folders)
+            methods.append(report.method)
+
+        apart(copy)
+        noted = None
+        if methods != ["snapshot"]:
+            noted = note(home, path, layer, clone_details(spares.key(making), folders))
         if not spares.add(home, layer, path, noted, making, before, only_wanted=True):
             if noted is not None:
                 unlink(noted)

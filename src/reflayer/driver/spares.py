@@ -1,7 +1,8 @@
 """Spares: clones of a layer that are made ahead of it, and handed out by one rename each.
 
 ``spares/BOOT/LAYER/KEY.RANDOM`` is one, and ``KEY.RANDOM.cloned`` its note of when it was complete
-(``clone_times``). Nothing of it was written out to disk, so one of an earlier boot is discarded.
+(``clone_times``); ``KEY.RANDOM.used`` is a container that was removed, and is to become one
+(``recycle``). Nothing of these was written out to disk, so one of an earlier boot is discarded.
 ``KEY`` tells how it was made and by whom, so that nobody gets a tree that would be another if he
 had made it. ``stack`` in the same folder tells of what it is a clone: the inodes and ctimes of the
 layers' own folders, which change whenever one is filled, moved or made anew. A rename succeeds
@@ -18,7 +19,7 @@ import os
 import time
 from contextlib import suppress
 
-from reflayer.driver.clone_times import boot_id, hand_over
+from reflayer.driver.clone_times import boot_id, first_clone, hand_over, note_path
 from reflayer.driver.differences import is_there, lower, upper_path
 from reflayer.driver.home import (
     SPARES,
@@ -34,17 +35,19 @@ from reflayer.driver.home import (
 )
 from reflayer.driver.room import is_short
 from reflayer.driver.trash import delete_trash, discard
-from reflayer.errors import LayerError, failing
+from reflayer.errors import LayerError, OperationError, failing
 from reflayer.record import record
 from reflayer.workers.lock import flock, passing_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.copy import CopyReport
+    from reflayer.driver.clone_times import Clone
     from reflayer.driver.home import Making
 
 _STACK = "stack"
 _NOTE = ".cloned"  # what follows a spare's name in that of its note
+_USED = ".used"  # what follows it until it is undone what has changed
 _LONGEST = 200  # characters of a key
 _DAY = 86_400  # seconds
 
@@ -226,10 +229,7 @@ def add(
             _want(home, layer, 0, made_by)
         elif count[0] and len(ready(home, layer, made_by)) >= count[0]:
             return False
-        if _stack_of(folder) != before:
-            discard(folder, home)
-            os.makedirs(folder, 0o700)
-            write_new(f"{folder}/{_STACK}", before.encode())
+        _begin(home, folder, before)
         spare = f"{folder}/{passing_name(made_by)}"
         if noted is not None:
             os.rename(noted, spare + _NOTE)
@@ -275,9 +275,64 @@ def sweep(home: str, layer: str) -> str | None:
                 if name.endswith(_NOTE):
                     if not os.path.lexists(f"{folder}/{name.removesuffix(_NOTE)}"):
                         unlink(f"{folder}/{name}")
-                elif name != _STACK and asked is not None and _key_of(name) != asked[1]:
+                elif (
+                    name != _STACK
+                    and asked is not None
+                    and _key_of(name.removesuffix(_USED)) != asked[1]
+                ):
                     throw_away(home, f"{folder}/{name}")
     return of
+
+
+def lacks(home: str, layer: str, made_by: str) -> bool:
+    """Whether more spares of this key are wanted than there are, with those that wait to be one."""
+    asked = wanted(home, layer)
+    if asked is None or asked[1] != made_by:
+        return False
+    return len(ready(home, layer, made_by)) + len(_used(home, layer)) < asked[0]
+
+
+def new_used(home: str, layer: str, id: str, made_by: str) -> str | None:
+    """Where the folder of layer ``id`` is to wait to be a spare of ``layer``; its note does by now.
+
+    None where it has none, or there is no such layer.
+    """
+    folder, of = _folder(home, layer), stamp(home, layer)
+    if folder is None or of is None:
+        return None
+    used = f"{folder}/{passing_name(made_by)}{_USED}"
+    with failing(used, "write"), suppress(FileNotFoundError), naming(home):
+        _begin(home, folder, of)
+        with open(note_path(home, id), "rb") as file:
+            noted = file.read()
+        write_new(note_of(used), b"%b\n%b" % (noted, id.encode()))
+        return used
+    return None
+
+
+def next_used(home: str, layer: str) -> str | None:
+    """The path of one that waits."""
+    return next(iter(_used(home, layer)), None)
+
+
+def take_used(used: str, path: str) -> tuple[str, Clone | None]:
+    """Move one that waits to ``path``; what layer it was, and what that was first a clone of."""
+    noted = note_of(used)
+    try:
+        with failing(noted, "read"), open(noted) as file:
+            id = file.read().rpartition("\n")[2]
+        clone = first_clone(noted, used)
+    except OperationError:  # it has no note
+        id, clone = "", None
+    with failing(used, "rename"):
+        os.rename(used, path)
+    unlink(noted)
+    return id, clone
+
+
+def note_of(spare: str) -> str:
+    """Where the note of a spare is, or of what waits to be one."""
+    return spare + _NOTE
 
 
 def take(home: str, layer: str, id: str, making: Making) -> bool:
@@ -331,6 +386,11 @@ def tidy(home: str) -> None:
             if abs(now - os.lstat(f"{home}/{WARM}/{layer}").st_mtime) > _DAY:
                 with naming(home):
                     end(home, layer)
+        asked = wanted(home, layer)
+        if asked is None or len(ready(home, layer, asked[1])) >= asked[0]:
+            for used in _used(home, layer):
+                with naming(home):
+                    throw_away(home, used)
 
 
 def make_room(home: str) -> None:
@@ -390,6 +450,21 @@ def _want(home: str, layer: str, count: int, made_by: str, own: int = 0) -> None
     with failing(folder, "mkdir"):
         os.makedirs(folder, 0o700, exist_ok=True)
     relink(f"{folder}/{layer}", f"{count} {made_by} {own}" if own else f"{count} {made_by}")
+
+
+def _begin(home: str, folder: str, of: str) -> None:
+    """Let there be a folder for spares of the stack that ``of`` tells."""
+    if _stack_of(folder) != of:
+        discard(folder, home)
+        os.makedirs(folder, 0o700)
+        write_new(f"{folder}/{_STACK}", of.encode())
+
+
+def _used(home: str, layer: str) -> list[str]:
+    """The paths of those that wait."""
+    folder = _folder(home, layer)
+    names = _names(folder) if folder is not None else []
+    return [f"{folder}/{name}" for name in names if name.endswith(_USED)]
 
 
 def _least_used(home: str) -> str | None:

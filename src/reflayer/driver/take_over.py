@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 
-from reflayer.driver.clone_times import forget, keeping, note, origin
+from reflayer.driver.clone_times import forget, keeping, note, older, origin
 from reflayer.driver.create import building, publish, set_label
 from reflayer.driver.differences import (
     add_child,
@@ -49,6 +49,7 @@ def take_over(home: str, id: str, parent: str, making: Making, label: str) -> bo
     if found is None or not is_there(home, found[0]):
         return False
     below, cloned = found
+    first = "" if label else older(home, parent)
     with building(home, parent) as difference:
         upper = make_difference(difference, below, is_new=False)
         if not _fill(upper, layer, stack(home, below), cloned, making.ownership):
@@ -67,7 +68,7 @@ def take_over(home: str, id: str, parent: str, making: Making, label: str) -> bo
             forget(home, parent)
             if label:
                 set_label(path, label)
-            with keeping(note(home, path, parent), id):
+            with keeping(note(home, path, parent, older=first), id):
                 publish(path, home, id)
     return True
 

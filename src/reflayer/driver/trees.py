@@ -19,7 +19,7 @@ import time
 from contextlib import suppress
 
 from reflayer.driver import spares
-from reflayer.driver.clone_times import boot_id, forget, keeping, note
+from reflayer.driver.clone_times import boot_id, clone_details, forget, keeping, note
 from reflayer.driver.differences import (
     children,
     difference_path,
@@ -29,6 +29,7 @@ from reflayer.driver.differences import (
     is_empty,
     lower,
     require,
+    stack,
     upper_path,
 )
 from reflayer.driver.home import (
@@ -133,11 +134,13 @@ def make_whole(home: str, id: str, making: Making) -> None:
         os.close(fd)
 
 
-def withdraw(home: str, id: str) -> list[str] | None:
+def withdraw(home: str, id: str, *, to: str | None = None) -> list[str] | None:
     """Move layer ``id`` to the trash, its spares and its tree first; None if others lie on it.
 
+    Its tree is moved ``to`` a path on the same file system instead, if there is one, and it can be.
+
     Returns:
-        The paths there.
+        The paths in the trash.
     """
     with naming(home):
         if children(home, id):
@@ -146,7 +149,7 @@ def withdraw(home: str, id: str) -> list[str] | None:
         forget(home, id)
         paths = (
             spares.end(home, id),
-            discard(layer_path(home, id), home),
+            _moved(layer_path(home, id), to, home),
             discard(difference_path(home, id), home),
         )
         clear_mark(home, id)
@@ -154,6 +157,14 @@ def withdraw(home: str, id: str) -> list[str] | None:
         if parent is not None:
             forget_child(home, parent, id)
     return [path for path in paths if path is not None]
+
+
+def _moved(tree: str, to: str | None, home: str) -> str | None:
+    if to is not None:
+        with suppress(OSError):
+            os.rename(tree, to)
+            return None
+    return discard(tree, home)
 
 
 def drop_trees(home: str, *, earlier: bool = False) -> None:
@@ -237,17 +248,24 @@ def _make(home: str, id: str, fd: int, making: Making) -> None:
 
 
 def _make_clone(home: str, id: str, fd: int, making: Making) -> None:
+    from reflayer.copy.folder import folder_key
     from reflayer.driver.clone import clone
     from reflayer.driver.create import building, copy_label
 
     parent = lower(home, id)
     is_for_good = is_empty(difference_path(home, id))
     with building(home, id) as path:
-        report = clone(home, id, path, making)
+        folders: list[int] = []
+        report = clone(home, id, path, making, folders=folders)
         copy_label(upper_path(home, id), path)
         noted = None
         if is_for_good and parent is not None and report.method != "snapshot":
-            noted = note(home, path, parent)
+            # In the parent's stack each layer is one higher. Somebody may have changed the root.
+            folders[::2] = [key - folder_key(1, 0) for key in folders[::2]]
+            top = os.fsdecode(stack(home, parent).paths[0])
+            is_plain = _root(top) == _root(upper_path(home, id))
+            details = clone_details(spares.key(making), folders) if is_plain else ""
+            noted = note(home, path, parent, details)
         with keeping(noted, id), failing(layer_path(home, id), "rename"), naming(home):
             if not is_at(upper_path(home, id), fd):
                 raise LayerError(f"layer {id} was removed while its tree was being made")

@@ -9,9 +9,12 @@ import struct
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 _AT_EMPTY_PATH = 0x1000
-_STATX_BTIME = 0x800
+AT_FDCWD = -100
+_AT_STATX_DONT_SYNC = 0x4000
+_STATX_TYPE, _STATX_INO, _STATX_BTIME = 0x1, 0x100, 0x800
 _STRUCT_STATX = 256  # bytes
 _STATX_MASK = struct.Struct("=I")
+_IDENTITY = struct.Struct("=28xH2xQ96xII")  # mode, inode number, device
 _BTIME = struct.Struct("=80xqI")  # seconds, nanoseconds
 
 
@@ -43,6 +46,26 @@ def birth_time(fd: int) -> int | None:
         return None
     seconds, nanoseconds = _BTIME.unpack_from(buffer)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+def identity_at(path: bytes, dir_fd: int = AT_FDCWD) -> tuple[int, int, int]:
+    """Device, inode number and mode of what ``path`` leads to; no server is asked for them.
+
+    Raises:
+        OSError: as statx(2) says.
+    """
+    buffer = ctypes.create_string_buffer(_STRUCT_STATX)
+    checked(
+        LIBC.statx(
+            ctypes.c_int(dir_fd),
+            ctypes.c_char_p(path),
+            ctypes.c_int(_AT_STATX_DONT_SYNC),
+            ctypes.c_uint(_STATX_TYPE | _STATX_INO),
+            buffer,
+        )
+    )
+    mode, inode, major, minor = _IDENTITY.unpack_from(buffer)
+    return os.makedev(major, minor), int(inode), int(mode)
 
 
 def syncfs(fd: int) -> None:

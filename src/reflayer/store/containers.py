@@ -11,6 +11,7 @@ from reflayer.store.database import ids_with
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from sqlite3 import Connection
     from typing import Self
 
@@ -61,7 +62,7 @@ class Container:
         with parts.database.reading() as db:
             is_there = db.execute("SELECT 1 FROM containers WHERE id = ?", (self.id,)).fetchone()
         if is_there:
-            remove_container(parts, self.id, wait=True)
+            remove_container(parts, self.id)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Container) and (self.id, self.path) == (other.id, other.path)
@@ -112,7 +113,13 @@ def container_of(row: tuple[str, str, str, str, float], parts: Parts) -> Contain
     return Container(*row, f"{parts.home}/{row[0]}", parts)
 
 
-def remove_container(parts: Parts, name: str, wait: bool) -> Container:
+def remove_container(
+    parts: Parts,
+    name: str,
+    wait: bool = True,
+    recycle: bool = False,
+    warn: Callable[[str], None] | None = None,
+) -> Container:
     from reflayer.store.collect import collect, marked, tidy, with_room
 
     with parts.database.kept_open():
@@ -120,12 +127,14 @@ def remove_container(parts: Parts, name: str, wait: bool) -> Container:
             container = find_container(db, name, parts)
         with marked(parts, needs_room=False) as agree:
             # The folder first: one that cannot be removed still has its record.
-            parts.driver.remove(container.id, wait=wait)
+            reason = parts.driver.remove(container.id, wait=wait, recycle=recycle)
             with_room(parts, lambda: _forget(parts, container.id))
             is_used = _is_used(parts, container.image_id)
             if is_used:
                 agree()
         (tidy if is_used else collect)(parts, wait=wait)
+        if reason and warn is not None:
+            warn(f"{container.name} was deleted, not recycled: {reason}")
         return container
 
 

@@ -220,16 +220,31 @@ class Store:
         with self._parts.database.reading() as db:
             return find_container(db, name, self._parts)
 
-    def remove_container(self, name: str, *, wait: bool = True) -> Container:
+    def remove_container(
+        self,
+        name: str,
+        *,
+        wait: bool = True,
+        recycle: bool = False,
+        warn: Callable[[str], None] | None = None,
+    ) -> Container:
         """Remove a container; return what it was.
 
-        With ``wait`` its folder is deleted by then; else that goes on in another process.
+        Args:
+            name: the container.
+            wait: its folder is deleted by then; else that goes on in another process.
+            recycle: undo what changed in it, so that it is a spare of its image, as ``warm`` makes
+                them. It is deleted where it cannot be proved that it would be the same tree as one
+                that is made anew, and that no process has anything in it any more, and
+                where as many spares are ready as are wanted. Without
+                ``wait`` another process does it, and only where spares are wanted.
+            warn: is told in a line why it was not recycled.
 
         Raises:
             StoreError: there is none, or more than one.
             OperationError: its folder cannot be removed; the container is still there.
         """
-        return remove_container(self._parts, name, wait)
+        return remove_container(self._parts, name, wait, recycle, warn)
 
     def changes(self, name: str) -> Iterator[Change]:
         """What is different in a container from its image, as Docker's diff tells it.

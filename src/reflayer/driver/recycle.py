@@ -1,0 +1,148 @@
+"""Recycling: what changed in a container is undone, and it is a spare of what it was cloned from.
+
+That is far less work than to delete it all and to clone it all anew, but only right where it can be
+proved that nothing but what is undone has changed, and that nobody can change it any more:
+
+- The note of its clone holds (``clone_times``), and the layers were not changed since.
+- Times tell of all that happens to a file. On tmpfs they do not of a store to a mapped one.
+- No process has a folder of it, or a file that would stay open or mapped; nothing is mounted in it
+  or from it, for any process (``walk.holders``, ``archive.undo``).
+- It is as a fresh clone would be made: of the same making, with no quota and no SELinux label.
+
+Where one of these does not hold, it is deleted as any other layer. It is undone in ``tmp/`` under a
+claim, where nobody finds it: so what a kill leaves is cleared by the next start. That is done by
+who removes it (``remove``), or by what makes spares, for which it waits among them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from reflayer.driver import spares
+from reflayer.driver.clone_times import clone_details, first_clone, is_of, note, note_path
+from reflayer.driver.create import building
+from reflayer.driver.differences import is_difference, is_there, stack
+from reflayer.driver.home import has_labels, layer_path, opened, unlink
+from reflayer.driver.room import is_short
+from reflayer.driver.trash import discard
+from reflayer.errors import ReflayerError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reflayer.driver.clone_times import Clone
+    from reflayer.driver.home import Making
+
+_NEVER = frozenset({"snapshot", "tar"})  # methods by which no part of a tree is copied
+
+
+class CannotError(Exception):
+    """Why something is deleted instead."""
+
+
+def recycle_used(
+    home: str, layer: str, making: Making, apart: Callable[[Callable[[], None]], None]
+) -> bool:
+    """Make a spare of ``layer`` of what waits for that; False where nothing does.
+
+    What takes long is done by ``apart``. What cannot be one is in the trash.
+    """
+    used = spares.next_used(home, layer)
+    if used is None:
+        return False
+    with building(home, layer) as path:
+        id, clone = spares.take_used(used, path)
+        try:
+            if clone is None or clone.made_by != spares.key(making):
+                raise CannotError
+            make_spare(home, path, id, clone, making, apart)
+        except CannotError:
+            discard(path, home)
+    return True
+
+
+def recyclable(home: str, id: str, making: Making) -> Clone:
+    """Of what layer ``id`` is a clone, if it may be recycled by one who makes clones like that."""
+    if is_difference(home, id) or making.method in _NEVER or has_labels():
+        raise CannotError("it was not copied, or has an SELinux label")
+    try:
+        clone = first_clone(note_path(home, id), layer_path(home, id))
+    except ReflayerError:  # it is gone
+        clone = None
+    if clone is None:
+        raise CannotError("it is not known what it was cloned from, or the clock was set")
+    if clone.made_by != spares.key(making):
+        raise CannotError("it was made with other settings or by another user")
+    if not is_there(home, clone.layer):
+        raise CannotError("its image is gone")
+    if is_short(home):
+        raise CannotError("little of the disk is free")
+    return clone
+
+
+def make_spare(
+    home: str,
+    path: str,
+    id: str,
+    clone: Clone,
+    making: Making,
+    apart: Callable[[Callable[[], None]], None],
+) -> None:
+    """Undo what changed in the folder ``path``, which was that of layer ``id``, and publish it."""
+    known = dict(zip(clone.folders[::2], clone.folders[1::2], strict=False))
+    try:
+        if not is_of(clone, path):
+            raise CannotError("others made another one of it")
+        told = spares.stamp(home, clone.layer)
+        if told is None or not _is_older(told, clone.begun):
+            raise CannotError("its image has changed")
+        apart(lambda: _undo(home, path, id, clone, known, making))
+        folders = [number for pair in known.items() for number in pair]
+        noted = note(home, path, clone.layer, clone_details(clone.made_by, folders), is_late=True)
+        if noted is None:
+            raise CannotError("times do not tell here what changed")
+        if not spares.add(home, clone.layer, path, noted, making, told):
+            unlink(noted)
+            raise CannotError("no more spares are wanted")
+    except ReflayerError as error:
+        raise CannotError(str(error)) from error
+
+
+def _undo(
+    home: str, path: str, id: str, clone: Clone, known: dict[int, int], making: Making
+) -> None:
+    """Undo what changed, where nobody can change it any more."""
+    from reflayer.archive.undo import undo
+    from reflayer.walk.holders import held_folders
+
+    with opened(path) as folder:
+        if _hides_stores(folder):
+            raise CannotError("times do not tell here what changed")
+        device = os.fstat(folder).st_dev
+    names = [f"/{id}{end}" for end in (" ", "/", ",", ":")] + [os.path.basename(path)]
+    held = held_folders(device, [name.encode() for name in names])
+    if held is None:
+        raise CannotError("it cannot be told whether a process still has it")
+    undo(
+        path,
+        stack(home, clone.layer),
+        clone.cloned,
+        known=known,
+        held=held,
+        method=making.method,
+        ownership=making.ownership,
+        workers=making.workers,
+    )
+
+
+def _is_older(stamp: str, begun: int) -> bool:
+    """Whether none of the layers of a stack was changed since then."""
+    return all(int(line.split(" ")[1]) < begun for line in stamp.split("\n"))
+
+
+def _hides_stores(folder: int) -> bool:
+    """Whether a store to a mapped file changes no time: tmpfs maps what is read for writing."""
+    from reflayer.linux.statfs import file_system_name
+
+    return file_system_name(folder) == "tmpfs"

@@ -1,0 +1,149 @@
+"""Which folders of a file system any process has: as its current one, as its root, or open.
+
+Paths do not tell, since other mount namespaces have others; device and inode number do. Who has a
+file open is not found here: a lease tells that of each file, be it open by whatever (fcntl(2)).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from contextlib import suppress
+
+from reflayer.linux.kcmp import FILES, FS, share
+from reflayer.linux.libc import AT_FDCWD, identity_at
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_FIRST_NAMESPACE = "pid:[4026531836]"  # linux/proc_ns.h: PROC_PID_INIT_INO
+_INIT = "1"
+_EXITING = 0x4  # linux/sched.h: PF_EXITING
+_NAMELESS = ("socket:", "pipe:", "anon_inode:")
+_CARRIERS = ("socket:", "anon_inode:[io_uring]")  # what may have descriptors that no process has
+_CARRIED = re.compile(rb"^(?:scm_fds|UserFiles):\s*[1-9]", re.M)  # proc_pid_fdinfo(5)
+_MOUNTS = "mnt:"
+_KEPT = re.compile(rb" (mnt:\[\d+\]) ")  # as the root of a mount
+
+
+class _UnknownError(Exception):
+    """It cannot be told."""
+
+
+def held_folders(device: int, names: Collection[bytes]) -> frozenset[int] | None:
+    """The inode numbers of the folders on ``device`` that any process of this machine has.
+
+    Args:
+        device: ``st_dev`` of the folders.
+        names: what no path in the mounts that a process can see may have in it: what is mounted
+            from there or on it can be entered at any time.
+
+    Returns:
+        The numbers; None where it cannot be told: not all processes can be looked at, a mount has
+        one of the names, mounts are kept that no process sees, descriptors are on their way from
+        one process to another, or a FIFO or device of that file system is open.
+    """
+    try:
+        if os.readlink("/proc/self/ns/pid") != _FIRST_NAMESPACE:
+            return None
+        look = _Look(device, names)
+        for pid in filter(str.isdecimal, os.listdir("/proc")):
+            look.at_process(pid)
+    except (OSError, _UnknownError):
+        return None
+    return frozenset(look.found) if look.kept <= look.seen else None
+
+
+class _Look:
+    """A look at all processes.
+
+    Attributes:
+        found: the folders' inode numbers.
+        seen: the mount namespaces that were looked at.
+        kept: those that are mounted or open.
+    """
+
+    def __init__(self, device: int, names: Collection[bytes]) -> None:
+        self.found: set[int] = set()
+        self.seen: set[str] = set()
+        self.kept: set[str] = set()
+        self._device = device
+        self._names = names
+
+    def at_process(self, pid: str) -> None:
+        """Look at what all threads of a process have."""
+        try:
+            tasks = os.listdir(f"/proc/{pid}/task")
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        for task in tasks:
+            path = f"/proc/{pid}/task/{task}"
+            is_first = task == pid
+            try:
+                if is_first or not share(int(pid), int(task), FS):
+                    self._add(f"{path}/cwd")
+                    self._add(f"{path}/root")
+                    self._look_at_mounts(path)
+                if is_first or not share(int(pid), int(task), FILES):
+                    self._look_at_open(path)
+            except OSError:
+                # The first process may be out of everybody's sight, where the machine is a guest
+                # that is run by it. It is nobody's who runs containers.
+                if pid != _INIT and not _has_ended(path):
+                    raise
+
+    def _add(self, path: str, dir_fd: int | None = None) -> None:
+        at, inode, mode = identity_at(path.encode(), AT_FDCWD if dir_fd is None else dir_fd)
+        if at == self._device and stat.S_ISDIR(mode):
+            self.found.add(inode)
+        elif at == self._device and not stat.S_ISREG(mode):
+            raise _UnknownError
+
+    def _look_at_mounts(self, task: str) -> None:
+        namespace = os.readlink(f"{task}/ns/mnt")
+        if namespace in self.seen:
+            return
+        with open(f"{task}/mountinfo", "rb") as file:
+            table = file.read()
+        if any(name in table for name in self._names):
+            raise _UnknownError
+        self.kept.update(found.decode() for found in _KEPT.findall(table))
+        self.seen.add(namespace)
+
+    def _look_at_open(self, task: str) -> None:
+        table = os.open(f"{task}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in os.listdir(table):
+                with suppress(FileNotFoundError, ProcessLookupError):  # it is closed by now
+                    what = _readlink(name, table)
+                    if what.startswith(_CARRIERS):
+                        with open(f"{task}/fdinfo/{name}", "rb", buffering=0) as file:
+                            if _CARRIED.search(file.read()):
+                                raise _UnknownError
+                    elif what.startswith(_MOUNTS):
+                        self.kept.add(what)
+                    elif not what.startswith(_NAMELESS):
+                        self._add(name, table)
+        finally:
+            os.close(table)
+
+
+def _readlink(name: str, folder: int) -> str:
+    try:
+        return os.readlink(name, dir_fd=folder)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return ""  # the path of something deep
+
+
+def _has_ended(task: str) -> bool:
+    """Whether a thread ends or is gone: its files in proc(5) tell that by various errors."""
+    try:
+        with open(f"{task}/stat", "rb") as file:
+            return bool(int(file.read().rpartition(b") ")[2].split()[6]) & _EXITING)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
