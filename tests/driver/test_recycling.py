@@ -394,10 +394,11 @@ def test_an_ordinary_user_deletes_it(place_on: Callable[[str], Path]) -> None:
     told = run_as(
         1234,
         """
-import os, sys
+import os, sys, time
 from reflayer.driver import Driver
 driver = Driver(sys.argv[1] + "/home", ownership="ignore")
 driver.create("base")
+time.sleep(0.02)
 driver.create("box", "base")
 print(driver.remove("box", recycle=True))
 assert not driver.exists("box")

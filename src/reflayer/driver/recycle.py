@@ -56,7 +56,7 @@ def recycle_used(
         try:
             if clone is None or clone.made_by != spares.key(making):
                 raise CannotError
-            make_spare(home, path, id, clone, making, apart)
+            make_spare(home, path, id, clone, making, apart, only_wanted=True)
         except CannotError:
             discard(path, home)
     return True
@@ -88,6 +88,8 @@ def make_spare(
     clone: Clone,
     making: Making,
     apart: Callable[[Callable[[], None]], None],
+    *,
+    only_wanted: bool = False,
 ) -> None:
     """Undo what changed in the folder ``path``, which was that of layer ``id``, and publish it."""
     known = dict(zip(clone.folders[::2], clone.folders[1::2], strict=False))
@@ -102,7 +104,7 @@ def make_spare(
         noted = note(home, path, clone.layer, clone_details(clone.made_by, folders), is_late=True)
         if noted is None:
             raise CannotError("times do not tell here what changed")
-        if not spares.add(home, clone.layer, path, noted, making, told):
+        if not spares.add(home, clone.layer, path, noted, making, told, only_wanted=only_wanted):
             unlink(noted)
             raise CannotError("no more spares are wanted")
     except ReflayerError as error:

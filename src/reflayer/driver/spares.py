@@ -261,14 +261,13 @@ def sweep(home: str, layer: str) -> str | None:
     """Discard what cannot be handed out, of another key, of a stack that has changed, half there.
 
     Returns:
-        What ``stamp`` tells; None where there is no such layer any more.
+        What ``stamp`` tells; None where there is no such layer now.
     """
     folder = _folder(home, layer)
     with naming(home):
         of, asked = stamp(home, layer), wanted(home, layer)
-        if of is None:
-            end(home, layer)
-        elif folder is not None and os.path.isdir(folder):
+        # One that is not there may be being filled; who removes it ends its spares.
+        if of is not None and folder is not None and os.path.isdir(folder):
             if _stack_of(folder) != of:
                 discard(folder, home)
             for name in _names(folder):
