@@ -178,8 +178,8 @@ def main() -> None:
     with scratch(arguments.place) as place, ExitStack() as stack:
         rivals = [Sizes(Path(place) / str(count), stack, count) for count in sizes]
         seconds: dict[str, list[list[float]]] = {}
-        for _ in range(arguments.runs + 1):
-            for at, rival in enumerate(rivals):
+        for run in range(arguments.runs + 1):
+            for at, rival in list(enumerate(rivals))[:: 1 if run % 2 else -1]:
                 for name, step in rival.steps().items():
                     started = time.perf_counter()
                     step()

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks.docker.engine import lacks_spares
 from benchmarks.images import oci_image
 from benchmarks.processes import output, run, start
 from benchmarks.question import REFLAYER, Setting
@@ -25,11 +26,17 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [proxy_plugins.reflayer]
   type = "snapshot"
   address = "{state}/reflayer.sock"
+[proxy_plugins.spares]
+  type = "snapshot"
+  address = "{state}/spares.sock"
 """
+_OURS = {"reflayer": 0, "spares": 4}  # the spares that ours keep
 
 
 class Engine:
     """One containerd, with reflayer's service beside it where that is asked for.
+
+    Twice: as ``reflayer`` it keeps no spares, as ``spares`` some.
 
     Attributes:
         missing: why it is not there; None where it is.
@@ -40,12 +47,12 @@ class Engine:
         # Not in the setting's folder: a socket's path has to be short (unix(7)).
         self._state = Path(stack.enter_context(TemporaryDirectory(prefix="containerd-")))
         self._place = setting.folder
-        self._home = setting.folder / "snapshots"
         programs = ("containerd", "ctr", "umoci")
         absent = [name for name in programs if shutil.which(name) is None]
         self.missing = f"no {absent[0]} here" if absent else None
         if self.missing is None and ours:
-            self._start_ours(stack)
+            for name in _OURS:
+                self._start_ours(name, stack)
         if self.missing is None:
             self._start_containerd(setting, stack)
 
@@ -69,20 +76,26 @@ class Engine:
         return next(row[0] for row in rows if row[-1] == "Committed")
 
     def settle(self) -> None:
-        """Wait until what was removed is deleted, so that the next one is not disturbed."""
-        trash = self._home / "trash"
-        while trash.is_dir() and any(trash.iterdir()):
-            time.sleep(0.01)
+        """Wait until what was removed is deleted, so that the next one is not disturbed.
+
+        And until all spares are ready.
+        """
+        for home in map(self._home, _OURS):
+            while home.is_dir() and (any((home / "trash").iterdir()) or lacks_spares(home)):
+                time.sleep(0.01)
         before, now = None, _free(self._place)
         while before != now:  # XFS frees inodes behind the unlink
             time.sleep(0.5)
             before, now = now, _free(self._place)
 
-    def _start_ours(self, stack: ExitStack) -> None:
-        socket, state = self._state / "reflayer.sock", self._state / "reflayer"
+    def _home(self, name: str) -> Path:
+        return self._place / f"snapshots-{name}"
+
+    def _start_ours(self, name: str, stack: ExitStack) -> None:
+        socket, state = self._state / f"{name}.sock", self._state / name
         state.mkdir()
-        where = [f"--containerd-socket={socket}", f"--home={self._home}"]
-        serve = [str(REFLAYER), "serve", "containerd", *where]
+        where = [f"--containerd-socket={socket}", f"--home={self._home(name)}"]
+        serve = [str(REFLAYER), "serve", "containerd", *where, f"--spares={_OURS[name]}"]
         self.missing = start(serve, ["test", "-S", str(socket)], state, stack)
 
     def _start_containerd(self, setting: Setting, stack: ExitStack) -> None:

@@ -10,9 +10,9 @@ from reflayer.bench.runs import Rival
 
 
 def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:
-    """Ours and containerd's own, in one containerd."""
+    """Ours, which clones, containerd's own, and ours with a spare ready, in one containerd."""
     engine = Engine(setting, stack)
-    return [preparation(engine, name, setting) for name in ("reflayer", "native")]
+    return [preparation(engine, name, setting) for name in ("reflayer", "native", "spares")]
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.processes import run, start
 from benchmarks.question import REFLAYER, Setting
 from reflayer.bench.runs import Rival
+from reflayer.driver.spares import all_spares
 
 _PEER = struct.Struct("3i")  # struct ucred: process, user, group
 _IN_OWN_RUN = 'mount --bind "$1" /run && shift && exec "$@"'
@@ -31,16 +32,23 @@ class Engine:
     """
 
     def __init__(
-        self, setting: Setting, stack: ExitStack, driver: str, method: str = "auto"
+        self,
+        setting: Setting,
+        stack: ExitStack,
+        driver: str,
+        method: str = "auto",
+        *,
+        spares: int = 0,
     ) -> None:
-        """Start it until ``stack`` ends."""
+        """Start it until ``stack`` ends; ours keeps so many spares by itself."""
         self.name = driver if method == "auto" else f"{driver} --method {method}"
+        self.name += ", a spare ready" if spares else ""
         # Not in the setting's folder: a socket's path has to be short (unix(7)).
         self._run = Path(stack.enter_context(TemporaryDirectory(prefix="docker-")))
-        self._data = setting.folder / f"{driver}-{method}"
+        self._data = setting.folder / f"{driver}-{method}-{spares}"
         self.missing = None if shutil.which("dockerd") else "no docker here"
         if self.missing is None and driver == "reflayer":
-            self._start_plugin(stack, method)
+            self._start_plugin(stack, method, spares)
         if self.missing is None:
             self._start_daemon(stack, driver)
 
@@ -66,9 +74,9 @@ class Engine:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until what was removed is deleted."""
-        trash = self._data / "reflayer/trash"
-        while trash.is_dir() and any(trash.iterdir()):
+        """Wait until what was removed is deleted, and all spares are ready."""
+        home = self._data / "reflayer"
+        while home.is_dir() and (any((home / "trash").iterdir()) or lacks_spares(home)):
             time.sleep(0.01)
 
     def pids(self) -> dict[str, int]:
@@ -78,13 +86,15 @@ class Engine:
             "reflayer": listener(self._run / "docker/plugins/reflayer.sock"),
         }
 
-    def _start_plugin(self, stack: ExitStack, method: str) -> None:
+    def _start_plugin(self, stack: ExitStack, method: str, spares: int) -> None:
         socket = self._run / "docker/plugins/reflayer.sock"
         plugin = [str(REFLAYER), "serve", "docker", f"--docker-socket={socket}"]
         probe = ["test", "-S", str(socket)]
         state = self._run / "plugin"
         state.mkdir()
-        self.missing = start([*plugin, f"--method={method}"], probe, state, stack)
+        self.missing = start(
+            [*plugin, f"--method={method}", f"--spares={spares}"], probe, state, stack
+        )
 
     def _start_daemon(self, stack: ExitStack, driver: str) -> None:
         daemon = [
@@ -102,6 +112,11 @@ class Engine:
             "--ip6tables=false",
         ]
         self.missing = start(daemon, self.docker("version"), self._run, stack)
+
+
+def lacks_spares(home: Path) -> bool:
+    """Whether a home is to have more spares than are ready."""
+    return any(one.ready < one.wanted for one in all_spares(str(home)))
 
 
 def listener(path: Path) -> int:
