@@ -126,6 +126,20 @@ class TestRules:
         layers = Layers(base, "1/f/low", "2/f-", "3/f/top")
         assert layers.copied() == {"f": "/", "f/top": "3"}
 
+    def test_few_names_above_hide_among_many(self, base: Path) -> None:
+        low = [f"1/f/{number}" for number in range(2000)]
+        folders = [f"1/f/d{number}/low" for number in range(200)]
+        gone = [*(f"2/f/{number}-" for number in range(0, 2000, 50)), "2/f/d7-", "2/f/d9"]
+        changed = [*(f"3/f/{number}" for number in range(25, 2000, 50)), "3/f/d1/top", "2/f/d1/mid"]
+        expected = {f"f/{number}": "1" for number in range(2000) if number % 50}
+        expected |= {f"f/{number}": "3" for number in range(25, 2000, 50)}
+        for number in range(200):
+            expected |= {f"f/d{number}": "/", f"f/d{number}/low": "1"}
+        for name in ("f/d7", "f/d7/low", "f/d9/low"):
+            del expected[name]
+        expected |= {"f/d1/top": "3", "f/d1/mid": "2", "f/d9": "2", "f": "/"}
+        assert Layers(base, *low, *folders, *gone, *changed).copied() == expected
+
     def test_many_names_above_hide_as_few_do(self, base: Path) -> None:
         changed = [f"{layer}/f/{number}" for layer in (1, 2) for number in range(700)]
         gone = [f"3/f/{number}-" for number in range(600)]

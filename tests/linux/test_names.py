@@ -471,8 +471,9 @@ def test_left_that_no_call_returned_is_refused(src: Path, native: Any, left: byt
 
 
 def test_wrong_arguments_are_refused(native: Any) -> None:
-    for name in ("clone_names", "unlink_names", "changed_names", "measure_names", "openat2"):
-        function = getattr(native, name)
+    for function in vars(native).values():
+        if not callable(function):
+            continue
         with pytest.raises(TypeError):
             function()
         with pytest.raises(TypeError):
@@ -483,6 +484,135 @@ def test_wrong_arguments_are_refused(native: Any) -> None:
         native.unlink_names(0, None)
     with pytest.raises(ValueError, match="null"):
         native.openat2(0, b"a\0b", 0, 0, 0)
+
+
+# --- layers
+
+
+@pytest.fixture
+def layers(src: Path) -> list[Path]:
+    """Four that have the folder ``in/it``, which is empty, the topmost first."""
+    paths = [src / str(number) / "in/it" for number in range(4)]
+    for path in paths:
+        path.mkdir(parents=True)
+    return paths
+
+
+@contextmanager
+def merged(
+    native: Any, layers: list[Path], dst: Path, leave: bytes = b"", avoid: int = 0, device: int = -1
+) -> Iterator[Any]:
+    """What ``clone_merged`` returns of them, with the names in the folder of each."""
+    if device < 0:
+        device = layers[0].stat().st_dev
+    with opened(dst, *(layer.parents[1] for layer in layers)) as (into, *roots):
+        result = native.clone_merged(
+            packed(*roots), b"in/it", avoid, device, into, STREAM, os.geteuid(), os.getegid(),
+            0o022, 0o755, leave,
+        )  # fmt: skip
+    if result is None:
+        assert os.listdir(dst) == []
+        yield None
+        return
+    (files, links, folders, size, fds, above), *others = result
+    fds = [fd for (fd,) in struct.iter_unpack("i", fds)]
+    try:
+        for fd, layer in zip(fds, layers, strict=True):
+            assert os.path.samestat(os.fstat(fd), layer.stat())
+        yield (
+            (files, links, folders, size),
+            [dict(map(reversed, names)) for names in above],
+            *others,
+        )
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+JOINED, MADE, DONE = 251, 254, 255
+"""As the type of a name: a folder that is one with another above; made here; nothing is left."""
+
+
+def test_layers_become_one_folder(layers: list[Path], dst: Path, native: Any) -> None:
+    top, second, third, low = layers
+    for number, layer in enumerate(layers):
+        (layer / "same").write_text(str(number))
+        (layer / f"only {number}").symlink_to("x")
+        (layer / "folder").mkdir()
+    for path in (low / "hidden", second / "put back", third / "put back", low / "put back"):
+        path.mkdir()
+    os.mknod(third / "hidden", stat.S_IFCHR)
+    os.mknod(top / "nothing", stat.S_IFCHR)
+    (second / "nothing").touch()
+    (third / "broken").mkdir()
+    (second / "broken").touch()
+    (top / "broken").mkdir()
+    (low / "broken").mkdir()
+    (third / "tmp").mkdir()
+    (low / "low").mkdir()
+    os.mkfifo(second / "fifo")
+    (low / "fifo").touch()
+    os.mkfifo(low / "pipe")
+    os.setxattr(second, "user.overlay.reflayer.implied", b"y")
+    with merged(native, layers, dst) as (facts, above, folders, rest, left):
+        assert facts == (1, 4, 5, 1)
+        assert above == [
+            {b"folder": MADE, b"broken": MADE},
+            {b"folder": JOINED, b"put back": MADE, b"fifo": FIFO},
+            {b"folder": JOINED, b"put back": JOINED, b"tmp": MADE},
+        ]
+        assert folders == [b"low"]
+        assert sorted(rest) == [(FIFO, b"pipe"), (JOINED, b"folder"), (JOINED, b"put back")]
+        assert left is None
+    found = {path.name for path in dst.iterdir()}
+    folders = {"folder", "put back", "tmp", "low", "broken"}
+    assert found == {"same", "broken", *(f"only {number}" for number in range(4)), *folders}
+    assert (dst / "same").read_text() == "0"
+
+
+def test_layers_that_are_not_ordinary_are_left_alone(
+    layers: list[Path], dst: Path, native: Any
+) -> None:
+    (layers[0] / "name").touch()
+    inode = layers[2].stat().st_ino
+    for case in ({"leave": b"\0name\0"}, {"avoid": inode}, {"device": 1}, {"avoid": inode}):
+        with merged(native, layers, dst, **case) as result:
+            assert result is None
+    with merged(native, layers * 5, dst) as result:
+        assert result is None  # too many
+    os.setxattr(layers[1], "user.other", b"y")
+    with merged(native, layers, dst) as result:
+        assert result is None
+    os.removexattr(layers[1], "user.other")
+    for name in ("opaque", "reflayer.implied"):
+        os.setxattr(layers[1], f"user.overlay.{name}", b"y")
+        with merged(native, layers, dst) as result:
+            assert result is None
+    os.removexattr(layers[1], "user.overlay.opaque")
+    for number in range(400):
+        (layers[1] / f"one of many {number}").touch()
+    with merged(native, layers, dst) as result:
+        assert result is None
+    shutil.rmtree(layers[1])
+    layers[1].symlink_to(layers[0])
+    with merged(native, layers, dst) as result:
+        assert result is None
+
+
+def test_what_is_left_of_a_large_layer_is_told_with_all_that_is_above(
+    layers: list[Path], dst: Path, native: Any
+) -> None:
+    for name in range(3000):
+        (layers[-1] / f"low {name}").touch()
+    (layers[0] / "file").touch()
+    os.mknod(layers[1] / "low 7", stat.S_IFCHR)
+    with merged(native, layers, dst) as (facts, above, folders, rest, left):
+        assert above[0].pop(b"file") == DONE
+        assert above[1].pop(b"low 7") == DONE
+        assert {name for names in above for name in names} <= {b".", b".."}
+        assert len(left) > 0
+        assert (folders, rest) == ([], [])
+        assert len(os.listdir(dst)) == facts[0] < 3000
 
 
 # --- the other functions

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 UNKNOWN, SPECIAL, FOLDER, FILE, LINK = 0, 2, 4, 8, 10
 """The types that a folder's listing tells (getdents64(2): d_type); SPECIAL is any other."""
+JOINED, MADE, DONE = 251, 254, 255
+"""What the part in C has done: a folder was one with another above, or made; or nothing is left."""
 _TYPES = {stat.S_IFDIR: FOLDER, stat.S_IFREG: FILE, stat.S_IFLNK: LINK}
 
 
@@ -187,8 +189,9 @@ class Folder(folders.Folder):
         if merged is None or layer == merged.layers[-1]:
             self.children += children
         else:
-            merged.found.update((name, [layer]) for name in children)
-            merged.waiting += children
+            new = [name for name in children if name not in merged.found]
+            merged.found.update((name, [layer]) for name in new)
+            merged.waiting += new
 
     def move(self, src: int, layer: int) -> None:
         """Be open in another layer, as ``src``, which is taken over."""
@@ -214,12 +217,14 @@ class Filling:
     Attributes:
         leave: the names that are not for the part in C, each between two zeros; None where nothing
             is for it.
+        left: names that the part in C has read already; None where that were all.
     """
 
-    __slots__ = ("_lock", "_workers", "leave")
+    __slots__ = ("_lock", "_workers", "leave", "left")
 
     def __init__(self) -> None:
         self.leave: bytes | None = None
+        self.left: bytes | None = b""
         self._lock = _thread.allocate_lock()
         self._workers = 1
 

@@ -1,9 +1,10 @@
 """A folder that several layers of a stack have: filled layer by layer, from the top.
 
 A name that is there already is that of a layer above, and a whiteout hides its name from those
-below. The folder is open in one layer at a time, in the lowest at last, since most of what is in it
-is there; what stands in another is found by its path from that layer's root. So no folder needs
-more descriptors than another, however many layers there are.
+below. Where the layers are ordinary the part in C makes all at once what it can. Others are opened
+one at a time, the lowest at last, since most of what is in the folder is there; what stands in
+another is found by its path from that layer's root. So no folder needs more descriptors than
+another, however many layers there are.
 
 Which layers have a child folder is known when the last of them was read. So only what the last one
 alone has is copied before the folder is filled, by several workers perhaps; the rest waits.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import os
 
-from reflayer.copy.folder import FOLDER
+from reflayer.copy.folder import DONE, FOLDER, JOINED, MADE
 from reflayer.copy.source import Merged
 from reflayer.errors import CopyError
 from reflayer.linux.xattrs import path_at
@@ -94,6 +95,22 @@ def is_whiteout(job: Job, folder: Folder, name: bytes) -> bool:
     if folder.merged is not None:
         folder.merged.hidden.add(name)
     return True
+
+
+def note_made(merged: Merged, layer: int, names: Names) -> Names:
+    """Note what the part in C tells of a layer, and return what it has left to do there."""
+    left = []
+    for kind, name in names:
+        if kind == JOINED:
+            merged.found[name].append(layer)
+        elif kind == MADE or (kind == FOLDER and layer != merged.layers[-1]):
+            merged.found[name] = [layer]
+            merged.waiting.append(name)
+        elif layer != merged.layers[-1]:
+            merged.hidden.add(name)
+        if kind not in (JOINED, MADE, DONE):
+            left.append((kind, name))
+    return left
 
 
 def shown(merged: Merged, layer: int, names: Names) -> Names:

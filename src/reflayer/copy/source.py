@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 from reflayer.errors import CopyError, failing
 from reflayer.walk.facts import FailedError
@@ -63,6 +64,11 @@ class Source:
     def has_whiteouts(self, layer: int) -> bool:
         """Whether a device 0:0 in a layer is a whiteout, and not one of the tree."""
         return layer < self.differences or self.strict
+
+    def packed(self, layers: list[int]) -> bytes:
+        """The descriptors of some, for the part in C."""
+        roots = self.roots
+        return b"".join([roots[layer].to_bytes(4, sys.byteorder) for layer in layers])
 
     def open(self, layer: int, path: bytes) -> tuple[int, bool]:
         """Open the folder at ``path`` in a layer; whether it is one of a mount to stay out of."""

@@ -19,7 +19,7 @@ from reflayer.copy.folder import (
     kind_of,
 )
 from reflayer.copy.links import Links
-from reflayer.copy.merged import go_below, is_whiteout, merge, shown
+from reflayer.copy.merged import go_below, is_whiteout, merge, note_made, shown
 from reflayer.copy.method import LADDER, Method
 from reflayer.copy.source import Merged
 from reflayer.errors import CopyError
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from reflayer.workers.pool import Workers
 
 _clone_names: Any = getattr(native, "clone_names", None)
+_clone_merged: Any = getattr(native, "clone_merged", None)
 
 _BATCH = 64  # names read at once in Python
 
@@ -136,11 +137,15 @@ class Worker:
         is_border = False
         src = dst = -1
         try:
+            dst = os.open(name, OPEN_FOLDER, dir_fd=parent.dst)
+            if layers is not None and len(layers) > 1:
+                entered = self._enter_merged(parent, name, layers, dst)
+                if entered is not None:
+                    return entered
             if layer == parent.layer:
                 src = open_noatime(name, parent.src, OPEN_FOLDER)
             else:
                 src, is_border = job.source.open(layer, parent.path(name))
-            dst = os.open(name, OPEN_FOLDER, dir_fd=parent.dst)
             folder = Folder(parent, name, src, dst, layer)
             status = folder.status
             if job.folders is not None:
@@ -165,13 +170,70 @@ class Worker:
             raise
         return folder
 
+    def _enter_merged(
+        self, parent: Folder, name: bytes, layers: list[int], dst: int
+    ) -> Folder | None:
+        """Let the part in C make what is ordinary in a folder of several layers, and enter it.
+
+        ``dst``, its counterpart, is taken over, unless an error is raised. None, and nothing is
+        made, where it is to be entered as any other.
+        """
+        job = self._job
+        if _clone_names is None or _clone_merged is None or job.cross_mounts:
+            return None
+        new, device = job.new, parent.status.st_dev
+        method = self.method.on(device)
+        result = _clone_merged(
+            job.source.packed(layers),
+            parent.path(name),
+            job.root[1] if job.root[0] == device else 0,
+            device,
+            dst,
+            LADDER.index(method),
+            new.uid,
+            new.gid,
+            new.umask,
+            job.folder_mode,
+            job.leave,
+        )
+        if result is None:
+            return None
+        (files, links, made, size, packed, above), children, rest, left = result
+        opened: list[int] = memoryview(packed).cast("i").tolist()
+        try:
+            self.entries.count_made(files, links, made)
+            self.method.count_moved(method, size)
+            folder = Folder(parent, name, opened[-1], dst, layers[-1])
+            folder.children = children
+            merged = folder.merged = Merged(job.source, layers, Facts(os.fstat(opened[0]), {}))
+            if any(above):
+                for layer, fd, names in zip(layers, opened, above, strict=False):
+                    folder.layer, folder.fd = layer, fd
+                    self._make_these(folder, note_made(merged, layer, names))
+                folder.layer, folder.fd = layers[-1], opened[-1]
+            if rest:
+                self._make(folder, note_made(merged, layers[-1], rest))
+            filling = folder.filling = Filling()
+            filling.left = left
+            filling.leave = b""
+            if left is not None:
+                filling.leave = job.leave + between_zeros((*merged.found, *merged.hidden))
+            while len(opened) > 1:
+                os.close(opened.pop(0))
+        except BaseException:
+            for fd in opened:
+                os.close(fd)
+            raise
+        return folder
+
     def _copy(self, folder: Folder) -> None:
         """Make every entry of ``folder``, its child folders empty, and then set its metadata."""
         if folder.is_border:
             self.metadata.skip("mount")
             self._finish(folder)
             return
-        folder.filling = Filling()
+        if folder.filling is None:
+            folder.filling = Filling()
         if self._fill(folder):
             self._finish(folder)
 
@@ -244,7 +306,7 @@ class Worker:
         """Let the part in C make what is ordinary, batch by batch, and do the rest."""
         job, entries, merged = self._job, self.entries, folder.merged
         new = job.new
-        left: bytes | None = b""
+        left, filling.left = filling.left, b""
         while left is not None:
             method = self.method.on(folder.status.st_dev)
             (files, links, size), folders, rest, left = _clone_names(
@@ -283,9 +345,13 @@ class Worker:
         return self._job.new.powerful or folder.final_mode() & 0o700 == 0o700
 
     def _make(self, folder: Folder, names: Names) -> None:
+        """Make those of the names where ``folder`` is open that are the tree's."""
+        self._make_these(folder, self._shown(folder, names))
+
+    def _make_these(self, folder: Folder, names: Names) -> None:
         entries, merged = self.entries, folder.merged
         mounted = self._job.mount_names
-        for kind, name in self._shown(folder, names):
+        for kind, name in names:
             is_made = True
             if name in mounted and entries.copy_mounted(folder, name, kind == FOLDER):
                 pass

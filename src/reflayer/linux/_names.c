@@ -49,7 +49,10 @@
 #define MADE 254                 /* as d_type: a folder that was made, to be gone into */
 #define LINKED 253               /* as d_type: the same, but its inode has several names */
 #define HELD 252                 /* as d_type: a file that somebody has open */
+#define JOINED 251               /* as d_type: part of a folder that a layer above has, too */
 #define LAYERS 256               /* of a stack that are looked at */
+#define OPEN 16                  /* of a stack that are open at once in a folder */
+#define ABOVE 6144               /* bytes of entries: each name is compared with each of those */
 
 struct names {
     char data[BUFFER] __attribute__((aligned(8)));
@@ -70,11 +73,10 @@ static int64_t now(void)
     return nanoseconds(&t);
 }
 
-/* Fill the buffer, unless entries were left by the last call. */
-static void read_names(struct names *n, int folder)
+/* Fill the rest of the buffer. */
+static void add_names(struct names *n, int folder)
 {
-    n->stop = now() + TURN;
-    if (n->used > 0) return;
+    n->ended = 0;
     while (BUFFER - n->used >= LONGEST_ENTRY) {
         long got = syscall(SYS_getdents64, folder, n->data + n->used, (size_t)(BUFFER - n->used));
         if (got <= 0) {
@@ -86,14 +88,25 @@ static void read_names(struct names *n, int folder)
     }
 }
 
+/* Fill the buffer, unless entries were left by the last call. */
+static void read_names(struct names *n, int folder)
+{
+    n->stop = now() + TURN;
+    if (n->used == 0) add_names(n, folder);
+}
+
+static int is_dots(const char *name)
+{
+    return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]));
+}
+
 /* The next entry; NULL at the end of the buffer, or of the turn. "." and ".." are left out. */
 static struct dirent64 *next_name(struct names *n)
 {
     while (n->at < n->used && (n->at == 0 || now() <= n->stop)) {
         struct dirent64 *entry = (struct dirent64 *)(n->data + n->at);
         n->at += entry->d_reclen;
-        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
-            return entry;
+        if (!is_dots(entry->d_name)) return entry;
         entry->d_type = DONE;
     }
     return NULL;
@@ -121,14 +134,16 @@ static int take_left(struct names *n, Py_buffer *left)
     return 0;
 }
 
-/* Sort what is not done of the entries before n->at: names of type MADE, and (type, name). */
-static int hand_back(struct names *n, PyObject *folders, PyObject *rest)
+/* Sort some entries: names of type MADE, if there is a list of those, and (type, name) of others,
+ * with is_all also of what is DONE. */
+static int hand_back(const struct names *n, Py_ssize_t at, Py_ssize_t end, PyObject *folders,
+                     PyObject *rest, int is_all)
 {
-    for (Py_ssize_t at = 0; at < n->at;) {
-        struct dirent64 *entry = (struct dirent64 *)(n->data + at);
-        PyObject *list = entry->d_type == MADE ? folders : rest, *item;
+    while (at < end) {
+        const struct dirent64 *entry = (const struct dirent64 *)(n->data + at);
+        PyObject *list = entry->d_type == MADE && folders ? folders : rest, *item;
         at += entry->d_reclen;
-        if (entry->d_type == DONE) continue;
+        if (entry->d_type == DONE && !is_all) continue;
         item = list == folders ? PyBytes_FromString(entry->d_name)
                                : Py_BuildValue("(iy)", (int)entry->d_type, entry->d_name);
         int failed = item == NULL || PyList_Append(list, item) < 0;
@@ -148,7 +163,7 @@ static PyObject *result_of(struct names *n, PyObject *facts)
         PyErr_SetFromErrno(PyExc_OSError);
         goto end;
     }
-    if (hand_back(n, folders, rest) < 0) goto end;
+    if (hand_back(n, 0, n->at, folders, rest, 0) < 0) goto end;
     left = n->at >= n->used && n->ended /* the folder has no more */
                ? Py_NewRef(Py_None)
                : PyBytes_FromStringAndSize(n->data + n->at, n->used - n->at);
@@ -217,7 +232,7 @@ struct clone {
     Py_ssize_t leave_size;
     char *piece;                /* PIECE bytes, for method 2 */
     int refused;                /* the method failed for a file: the next may want another */
-    long long files, links, bytes;
+    long long files, links, folders, bytes;
 };
 
 static int is_to_leave(const struct clone *c, const char *name)
@@ -322,17 +337,14 @@ static int clone_link(struct clone *c, const char *name)
     return 1;
 }
 
-static void clone_all(struct clone *c, struct names *n)
+static void clone_one(struct clone *c, struct dirent64 *entry)
 {
-    struct dirent64 *entry;
-    read_names(n, c->src);
-    while (!c->refused && (entry = next_name(n)) != NULL) {
-        if (is_to_leave(c, entry->d_name)) continue;
-        if ((entry->d_type == DT_REG && clone_file(c, entry->d_name)) ||
-            (entry->d_type == DT_LNK && clone_link(c, entry->d_name)))
-            entry->d_type = DONE;
-        else if (entry->d_type == DT_DIR && mkdirat(c->dst, entry->d_name, c->folder_mode) == 0)
-            entry->d_type = MADE;
+    if ((entry->d_type == DT_REG && clone_file(c, entry->d_name)) ||
+        (entry->d_type == DT_LNK && clone_link(c, entry->d_name)))
+        entry->d_type = DONE;
+    else if (entry->d_type == DT_DIR && mkdirat(c->dst, entry->d_name, c->folder_mode) == 0) {
+        entry->d_type = MADE;
+        c->folders++;
     }
 }
 
@@ -340,6 +352,7 @@ static PyObject *clone_names(PyObject *Py_UNUSED(self), PyObject *args)
 {
     struct clone c = {0};
     struct names n;
+    struct dirent64 *entry;
     Py_buffer left = {0};
     PyObject *result;
     if (!PyArg_ParseTuple(args, "iiiIIIIy#y*:clone_names", &c.src, &c.dst, &c.method, &c.uid,
@@ -348,11 +361,145 @@ static PyObject *clone_names(PyObject *Py_UNUSED(self), PyObject *args)
         return NULL;
     if (c.method == 2 && (c.piece = malloc(PIECE)) == NULL) return PyErr_NoMemory();
     Py_BEGIN_ALLOW_THREADS
-    clone_all(&c, &n);
+    read_names(&n, c.src);
+    while (!c.refused && (entry = next_name(&n)) != NULL)
+        if (!is_to_leave(&c, entry->d_name)) clone_one(&c, entry);
     Py_END_ALLOW_THREADS
     result = result_of(&n, Py_BuildValue("(LLL)", c.files, c.links, c.bytes));
     free(c.piece);
     return result;
+}
+
+/* The last of the entries before end that has a name; NULL where there is none. */
+static const struct dirent64 *last_named(const struct names *n, Py_ssize_t end, const char *name)
+{
+    const struct dirent64 *found = NULL, *entry;
+    for (Py_ssize_t at = 0; at < end; at += entry->d_reclen) {
+        entry = (const struct dirent64 *)(n->data + at);
+        if (!strcmp(entry->d_name, name)) found = entry;
+    }
+    return found;
+}
+
+/* What an entry becomes by the one that hides it: part of the same folder, or nothing. */
+static unsigned char hidden_type(const struct dirent64 *entry, const struct dirent64 *by)
+{
+    int is_folder = by->d_type == DT_DIR || by->d_type == MADE || by->d_type == JOINED;
+    return entry->d_type == DT_DIR && is_folder ? JOINED : DONE;
+}
+
+/* Whether a difference's folder has no attribute but the mark that it lacks an entry. */
+static int is_plain(int folder)
+{
+    char names[64];
+    ssize_t size = flistxattr(folder, names, sizeof names);
+    return !has_attributes(size) ||
+           (size > 0 && size == (ssize_t)strlen(names) + 1 &&
+            (!strcmp(names, "trusted.overlay.reflayer.implied") ||
+             !strcmp(names, "user.overlay.reflayer.implied")));
+}
+
+/* Read what a layer above others has, and sort out what is hidden; 0 where not all is ordinary. */
+static int read_above(const struct clone *c, struct names *above, int folder)
+{
+    struct stat s;
+    Py_ssize_t at = above->used, start = at;
+    add_names(above, folder);
+    if (!above->ended || above->used > ABOVE) return 0;
+    while (at < above->used) {
+        struct dirent64 *entry = (struct dirent64 *)(above->data + at);
+        const struct dirent64 *by = last_named(above, start, entry->d_name);
+        at += entry->d_reclen;
+        if (by != NULL || is_dots(entry->d_name))
+            entry->d_type = by == NULL ? DONE : hidden_type(entry, by);
+        else if (entry->d_type == DT_UNKNOWN || is_to_leave(c, entry->d_name) ||
+                 (entry->d_type == DT_CHR &&
+                  fstatat(folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) < 0))
+            return 0;
+        else if (entry->d_type == DT_CHR && S_ISCHR(s.st_mode) && s.st_rdev == 0)
+            entry->d_type = DONE; /* a whiteout */
+    }
+    return 1;
+}
+
+/* Make what the layers have, all of which were read but the last. */
+static void clone_layers(struct clone *c, struct names *n, struct names *above,
+                         const int *layers, const Py_ssize_t *ends, int last)
+{
+    struct dirent64 *entry;
+    const struct dirent64 *by;
+    n->stop = now() + TURN;
+    for (int i = 0; i < last; i++) {
+        c->src = layers[i];
+        while (above->at < ends[i + 1] && !c->refused && now() <= n->stop) {
+            entry = (struct dirent64 *)(above->data + above->at);
+            above->at += entry->d_reclen;
+            clone_one(c, entry);
+        }
+    }
+    c->src = layers[last];
+    add_names(n, c->src);
+    while (!c->refused && (entry = next_name(n)) != NULL) {
+        if ((by = last_named(above, above->used, entry->d_name)) != NULL)
+            entry->d_type = hidden_type(entry, by);
+        else if (!is_to_leave(c, entry->d_name))
+            clone_one(c, entry);
+    }
+}
+
+/* clone_merged(layers, path, avoid, device, dst, method, uid, gid, withheld, folder_mode, leave):
+ * make in dst what the folder at path is in all of those layers, packed, the topmost first: a name
+ * hides that of layers below, but folders are one. None, and nothing is made, where not all of them
+ * are ordinary: on that device, not the inode to avoid, and above the last with few names and no
+ * attributes. The facts are files, links, folders, bytes, the folder's descriptors, packed, and
+ * (type, name) of what each but the last has, with MADE and JOINED; and DONE, if some is left. */
+static PyObject *clone_merged(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    struct clone c = {0};
+    struct names n, above;
+    struct stat s;
+    PyObject *told, *rest, *result = NULL;
+    const char *packed, *path;
+    unsigned long long avoid, device;
+    Py_ssize_t size, ends[OPEN + 1] = {0};
+    int layers[OPEN], last, i, opened = 0, is_ordinary = 1, is_whole;
+    if (!PyArg_ParseTuple(args, "y#yKKiiIIIIy#:clone_merged", &packed, &size, &path, &avoid,
+                          &device, &c.dst, &c.method, &c.uid, &c.gid, &c.withheld, &c.folder_mode,
+                          &c.leave, &c.leave_size))
+        return NULL;
+    if (size < (Py_ssize_t)sizeof *layers || size > (Py_ssize_t)sizeof layers || !*path)
+        Py_RETURN_NONE;
+    if (c.method == 2 && (c.piece = malloc(PIECE)) == NULL) return PyErr_NoMemory();
+    memcpy(layers, packed, (size_t)size);
+    last = (int)((size_t)size / sizeof *layers) - 1;
+    n.used = n.at = above.used = above.at = 0;
+    n.ended = n.error = 0;
+    Py_BEGIN_ALLOW_THREADS
+    for (i = 0; is_ordinary && i <= last; i++) {
+        if ((layers[i] = enter(layers[i], path)) < 0) break;
+        opened++;
+        is_ordinary = fstat(layers[i], &s) == 0 && s.st_dev == device && s.st_ino != avoid &&
+                      (i == last || (is_plain(layers[i]) && read_above(&c, &above, layers[i])));
+        ends[i + 1] = above.used;
+    }
+    is_ordinary = is_ordinary && opened > last;
+    if (is_ordinary) clone_layers(&c, &n, &above, layers, ends, last);
+    Py_END_ALLOW_THREADS
+    free(c.piece);
+    is_whole = n.at >= n.used && n.ended;
+    told = is_ordinary ? PyList_New(0) : NULL;
+    for (i = 0; told != NULL && i < last; i++) {
+        if ((rest = PyList_New(0)) == NULL ||
+            hand_back(&above, ends[i], ends[i + 1], NULL, rest, !is_whole) < 0 ||
+            PyList_Append(told, rest) < 0)
+            Py_CLEAR(told);
+        Py_XDECREF(rest);
+    }
+    if (told != NULL)
+        result = result_of(&n, Py_BuildValue("(LLLLy#N)", c.files, c.links, c.folders, c.bytes,
+                                             layers, size, told));
+    for (i = 0; result == NULL && i < opened; i++) close(layers[i]);
+    return is_ordinary ? result : Py_NewRef(Py_None);
 }
 
 /* unlink_names(folder, left): unlink all that is no folder. The facts are how many went here. */
@@ -601,6 +748,7 @@ static PyObject *open_beneath(PyObject *Py_UNUSED(self), PyObject *args)
 
 static PyMethodDef functions[] = {
     {"clone_names", clone_names, METH_VARARGS, NULL},
+    {"clone_merged", clone_merged, METH_VARARGS, NULL},
     {"unlink_names", unlink_names, METH_VARARGS, NULL},
     {"changed_names", changed_names, METH_VARARGS, NULL},
     {"measure_names", measure_names, METH_VARARGS, NULL},

@@ -14,6 +14,22 @@ def clone_names(
     left: bytes,
     /,
 ) -> tuple[tuple[int, int, int], list[bytes], _Rest, bytes | None]: ...
+def clone_merged(
+    layers: bytes,
+    path: bytes,
+    avoid: int,
+    device: int,
+    dst: int,
+    method: int,
+    uid: int,
+    gid: int,
+    withheld: int,
+    folder_mode: int,
+    leave: bytes,
+    /,
+) -> (
+    tuple[tuple[int, int, int, int, bytes, list[_Rest]], list[bytes], _Rest, bytes | None] | None
+): ...
 def unlink_names(folder: int, left: bytes, /) -> tuple[int, list[bytes], _Rest, bytes | None]: ...
 def changed_names(
     folder: int, before: bytes | None, path: bytes, since: int, until: int, left: bytes, /
