@@ -70,6 +70,27 @@ def test_the_toml_tells_of_rebasing_where_layers_are_differences(
     assert told["proxy_plugins"]["reflayer"].get("capabilities") == capabilities
 
 
+@pytest.mark.parametrize(
+    ("kind", "under", "capabilities"),
+    [
+        ("ext4", (), ["rebase", "remap-ids"]),
+        ("btrfs", (), ["remap-ids"]),
+        ("ext4", ("unshare", "--user", "--map-root-user"), None),
+    ],
+)
+def test_containerd_2_is_told_where_a_mount_can_show_other_owners(
+    kind: str,
+    under: tuple[str, ...],
+    capabilities: list[str] | None,
+    place_on: Callable[[str], Path],
+) -> None:
+    require_root()
+    options = ("--config-version=3", "--home", str(place_on(kind)))
+    command = [*under, *PROGRAM, "containerd-config", *options]
+    told = tomllib.loads(subprocess.check_output(command, text=True))
+    assert told["proxy_plugins"]["reflayer"].get("capabilities") == capabilities
+
+
 def test_version_3_has_kubernetes_snapshotter_at_its_new_place() -> None:
     told = tomllib.loads(printed("containerd", "--config-version", "3"))
     assert told["version"] == 3

@@ -84,6 +84,45 @@ def test_mounts_are_told_again(service: Served) -> None:
     assert view == base
 
 
+_UIDS, _GIDS = "containerd.io/snapshot/uidmapping", "containerd.io/snapshot/gidmapping"
+
+
+def test_the_mount_of_a_user_namespace_shows_its_owners(service: Served) -> None:
+    layer(service, "base")
+    labels = {_UIDS: "0:100000:65536,65536:7:1", _GIDS: "0:200000:65536"}
+    asked = messages.PrepareSnapshotRequest(key="key", parent="base", labels=labels)
+    [mount] = service.stub.Prepare(asked).mounts
+    assert [mount] == list(service.mounts("key"))
+    assert mount.type == "bind"
+    assert set(mount.options) == {
+        "rbind",
+        "rw",
+        "uidmap=0:100000:65536,65536:7:1",
+        "gidmap=0:200000:65536",
+    }
+    assert os.stat(mount.source).st_uid == 0  # as on the disk
+
+
+def test_who_has_given_the_files_their_owners_himself_gets_them_as_they_are(
+    service: Served,
+) -> None:
+    layer(service, "base")
+    own = service.prepare("own", "base")
+    os.chown(own, 100000, 100000)
+    service.commit("shifted", "own")
+    labels = {_UIDS: "0:100000:65536", _GIDS: "0:100000:65536"}
+    service.prepare("key", "shifted", **labels)
+    assert set(service.mounts("key")[0].options) == {"rbind", "rw"}
+
+
+@pytest.mark.parametrize("told", ["1:100000:65536", "0:100000", "much"])
+def test_a_map_without_a_root_is_refused(service: Served, told: str) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        service.prepare("key", "", **{_UIDS: told, _GIDS: "0:100000:65536"})
+    assert code(refused.value) is INVALID_ARGUMENT
+    assert service.names() == []
+
+
 def test_a_committed_snapshot_has_no_mounts(service: Served) -> None:
     layer(service, "base")
     with pytest.raises(grpc.RpcError) as refused:

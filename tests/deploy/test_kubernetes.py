@@ -91,5 +91,5 @@ def test_the_configuration_on_the_page_is_what_the_command_prints() -> None:
     text = (PROJECT / "docs/kubernetes.md").read_text()
     (block,) = re.findall(r"^ *```toml\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
     handler = loaded("runtimeclass.yaml")["handler"]
-    printed = containerd_toml(SOCKET, HOME, 3, rebases=False, runtime=handler)
+    printed = containerd_toml(SOCKET, HOME, 3, can=(), runtime=handler)
     assert textwrap.dedent(block) == printed

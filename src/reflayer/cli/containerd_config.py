@@ -13,7 +13,7 @@ from reflayer.plugins.containerd.config import (
     containerd_toml,
     docker_json,
 )
-from reflayer.plugins.containerd.extraction import can_rebase
+from reflayer.plugins.containerd.extraction import capabilities
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def containerd_config(arguments: Namespace) -> int:
             arguments.socket,
             arguments.home,
             arguments.config_version,
-            rebases=can_rebase(arguments.home),
+            can=capabilities(arguments.home),
             runtime=arguments.runtime_class,
         )
     elif arguments.program == "buildkit":

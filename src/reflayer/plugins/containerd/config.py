@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 NAME = "reflayer"
 """What those programs call it."""
 SOCKET = "/run/reflayer/containerd.sock"
@@ -16,10 +20,10 @@ _KUBERNETES = {2: (_CRI, _CRI_IMAGES), 3: (_CRI_IMAGES,), 4: (_CRI_IMAGES,)}
 _CRI_RUNTIME = 'plugins."io.containerd.cri.v1.runtime".containerd'
 _RUNTIMES = {2: _CRI, 3: _CRI_RUNTIME, 4: _CRI_RUNTIME}
 
-_CAPABILITIES = """\
-  # containerd 2.2 and later may unpack several layers of an image at once.
-  capabilities = ["rebase"]
-"""
+_CAPABILITIES = {
+    "rebase": "containerd 2.2 and later may unpack several layers of an image at once",
+    "remap-ids": "a container in a user namespace gets its owners by its mount",
+}
 
 # What containerd lists itself from 2.3 on, which is also the first that reads version 4.
 _EROFS = """\
@@ -35,14 +39,18 @@ VERSIONS = tuple(_KUBERNETES)
 
 
 def containerd_toml(
-    socket: str, home: str, version: int, *, rebases: bool, runtime: str | None = None
+    socket: str, home: str, version: int, *, can: Collection[str], runtime: str | None = None
 ) -> str:
     """TOML for /etc/containerd/config.toml, of one of ``VERSIONS``.
 
-    ``rebases`` says whether a layer can be told in the end what it lies on. Where there is a
+    ``can`` are the capabilities that the home has: ``rebase``, ``remap-ids``. Where there is a
     ``runtime``, Kubernetes uses the snapshotter for the pods of that RuntimeClass handler alone.
     """
-    capabilities = _CAPABILITIES if rebases else ""
+    # containerd 1 would leave out what a bind mount says of owners.
+    told = [one for one in _CAPABILITIES if one in can and (one != "remap-ids" or version > 2)]
+    capabilities = "".join(f"  # {one}: {_CAPABILITIES[one]}.\n" for one in told)
+    if told:
+        capabilities += f"  capabilities = [{', '.join(map(_quoted, told))}]\n"
     tables, options = _KUBERNETES[version], ""
     about = "the line belongs into the table of that name, where the file has one"
     if runtime is not None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from reflayer.driver.home import opened
 from reflayer.errors import failing
+from reflayer.linux.idmapped_mount import can_map_ids
 from reflayer.linux.statfs import file_system_name
 
 TYPE_CHECKING = False
@@ -52,16 +53,21 @@ def is_unpacked_without_mount(home: str) -> bool:
     return True
 
 
-def can_rebase(home: str) -> bool:
-    """Whether layers will be differences in ``home``, which may not be there yet.
+def capabilities(home: str) -> list[str]:
+    """What containerd may be told that this snapshotter can, in ``home``, perhaps to be made.
 
-    Then one can be unpacked before it is known what it lies on.
+    ``rebase``: layers are differences, so that one can be unpacked before it is known what it lies
+    on. ``remap-ids``: a mount can show the owners of a user namespace.
     """
     while not os.path.isdir(home):
         home = os.path.dirname(home)
     with opened(home, follow=True) as folder, failing(home, "statfs"):
         has_snapshots = file_system_name(folder) == "btrfs"
-    return not has_snapshots and is_unpacked_without_mount(home)
+    can = {
+        "rebase": not has_snapshots and is_unpacked_without_mount(home),
+        "remap-ids": can_map_ids(home),
+    }
+    return [name for name, is_so in can.items() if is_so]
 
 
 def in_user_namespace() -> bool:

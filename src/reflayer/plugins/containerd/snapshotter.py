@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 from reflayer.driver.home import opened, write_out
 from reflayer.driver.quota import size_in_bytes
-from reflayer.errors import LayerError, QuotaError, ReflayerError, StoreError
+from reflayer.errors import LayerError, QuotaError, ReflayerError, StoreError, printable
 from reflayer.plugins.containerd.extraction import (
     is_extraction,
     is_unpacked_without_mount,
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("reflayer.containerd")
 
+# Of a client that starts the container in a user namespace (core/snapshots/snapshotter.go).
+_MAP_LABELS = ("containerd.io/snapshot/uidmapping", "containerd.io/snapshot/gidmapping")
 _SIZE_LABEL = "containerd.io/snapshot/disk_quota"  # as overlaybd's snapshotter reads it
 
 
@@ -362,7 +364,34 @@ class Snapshotter:
             options = overlay_options(self._driver.folder(snapshot.folder), below)
             return Mount("overlay", "overlay", options)
         access = "rw" if snapshot.kind is Kind.ACTIVE else "ro"
-        return Mount("bind", self._driver.path(snapshot.folder), ("rbind", access))
+        path = self._driver.path(snapshot.folder)
+        return Mount("bind", path, ("rbind", access, *_owners_shown(snapshot, path)))
+
+
+def _owners_shown(snapshot: Snapshot, path: str) -> list[str]:
+    """The options of a mount that shows the owners of the client's user namespace, if it has one.
+
+    A client that was not told of ``remap-ids`` has given the files those owners itself, in the
+    snapshot that this one is of, and sends the same labels.
+    """
+    maps = [snapshot.labels.get(label, "") for label in _MAP_LABELS]
+    if snapshot.kind is not Kind.ACTIVE or not all(maps):
+        return []
+    root = _host_root(maps[0])
+    if root and os.lstat(path).st_uid == root:
+        return []
+    return [f"{option}={told}" for option, told in zip(("uidmap", "gidmap"), maps, strict=True)]
+
+
+def _host_root(told: str) -> int:
+    """The host's id of the container's 0 in ``CONTAINER:HOST:COUNT``, separated by commas."""
+    try:
+        ranges = [tuple(map(int, one.split(":"))) for one in told.split(",")]
+        return next(host for inside, host, count in ranges if inside == 0 and count > 0)
+    except (ValueError, StopIteration):
+        raise InvalidArgumentError(
+            f"label {_MAP_LABELS[0]}: {printable(told)!r} has no root as CONTAINER:HOST:COUNT"
+        ) from None
 
 
 def _size_of(snapshot: Snapshot) -> int | None:
