@@ -23,6 +23,7 @@ from contextlib import suppress
 from reflayer.linux.libc import LIBC, checked
 from reflayer.linux.openat2 import RESOLVE_IN_ROOT, openat2
 from reflayer.sandbox import inside
+from reflayer.sandbox.signals import PASSED_ON
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,17 +63,6 @@ _LINKS = {
     "stderr": "/proc/self/fd/2",
     "ptmx": "pts/ptmx",
 }
-PASSED_ON = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGWINCH,
-    signal.SIGCONT,
-)
-"""The signals that a process which waits for another hands to it."""
 
 
 def main(verb: str, bundle: str, log_path: str, last: str) -> NoReturn:

@@ -16,17 +16,21 @@ from reflayer.sandbox.process import (
     refuse_missing,
 )
 from reflayer.sandbox.runtimes import Runtime
+from reflayer.sandbox.signals import PASSED_ON
 from reflayer.sandbox.spec import Bundle, Rights, bundle_of, process_json
 from reflayer.workers.lock import abandoned, claim_new, claims
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Iterator
     from typing import Any
 
     from reflayer.store import Container, Store
 
     Json = dict[str, Any]
+else:
+    import _signal as signal
 
 _DIGITS = 16  # of a container's id, that its bundles begin with
 _REMOVE = "remove"  # the name of a mark that says so begins with it
@@ -263,10 +267,6 @@ def _status_of(text: str) -> int:
 
 def _spawn_and_wait(ready: Prepared, terminal: bool, reads: bool) -> int:
     """In a session of its own, so that a terminal's signals come by us alone."""
-    import signal
-
-    from reflayer.sandbox.namespaces import PASSED_ON
-
     child = 0
     early: list[int] = []
     pty = None
