@@ -299,11 +299,16 @@ def test_somebody_elses_folder_is_copied_outside(base: Path, user: User) -> None
     """In a namespace all of it would be nobody's."""
     tree = base / "tree"
     tree.mkdir(mode=0o755)
+    os.chown(tree, USER, USER)
     (tree / "file").write_text("root's")
     done = user.run("copy", str(tree), str(user.home / "copy"))
     assert "chown: Operation not permitted" in done.stderr
     user.do("copy", "--ownership", "ignore", str(tree), str(user.home / "copy"))
     assert (user.home / "copy/file").stat().st_uid == USER
+    done = user.run("create", f"rootfs:{tree}")
+    assert f"{tree}/file belongs to user or group 0, who is not in the namespace" in done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    user.do("create", f"rootfs:{user.home}/copy")
 
 
 def test_a_namespace_that_is_there_is_used(base: Path, user: User) -> None:
@@ -318,6 +323,8 @@ def test_doctor_tells_which_owners_there_can_be(base: Path, user: User) -> None:
     findings = json.loads(user.do(*there))
     assert findings["owners"] == f"{COUNT + 1:,} users, in a user namespace"
     assert findings["metadata"]["owners"] == ""
+    findings = json.loads(user.run(*there, PATH="/nowhere").stdout)
+    assert "newgidmap is missing: install the package uidmap" in findings["advice"][-1]
     (base / "ranges").write_text("")
     findings = json.loads(user.do(*there))
     assert findings["owners"] == "one user's"

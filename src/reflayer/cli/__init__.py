@@ -104,9 +104,9 @@ def _parse_and_run() -> object:
     except SystemExit as told:  # it has printed the help, or what is wrong with the usage
         return told.code
     if os.geteuid() != 0:
-        from reflayer.cli.namespace import enter_namespace, source_of
+        from reflayer.cli.namespace import enter_for
 
-        enter_namespace(source_of(arguments))
+        enter_for(arguments)
     return arguments.run(arguments)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
 from reflayer.cli.arguments import option, takes
 from reflayer.cli.output import complain
@@ -13,33 +12,43 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
 
+_TAKE_IN = ("create", "warm")  # a folder as an image
 _NOT_FOUND, _NOT_STARTED = 127, 126  # as a shell's status tells it
 
 
-def enter_namespace(source: str = "") -> None:
+def enter_namespace(source: str = "", *, is_image: bool = False) -> None:
     """Enter one, unless this is root, of this machine or of a namespace, or there is none to have.
 
-    Nor is it done for ``source``, a folder that is to be copied, if it is somebody's whom a
-    namespace does not know: it would be nobody's there, and so would its copy.
+    Nor is it done for ``source``, a folder that is to be copied, if something in it is somebody's
+    whom a namespace does not know: it would be nobody's there, and so would its copy.
+
+    Raises:
+        ReflayerError: it is so, and the copy is to be an image of the store, which is inside.
     """
     user = os.geteuid()
     if user == 0 or user != os.getuid():
         return
     from reflayer import xdg
-    from reflayer.linux.user_namespace import NamespaceError, enter
+    from reflayer.linux.user_namespace import ForeignError, NamespaceError, enter
 
     home = xdg.in_home("")
-    with suppress(NamespaceError):  # doctor tells why
+    try:
         enter(source)
+    except NamespaceError as error:  # doctor tells why
+        if is_image and isinstance(error, ForeignError):
+            hint = "reflayer copy --ownership ignore makes a copy that is this user's"
+            raise ReflayerError(f"{printable(str(error))}: {hint}") from error
     if home is not None:  # inside, passwd(5) has another user's
         os.environ.setdefault("HOME", home)
 
 
-def source_of(arguments: Namespace) -> str:
-    """The folder that a command copies, if it takes one that may be somebody else's."""
+def enter_for(arguments: Namespace) -> None:
+    """Enter one for a command."""
     image: str = getattr(arguments, "image", None) or ""
-    folder: str = getattr(arguments, "src", "")
-    return image[len("rootfs:") :] if image.startswith("rootfs:") else folder
+    if arguments.command in _TAKE_IN and image.startswith("rootfs:"):
+        enter_namespace(image.removeprefix("rootfs:"), is_image=True)
+    else:
+        enter_namespace(getattr(arguments, "src", ""))
 
 
 @takes(

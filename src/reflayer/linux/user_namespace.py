@@ -32,6 +32,13 @@ class NamespaceError(Exception):
     """There is no namespace to be had; the text is why, and how to get one."""
 
 
+class ForeignError(NamespaceError):
+    """Something belongs to a user or group who would be nobody in the namespace."""
+
+    def __init__(self, path: str, id: int) -> None:
+        super().__init__(f"{path} belongs to user or group {id}, who is not in the namespace")
+
+
 def enter(source: str = "") -> None:
     """Bring this process, which has one thread, into a new user namespace with all of its ids.
 
@@ -39,10 +46,10 @@ def enter(source: str = "") -> None:
     has the namespace until the ids are in it, so whatever fails, nothing has changed here.
 
     Args:
-        source: a path whose owner and group have to be among the ids, if there is anything.
+        source: a folder in which all owners and groups have to be among the ids.
 
     Raises:
-        NamespaceError: why not.
+        NamespaceError: why not; ForeignError where it is for ``source``.
     """
     with _made(source) as namespace:
         try:
@@ -64,7 +71,9 @@ def why_none() -> str:
 def _made(source: str = "") -> Iterator[int]:
     """A descriptor of a new namespace with all ids, which a child is in."""
     wanted = [(program, _map(file)) for file, program in _KINDS]
-    _require_owner(source, *(words for _, words in wanted))
+    with suppress(OSError):  # which the command will tell
+        if source:
+            _refuse_foreign(source, *(words for _, words in wanted))
     if not hasattr(os, "setns"):  # before Python 3.12; now, for the child as well
         import reflayer.linux.libc  # noqa: F401
     told, tell = os.pipe()
@@ -119,17 +128,27 @@ def _map(file: str) -> list[str]:
     return words
 
 
-def _require_owner(source: str, uids: list[str], gids: list[str]) -> None:
-    try:
-        status = os.stat(source) if source else None
-    except OSError:  # which the command will tell
-        return
-    if status is None:
-        return
-    for id, words in ((status.st_uid, uids), (status.st_gid, gids)):
-        ranges = zip(map(int, words[1::3]), map(int, words[2::3]), strict=True)
-        if not any(start <= id < start + size for start, size in ranges):
-            raise NamespaceError(f"{source} belongs to user or group {id}, who is not in it")
+def _refuse_foreign(source: str, uids: list[str], gids: list[str]) -> None:
+    """Look for what belongs to others in ``source``, as far as this user may look into it."""
+    known: set[tuple[int, int]] = set()
+
+    def look(path: str, status: os.stat_result) -> None:
+        owner = status.st_uid, status.st_gid
+        if owner not in known:
+            for id, words in zip(owner, (uids, gids), strict=True):
+                ranges = zip(map(int, words[1::3]), map(int, words[2::3]), strict=True)
+                if not any(start <= id < start + size for start, size in ranges):
+                    raise ForeignError(path, id)
+            known.add(owner)
+
+    look(source, os.stat(source))
+    folders = [source]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as scan:
+            for entry in scan:
+                look(entry.path, entry.stat(follow_symlinks=False))
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
 
 
 def _ranges(file: str) -> list[tuple[int, int]]:
