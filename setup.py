@@ -11,7 +11,8 @@ with TemporaryDirectory() as build:
         ext_modules=[
             Extension(
                 "reflayer.linux._names",
-                ["src/reflayer/linux/_names.c"],
+                ["src/reflayer/linux/_names.c", "src/reflayer/linux/clone.c"],
+                depends=["src/reflayer/linux/names.h"],
                 extra_compile_args=["-Wall", "-Wextra"],
                 py_limited_api=True,
                 optional=True,  # where it cannot be compiled Python does its work

@@ -101,10 +101,10 @@ find_python() {
 # one is given, what a dependency group of pyproject.toml lists and "reflayer serve" needs; then it
 # fails, too, where the part in C cannot be compiled.
 prepare_venv() {
-    local group=${1:-} stamp="$venv/prepared-${1:-plain}" c_file=$project/src/reflayer/linux/_names.c
+    local group=${1:-} stamp="$venv/prepared-${1:-plain}" linux=$project/src/reflayer/linux
     local wanted python version headers
     # It names the files: a moved project is made anew.
-    wanted=$(sha256sum "$project/pyproject.toml" "$project/setup.py" "$c_file")
+    wanted=$(sha256sum "$project/pyproject.toml" "$project/setup.py" "$linux"/*.[ch])
     if [ "$(cat -- "$stamp" 2>/dev/null)" = "$wanted" ] && "$venv/bin/python" -c ''; then
         return
     fi
@@ -122,14 +122,14 @@ prepare_venv() {
     headers=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_config_var("INCLUDEPY"))')
     install_missing gcc=gcc /usr/include/stdlib.h=libc6-dev \
         "$headers/Python.h=lib${headers##*/}-dev" || true
-    rm -f "${c_file%.c}".*.so
+    rm -f "$linux"/_names.*.so
     say "installing the project into $venv"
     # Dependency groups came with pip 25.1.
     "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
     "$venv/bin/python" -m pip --disable-pip-version-check install --quiet \
         --editable "$project${group:+[containerd,docker]}" \
         ${group:+--group "$project/pyproject.toml:$group"}
-    if ! [ -e "${c_file%.c}".abi3.so ]; then
+    if ! [ -e "$linux"/_names.abi3.so ]; then
         [ -z "$group" ] || fail "the part in C does not compile: pip --verbose install . tells why"
         say "the part in C does not compile here: Python does its work, and takes longer"
     fi

@@ -14,7 +14,7 @@ import pytest
 from tests.file_systems import require, require_native
 
 PROJECT = Path(__file__).parents[2]
-C_FILE = PROJECT / "src/reflayer/linux/_names.c"
+C_FILES = [PROJECT / "src/reflayer/linux" / name for name in ("_names.c", "clone.c")]
 STRICT = ("-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
 
 
@@ -31,7 +31,7 @@ def _compile(to: Path, compiler: str, *options: str) -> None:
     headers = Path(sysconfig.get_config_var("INCLUDEPY"))
     # Debian has pyconfig.h beside the folder, where musl-gcc does not look by itself.
     folders = f"-isystem{headers}", f"-idirafter{headers.parent}"
-    subprocess.run([compiler, *STRICT, *options, *folders, C_FILE, "-o", to], check=True)
+    subprocess.run([compiler, *STRICT, *options, *folders, *C_FILES, "-o", to], check=True)
 
 
 @pytest.mark.parametrize(

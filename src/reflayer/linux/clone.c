@@ -1,0 +1,295 @@
+/* The ordinary names of a folder made in another; see _names.c. */
+#include "names.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/xattr.h>
+
+#define FICLONE_IOCTL 0x40049409 /* _IOW(0x94, 9, int): linux/fs.h */
+#define LARGEST (4 << 20)        /* bytes that are moved here: what is larger takes its time */
+#define PIECE (256 << 10)        /* bytes that are read at once */
+#define JOINED 251               /* as d_type: part of a folder that a layer above has, too */
+#define OPEN 16                  /* of a stack that are open at once in a folder */
+#define ABOVE 6144               /* bytes of entries: each name is compared with each of those */
+
+struct clone {
+    int src, dst;               /* the two folders */
+    int method;                 /* 0 FICLONE, 1 copy_file_range, 2 read and write */
+    uid_t uid;                  /* what is made in dst has these owners from its birth, */
+    gid_t gid;
+    mode_t withheld;            /* and never these bits of its mode */
+    mode_t folder_mode;         /* what folders are made with */
+    const char *leave;          /* names not to touch, each between two zeros; or NULL */
+    Py_ssize_t leave_size;
+    char *piece;                /* PIECE bytes, for method 2 */
+    int refused;                /* the method failed for a file: the next may want another */
+    long long files, links, folders, bytes;
+};
+
+static int is_to_leave(const struct clone *c, const char *name)
+{
+    char key[NAME_MAX + 3];
+    if (c->leave_size == 0) return 0;
+    int size = snprintf(key, sizeof key, "%c%s", 0, name);
+    return size >= (int)sizeof key || memmem(c->leave, (size_t)c->leave_size, key,
+                                                    (size_t)size + 1);
+}
+
+static int move_extent(const struct clone *c, int src, int dst, off_t at, off_t end)
+{
+    while (at < end) {
+        size_t wanted = (size_t)(end - at);
+        off_t from = at, to = at;
+        ssize_t moved = c->method == 1
+                            ? copy_file_range(src, &from, dst, &to, wanted, 0)
+                            : pread(src, c->piece, wanted < PIECE ? wanted : PIECE, at);
+        if (moved <= 0 || (c->method == 2 && write_all(dst, c->piece, (size_t)moved, at) < 0))
+            return -1;
+        at += moved;
+    }
+    return 0;
+}
+
+/* Move what is no hole; the bytes moved, or -1. */
+static long long move_data(const struct clone *c, int src, int dst, off_t size)
+{
+    long long moved = 0;
+    off_t start = 0;
+    while (start < size) {
+        start = lseek(src, start, SEEK_DATA);
+        if (start < 0 && errno == ENXIO) break;
+        off_t end = start < 0 ? -1 : lseek(src, start, SEEK_HOLE);
+        if (end <= start) return -1;
+        end = end > size ? size : end;
+        /* First: a file system that expects a growing file to go on growing fills the holes. */
+        if (moved == 0 && (start != 0 || end != size) && ftruncate(dst, size) < 0) return -1;
+        if (move_extent(c, src, dst, start, end) < 0) return -1;
+        moved += end - start;
+        start = end;
+    }
+    return moved == 0 && ftruncate(dst, size) < 0 ? -1 : moved;
+}
+
+static int has_attributes(ssize_t size)
+{
+    return size > 0 || (size < 0 && errno != EOPNOTSUPP);
+}
+
+static int clone_file(struct clone *c, const char *name)
+{
+    struct stat s;
+    long long moved = 0;
+    char byte;
+    int dst, is_made = 0, src = open_file(c->src, name);
+    if (src < 0) return 0;
+    if (fstat(src, &s) < 0 || !S_ISREG(s.st_mode) || s.st_nlink != 1 || s.st_mode & 07000 ||
+        (c->method != 0 && s.st_size > LARGEST) || has_attributes(flistxattr(src, NULL, 0)) ||
+        (s.st_size == 0 && pread(src, &byte, 1, 0) != 0)) /* a file of proc(5) has content */
+        goto hand_back;
+    dst = openat(c->dst, name, NEW_FILE, s.st_mode & 0777);
+    if (dst < 0) goto hand_back;
+    if (s.st_size > 0) {
+        if (c->method == 0)
+            moved = ioctl(dst, FICLONE_IOCTL, src) < 0 ? -1 : s.st_size;
+        else
+            moved = move_data(c, src, dst, s.st_size);
+        c->refused = moved < 0;
+    }
+    is_made = finish_file(dst, c->dst, name, moved < 0 || lseek(src, 0, SEEK_END) != s.st_size, &s,
+                          s.st_uid != c->uid || s.st_gid != c->gid, c->withheld);
+    c->files += is_made;
+    c->bytes += is_made ? moved : 0;
+hand_back:
+    close(src);
+    return is_made;
+}
+
+static int clone_link(struct clone *c, const char *name)
+{
+    char target[PATH_MAX], path[NAME_MAX + 64];
+    struct stat s;
+    ssize_t size;
+    if (fstatat(c->src, name, &s, AT_SYMLINK_NOFOLLOW) || !S_ISLNK(s.st_mode) || s.st_nlink != 1)
+        return 0;
+    snprintf(path, sizeof path, "/proc/self/fd/%d/%s", c->src, name);
+    if (has_attributes(llistxattr(path, NULL, 0))) /* no such call takes a folder and a name */
+        return 0;
+    size = readlinkat(c->src, name, target, sizeof target);
+    if (size <= 0 || (size_t)size >= sizeof target) return 0;
+    target[size] = 0;
+    if (symlinkat(target, c->dst, name) < 0) return 0;
+    if (((s.st_uid != c->uid || s.st_gid != c->gid) &&
+         fchownat(c->dst, name, s.st_uid, s.st_gid, AT_SYMLINK_NOFOLLOW) < 0) ||
+        utimensat(c->dst, name, (struct timespec[]){s.st_atim, s.st_mtim}, AT_SYMLINK_NOFOLLOW)) {
+        unlinkat(c->dst, name, 0);
+        return 0;
+    }
+    c->links++;
+    return 1;
+}
+
+static void clone_one(struct clone *c, struct dirent64 *entry)
+{
+    if ((entry->d_type == DT_REG && clone_file(c, entry->d_name)) ||
+        (entry->d_type == DT_LNK && clone_link(c, entry->d_name)))
+        entry->d_type = DONE;
+    else if (entry->d_type == DT_DIR && mkdirat(c->dst, entry->d_name, c->folder_mode) == 0) {
+        entry->d_type = MADE;
+        c->folders++;
+    }
+}
+
+PyObject *clone_names(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    struct clone c = {0};
+    struct names n;
+    struct dirent64 *entry;
+    Py_buffer left = {0};
+    PyObject *result;
+    if (!PyArg_ParseTuple(args, "iiiIIIIy#y*:clone_names", &c.src, &c.dst, &c.method, &c.uid,
+                          &c.gid, &c.withheld, &c.folder_mode, &c.leave, &c.leave_size, &left) ||
+        take_left(&n, &left) < 0)
+        return NULL;
+    if (c.method == 2 && (c.piece = malloc(PIECE)) == NULL) return PyErr_NoMemory();
+    Py_BEGIN_ALLOW_THREADS
+    read_names(&n, c.src);
+    while (!c.refused && (entry = next_name(&n)) != NULL)
+        if (!is_to_leave(&c, entry->d_name)) clone_one(&c, entry);
+    Py_END_ALLOW_THREADS
+    result = result_of(&n, Py_BuildValue("(LLL)", c.files, c.links, c.bytes));
+    free(c.piece);
+    return result;
+}
+
+/* The last of the entries before end that has a name; NULL where there is none. */
+static const struct dirent64 *last_named(const struct names *n, Py_ssize_t end, const char *name)
+{
+    const struct dirent64 *found = NULL, *entry;
+    for (Py_ssize_t at = 0; at < end; at += entry->d_reclen) {
+        entry = (const struct dirent64 *)(n->data + at);
+        if (!strcmp(entry->d_name, name)) found = entry;
+    }
+    return found;
+}
+
+/* What an entry becomes by the one that hides it: part of the same folder, or nothing. */
+static unsigned char hidden_type(const struct dirent64 *entry, const struct dirent64 *by)
+{
+    int is_folder = by->d_type == DT_DIR || by->d_type == MADE || by->d_type == JOINED;
+    return entry->d_type == DT_DIR && is_folder ? JOINED : DONE;
+}
+
+/* Whether a difference's folder has no attribute but the mark that it lacks an entry. */
+static int is_plain(int folder)
+{
+    char names[64];
+    ssize_t size = flistxattr(folder, names, sizeof names);
+    return !has_attributes(size) ||
+           (size > 0 && size == (ssize_t)strlen(names) + 1 &&
+            (!strcmp(names, "trusted.overlay.reflayer.implied") ||
+             !strcmp(names, "user.overlay.reflayer.implied")));
+}
+
+/* Read what a layer above others has, and sort out what is hidden; 0 where not all is ordinary. */
+static int read_above(const struct clone *c, struct names *above, int folder)
+{
+    struct stat s;
+    Py_ssize_t at = above->used, start = at;
+    add_names(above, folder);
+    if (!above->ended || above->used > ABOVE) return 0;
+    while (at < above->used) {
+        struct dirent64 *entry = (struct dirent64 *)(above->data + at);
+        const struct dirent64 *by = last_named(above, start, entry->d_name);
+        at += entry->d_reclen;
+        if (by != NULL || is_dots(entry->d_name))
+            entry->d_type = by == NULL ? DONE : hidden_type(entry, by);
+        else if (entry->d_type == DT_UNKNOWN || is_to_leave(c, entry->d_name) ||
+                 (entry->d_type == DT_CHR &&
+                  fstatat(folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) < 0))
+            return 0;
+        else if (entry->d_type == DT_CHR && S_ISCHR(s.st_mode) && s.st_rdev == 0)
+            entry->d_type = DONE; /* a whiteout */
+    }
+    return 1;
+}
+
+/* Make what the layers have, all of which were read but the last. */
+static void clone_layers(struct clone *c, struct names *n, struct names *above,
+                         const int *layers, const Py_ssize_t *ends, int last)
+{
+    struct dirent64 *entry;
+    const struct dirent64 *by;
+    n->stop = now() + TURN;
+    for (int i = 0; i < last; i++) {
+        c->src = layers[i];
+        while (above->at < ends[i + 1] && !c->refused && now() <= n->stop) {
+            entry = (struct dirent64 *)(above->data + above->at);
+            above->at += entry->d_reclen;
+            clone_one(c, entry);
+        }
+    }
+    c->src = layers[last];
+    add_names(n, c->src);
+    while (!c->refused && (entry = next_name(n)) != NULL) {
+        if ((by = last_named(above, above->used, entry->d_name)) != NULL)
+            entry->d_type = hidden_type(entry, by);
+        else if (!is_to_leave(c, entry->d_name))
+            clone_one(c, entry);
+    }
+}
+
+/* clone_merged(layers, path, avoid, device, dst, method, uid, gid, withheld, folder_mode, leave):
+ * make in dst what the folder at path is in all of those layers, packed, the topmost first: a name
+ * hides that of layers below, but folders are one. None, and nothing is made, where not all of them
+ * are ordinary: on that device, not the inode to avoid, and above the last with few names and no
+ * attributes. The facts are files, links, folders, bytes, the folder's descriptors, packed, and
+ * (type, name) of what each but the last has, with MADE and JOINED; and DONE, if some is left. */
+PyObject *clone_merged(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    struct clone c = {0};
+    struct names n, above;
+    struct stat s;
+    PyObject *told, *rest, *result = NULL;
+    const char *packed, *path;
+    unsigned long long avoid, device;
+    Py_ssize_t size, ends[OPEN + 1] = {0};
+    int layers[OPEN], last, i, opened = 0, is_ordinary = 1, is_whole;
+    if (!PyArg_ParseTuple(args, "y#yKKiiIIIIy#:clone_merged", &packed, &size, &path, &avoid,
+                          &device, &c.dst, &c.method, &c.uid, &c.gid, &c.withheld, &c.folder_mode,
+                          &c.leave, &c.leave_size))
+        return NULL;
+    if (size < (Py_ssize_t)sizeof *layers || size > (Py_ssize_t)sizeof layers || !*path)
+        Py_RETURN_NONE;
+    if (c.method == 2 && (c.piece = malloc(PIECE)) == NULL) return PyErr_NoMemory();
+    memcpy(layers, packed, (size_t)size);
+    last = (int)((size_t)size / sizeof *layers) - 1;
+    n.used = n.at = above.used = above.at = 0;
+    n.ended = n.error = 0;
+    Py_BEGIN_ALLOW_THREADS
+    for (i = 0; is_ordinary && i <= last; i++) {
+        if ((layers[i] = enter(layers[i], path)) < 0) break;
+        opened++;
+        is_ordinary = fstat(layers[i], &s) == 0 && s.st_dev == device && s.st_ino != avoid &&
+                      (i == last || (is_plain(layers[i]) && read_above(&c, &above, layers[i])));
+        ends[i + 1] = above.used;
+    }
+    is_ordinary = is_ordinary && opened > last;
+    if (is_ordinary) clone_layers(&c, &n, &above, layers, ends, last);
+    Py_END_ALLOW_THREADS
+    free(c.piece);
+    is_whole = n.at >= n.used && n.ended;
+    told = is_ordinary ? PyList_New(0) : NULL;
+    for (i = 0; told != NULL && i < last; i++) {
+        if ((rest = PyList_New(0)) == NULL ||
+            hand_back(&above, ends[i], ends[i + 1], NULL, rest, !is_whole) < 0 ||
+            PyList_Append(told, rest) < 0)
+            Py_CLEAR(told);
+        Py_XDECREF(rest);
+    }
+    if (told != NULL)
+        result = result_of(&n, Py_BuildValue("(LLLLy#N)", c.files, c.links, c.folders, c.bytes,
+                                             layers, size, told));
+    for (i = 0; result == NULL && i < opened; i++) close(layers[i]);
+    return is_ordinary ? result : Py_NewRef(Py_None);
+}
