@@ -57,15 +57,19 @@ def image(path: Path, *more: Entry, **settings: object) -> str:
 
 def command(root: Path, *words: str, ordinary: bool = False) -> list[str]:
     """The program on the store at ``root``, where every runtime works."""
-    python = [sys.executable]
     wrapped: list[str] = []
-    if os.geteuid() == 0:
-        wrapped = ["unshare", "--mount", "sh", "-c", _ONE_VERSION, "sh"]
     if ordinary:
         require_root()
         reads = ("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search")
-        wrapped += ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", *reads]
-    return [*wrapped, *python, "-m", "reflayer", "--root", str(root), *words]
+        wrapped = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", *reads]
+    return in_one_version(*wrapped, sys.executable, "-m", "reflayer", "--root", str(root), *words)
+
+
+def in_one_version(*words: str) -> list[str]:
+    """The command where root has cgroups of one version alone."""
+    if os.geteuid() != 0:
+        return [*words]
+    return ["unshare", "--mount", "sh", "-c", _ONE_VERSION, "sh", *words]
 
 
 def reflayer(
