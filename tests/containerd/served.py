@@ -18,6 +18,7 @@ from grpclib.health.v1 import health_pb2
 
 from benchmarks.containerd.stub import Stub
 from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
+from tests.driver.layers import at_rest
 
 REFLAYER = Path(sys.executable).with_name("reflayer")
 _PATIENCE = 60.0  # seconds; a busy machine is no failure
@@ -191,6 +192,7 @@ def served(home: Path, path: Path) -> Iterator[Served]:
         yield service
     finally:
         service.close()
+        at_rest(home)
 
 
 def until(happened: Callable[[], bool]) -> None:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from reflayer.driver.home import opened
 from reflayer.driver.spares import all_spares
+from reflayer.linux.libc import birth_time
 from reflayer.workers.lock import locked
 from tests.containerd.served import Served, until
+from tests.driver.layers import at_rest
 from tests.trees import assert_same, facts
 
 
@@ -22,13 +25,7 @@ def service(place_on: Callable[[str], Path], socket: Path) -> Iterator[Served]:
     with_home = Served(place_on("xfs") / "home", socket)
     yield with_home
     with_home.close()
-    if with_home.home.exists():
-        filled(with_home)
-
-
-def filled(service: Served) -> None:
-    with locked(f"{service.home}/spares.lock"), locked(f"{service.home}/trash.lock"):
-        pass
+    at_rest(with_home.home)
 
 
 def image(service: Served) -> None:
@@ -50,9 +47,15 @@ def counts(service: Served) -> list[tuple[int, int]]:
 def ready(service: Served, wanted: int) -> set[int]:
     """The inodes of the spares, when all that are wanted are there."""
     until(lambda: counts(service) == [(wanted, wanted)])
-    filled(service)
+    at_rest(service.home)
     [one] = all_spares(str(service.home))
     return {os.stat(path).st_ino for path in one.paths}
+
+
+def born(path: Path) -> tuple[int, int | None]:
+    """What tells a folder from one that has its inode number after it."""
+    with opened(str(path)) as fd:
+        return os.fstat(fd).st_ino, birth_time(fd)
 
 
 def test_a_prepared_snapshot_is_a_spare_and_the_next_is_made_behind(service: Served) -> None:
@@ -102,7 +105,7 @@ def test_without_spares_none_are_made_and_those_that_are_there_go(service: Serve
     service.start("--spares", "0", "--keep-free", "3")
     assert counts(service) == []
     service.prepare("second", "top")
-    filled(service)
+    at_rest(service.home)
     assert counts(service) == []
     assert os.readlink(service.home / "keep-free") == "3"
 
@@ -112,7 +115,7 @@ def test_where_no_blocks_are_shared_there_are_none(service: Served) -> None:
     image(service)
     for number in range(3):
         service.prepare(f"box{number}", "top")
-    filled(service)
+    at_rest(service.home)
     assert counts(service) == []
 
 
@@ -124,7 +127,7 @@ def test_where_the_disk_is_short_there_are_none_and_nothing_is_refused(service: 
     service.stop()
     service.start("--keep-free", "99")
     service.prepare("second", "base")
-    filled(service)
+    at_rest(service.home)
     assert [one.ready for one in all_spares(str(service.home))] == [0, 0]
     service.prepare("third", "top")
     assert service.names() == ["base", "first", "second", "third", "top"]
@@ -157,6 +160,25 @@ def test_killed_and_started_anew_it_hands_none_out_twice(service: Served) -> Non
     service.prepare("last", "top")
     ready(service, 4)
     until(lambda: not service.leftovers())
+
+
+def test_what_is_removed_while_one_is_missing_is_a_spare_again(service: Served) -> None:
+    service.start()
+    image(service)
+    service.prepare("first", "top")
+    ready(service, 1)
+    with locked(f"{service.home}/spares.lock"):
+        box = service.prepare("box", "top")
+    was = born(box)
+    (box / "written").write_text("x")
+    (box / "etc/hosts").write_text("changed")
+    service.remove("box")
+    ready(service, 2)
+    made = [service.prepare(f"again{number}", "top") for number in range(2)]
+    assert was in map(born, made)
+    assert_same(facts(made[0]), facts(made[1]))
+    at_rest(service.home)
+    assert service.leftovers() == []
 
 
 def test_of_many_that_ask_at_once_each_gets_another(service: Served) -> None:

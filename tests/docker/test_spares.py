@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from reflayer.driver.clone_times import boot_id
+from reflayer.driver.home import opened
 from reflayer.driver.spares import Spares, all_spares
+from reflayer.linux.libc import birth_time
 from reflayer.workers.lock import locked
 from tests.archive.tars import entry, tar
 from tests.docker.client import Client
 from tests.docker.daemons import Plugin, folder_for_plugin, running, wait_until
-from tests.driver.layers import fill, tree
+from tests.driver.layers import at_rest, fill, tree
 from tests.trees import assert_same
 
 _IMAGE = ("base", "top")
@@ -44,12 +46,7 @@ def home(place_on: Callable[[str], Path]) -> Iterator[Path]:
     """A folder on XFS for layers, in which nobody works any more after the test."""
     place = place_on("xfs") / "home"
     yield place
-    filled(place)
-
-
-def filled(home: Path) -> None:
-    with locked(f"{home}/spares.lock"), locked(f"{home}/trash.lock"):
-        pass
+    at_rest(place)
 
 
 def client_of(plugin: Plugin, home: Path) -> Client:
@@ -83,7 +80,7 @@ def counts(home: Path) -> dict[str, tuple[int, int]]:
 def ready(home: Path, *, wanted: int, layer: str = "top") -> set[int]:
     """The inodes of the spares, when all that are wanted are there."""
     wait_until(lambda: counts(home) == {layer: (wanted, wanted)})
-    filled(home)
+    at_rest(home)
     [one] = all_spares(str(home))
     return inodes(one)
 
@@ -96,6 +93,12 @@ def changed(client: Client, id: str) -> list[str]:
     told = client.call("Changes", ID=id, Parent=f"{id}-init")["Changes"]
     assert isinstance(told, list)
     return [one["Path"] for one in told]
+
+
+def born(path: Path) -> tuple[int, int | None]:
+    """What tells a folder from one that has its inode number after it."""
+    with opened(str(path)) as fd:
+        return os.fstat(fd).st_ino, birth_time(fd)
 
 
 def test_a_container_and_its_init_layer_are_one_spare(
@@ -139,7 +142,7 @@ def test_what_is_told_of_it_is_what_was_changed_in_it(
         os.utime(folder / ".dockerenv", (1, 1))
         os.utime(folder, (1, 1))
     assert_same(tree(path), tree(again))
-    filled(home)
+    at_rest(home)
 
 
 def test_without_spares_none_are_made_and_those_that_are_there_go(
@@ -154,7 +157,7 @@ def test_without_spares_none_are_made_and_those_that_are_there_go(
     client = client_of(start("--spares=0"), home)
     assert counts(home) == {}
     container(client, "second")
-    filled(home)
+    at_rest(home)
     assert counts(home) == {}
 
 
@@ -176,7 +179,7 @@ def test_they_are_kept_where_blocks_are_shared(
         assert init.stat().st_ino == 256  # of each subvolume
         assert there == {256}
         wait_until(lambda: counts(home) == {"top": (4, 4)})
-    filled(home)
+    at_rest(home)
     assert set(counts(home)) == ({"top"} if kind == "btrfs" else set())
 
 
@@ -264,6 +267,32 @@ def test_two_plugins_of_one_home_hand_none_out_twice(
     assert there <= set(made)
 
 
+def test_what_is_removed_while_one_is_missing_is_a_spare_again(
+    start: Callable[..., Plugin], home: Path
+) -> None:
+    client = client_of(start(), home)
+    image(client)
+    container(client, "first")
+    ready(home, wanted=1)
+    with locked(f"{home}/spares.lock"):
+        box = container(client, "box")
+    was = born(box)
+    (box / "written").write_text("x")
+    (box / "new").write_text("changed")
+    os.unlink(box / "link")
+    client.call("Remove", ID="box")
+    client.call("Remove", ID="box-init")
+    ready(home, wanted=2)
+    made = [container(client, f"again{number}") for number in range(2)]
+    assert was in map(born, made)
+    for path in made:
+        os.utime(path / ".dockerenv", (1, 1))
+        os.utime(path, (1, 1))
+    assert_same(tree(made[0]), tree(made[1]))
+    at_rest(home)
+    assert sorted(os.listdir(home / "dir")) == ["again0", "again1", "base", "first"]
+
+
 def test_a_container_of_docker_s_is_a_spare(
     file_system: Callable[[str], Path], busybox: Path
 ) -> None:
@@ -281,5 +310,5 @@ def test_a_container_of_docker_s_is_a_spare(
         assert said == "x"
         docker.run("rm", "first", "box")
         docker.run("rmi", "changed", "busybox")
-        filled(data / "reflayer")
+        at_rest(data / "reflayer")
         assert counts(data / "reflayer") == {}

@@ -11,6 +11,7 @@ from pathlib import Path
 from subprocess import run
 
 from reflayer.driver import Driver
+from reflayer.workers.lock import locked
 from tests.trees import Facts, facts
 
 
@@ -107,6 +108,13 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.002)
+
+
+def at_rest(home: Path) -> None:
+    """Return when no process makes spares or deletes behind in a driver's home."""
+    if home.is_dir():
+        with locked(f"{home}/spares.lock"), locked(f"{home}/trash.lock"):
+            pass
 
 
 _BECOME = """

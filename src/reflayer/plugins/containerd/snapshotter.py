@@ -327,7 +327,8 @@ class Snapshotter:
     def _remove(self, snapshot: Snapshot) -> None:
         def remove_folder() -> None:
             if snapshot.has_own_folder:
-                self._driver.remove(snapshot.folder, wait=False)
+                was_container = snapshot.kind is Kind.ACTIVE
+                self._driver.remove(snapshot.folder, wait=False, recycle=was_container)
 
         self._records.remove(snapshot.name, remove_folder)
         if snapshot.name in self._held:
