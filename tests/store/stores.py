@@ -105,6 +105,7 @@ def assert_clean(root: Path) -> None:
 def _told(root: Path) -> dict[str, set[str]]:
     used = "(SELECT image FROM names UNION SELECT image FROM containers)"
     stacks = f"""WITH RECURSIVE stack (id) AS (SELECT layer FROM images WHERE id IN {used}
+        UNION SELECT layer FROM checkpoints UNION SELECT layer FROM standing
         UNION SELECT parent FROM stack JOIN layers USING (id) WHERE parent NOTNULL)"""
     queries = {
         "layers": "SELECT id FROM layers",

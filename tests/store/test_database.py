@@ -36,7 +36,7 @@ def test_only_its_owner_gets_into_a_store(root: Path) -> None:
 @pytest.mark.usefixtures("made")
 def test_the_database_has_a_version_and_room_in_its_journal(root: Path) -> None:
     with closing(sqlite3.connect(root / "reflayer.db")) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+        assert db.execute("PRAGMA user_version").fetchone() == (4,)
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert (root / "reflayer.db-journal").stat().st_blocks >= 512

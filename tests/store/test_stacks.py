@@ -278,7 +278,7 @@ def test_an_old_store_is_upgraded_by_the_first_that_writes(old: tuple[Path, Path
     told, progress = _stages()
     Store(root).create(f"oci:{layout}:low", progress=progress)
     assert list(told) == ["clone"]
-    assert _version(root) == 3
+    assert _version(root) == 4
     assert len(Store(root).containers()) == 2
     assert_clean(root)
 
@@ -303,7 +303,7 @@ def test_several_that_upgrade_an_old_store_at_once_upgrade_it_once(old: tuple[Pa
     command = [*PROGRAM, "--root", str(root), "create", f"oci:{layout}:high"]
     started = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(4)]
     assert [process.wait(timeout=120) for process in started] == [0] * 4
-    assert _version(root) == 3
+    assert _version(root) == 4
     assert_clean(root)
 
 

@@ -12,7 +12,7 @@ from reflayer.walk.stack import Union
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from reflayer.walk.metadata import Metadata
     from reflayer.walk.overlay import Marks
@@ -23,20 +23,31 @@ if TYPE_CHECKING:
     """The folder's path, name by name, and the name in it."""
 
 
-def folder_facts(part: Part) -> Facts:
-    """The metadata of a folder below as a difference has it; ``part`` is the topmost of it."""
-    found = read_attributes(part.fd, list_attributes(part.fd))
+def folder_facts(part: Part, skip: Callable[[str], None] | None = None) -> Facts:
+    """The metadata of a folder below as a difference has it; ``part`` is the topmost of it.
+
+    With ``skip`` the attributes of the system are in it, too, as ``read_attributes`` has them.
+    """
+    found = read_attributes(part.fd, list_attributes(part.fd), skip)
     return _facts(part, os.fstat(part.fd), found)
 
 
 def copy_up(
-    part: Part, status: os.stat_result, name: bytes, dst: int, metadata: Metadata, marks: Marks
+    part: Part,
+    status: os.stat_result,
+    name: bytes,
+    dst: int,
+    metadata: Metadata,
+    marks: Marks,
+    copy: Callable[[int, int, int, int], None] | None = None,
+    skip: Callable[[str], None] | None = None,
 ) -> None:
     """Make the file ``name`` of ``part``, with ``status`` in its tree, in the open folder ``dst``.
 
-    It gets no other name.
+    It gets no other name. ``copy`` copies content, as ``Method.copy`` does; ``skip`` is as for
+    ``folder_facts``.
     """
-    facts = _facts(part, status, read_attributes_at(part.fd, name))
+    facts = _facts(part, status, read_attributes_at(part.fd, name, skip))
     if not stat.S_ISREG(status.st_mode) and not is_whiteout(status):
         mode: int | None = -1
         if stat.S_ISLNK(status.st_mode):
@@ -51,11 +62,13 @@ def copy_up(
         if is_whiteout(status):  # a device of the tree
             facts.attributes = {**facts.attributes, **marks.device}
         else:
-            from reflayer.copy.method import Method  # which few layers need
+            if copy is None:
+                from reflayer.copy.method import Method  # which few layers need
 
+                copy = Method("auto").copy
             src = open_noatime(name, part.fd, OPEN_FILE)
             try:
-                Method("auto").copy(src, fd, status.st_size, status.st_dev)
+                copy(src, fd, status.st_size, status.st_dev)
             finally:
                 os.close(src)
         metadata.set_all(fd, facts, -1, -1, -1)

@@ -41,7 +41,8 @@ from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Callable, Container, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from reflayer.copy.folder import Folder, Job
     from reflayer.copy.source import Source
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     """By the path of a folder the names in it that are to be made."""
 
 _EVER = -(1 << 63)
+_EVER_BUT_HELD = _EVER + 1  # by which the part in C does not look who has files open
 _UNKNOWN, _FOLDER, _HELD = 0, 4, 252  # types of names, as the part in C has them
 _STEPS = 4  # folders that a path leads through before the one it leads to is kept open
 _DEEPEST = 256  # levels down to which that is done, since each takes a descriptor
@@ -103,7 +105,7 @@ def undo(
         try:
             way_back = _Undo(path, top, stack_of(stack), cloned, {} if known is None else known)
             with way_back.opened_stack():
-                scan = _Scan(path, cloned, way_back.is_known, held)
+                scan = Scan(path, cloned, way_back.is_known, held)
                 scan.run(top, workers)
                 if not (scan.touched or scan.stale):
                     return 0
@@ -112,7 +114,7 @@ def undo(
             os.close(top)
 
 
-class _Scan:
+class Scan:
     """What has a late ctime, found by threads, with a call into C for each folder.
 
     Attributes:
@@ -134,6 +136,7 @@ class _Scan:
         self.others: list[bytes] = []
         self.linked: list[tuple[bytes, bytes]] = []
         self._root = root
+        self._since = _EVER_BUT_HELD if held is None else _EVER
         self._cloned = cloned
         self._is_known = is_known
         self._held = held
@@ -197,12 +200,12 @@ class _Scan:
         if CHANGED_NAMES is None:
             return self._read_in_python(place, path)
         call = partial(CHANGED_NAMES, place.new, None)
-        (_, inode, ctime), same, rest, left = call(path or b".", _EVER, self._cloned, b"")
+        (_, inode, ctime), same, rest, left = call(path or b".", self._since, self._cloned, b"")
         if left is not None:  # it takes several calls, for which it has to stay open
             place, same, rest, left = place.enter(path, b""), [], [], b""
             call = partial(CHANGED_NAMES, place.new, None)
         while left is not None:
-            _, more, others, left = call(b"", _EVER, self._cloned, left)
+            _, more, others, left = call(b"", self._since, self._cloned, left)
             same += more
             rest += others
         return inode, ctime, same, rest
@@ -263,18 +266,10 @@ class _Undo:
 
     def is_known(self, path: bytes, inode: int) -> bool:
         """Whether the folder at ``path`` is the one that was cloned there."""
-        from reflayer.copy.folder import folder_key
+        assert self._above is not None
+        return is_known(self._known, self._above, path, inode)
 
-        above = self._above
-        assert above is not None
-        for part in above.parts:
-            with suppress(OSError):
-                status = os.lstat(path, dir_fd=part.fd)
-                if self._known.get(folder_key(part.layer, status.st_ino)) == inode:
-                    return True
-        return False
-
-    def run(self, scan: _Scan, method: str, ownership: str, workers: int | None) -> int:
+    def run(self, scan: Scan, method: str, ownership: str, workers: int | None) -> int:
         """Take away what the scan has found, make what is missing, and settle the folders."""
         from reflayer.copy.source import Source
 
@@ -291,7 +286,7 @@ class _Undo:
             self._settle(path, ownership)
         return made
 
-    def _remove(self, scan: _Scan) -> Wanted:
+    def _remove(self, scan: Scan) -> Wanted:
         """Remove what is not as it was cloned; the names that are to be made."""
         wanted: Wanted = {}
         for path, names in scan.stale.items():
@@ -442,28 +437,24 @@ class _Undo:
         finally:
             os.close(fd)
 
-    @contextmanager
-    def _before(self, path: bytes) -> Iterator[Union]:
+    def _before(self, path: bytes) -> AbstractContextManager[Union]:
         """The folder at ``path`` in the stack."""
-        above = self._above
-        assert above is not None
-        if above.is_plain:
-            [root] = above.parts
-            fd = open_beneath(root.fd, path, cross_mounts=False)
-            with type(above)([type(root)(fd, True, root.layer)]) as union:
-                yield union
-            return
-        union = above
-        try:
-            for name in path.split(b"/") if path else [b"."]:
-                inside = union.enter(name)
-                if union is not above:
-                    union.close()
-                union = inside
-            yield union
-        finally:
-            if union is not above:
-                union.close()
+        from reflayer.walk.stack import opened_in
+
+        assert self._above is not None
+        return opened_in(self._above, path)
+
+
+def is_known(known: Mapping[int, int], stack: Union, path: bytes, inode: int) -> bool:
+    """Whether the folder ``path`` of a clone has the inode that the folder cloned there got."""
+    from reflayer.copy.folder import folder_key
+
+    for part in stack.parts:
+        with suppress(OSError):
+            status = os.lstat(path, dir_fd=part.fd)
+            if known.get(folder_key(part.layer, status.st_ino)) == inode:
+                return True
+    return False
 
 
 def _make_plain(fd: int, group: int | None) -> None:

@@ -7,7 +7,7 @@ import re
 
 from reflayer.cli.arguments import (
     JSON,
-    container_name,
+    complete_containers,
     group,
     image_name,
     open_store,
@@ -109,7 +109,11 @@ _IMAGE_CONFIG = group(
 
 
 @takes(
-    container_name("the container's name, its id, or the beginning of its id"),
+    option(
+        "name NAME[@CHECKPOINT]",
+        "the container's name, its id, or the beginning of its id; or a checkpoint of it",
+        completer=complete_containers,
+    ),
     image_name("what to call the image: [HOST/]NAME[:TAG]"),
     option("-a --author", "who made it", default=""),
     option("-m --message", "what for; it is kept in its history", default=""),

@@ -161,7 +161,7 @@ def path(arguments: Namespace) -> int:
 
 
 @takes(
-    option("names NAME", ANY_NAME, nargs="+", completer=complete_containers),
+    option("names NAME[@CHECKPOINT]", ANY_NAME, nargs="+", completer=complete_containers),
     option(
         "--recycle",
         "undo what changed in it, so that the next container of its image is had at once",
@@ -176,6 +176,8 @@ def rm(arguments: Namespace) -> int:
     their space comes back a little later. Where one cannot be removed, the others are.
     One in which reflayer run runs something stays.
 
+    NAME@CHECKPOINT removes that checkpoint alone: what goes on from it, and forks of it, stay.
+
     With --recycle what changed in it is undone, and no more than that, and it is kept ready,
     as those that reflayer warm makes: less work than to delete it and to make the next one.
     That is only done where it is proved to be the same as a new one, and no process has
@@ -186,6 +188,11 @@ def rm(arguments: Namespace) -> int:
     store = open_store(arguments)
 
     def remove(name: str) -> None:
+        container, _, checkpoint = name.partition("@")
+        if checkpoint:
+            store.remove_checkpoint(container, checkpoint, wait=arguments.wait)
+            print(name, flush=True)
+            return
         if os.path.isdir(f"{store.root}/running"):
             from reflayer.sandbox.run import refuse_running
 
@@ -198,7 +205,16 @@ def rm(arguments: Namespace) -> int:
     return each(arguments.names, remove)
 
 
-@takes(container_name(), JSON)
+@takes(
+    option("name NAME[@CHECKPOINT]", "the container", completer=complete_containers),
+    option(
+        "since NAME[@CHECKPOINT]",
+        "what it is told from; by default its image",
+        nargs="?",
+        completer=complete_containers,
+    ),
+    JSON,
+)
 def diff(arguments: Namespace) -> int:
     """List what changed in a container since it was made, as Docker does:
 
@@ -207,8 +223,11 @@ def diff(arguments: Namespace) -> int:
       D /path    deleted, with all that was in it
 
     A folder is changed where anything in it is.
+
+      reflayer diff box box@1      what changed in it since that checkpoint
+      reflayer diff box@2 box@1    between two
     """
-    changes = open_store(arguments).changes(arguments.name)
+    changes = open_store(arguments).changes(arguments.name, arguments.since)
     if arguments.json:
         _print_as_json(changes)
         return 0

@@ -31,6 +31,10 @@ COMMANDS = {
     "rm": ("containers", "remove containers"),
     "diff": ("containers", "list what changed in a container"),
     "commit": ("commit", "make an image of a container"),
+    "checkpoint": ("checkpoints", "keep what a container is now, to go back to it"),
+    "rollback": ("checkpoints", "let a container be again what it was"),
+    "fork": ("checkpoints", "make containers of what one is, or was at a checkpoint"),
+    "checkpoints": ("checkpoints", "list the checkpoints of a container"),
     "export": ("containers", "write all of a container as a tar"),
     "pull": ("registries", "fetch an image from a registry and unpack it"),
     "push": ("registries", "send an image to a registry"),
@@ -65,6 +69,7 @@ debian:12, localhost:5000/x:1, oci:DIR:TAG, docker-archive:FILE
   reflayer warm IMAGE              containers made ahead, so that create takes one at once
   reflayer ps, path, rm            what there is, where it is, and away with it
   reflayer diff, commit, export    what changed in a container; an image, or a tar, of it
+  reflayer checkpoint, rollback    keep what a container is, and go back to it; fork goes on from it
   reflayer pull, push, save        images from registries, to them, and for other programs
   reflayer df                      how much disk each really takes, sharing counted
   reflayer copy SRC DST            the copy alone: one tree the same as another

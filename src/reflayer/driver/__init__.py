@@ -12,7 +12,8 @@ A home is a folder as Docker's own vfs driver has it, which may have filled it:
 - ``spares/BOOT/ID``: clones of a layer that wait for a name; ``warm/ID``: how many shall; they are
   made by one process at a time, which holds ``spares.lock`` (``spares``, ``fill``, ``lately``).
 - ``keep-free``: how much of the disk stays free (``room``).
-- ``cloned/BOOT/ID``: when a layer was cloned, and from which.
+- ``cloned/BOOT/ID``: when a layer was cloned, and from which; or was the same as another last.
+- ``changing/ID``: locked while a checkpoint of a container is made, or it is rolled back.
 - ``unanswered/ID``: a note of a layer that its engine is not told of yet (``recovery``).
 - ``publish.lock``: held while a layer gets its name or loses it; ``quota.lock``, while it gets a
   project.

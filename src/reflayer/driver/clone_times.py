@@ -17,10 +17,11 @@ import time
 from contextlib import contextmanager, suppress
 from functools import cache
 
-from reflayer.driver.home import CLONED, opened, unlink, write_new
+from reflayer.driver.home import CLONED, layer_path, opened, unlink, write_new
 from reflayer.driver.trash import discard
 from reflayer.errors import failing
 from reflayer.record import record as record_
+from reflayer.workers.lock import passing_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,6 +97,43 @@ def note(
     return record
 
 
+def renote(home: str, id: str, parent: str, cloned: int) -> None:
+    """Note that layer ``id`` was the same as ``parent`` at ``cloned``, by the clock of inodes.
+
+    It was noted before of what it is a clone.
+    """
+    path = layer_path(home, id)
+    boot, root = boot_id(), _root(path)
+    if boot is None or root is None:
+        return
+    record = f"{home}/{CLONED}/{boot}/{passing_name(id)}"
+    with keeping(record, id), failing(record, "write"):
+        first = older(home, id)
+        content = f"{root[0]} {root[1]} {cloned} {_clock_offset()} {parent}\n{first}".encode()
+        try:
+            write_new(record, content)
+        except FileNotFoundError:
+            _begin_boot(home, boot)
+            write_new(record, content)
+
+
+def now() -> int:
+    """The time by the clock that stamps inodes, in nanoseconds."""
+    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+
+
+def later() -> int:
+    """A time that is after all changes until now, and not after those to come.
+
+    That clock goes on in ticks, but an inode whose ctime was looked at gets the next one in
+    between (Linux 6.13, multigrain timestamps).
+    """
+    wanted, tick = time.time_ns(), time.clock_getres(_CLOCK_REALTIME_COARSE)
+    while now() < wanted:
+        time.sleep(tick / 8)
+    return wanted
+
+
 def _complete_at(begun: int) -> int:
     """When a clone is complete, by the clock that stamps inodes: if it is large, after all stamps.
 
@@ -103,13 +141,9 @@ def _complete_at(begun: int) -> int:
     the stamp that a change right after it would have, too, and is always looked at closely. Where
     the clone took much longer than a tick, waiting for the next one is cheaper.
     """
-    now = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+    time_now = now()
     tick = time.clock_getres(_CLOCK_REALTIME_COARSE)
-    if now - begun < _MUCH * tick * 1e9:
-        return now
-    while (later := time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)) == now:
-        time.sleep(tick / 8)
-    return later
+    return time_now if time_now - begun < _MUCH * tick * 1e9 else later()
 
 
 @contextmanager
@@ -168,8 +202,14 @@ def origin(home: str, id: str, path: str) -> tuple[str, float] | None:
 
     None where that is not known, or times do not tell what was touched since.
     """
+    found = same_as(home, id, path)
+    return None if found is None else (found[0], (found[1] + _BEHIND) / 1e9)
+
+
+def same_as(home: str, id: str, path: str) -> tuple[str, int] | None:
+    """As ``origin``, in nanoseconds by the clock that stamps inodes."""
     found = _read(note_path(home, id), path)
-    return None if found is None else (found[0], (found[2] + _BEHIND) / 1e9)
+    return None if found is None else (found[0], found[2])
 
 
 def is_of(clone: Clone, path: str) -> bool:

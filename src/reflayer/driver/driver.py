@@ -30,10 +30,12 @@ from reflayer.errors import NO_ROOM, LayerError, OperationError, failing
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from typing import BinaryIO, ParamSpec, TypeVar
 
     from reflayer.archive import IdMap
     from reflayer.copy import CopyReport
+    from reflayer.driver.checkpoint import Checkpoint
     from reflayer.driver.lately import Lately
     from reflayer.driver.spares import Spares
     from reflayer.linux.project_quota import ProjectUse
@@ -213,6 +215,61 @@ class Driver(Layers):
         if self._size or self._references.count(parent) or not self.keeps_differences:
             return False
         return self._with_room(take_over, self.home, id, parent, self._making, mount_label)
+
+    def changing(self, id: str) -> AbstractContextManager[None]:
+        """Let no other thread or process be in such a block of layer ``id``."""
+        from reflayer.driver.checkpoint import changing
+
+        return changing(self.home, checked_id(id))
+
+    @contextmanager
+    def checkpoint(self, id: str, new: str) -> Iterator[Checkpoint]:
+        """Make the layer ``new`` of what the container's layer ``id`` is now, in ``changing``.
+
+        It costs what changed since the layer that ``id`` stands on: the one that it was cloned
+        from, or that of the last checkpoint or rollback. It is written out to disk. Where nothing
+        has changed there is no new one. The block is to record the layer; after it ``id`` stands on
+        that. What others change in ``id`` meanwhile is in this layer or in the next one.
+
+        Raises:
+            LayerError: ``id`` is not there, ``new`` is, or one of them is no id.
+            OperationError: it cannot be told what changed, or not be copied. Nothing is left.
+        """
+        from reflayer.driver.checkpoint import checkpoint
+
+        self._check_new(new)
+        checked_id(id)
+        spares.make_room(self.home)
+        with checkpoint(self.home, id, new, self._making, self.keeps_differences) as made:
+            yield made
+
+    def stands_on(self, id: str) -> str | None:
+        """The layer that ``id`` stands on, if times tell what has changed since then."""
+        from reflayer.driver.checkpoint import stands_on
+
+        stands = stands_on(self.home, checked_id(id))
+        return None if stands is None else stands[0]
+
+    def rollback(self, id: str, to: str, *, progress: Progress | None = None) -> None:
+        """Let the container's layer ``id`` be what layer ``to`` is, in ``changing``.
+
+        It stands on that then. To the layer that it stands on it costs what changed since, and the
+        folder stays; nobody may write to it meanwhile. If that is cut off, or fails, it is half
+        done, and to be done again. To another one it costs a clone: then ``id`` gets another folder
+        in one step, and is what it was before if it fails.
+
+        Raises:
+            LayerError: one of them is not there.
+            OperationError: it cannot be told what changed, or not be undone.
+            CopyError: the clone failed.
+        """
+        from reflayer.driver.checkpoint import rollback
+
+        checked_id(id)
+        checked_id(to)
+        trash = self._with_room(rollback, self.home, id, to, self._making, progress)
+        if trash is not None:
+            delete_behind(self.home)
 
     @contextmanager
     def build(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from functools import cached_property
+from contextlib import contextmanager
+from functools import cached_property, partial
 
 from reflayer.driver import compare, differences, trees
 from reflayer.driver.compare import while_compared
@@ -194,15 +195,15 @@ class Layers:
             ``changes`` does, and ``ArchiveError`` for a name that cannot be in a layer, or an id
             that cannot be in a container.
         """
-        from reflayer.archive import pack_difference, pack_layer
-
-        def walk(sides: Sides) -> Packing:
-            if sides.is_difference:
-                return pack_difference(sides.root, id_map=self._id_map)
-            return pack_layer(sides.root, sides.parent, cloned=sides.cloned, id_map=self._id_map)
-
+        walk = partial(_pack, id_map=self._id_map)
         chunks = while_compared(self.home, id, parent, self._making, walk)
         return io.BufferedReader(compare.Stream(chunks))
+
+    @contextmanager
+    def packing(self, id: str, parent: str, id_map: IdMap | None) -> Iterator[Packing]:
+        """What ``diff`` packs, by another map of ids, while the block runs."""
+        with compare.compared(self.home, id, parent, self._making) as sides:
+            yield _pack(sides, id_map)
 
     def diff_size(self, id: str, parent: str | None = None) -> int:
         """The bytes of the files that are different in layer ``id`` from ``parent``, as in Docker.
@@ -239,3 +240,11 @@ class Layers:
         from reflayer.driver.abilities import find_abilities
 
         return find_abilities(self.home, self._making.method)
+
+
+def _pack(sides: Sides, id_map: IdMap | None) -> Packing:
+    from reflayer.archive import pack_difference, pack_layer
+
+    if sides.is_difference:
+        return pack_difference(sides.root, id_map=id_map)
+    return pack_layer(sides.root, sides.parent, cloned=sides.cloned, id_map=id_map)

@@ -33,6 +33,7 @@ from reflayer.driver.differences import (
     upper_path,
 )
 from reflayer.driver.home import (
+    CHANGING,
     TREES,
     has_labels,
     has_tree,
@@ -153,6 +154,7 @@ def withdraw(home: str, id: str, *, to: str | None = None) -> list[str] | None:
             discard(difference_path(home, id), home),
         )
         clear_mark(home, id)
+        unlink(f"{home}/{CHANGING}/{id}")
         forget_children(home, id)
         if parent is not None:
             forget_child(home, parent, id)

@@ -57,7 +57,7 @@ static int is_held(int folder, const char *name)
 /* changed_names(folder, before, path, since, until, left): the names in the folder at path whose
  * inodes were not last changed in [since, until), in nanoseconds, or are like none of that name,
  * last changed before that, at path in those of before, packed; of the others the folders, and
- * those that are LINKED. With None nothing is compared, but files are told that are HELD. The
+ * those that are LINKED. With None nothing is compared; since ever, files that are HELD are told. The
  * facts are those of before that have a folder at path, packed, and inode and ctime of it. */
 static PyObject *changed_names(PyObject *Py_UNUSED(self), PyObject *args)
 {
@@ -93,7 +93,7 @@ static PyObject *changed_names(PyObject *Py_UNUSED(self), PyObject *args)
                 nanoseconds(&s.st_mtim) == nanoseconds(&b.st_mtim) &&
                 (is_folder || s.st_size == b.st_size);
         if (!is_same || S_ISDIR(s.st_mode) != is_folder) continue;
-        if (before == NULL && S_ISREG(s.st_mode) && is_held(folder, entry->d_name))
+        if (since == LLONG_MIN && S_ISREG(s.st_mode) && is_held(folder, entry->d_name))
             entry->d_type = HELD;
         else
             entry->d_type = is_folder ? MADE : s.st_nlink == 1 && b.st_nlink == 1 ? DONE : LINKED;

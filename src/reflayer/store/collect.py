@@ -38,6 +38,8 @@ USED = (
 )
 _STACKS = f"""WITH RECURSIVE needed (id, parent) AS (
     SELECT layers.id, parent FROM images JOIN layers ON layers.id = images.layer WHERE {USED}
+    UNION SELECT layers.id, layers.parent FROM checkpoints JOIN layers ON layers.id = layer
+    UNION SELECT layers.id, layers.parent FROM standing JOIN layers ON layers.id = layer
     UNION SELECT layers.id, layers.parent FROM needed JOIN layers ON layers.id = needed.parent
 )"""
 _NEEDED = f"{_STACKS} SELECT id FROM needed UNION ALL SELECT id FROM containers"  # folders

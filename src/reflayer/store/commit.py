@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from reflayer.archive import pack_layer
 from reflayer.images.build.layer import add_layer
 from reflayer.images.build.manifest import ConfigChanges, child_config, oci_layers
 from reflayer.images.build.manifest import add_image as add_blobs
@@ -13,8 +12,8 @@ from reflayer.images.model.image import LARGEST_CONFIG
 from reflayer.images.transports import new_name
 from reflayer.record import record
 from reflayer.store import images
+from reflayer.store.checkpoints import layer_of
 from reflayer.store.collect import making, mark_dirty
-from reflayer.store.containers import container_with_folder
 from reflayer.store.images import StoredImage
 from reflayer.store.save import packed_image
 from reflayer.store.unpack import take_packed, unpack
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from reflayer.archive import Packing
     from reflayer.images.build.layer import NewLayer
     from reflayer.progress import Progress
-    from reflayer.store.containers import Container
     from reflayer.store.parts import Parts
 
 
@@ -54,13 +52,13 @@ def commit(
     progress: Progress | None,
 ) -> Committed:
     reference = new_name(image)
+    container, layer = layer_of(parts, name)
     with parts.database.reading() as db:
-        container = container_with_folder(db, name, parts)
         parent = images.image_with_id(db, container.image_id)
     with making(parts):
         mark_dirty(parts)
         base = packed_image(parts, parent, compression, progress)
-        added, packing = _pack_changes(parts, container, parent.layer, compression, progress)
+        added, packing = _pack_changes(parts, layer, parent.layer, compression, progress)
         config = child_config(
             read_document(base.config, parts.content.open, LARGEST_CONFIG),
             base.platform,
@@ -86,13 +84,8 @@ def commit(
 
 
 def _pack_changes(
-    parts: Parts, container: Container, layer: str, compression: str, progress: Progress | None
+    parts: Parts, layer: str, parent: str, compression: str, progress: Progress | None
 ) -> tuple[NewLayer, Packing]:
-    """What is different in ``container`` from ``layer`` as a blob of the content store."""
-    cloned = parts.driver.cloned(container.id, layer)
-    packing = pack_layer(
-        container.path, parts.driver.stack(layer), cloned=cloned, id_map=parts.ids_in_layers()
-    )
-    added = add_layer(parts.content, packing, compression, progress)
-    parts.driver.path(container.id)  # else its deletion may have gone before us
-    return added, packing
+    """What is different in ``layer`` from ``parent`` as a blob of the content store."""
+    with parts.driver.packing(layer, parent, parts.ids_in_layers()) as packing:
+        return add_layer(parts.content, packing, compression, progress), packing

@@ -100,12 +100,10 @@ def look_for_container(db: Connection, name: str, parts: Parts) -> Container | N
     return look_for_container(db, ids[0], parts) if ids else None
 
 
-def container_with_folder(db: Connection, name: str, parts: Parts) -> Container:
-    """As ``find_container``, if its folder is there."""
-    container = find_container(db, name, parts)
+def require_folder(container: Container) -> None:
+    """Raise StoreError where a container's folder is gone."""
     if not os.path.isdir(container.path):
         raise StoreError(f"{container.name}: its folder is gone: reflayer rm {container.name}")
-    return container
 
 
 def container_of(row: tuple[str, str, str, str, float], parts: Parts) -> Container:
@@ -125,14 +123,16 @@ def remove_container(
     with parts.database.kept_open():
         with parts.database.reading() as db:
             container = find_container(db, name, parts)
+            asked = "SELECT 1 FROM standing WHERE container = ?"
+            has_layers = db.execute(asked, (container.id,)).fetchone() is not None
         with marked(parts, needs_room=False) as agree:
             # The folder first: one that cannot be removed still has its record.
             reason = parts.driver.remove(container.id, wait=wait, recycle=recycle)
             with_room(parts, lambda: _forget(parts, container.id))
             is_used = _is_used(parts, container.image_id)
-            if is_used:
+            if is_used and not has_layers:
                 agree()
-        (tidy if is_used else collect)(parts, wait=wait)
+        (tidy if is_used and not has_layers else collect)(parts, wait=wait)
         if reason and warn is not None:
             warn(f"{container.name} was deleted, not recycled: {reason}")
         return container

@@ -27,10 +27,27 @@ else:
     except ImportError:
         import sqlite3
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """What ``user_version`` says; a database with a higher one is another, newer reflayer's."""
 
-_SCHEMA = """
+_CHECKPOINTS = """
+CREATE TABLE IF NOT EXISTS checkpoints (
+    container TEXT NOT NULL REFERENCES containers (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    layer TEXT NOT NULL,      -- the id of its layer
+    parent TEXT,              -- the name of the one that it goes on from
+    created REAL NOT NULL,    -- seconds since 1970
+    size INTEGER NOT NULL,    -- bytes of what changed since that
+    PRIMARY KEY (container, name)
+);
+CREATE TABLE IF NOT EXISTS standing (
+    container TEXT PRIMARY KEY REFERENCES containers (id) ON DELETE CASCADE,
+    layer TEXT NOT NULL,      -- which it was last the same as, if not its image's
+    checkpoint TEXT,          -- the name of that
+    is_unfinished INTEGER NOT NULL -- whether a rollback to that is to be finished
+);
+"""
+_SCHEMA = f"""
 CREATE TABLE layers (
     id TEXT PRIMARY KEY,      -- the folder's name in the driver's home
     size INTEGER NOT NULL,    -- bytes of what was unpacked
@@ -63,11 +80,16 @@ CREATE TABLE containers (
 );
 CREATE INDEX names_by_image ON names (image);
 CREATE INDEX containers_by_image ON containers (image);
-"""
+{_CHECKPOINTS}"""
 # Version 1 had whole layers alone. Who may only read has it so until somebody writes. Up to version
-# 2 each command compared all folders with all records, and left no mark of what it did.
+# 2 each command compared all folders with all records, and left no mark of what it did. Up to
+# version 3 there were no checkpoints.
 _UPGRADE = "ALTER TABLE layers ADD COLUMN parent TEXT"
-_AS_UPGRADED = "CREATE TEMP VIEW layers AS SELECT *, NULL AS parent FROM main.layers"
+_AS_UPGRADED = {"layers": "SELECT *, NULL AS parent FROM main.layers"}
+_AS_WITHOUT_CHECKPOINTS = {
+    "checkpoints": "SELECT '' container, '' name, '' layer, '' parent, 0 created, 0 size LIMIT 0",
+    "standing": "SELECT '' container, '' layer, '' checkpoint, 0 is_unfinished LIMIT 0",
+}
 
 HEX = frozenset("0123456789abcdef")
 _PATIENCE = 60.0  # seconds to wait for another process's transaction, all of which are short
@@ -115,7 +137,8 @@ class Database:
             if _is_there(self._path):
                 with self._connection() as db, transaction(db, "DEFERRED"):
                     if version := self._version_of(db):
-                        with _upgraded(db) if version == 1 else nullcontext():
+                        is_old = version < SCHEMA_VERSION
+                        with _upgraded(db, version) if is_old else nullcontext():
                             yield db
                         return
             self._refuse_lost()
@@ -221,16 +244,21 @@ def _upgrade(db: sqlite3.Connection) -> None:
         if (version := version_of(db)) < SCHEMA_VERSION:  # still: another may have done it
             if version == 1:
                 db.execute(_UPGRADE)
+            for statement in filter(str.strip, _CHECKPOINTS.split(";")):
+                db.execute(statement)
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 @contextmanager
-def _upgraded(db: sqlite3.Connection) -> Iterator[None]:
+def _upgraded(db: sqlite3.Connection, version: int) -> Iterator[None]:
     """Let a database of an older version be read in the block as if it were upgraded."""
     db.execute("PRAGMA temp_store = MEMORY")
-    db.execute(_AS_UPGRADED)
-    yield  # if it raises, the transaction is undone, and the view with it
-    db.execute("DROP VIEW temp.layers")
+    views = _AS_WITHOUT_CHECKPOINTS | (_AS_UPGRADED if version == 1 else {})
+    for name, query in views.items():
+        db.execute(f"CREATE TEMP VIEW {name} AS {query}")
+    yield  # if it raises, the transaction is undone, and the views with it
+    for name in views:
+        db.execute(f"DROP VIEW temp.{name}")
 
 
 def make(path: str, schema: str, version: int, *, alone: bool = False) -> None:

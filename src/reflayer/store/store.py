@@ -6,7 +6,6 @@ import os
 
 from reflayer.store.containers import (
     Container,
-    container_with_folder,
     containers,
     find_container,
     remove_container,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from reflayer.images.model.reference import Reference
     from reflayer.images.registry import Access
     from reflayer.progress import Progress
+    from reflayer.store.checkpoints import Checkpoint
     from reflayer.store.commit import Committed
     from reflayer.store.images import StoredImage
     from reflayer.store.usage import Usage
@@ -97,8 +97,8 @@ class Store:
 
         Args:
             image: ``oci:DIR[:TAG]``, ``oci-archive:FILE[:TAG]``, ``docker-archive:FILE[:REF]``,
-                ``tar:FILE`` (``-`` is standard input), ``rootfs:DIR``, or an image of the store by
-                its name or id, or of a registry by its name.
+                ``tar:FILE`` (``-`` is standard input), ``rootfs:DIR``, an image of the store by its
+                name or id, or of a registry by its name; or ``NAME@CHECKPOINT`` of a container.
             name: the container's; by default one is made up.
             platform: ``os/architecture[/variant]``; by default this machine's.
             pull: ``missing``; ``always`` to ask the registry, or take in a folder, though the store
@@ -113,8 +113,11 @@ class Store:
             ReflayerError: it cannot be made; the store is as it was before.
             ValueError: ``pull`` is none of these.
         """
+        from reflayer.store.checkpoints import fork, named
         from reflayer.store.create import Wanted, create
 
+        if checkpoint := named(self._parts, _text(image)):
+            return fork(self._parts, *checkpoint, name, size, progress)
         wanted = Wanted(_text(image), _platform(platform), pull, access, progress, warn)
         return create(self._parts, wanted, name, size)
 
@@ -215,10 +218,18 @@ class Store:
             return containers(db, self._parts)
 
     def container(self, name: str) -> Container:
-        """The container with this name, id, or beginning of an id; else StoreError."""
+        """The container with this name, id, or beginning of an id; else StoreError.
+
+        A rollback of it that was cut off is finished before.
+        """
+        from reflayer.store.checkpoints import finish
+
         self._parts.go_on()
-        with self._parts.database.reading() as db:
-            return find_container(db, name, self._parts)
+        with self._parts.database.kept_open():
+            with self._parts.database.reading() as db:
+                found = find_container(db, name, self._parts)
+            finish(self._parts, found)
+        return found
 
     def remove_container(
         self,
@@ -246,20 +257,115 @@ class Store:
         """
         return remove_container(self._parts, name, wait, recycle, warn)
 
-    def changes(self, name: str) -> Iterator[Change]:
+    def changes(self, name: str, since: str | None = None) -> Iterator[Change]:
         """What is different in a container from its image, as Docker's diff tells it.
+
+        Args:
+            name: the container, or ``NAME@CHECKPOINT``.
+            since: what it is told from, likewise; by default the container's image.
 
         Raises:
             StoreError: there is none, or more than one, or its folder is gone.
             LayerError: it was removed meanwhile.
             OperationError: something in it cannot be read.
         """
+        from reflayer.store.checkpoints import layer_of
         from reflayer.store.images import image_with_id
 
-        with self._parts.database.reading() as db:
-            container = container_with_folder(db, name, self._parts)
-            layer = image_with_id(db, container.image_id).layer
-        return self._parts.driver.changes(container.id, layer)
+        with self._parts.database.kept_open():
+            container, layer = layer_of(self._parts, name)
+            if since is not None:
+                _, parent = layer_of(self._parts, since)
+            else:
+                with self._parts.database.reading() as db:
+                    parent = image_with_id(db, container.image_id).layer
+        return self._parts.driver.changes(layer, parent)
+
+    def checkpoint(self, name: str, checkpoint: str | None = None) -> Checkpoint:
+        """Keep what a container is now, to go back to it or on from it.
+
+        It costs what changed since the last one, or since the container was made, and is written
+        out to disk. Others may write to the container meanwhile: each file is in it as it is at
+        some moment, and what they change after the beginning is in the next one, too.
+
+        Args:
+            name: the container.
+            checkpoint: what to call it; by default the next number.
+
+        Raises:
+            StoreError: there is no such container, or a checkpoint is called so.
+            OperationError: what changed cannot be told or copied; nothing is recorded.
+        """
+        from reflayer.store.checkpoints import checkpoint as make
+
+        return make(self._parts, name, checkpoint)
+
+    def rollback(
+        self, name: str, checkpoint: str | None = None, *, progress: Progress | None = None
+    ) -> Checkpoint | None:
+        """Let a container be again what it was; return the checkpoint that it stands on then.
+
+        To the one that it stands on it costs what changed since. To another it costs a clone, and
+        the container's path leads to another folder then. Nothing may run in it meanwhile. If it is
+        cut off, the next call that has to do with the container finishes it first.
+
+        Args:
+            name: the container.
+            checkpoint: to which; by default the last that was made or gone back to, or what the
+                container was at first.
+            progress: is told of ``clone``.
+
+        Raises:
+            StoreError: there is no such container or checkpoint.
+            OperationError: it cannot be done; to another checkpoint, nothing is.
+        """
+        from reflayer.store.checkpoints import rollback
+
+        return rollback(self._parts, name, checkpoint, progress)
+
+    def fork(
+        self,
+        name: str,
+        checkpoint: str | None = None,
+        *,
+        new: str | None = None,
+        progress: Progress | None = None,
+    ) -> Container:
+        """Make another container of what one is, or was at a checkpoint: a clone.
+
+        Args:
+            name: the container.
+            checkpoint: of which; by default of one that is made now, unless nothing has changed
+                since the last.
+            new: the new one's name; by default one is made up.
+            progress: is told of ``clone``.
+
+        Raises:
+            StoreError: there is no such container or checkpoint, or ``new`` is taken.
+            ReflayerError: it cannot be made; the store is as it was before.
+        """
+        from reflayer.store.checkpoints import fork
+
+        return fork(self._parts, name, checkpoint, new, 0, progress)
+
+    def checkpoints(self, name: str) -> list[Checkpoint]:
+        """The checkpoints of a container, the oldest first; StoreError: there is none."""
+        from reflayer.store.checkpoints import checkpoints
+
+        return checkpoints(self._parts, name)
+
+    def remove_checkpoint(self, name: str, checkpoint: str, *, wait: bool = True) -> Checkpoint:
+        """Remove a checkpoint of a container; return what it was.
+
+        What goes on from it stays, and so do forks. Its files are deleted, with ``wait`` by then,
+        as soon as nothing lies on it.
+
+        Raises:
+            StoreError: there is no such container or checkpoint.
+        """
+        from reflayer.store.checkpoints import remove_checkpoint
+
+        return remove_checkpoint(self._parts, name, checkpoint, wait)
 
     def export(self, name: str, out: BinaryIO, *, progress: Progress | None = None) -> Packing:
         """Write all of a container as a plain tar to ``out``, which is not forced to disk.
@@ -274,9 +380,9 @@ class Store:
             OSError: ``out`` cannot be written.
         """
         from reflayer.archive import pack_tree
+        from reflayer.store.checkpoints import opened
 
-        with self._parts.database.reading() as db:
-            container = container_with_folder(db, name, self._parts)
+        container = opened(self._parts, name)
         packing = pack_tree(container.path, id_map=self._parts.ids_in_layers())
         for chunk in packing:
             out.write(chunk)
@@ -303,7 +409,7 @@ class Store:
         more layers than its parent.
 
         Args:
-            name: the container.
+            name: the container, or ``NAME@CHECKPOINT``.
             image: its name, as Docker reads them; another that was called so is no longer.
             changes: what is different in how its containers run.
             author: who made it.

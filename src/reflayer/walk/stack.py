@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import contextmanager
 
 from reflayer.record import record
 from reflayer.walk.folders import (
@@ -28,7 +29,7 @@ from reflayer.walk.overlay import is_device, is_opaque, is_whiteout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Self
 
 
@@ -263,6 +264,31 @@ class Union:
         if not inside.parts:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return inside
+
+
+@contextmanager
+def opened_in(root: Union, path: bytes) -> Iterator[Union]:
+    """The folder at ``path`` from ``root``, open while the block runs.
+
+    Raises:
+        OSError: EXDEV where something is mounted on the way; otherwise as ``Union.enter``.
+    """
+    if root.is_plain:
+        [part] = root.parts
+        with Union([part.at(open_beneath(part.fd, path, cross_mounts=False))]) as union:
+            yield union
+        return
+    union = root
+    try:
+        for name in path.split(b"/") if path else [b"."]:
+            inside = union.enter(name)
+            if union is not root:
+                union.close()
+            union = inside
+        yield union
+    finally:
+        if union is not root:
+            union.close()
 
 
 def tree_status(folder: int, name: bytes, status: os.stat_result) -> os.stat_result:

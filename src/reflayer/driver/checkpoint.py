@@ -1,0 +1,184 @@
+"""Checkpoints: what a container has become is a layer, and it can go back to any layer.
+
+A container stands on the layer that it was last the same as, and its note tells since when
+(``clone_times``). A checkpoint copies what changed since then into a difference on that layer, on
+which the container stands from then on; to roll back to it is to undo what changed since. So both
+cost what has changed.
+
+Where there is no such note, as after a boot, or where differences are not kept, a checkpoint is a
+clone of the container: a snapshot on btrfs. And to go back to another layer than the one it stands
+on is to make a clone of that, with which the container's folder changes places in one step.
+
+A rollback that was cut off has left a mixture, but where the folders change places. Whoever keeps
+containers notes before to which layer one goes, and does it once more.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+
+from reflayer.driver.clone import clone
+from reflayer.driver.clone_times import keeping, later, note, renote, same_as
+from reflayer.driver.create import building, copy_label, new_layer, publish_difference
+from reflayer.driver.differences import is_there, make_difference, require, stack
+from reflayer.driver.home import CHANGING, DIFFERENCES, layer_path, naming, opened, unlink
+from reflayer.driver.trash import delete, discard
+from reflayer.errors import LayerError, failing
+from reflayer.record import record
+from reflayer.workers.lock import locked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reflayer.driver.home import Making
+    from reflayer.progress import Progress
+
+_MOST = 64  # differences of a stack: each costs a clone of it some calls for each folder
+
+
+@record
+class Checkpoint:
+    """A layer that a container was the same as.
+
+    Attributes:
+        layer: its id.
+        is_new: whether it was made for that; if not, nothing had changed.
+        lower: the layer that it lies on, if it is new and a difference.
+        size: bytes of the files in it, if it is new.
+    """
+
+    layer: str
+    is_new: bool
+    lower: str | None
+    size: int
+
+
+@contextmanager
+def changing(home: str, id: str) -> Iterator[None]:
+    """Let no other thread or process make a checkpoint of layer ``id``, or roll it back."""
+    folder = f"{home}/{CHANGING}"
+    with failing(folder, "mkdir"):
+        os.makedirs(folder, 0o700, exist_ok=True)
+    lock = f"{folder}/{id}"
+    with locked(lock):
+        try:
+            yield
+        finally:
+            unlink(lock)
+
+
+@contextmanager
+def checkpoint(
+    home: str, id: str, new: str, making: Making, keeps_differences: bool
+) -> Iterator[Checkpoint]:
+    """Make the layer ``new`` of what layer ``id`` is; after the block ``id`` stands on it."""
+    layer = layer_path(home, id)
+    with failing(layer, "stat"):
+        if not os.path.isdir(layer):
+            raise LayerError(f"there is no whole layer {id}")
+    began = later()  # so that nothing is taken for changed the next time that is in this one
+    made = _make_difference(home, id, new, making) if keeps_differences else None
+    if made is None:
+        with new_layer(home, new, id, making, durable=True) as (_, report):
+            assert report is not None
+            made = Checkpoint(new, True, None, sum(report.bytes.values()))
+            is_snapshot = report.method == "snapshot"
+        yield made
+        if not is_snapshot:
+            renote(home, id, new, began)
+        return
+    yield made
+    if made.is_new:
+        renote(home, id, made.layer, began)
+
+
+def rollback(home: str, id: str, to: str, making: Making, progress: Progress | None) -> str | None:
+    """Let layer ``id`` be what layer ``to`` is.
+
+    Returns:
+        Where in the trash its folder is, if it has got another.
+    """
+    layer = layer_path(home, id)
+    require(home, to)
+    with failing(layer, "stat"):
+        if not os.path.isdir(layer):
+            raise LayerError(f"there is no whole layer {id}")
+    stands = stands_on(home, id)
+    if stands is not None and stands[0] == to:
+        from reflayer.archive.undo import undo
+
+        undo(
+            layer,
+            stack(home, to),
+            stands[1],
+            method=making.method,
+            ownership=making.ownership,
+            workers=making.workers,
+        )
+        renote(home, id, to, later())
+        return None
+    from reflayer.driver.quota import use_of
+
+    with building(home, id) as path:
+        limited = use_of(layer)
+        size = 0 if limited is None else limited.limit
+        report = clone(home, to, path, making, size=size, progress=progress)
+        copy_label(layer, path)
+        noted = None if report.method == "snapshot" else note(home, path, to)
+        with keeping(noted, id), failing(layer, "exchange"), naming(home):
+            from reflayer.linux.renameat2 import exchange
+
+            if not is_there(home, id):
+                raise LayerError(f"there is no layer {id}")
+            before = os.lstat(path)
+            exchange(path, layer)
+            os.utime(layer, ns=(before.st_atime_ns, before.st_mtime_ns))  # XFS changes it
+        return discard(path, home)
+
+
+def _make_difference(home: str, id: str, new: str, making: Making) -> Checkpoint | None:
+    """Make ``new`` a difference on what ``id`` stands on; None where that cannot be."""
+    stands = stands_on(home, id)
+    if stands is None:
+        return None
+    from reflayer.archive.copy_changes import copy_changes
+
+    below, since = stands
+    layers = stack(home, below)
+    if len(layers.differences) >= _MOST:
+        return None
+    with (
+        building(home, new) as path,
+        opened(f"{home}/{DIFFERENCES}", follow=True) as folder,
+    ):
+        upper = make_difference(path, below, is_new=False)
+        copied = copy_changes(
+            layer_path(home, id),
+            layers,
+            since,
+            upper,
+            method=making.method,
+            ownership=making.ownership,
+            workers=making.workers,
+        )
+        if copied.is_same:
+            delete(path)
+            return Checkpoint(below, False, None, 0)
+        publish_difference(path, home, new, folder)
+    return Checkpoint(new, True, below, copied.size)
+
+
+def stands_on(home: str, id: str) -> tuple[str, int] | None:
+    """The layer that ``id`` stands on, and since when; None where times do not tell."""
+    from reflayer.linux.statfs import file_system_name
+
+    layer = layer_path(home, id)
+    found = same_as(home, id, layer)
+    if found is None or not is_there(home, found[0]):
+        return None
+    with opened(layer) as fd, suppress(OSError):
+        if file_system_name(fd) != "tmpfs":  # there a store into a mapped file changes no time
+            return found
+    return None

@@ -1,0 +1,199 @@
+"""What changed in a clone, as a difference: with the stack it is what the clone has become."""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from reflayer.archive.copy_changes import Copied, copy_changes
+from reflayer.archive.undo import undo
+from reflayer.copy import copy_tree, remove_tree
+from reflayer.walk.stack import Stack
+from tests.archive.test_random_changes import EDITS, Edit, edit
+from tests.archive.test_undo import CHANGES, KINDS, TOOLS, cloned, here, source, told
+from tests.copy import hard_cases
+from tests.file_systems import require, require_root
+from tests.random_stacks import STACKS, make_stack
+from tests.random_trees import TREES, Tree, make_tree
+from tests.trees import assert_same
+
+__all__ = ["here", "source"]
+_numbers = itertools.count()
+
+
+def check(clone: Path, layers: list[Path], at: int) -> tuple[Copied, Path]:
+    """Copy what changed, and compare what it is with the stack; the difference."""
+    upper = clone.with_name(f"upper-{next(_numbers)}")
+    upper.mkdir()
+    before = told(clone)
+    stack = Stack(tuple(map(os.fsencode, layers[:-1])), os.fsencode(layers[-1]))
+    copied = copy_changes(clone, stack, at, upper)
+    assert_same(before, told(clone))
+    if copied.is_same:
+        assert not os.listdir(upper)
+        return copied, upper
+    fresh = clone.with_name("fresh")
+    copy_tree(Stack((os.fsencode(upper), *stack.differences), stack.whole), fresh)
+    whole = clone.with_name("whole")
+    copy_tree(clone, whole)
+    assert_same(told(whole), told(fresh))
+    remove_tree(fresh)
+    remove_tree(whole)
+    return copied, upper
+
+
+def let_loose(clone: Path) -> None:
+    """Take away the flags that do not let it be removed."""
+    subprocess.run(["chattr", "-R", "-f", "-i", "-a", clone], check=False)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_copied(source: Path, change: str) -> None:
+    clone = source.with_name("clone")
+    at = cloned(source, clone)
+    exec(dedent(CHANGES[change]), {"c": clone, **TOOLS})
+    try:
+        copied, _ = check(clone, [source], at)
+        assert copied.is_same == (change == "nothing")
+    finally:
+        let_loose(clone)
+
+
+def test_no_more_is_copied_than_has_changed(source: Path) -> None:
+    clone = source.with_name("clone")
+    at = cloned(source, clone)
+    (clone / "a/b/c/file").write_text("changed")
+    (clone / "other/b/file").unlink()
+    copied, upper = check(clone, [source], at)
+    found = {str(path.relative_to(upper)) for path in upper.rglob("*")}
+    assert found == {"a", "a/b", "a/b/c", "a/b/c/file", "other", "other/b", "other/b/file"}
+    assert stat.S_ISCHR((upper / "other/b/file").lstat().st_mode)
+    assert copied == Copied(len(found), len("changed"), is_same=False)
+
+
+def test_one_change_after_the_other_and_all_the_way_back(source: Path) -> None:
+    clone = source.with_name("clone")
+    at, layers = cloned(source, clone), [source]
+    for change in (
+        "a folder is renamed deep", "one of several is written", "folders change places",
+        "a folder with a name of several moves", "a file replaces a folder", "all is deleted",
+        "a folder is made",
+    ):  # fmt: skip
+        try:
+            exec(dedent(CHANGES[change]), {"c": clone, **TOOLS})
+        except FileNotFoundError:
+            continue
+        time.sleep(0.01)
+        now = time.clock_gettime_ns(5)
+        _, upper = check(clone, layers, at)
+        at, layers = now, [upper, *layers]
+        before = told(clone)
+        (clone / "new").touch()
+        shutil.rmtree(clone / "other", ignore_errors=True)
+        undo(clone, layers, at)
+        assert_same(before, told(clone))
+        time.sleep(0.01)
+        at = time.clock_gettime_ns(5)
+
+
+def test_a_store_into_a_file_that_was_mapped_before_is_not_missed(source: Path) -> None:
+    clone = source.with_name("clone")
+    at = cloned(source, clone)
+    with open(clone / "a/file", "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[0] = 7
+        time.sleep(0.01)
+        now = time.clock_gettime_ns(5)
+        _, upper = check(clone, [source], at)
+        time.sleep(0.01)
+        mapped[0] = 8
+        copied, _ = check(clone, [upper, source], now)
+        assert not copied.is_same
+
+
+def test_the_hard_cases(here: Path) -> None:
+    source, clone = here / "source", here / "clone"
+    source.mkdir()
+    (source / "old").mkdir()
+    cases = dict(hard_cases.CASES)
+    if here.parent.name != "xfs":
+        del cases["a_tebibyte_of_nothing"]
+    at = cloned(source, clone)
+    hard_cases.build(os.fsencode(clone), cases)
+    time.sleep(0.01)
+    now = time.clock_gettime_ns(5)
+    _, upper = check(clone, [source], at)
+    for number, case in enumerate(sorted(clone.iterdir())):
+        if number % 3 == 0:
+            subprocess.run(["rm", "-rf", case], check=True)
+        elif number % 3 == 1:
+            case.rename(case.with_name(f"{case.name}-moved"))
+    check(clone, [upper, source], now)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_changes_are_copied(file_system: Callable[[str], Path], kind: str) -> None:
+    require_root()
+    require("mount")
+    place = file_system(kind)
+
+    @settings(
+        max_examples=60, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck]
+    )
+    @given(STACKS, EDITS, EDITS)
+    def try_it(stack: tuple[Tree, list[list[Edit]]], first: list[Edit], then: list[Edit]) -> None:
+        folder = place / f"changes-{next(_numbers)}"
+        clone = folder / "clone"
+        try:
+            folder.mkdir()
+            layers = make_stack(folder / "stack", *stack)
+            at = cloned(layers, clone)
+            for one in first:
+                edit(os.fsencode(clone), *one)
+            time.sleep(0.01)
+            now = time.clock_gettime_ns(5)
+            copied, upper = check(clone, layers, at)
+            for one in then:
+                edit(os.fsencode(clone), *one)
+            check(clone, layers if copied.is_same else [upper, *layers], now)
+        finally:
+            remove_tree(folder)
+
+    try_it()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_changes_of_a_whole_layer_are_copied(
+    file_system: Callable[[str], Path], kind: str
+) -> None:
+    require_root()
+    place = file_system(kind)
+
+    @settings(
+        max_examples=60, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck]
+    )
+    @given(TREES, EDITS)
+    def try_it(tree: Tree, edits: list[Edit]) -> None:
+        folder = place / f"changes-{next(_numbers)}"
+        source, clone = folder / "source", folder / "clone"
+        try:
+            source.mkdir(parents=True)
+            make_tree(os.fsencode(source), tree, [])
+            at = cloned(source, clone)
+            for one in edits:
+                edit(os.fsencode(clone), *one)
+            check(clone, [source], at)
+        finally:
+            remove_tree(folder)
+
+    try_it()

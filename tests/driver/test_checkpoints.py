@@ -1,0 +1,226 @@
+"""Checkpoints of a container's layer: it goes back to what a whole copy taken then still has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reflayer.copy import copy_tree, remove_tree
+from reflayer.driver import Driver
+from reflayer.driver.clone_times import forget
+from reflayer.errors import LayerError
+from tests.archive.test_random_changes import EDITS, Edit, edit
+from tests.driver.layers import fill, kept, tree
+from tests.file_systems import require_root
+from tests.trees import assert_same, facts
+
+pytestmark = pytest.mark.usefixtures("_root")
+KINDS = ["xfs", "ext4", "btrfs"]
+
+
+@pytest.fixture
+def _root() -> None:
+    require_root()
+
+
+@pytest.fixture(params=["xfs", "ext4", "btrfs", "btrfs snapshots", "tmpfs"])
+def driver(request: pytest.FixtureRequest, place_on: Callable[[str], Path]) -> Driver:
+    """With an image of two layers, and a container of it."""
+    kind, _, snapshots = request.param.partition(" ")
+    driver = Driver(place_on(kind), method="auto" if snapshots else kept(kind))
+    with driver.build("base") as path:
+        fill(path)
+    with driver.build("image", "base") as path:
+        Path(path, "folder/above").write_text("above")
+    driver.create("container", "image")
+    return driver
+
+
+def checkpoint(driver: Driver, new: str, id: str = "container") -> str:
+    with driver.changing(id), driver.checkpoint(id, new) as made:
+        pass
+    return made.layer
+
+
+def tells_times(driver: Driver) -> bool:
+    """Whether it can be told what changed, and be kept."""
+    return driver.keeps_differences and driver.status()["Backing Filesystem"] != "tmpfs"
+
+
+def rollback(driver: Driver, to: str, id: str = "container") -> None:
+    with driver.changing(id):
+        driver.rollback(id, to)
+
+
+def test_a_checkpoint_is_a_layer_and_a_rollback_undoes_what_came_after(driver: Driver) -> None:
+    root = Path(driver.path("container"))
+    (root / "folder/file").write_text("changed")
+    (root / "new").mkdir()
+    (root / "fifo").unlink()
+    before = tree(root)
+    assert checkpoint(driver, "first") == "first"
+    assert driver.is_difference("first") == tells_times(driver)
+    shutil.rmtree(root / "folder")
+    (root / "new/in").write_text("x")
+    root.chmod(0o700)
+    rollback(driver, "first")
+    assert_same(before, tree(root))
+    driver.create("fork", "first")
+    assert_same(before, tree(driver.path("fork")))
+    assert not os.listdir(f"{driver.home}/tmp")
+    assert not os.listdir(f"{driver.home}/changing")
+
+
+def test_where_nothing_changed_there_is_no_new_layer(driver: Driver) -> None:
+    if not tells_times(driver):
+        pytest.skip("nothing is compared")
+    Path(driver.path("container"), "new").touch()
+    time.sleep(0.02)  # what was made in the clock's last tick is taken for changed
+    assert checkpoint(driver, "first") == "first"
+    assert checkpoint(driver, "second") == "first"
+    assert driver.list() == ["base", "container", "first", "image"]
+
+
+def test_it_goes_to_any_layer_and_on_from_there(driver: Driver) -> None:
+    root = Path(driver.path("container"))
+    trees = {"image": tree(root)}
+    for number in range(5):
+        (root / f"file {number}").write_text("x")
+        (root / "folder/file").write_text(str(number))
+        checkpoint(driver, f"layer{number}")
+        trees[f"layer{number}"] = tree(root)
+    for to in ("layer1", "layer4", "image", "layer0", "layer0"):
+        (root / "more").touch()
+        rollback(driver, to)
+        assert_same(trees[to], tree(root))
+    (root / "file 0").unlink()
+    checkpoint(driver, "branch")
+    trees["branch"] = tree(root)
+    for to in ("layer3", "branch"):
+        rollback(driver, to)
+        assert_same(trees[to], tree(root))
+
+
+def test_without_a_note_it_is_done_all_the_same(driver: Driver) -> None:
+    root = Path(driver.path("container"))
+    (root / "new").touch()
+    forget(driver.home, "container")
+    assert checkpoint(driver, "first") == "first"
+    before = tree(root)
+    (root / "new").write_text("x")
+    forget(driver.home, "container")
+    rollback(driver, "first")
+    assert_same(before, tree(root))
+    (root / "other").touch()
+    checkpoint(driver, "second")
+    (root / "other").unlink()
+    rollback(driver, "second")
+    assert (root / "other").exists()
+
+
+def test_a_deep_stack_ends_with_a_whole_layer(driver: Driver) -> None:
+    root = Path(driver.path("container"))
+    for number in range(70):
+        (root / "folder/file").write_text(str(number))
+        checkpoint(driver, f"layer{number}")
+    assert len(driver.stack("layer69").differences) < 64
+    rollback(driver, "layer10")
+    assert (root / "folder/file").read_text() == "10"
+
+
+def test_a_layer_that_is_missing_or_there_is_refused(driver: Driver) -> None:
+    for what in (
+        lambda: checkpoint(driver, "image"),
+        lambda: checkpoint(driver, "first", "nowhere"),
+        lambda: rollback(driver, "nowhere"),
+        lambda: rollback(driver, "image", "nowhere"),
+    ):
+        with pytest.raises(LayerError):
+            what()
+    assert driver.list() == ["base", "container", "image"]
+
+
+def test_checkpoints_while_others_write_have_each_file_whole(driver: Driver) -> None:
+    if driver.status()["Backing Filesystem"] == "tmpfs":
+        pytest.skip("a copy of all cannot be made while others write")
+    root = Path(driver.path("container"))
+    end = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not end.is_set():
+            number += 1
+            (root / "next").write_text(f"{number}\n" * 2000)
+            (root / "next").rename(root / f"file {number % 20}")
+            if number % 7 == 0:
+                (root / f"file {number % 20}").unlink()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for number in range(5):
+            checkpoint(driver, f"layer{number}")
+    finally:
+        end.set()
+        thread.join()
+    checkpoint(driver, "last")
+    before = tree(root)
+    rollback(driver, "layer2")
+    for path in root.glob("file *"):
+        assert len({*path.read_text().split("\n")} - {""}) <= 1
+    rollback(driver, "last")
+    assert_same(before, tree(root))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_histories(place_on: Callable[[str], Path], kind: str) -> None:
+    """Each rollback gives what a whole copy taken at the checkpoint has."""
+    place = place_on(kind)
+    driver = Driver(place / "home", method=kept(kind))
+    with driver.build("image") as path:
+        fill(path)
+    numbers = iter(range(1_000_000))
+
+    @settings(
+        max_examples=40, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck]
+    )
+    @given(st.lists(st.tuples(EDITS, st.integers(0, 20)), min_size=1, max_size=5))
+    def try_it(steps: list[tuple[list[Edit], int]]) -> None:
+        mark = next(numbers)
+        name = f"container{mark}"
+        driver.create(name, "image")
+        root = Path(driver.path(name))
+        layers = ["image"]
+        copies = place / f"copies{mark}"
+        copies.mkdir()
+        copy_tree(root, copies / "0")
+        try:
+            for edits, choice in steps:
+                for one in edits:
+                    edit(os.fsencode(root), *one)
+                layer = checkpoint(driver, f"layer{mark}.{len(layers)}", name)
+                copy_tree(root, copies / str(len(layers)))
+                layers.append(layer)
+                for one in edits:
+                    edit(os.fsencode(root), *one)
+                to = choice % len(layers)
+                rollback(driver, layers[to], name)
+                assert_same(
+                    facts(copies / str(to), atime=False, holes=True),
+                    facts(root, atime=False, holes=True),
+                )
+        finally:
+            driver.remove(name)
+            for layer in reversed(layers[1:]):
+                driver.remove(layer)
+            remove_tree(copies)
+
+    try_it()
