@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import struct
+import sys
 import termios
 from contextlib import suppress
 
@@ -47,7 +48,7 @@ _STRICTATIME, _RELATIME = 0x1000000, 0x200000
 _MNT_DETACH = 2
 _SYS_MOUNT_SETATTR = 442  # on every architecture
 _AT_EMPTY_PATH, _AT_RECURSIVE = 0x1000, 0x8000
-_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP = 1, 24
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
 _CAPABILITIES_3 = 0x20080522
 _NUMBERS = {  # linux/capability.h, of those that containers get
     "CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "FSETID": 4, "KILL": 5, "SETGID": 6, "SETUID": 7,
@@ -115,6 +116,7 @@ def _fork(then: Any, log: int) -> int:
         return pid
     status = 1
     try:
+        sys.meta_path.clear()  # what would be imported from now on is the container's
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)  # as Python found it, or as it has to be
@@ -198,7 +200,12 @@ def _become(config: Json, log: int) -> NoReturn:
 
 
 def _start(process: Json, log: int) -> NoReturn:
-    """Become the process that a spec tells of."""
+    """Become the process that a spec tells of.
+
+    What runs in the container already must not get at this interpreter, which it could write to
+    by /proc/PID/exe (CVE-2019-5736): so it cannot be traced until it is the command.
+    """
+    checked(LIBC.prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0), 0, 0, 0))
     user = process["user"]
     names = [name.removeprefix("CAP_") for name in process["capabilities"]["bounding"]]
     allowed = {_NUMBERS[name] for name in names if name in _NUMBERS}
