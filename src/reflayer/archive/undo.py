@@ -22,7 +22,7 @@ import os
 import signal
 import stat
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 
 from reflayer.archive.untouched import CHANGED_NAMES, LINKED, Place
 from reflayer.errors import OperationError, failing
@@ -58,6 +58,7 @@ _EVER = -(1 << 63)
 _EVER_BUT_HELD = _EVER + 1  # by which the part in C does not look who has files open
 _UNKNOWN, _FOLDER, _HELD = 0, 4, 252  # types of names, as the part in C has them
 _STEPS = 4  # folders that a path leads through before the one it leads to is kept open
+_MOST_OPEN = 256  # folders that are open from one step to the next
 _DEEPEST = 256  # levels down to which that is done, since each takes a descriptor
 _SHUT = frozenset({errno.EPERM, errno.EACCES})
 _DEFAULT_ACL = "system.posix_acl_default"
@@ -255,6 +256,7 @@ class _Undo:
         self._cloned = cloned
         self._known = known
         self._above: Union | None = None
+        self._open: dict[bytes, int] = {}
 
     @contextmanager
     def opened_stack(self) -> Iterator[None]:
@@ -273,17 +275,20 @@ class _Undo:
         """Take away what the scan has found, make what is missing, and settle the folders."""
         from reflayer.copy.source import Source
 
-        for path in scan.touched:
-            self._clear_flags(path)
-        wanted = self._remove(scan)
         source = Source(self._stack, cross_mounts=False)
         try:
+            for path in scan.touched:
+                self._clear_flags(path)
+            wanted = self._remove(scan)
             made = self._make(source, wanted, method, ownership, workers) if wanted else 0
+            # In the root itself a copy tries something, and has files wait.
+            for path in {*scan.touched, *wanted, *([b""] if wanted else ())}:
+                self._settle(path, ownership)
         finally:
             source.close()
-        # In the root itself a copy tries something, and has files wait.
-        for path in {*scan.touched, *wanted, *([b""] if wanted else ())}:
-            self._settle(path, ownership)
+            for fd in self._open.values():
+                os.close(fd)
+            self._open.clear()
         return made
 
     def _remove(self, scan: Scan) -> Wanted:
@@ -420,7 +425,7 @@ class _Undo:
                     where = os.path.join(self._root, path)
                     raise OperationError(where, "chattr", "it has flags that cannot be taken back")
 
-    @property
+    @cached_property
     def _fresh_flags(self) -> Flags:
         """What is made anew inherits from the folder that the clone is in."""
         folder = os.open(os.path.dirname(self._root.rstrip(b"/")) or b".", OPEN_ANY_FOLDER)
@@ -431,11 +436,19 @@ class _Undo:
 
     @contextmanager
     def _opened(self, path: bytes) -> Iterator[int]:
+        """The folder at ``path``, of which no more is removed: it stays open for the next step."""
+        fd = self._open.get(path)
+        if fd is not None:
+            yield fd
+            return
         fd = open_beneath(self._top, path, cross_mounts=False)
+        if len(self._open) < _MOST_OPEN:
+            self._open[path] = fd
         try:
             yield fd
         finally:
-            os.close(fd)
+            if path not in self._open:
+                os.close(fd)
 
     def _before(self, path: bytes) -> AbstractContextManager[Union]:
         """The folder at ``path`` in the stack."""

@@ -55,15 +55,7 @@ def identity_at(path: bytes, dir_fd: int = AT_FDCWD) -> tuple[int, int, int]:
         OSError: as statx(2) says.
     """
     buffer = ctypes.create_string_buffer(_STRUCT_STATX)
-    checked(
-        LIBC.statx(
-            ctypes.c_int(dir_fd),
-            ctypes.c_char_p(path),
-            ctypes.c_int(_AT_STATX_DONT_SYNC),
-            ctypes.c_uint(_STATX_TYPE | _STATX_INO),
-            buffer,
-        )
-    )
+    checked(LIBC.statx(dir_fd, path, _AT_STATX_DONT_SYNC, _STATX_TYPE | _STATX_INO, buffer))
     mode, inode, major, minor = _IDENTITY.unpack_from(buffer)
     return os.makedev(major, minor), int(inode), int(mode)
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 _FIRST_NAMESPACE = "pid:[4026531836]"  # linux/proc_ns.h: PROC_PID_INIT_INO
 _INIT = "1"
-_EXITING = 0x4  # linux/sched.h: PF_EXITING
-_NAMELESS = ("socket:", "pipe:", "anon_inode:")
+_EXITING = 0x4  # PF_EXITING
+_KERNELS = 0x200000  # PF_KTHREAD
+_NO_CARRIERS = frozenset({stat.S_IFDIR, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK})
 _CARRIERS = ("socket:", "anon_inode:[io_uring]")  # what may have descriptors that no process has
 _CARRIED = re.compile(rb"^(?:scm_fds|UserFiles):\s*[1-9]", re.M)  # proc_pid_fdinfo(5)
 _MOUNTS = "mnt:"
@@ -74,8 +75,10 @@ class _Look:
         self._names = names
 
     def at_process(self, pid: str) -> None:
-        """Look at what all threads of a process have."""
+        """Look at what all threads of a process have; those of the kernel have no folders."""
         try:
+            if not _has_program(pid) and _flags(f"/proc/{pid}") & _KERNELS:
+                return
             tasks = os.listdir(f"/proc/{pid}/task")
         except (FileNotFoundError, ProcessLookupError):
             return
@@ -95,12 +98,14 @@ class _Look:
                 if pid != _INIT and not _has_ended(path):
                     raise
 
-    def _add(self, path: str, dir_fd: int | None = None) -> None:
-        at, inode, mode = identity_at(path.encode(), AT_FDCWD if dir_fd is None else dir_fd)
-        if at == self._device and stat.S_ISDIR(mode):
+    def _add(self, path: str, dir_fd: int = AT_FDCWD) -> tuple[int, int]:
+        """Device and mode of what ``path`` leads to, which is noted."""
+        device, inode, mode = identity_at(path.encode(), dir_fd)
+        if device == self._device and stat.S_ISDIR(mode):
             self.found.add(inode)
-        elif at == self._device and not stat.S_ISREG(mode):
+        elif device == self._device and not stat.S_ISREG(mode):
             raise _UnknownError
+        return device, mode
 
     def _look_at_mounts(self, task: str) -> None:
         namespace = os.readlink(f"{task}/ns/mnt")
@@ -118,15 +123,17 @@ class _Look:
         try:
             for name in os.listdir(table):
                 with suppress(FileNotFoundError, ProcessLookupError):  # it is closed by now
+                    device, mode = self._add(name, table)
+                    kind = stat.S_IFMT(mode)
+                    if kind in _NO_CARRIERS or (kind == stat.S_IFREG and os.major(device)):
+                        continue
                     what = _readlink(name, table)
-                    if what.startswith(_CARRIERS):
+                    if what.startswith(_MOUNTS):
+                        self.kept.add(what)
+                    elif what.startswith(_CARRIERS):
                         with open(f"{task}/fdinfo/{name}", "rb", buffering=0) as file:
                             if _CARRIED.search(file.read()):
                                 raise _UnknownError
-                    elif what.startswith(_MOUNTS):
-                        self.kept.add(what)
-                    elif not what.startswith(_NAMELESS):
-                        self._add(name, table)
         finally:
             os.close(table)
 
@@ -140,10 +147,26 @@ def _readlink(name: str, folder: int) -> str:
         return ""  # the path of something deep
 
 
+def _has_program(pid: str) -> bool:
+    """Whether it has one; what the kernel runs by itself has none, nor what has ended."""
+    try:
+        os.readlink(f"/proc/{pid}/exe")
+    except FileNotFoundError:
+        return False
+    except OSError:  # it may not be seen
+        pass
+    return True
+
+
 def _has_ended(task: str) -> bool:
     """Whether a thread ends or is gone: its files in proc(5) tell that by various errors."""
     try:
-        with open(f"{task}/stat", "rb") as file:
-            return bool(int(file.read().rpartition(b") ")[2].split()[6]) & _EXITING)
+        return bool(_flags(task) & _EXITING)
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def _flags(task: str) -> int:
+    """The kernel's flags of a thread (linux/sched.h)."""
+    with open(f"{task}/stat", "rb", buffering=0) as file:
+        return int(file.read().rpartition(b") ")[2].split()[6])
