@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -23,6 +24,7 @@ from reflayer.bench.methods import machine_facts, scratch
 from reflayer.store import Container, Store
 
 _IN_A_ROW = 100
+_CHANGED = 200  # entries of a container that is recycled
 _PATIENCE = 0.005  # seconds between two looks
 
 
@@ -62,6 +64,31 @@ class Setting:
         """Remove a container to its last file."""
         self.store.remove_container(container.id)
         self.until_still()
+
+    def changed(self, entries: int) -> Container:
+        """A container with some entries written, deleted, added or changed in their modes."""
+        container = self.create()
+        found = [path for path in sorted(Path(container.path).rglob("*")) if path.is_file()]
+        plain = [path for path in found if not path.is_symlink()]
+        for number, path in enumerate(
+            plain[:: max(len(plain) // entries, 1)][:entries] if entries else []
+        ):
+            match number % 4:
+                case 0:
+                    path.unlink()
+                case 1:
+                    path.write_bytes(b"changed")
+                case 2:
+                    path.with_name(f"{path.name}.new").touch()
+                case 3:
+                    path.chmod(0o600)
+        return container
+
+    def recycle(self, container: Container) -> None:
+        """Remove a container so that it is a spare."""
+        warnings: list[str] = []
+        self.store.remove_container(container.id, recycle=True, warn=warnings.append)
+        assert not warnings, warnings
 
     def free(self) -> tuple[int, int]:
         """Bytes and inodes that are free, when the file system has done what it does behind."""
@@ -110,8 +137,16 @@ def measure(setting: Setting, runs: int) -> None:
     def remove() -> None:
         setting.remove(made.pop())
 
+    def change(entries: int) -> None:
+        made.append(setting.changed(entries))
+
+    def recycle() -> None:
+        setting.recycle(made.pop())
+
     clones = timed(create, runs, after=remove)
     told("`Store.create`, a clone", clones)
+    removed = timed(remove, runs, create)
+    told("its removal", removed)
     store.warm(image, 1)
     told("`Store.create`, a spare ready", timed(create, runs * 5, after=remove), clones)
     version = timed(lambda: setting.run("--version"), runs)
@@ -123,6 +158,13 @@ def measure(setting: Setting, runs: int) -> None:
     process = timed(lambda: setting.run("create", "--name=bench", image), runs, after=remove_named)
     told("`reflayer create`, a spare ready, of that", process, version)
 
+    store.warm(image, 0)
+    setting.until_still()
+    of_both = [one + other for one, other in zip(clones, removed, strict=True)]
+    for entries in (0, _CHANGED):
+        recycled = timed(recycle, runs, partial(change, entries))
+        told(f"recycling, {entries} entries changed, of clone and removal", recycled, of_both)
+    store.warm(image, 0)
     store.warm(image, _IN_A_ROW)
     spent = []
     for _ in range(_IN_A_ROW):
