@@ -8,26 +8,19 @@ import json
 import os
 import re
 import signal
-import site
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import reflayer
 from tests.archive.tars import entry, folder, tar
 from tests.cli.processes import PROGRAM, unprivileged
-from tests.file_systems import require, require_root
-from tests.store.stores import assert_clean, image, open_to_all
+from tests.file_systems import require_root
+from tests.store.stores import assert_clean, image
+from tests.store.users import BECOME, COUNT, FIRST, PATHS, USER, User
 
-USER, FIRST, COUNT = 1000, 100_000, 65_536
-_BECOME = f"setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all"
-_WITH_RANGES = (
-    'mount --bind "$0" /etc/subuid && mount --bind "$0" /etc/subgid && exec ' + _BECOME + ' "$@"'
-)
 CAPABILITY = {"SCHILY.xattr.security.capability": "\1\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0"}
 OWNERS = tar(
     folder("./"),
@@ -65,60 +58,6 @@ touch -d @1100000000 bin/new srv/1000 bin/again; touch -d @1200000000 srv bin de
 CHOWN = "chown 42:43 bin/new; chown 600:601 srv/2000; chown -h 5:6 srv/link; chown 8 dev/tty;"
 
 
-_PATHS = [str(Path(reflayer.__file__).parents[1]), *site.getsitepackages()]
-
-
-def _python() -> list[str]:
-    """A Python that everybody can start: the one of the tests may be in root's home."""
-    for python in (sys.executable, "/usr/bin/python3"):
-        code = f"import sys; sys.path[:0] = {_PATHS!r}; import reflayer.linux.names as names"
-        done = subprocess.run([*_BECOME.split(), "env", python, "-c", code], capture_output=True)
-        if done.returncode == 0:
-            return [python]
-    pytest.skip("it needs a Python that an ordinary user can start")
-
-
-class User:
-    """An ordinary user's program, on a store of his in ``home``."""
-
-    def __init__(self, base: Path, ranges: bool) -> None:
-        require_root()
-        require("setpriv", "unshare", "newuidmap", "newgidmap")
-        self.home = base / "home"
-        self.home.mkdir()
-        os.chown(self.home, USER, USER)
-        open_to_all(self.home)
-        line = f"{USER}:{FIRST}:{COUNT}\n" if ranges else ""
-        (base / "ranges").write_text(line)
-        self.become = ["unshare", "-m", "sh", "-c", _WITH_RANGES, str(base / "ranges")]
-        self.store = self.home / ".local/share/reflayer"
-        self.program = [*_python(), "-m", "reflayer"]
-
-    def start(self, *arguments: str, **more: str) -> list[str]:
-        """The command that runs the program so."""
-        environment = {"HOME": str(self.home), "PYTHONPATH": ":".join(_PATHS), **more}
-        words = [f"{name}={value}" for name, value in environment.items()]
-        return [*self.become, "env", "-u", "REFLAYER_ROOT", *words, *self.program, *arguments]
-
-    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.start(*arguments, **more), capture_output=True, text=True, timeout=120, cwd="/"
-        )
-
-    def do(self, *arguments: str) -> str:
-        """What it prints when all is well."""
-        done = self.run(*arguments)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    def made(self, change: Callable[[str], object]) -> tuple[list[bytes], bytes, str]:
-        """What ``made`` tells of this user's."""
-        folder = self.home / "made"
-        folder.mkdir()
-        os.chown(folder, USER, USER)
-        return made(folder, change, self.do)
-
-
 @pytest.fixture
 def user(base: Path) -> User:
     """Who has ranges."""
@@ -140,6 +79,14 @@ def layers_of(layout: Path) -> list[bytes]:
 
     index = json.loads((layout / "index.json").read_bytes())
     return [gzip.decompress(read(one)) for one in json.loads(read(index["manifests"][0]))["layers"]]
+
+
+def made_by(user: User, change: Callable[[str], object]) -> tuple[list[bytes], bytes, str]:
+    """What ``made`` tells of the user's."""
+    folder = user.home / "made"
+    folder.mkdir()
+    os.chown(folder, USER, USER)
+    return made(folder, change, user.do)
 
 
 def made_by_root(base: Path, change: str) -> tuple[list[bytes], bytes, str]:
@@ -179,7 +126,7 @@ def made(
 
 def test_layers_and_trees_are_those_that_root_makes(base: Path, user: User) -> None:
     change = CHANGE + CHOWN
-    ours = user.made(lambda path: user.do("unshare", "sh", "-ec", f"cd {path}; {change}"))
+    ours = made_by(user, lambda path: user.do("unshare", "sh", "-ec", f"cd {path}; {change}"))
     roots = made_by_root(base, change)
     assert [*map(entries_of, ours[0])] == [*map(entries_of, roots[0])]
     assert entries_of(ours[1]) == entries_of(roots[1])
@@ -193,10 +140,10 @@ def test_without_ranges_owners_and_devices_are_recorded(base: Path) -> None:
 
     def change(path: str) -> None:
         assert {one.lstat().st_uid for one in Path(path).rglob("*")} == {USER}
-        command = [*_BECOME.split(), "sh", "-ec", CHANGE]
+        command = [*BECOME.split(), "sh", "-ec", CHANGE]
         subprocess.run(command, cwd=path, check=True)
 
-    layers, tree, told = user.made(change)
+    layers, tree, told = made_by(user, change)
     roots_layers, roots_tree, roots_told = made_by_root(base, CHANGE)
     assert [*map(entries_of, layers)] == [*map(entries_of, roots_layers)]
     assert (layers, told) == (roots_layers, roots_told)
@@ -343,11 +290,11 @@ def test_what_root_without_capabilities_may_not_set_is_recorded(base: Path) -> N
 def test_in_a_namespace_with_one_id_all_others_are_recorded(base: Path) -> None:
     user = User(base, ranges=False)
     inside = ["unshare", "--map-root-user", "env", f"HOME={user.home}"]
-    program = [*inside, f"PYTHONPATH={':'.join(_PATHS)}", *user.program]
+    program = [*inside, f"PYTHONPATH={':'.join(PATHS)}", *user.program]
 
     def do(*arguments: str) -> str:
         done = subprocess.run(
-            [*_BECOME.split(), *program, *arguments], capture_output=True, text=True, cwd="/"
+            [*BECOME.split(), *program, *arguments], capture_output=True, text=True, cwd="/"
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -355,7 +302,7 @@ def test_in_a_namespace_with_one_id_all_others_are_recorded(base: Path) -> None:
     folder = user.home / "made"
     folder.mkdir()
     os.chown(folder, USER, USER)
-    command = [*_BECOME.split(), "sh", "-ec", CHANGE]
+    command = [*BECOME.split(), "sh", "-ec", CHANGE]
     ours = made(folder, lambda path: subprocess.run(command, cwd=path, check=True), do)
     layers, _, told = made_by_root(base, CHANGE)
     assert (ours[0], ours[2]) == (layers, told)
