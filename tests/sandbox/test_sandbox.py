@@ -141,6 +141,32 @@ def test_volumes_and_a_read_only_root(store: Store, source: str, runtime: str, b
     assert os.listdir(base / "there") == ["new"]
 
 
+def test_it_goes_back_to_what_it_was(store: Store, source: str, runtime: str) -> None:
+    with Sandbox(source, store=store, runtime=runtime) as box:
+        box.run(["touch", "/first"])
+        box.checkpoint("one")
+        box.run(["sh", "-c", "rm /first /bin/busybox; echo >/second"])
+        with pytest.raises(SandboxError):
+            box.run(["ls"])
+        box.rollback()
+        assert "first" in box.run(["ls"]).stdout.split()
+        box.run(["touch", "/second"])
+        assert box.checkpoint().name != "one"
+        box.rollback("one")
+        assert "second" not in box.run(["ls"]).stdout.split()
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(box.run, ["sh", "-c", "touch /tmp/on; sleep 1000"], timeout=3)
+            while not os.path.exists(f"{box.path}/tmp/on"):
+                time.sleep(0.02)
+            with pytest.raises(SandboxError, match="is running"):
+                box.rollback()
+            with pytest.raises(subprocess.TimeoutExpired):
+                running.result()
+        box.rollback()
+    assert store.containers() == []
+    assert nothing_runs(Path(store.root))
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"runtime": "lxc"}, {"network": "bridge"}, {"volumes": {"/x": "y"}}, {"user": "\0"}],

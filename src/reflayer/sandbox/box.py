@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from reflayer.sandbox.run import Prepared
     from reflayer.store import Container, Store
+    from reflayer.store.checkpoints import Checkpoint
 
 
 class Sandbox:
@@ -201,6 +202,28 @@ class Sandbox:
         if check:
             done.check_returncode()
         return done
+
+    def checkpoint(self, name: str | None = None) -> Checkpoint:
+        """Keep what the container is now; by default it is called by the next number.
+
+        Raises:
+            ReflayerError: a checkpoint is called so, or what changed cannot be copied.
+        """
+        store, container, *_ = self._open
+        return store.checkpoint(container.id, name)
+
+    def rollback(self, checkpoint: str | None = None) -> None:
+        """Let the container be what it was at a checkpoint, by default the last, or at first.
+
+        Raises:
+            SandboxError: something runs in it.
+            ReflayerError: there is no such checkpoint, or it cannot be done.
+        """
+        from reflayer.sandbox.run import refuse_running
+
+        store, container, *_ = self._open
+        refuse_running(store, container)
+        store.rollback(container.id, checkpoint)
 
     @property
     def _open(self) -> tuple[Store, Container, AbstractContextManager[None], int]:
