@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.archive.tars import Entry, entry, folder, tar
-from tests.file_systems import require, require_root
+from tests.file_systems import require
 from tests.images.layouts import Layout
 
 RUNTIMES = ("crun", "runc", "bwrap", "namespaces")
@@ -20,7 +20,6 @@ _NAMES = (
 )
 _PASSWD = b"root:x:0:0::/root:/bin/sh\nbad line\nweb:x:101:102::/srv/web:/bin/sh\n"
 _GROUP = b"root:x:0:\nwww:x:102:\nextra:x:103:other,web\n"
-USER = 1000
 
 # crun runs nothing where cgroups of both versions are mounted, as on the machines of some clouds.
 _ONE_VERSION = (
@@ -55,14 +54,9 @@ def image(path: Path, *more: Entry, **settings: object) -> str:
     return f"oci:{path}:latest"
 
 
-def command(root: Path, *words: str, ordinary: bool = False) -> list[str]:
+def command(root: Path, *words: str) -> list[str]:
     """The program on the store at ``root``, where every runtime works."""
-    wrapped: list[str] = []
-    if ordinary:
-        require_root()
-        reads = ("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search")
-        wrapped = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", *reads]
-    return in_one_version(*wrapped, sys.executable, "-m", "reflayer", "--root", str(root), *words)
+    return in_one_version(sys.executable, "-m", "reflayer", "--root", str(root), *words)
 
 
 def in_one_version(*words: str) -> list[str]:
@@ -73,11 +67,11 @@ def in_one_version(*words: str) -> list[str]:
 
 
 def reflayer(
-    root: Path, *words: str, typed: str = "", ordinary: bool = False, **more: str
+    root: Path, *words: str, typed: str = "", **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Run it."""
     return subprocess.run(
-        command(root, *words, ordinary=ordinary),
+        command(root, *words),
         input=typed,
         capture_output=True,
         text=True,

@@ -1,56 +1,55 @@
-"""An ordinary user runs commands as root of a user namespace.
-
-Not by bubblewrap, which refuses whoever has a capability: here he has one, to read the interpreter.
-"""
+"""An ordinary user runs commands as root of a user namespace, by each runtime."""
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
+import subprocess
 from pathlib import Path
 
-import pytest
-
-from tests.sandbox.images import RUNTIMES, USER, image, lines, nothing_runs, reflayer
-from tests.store.stores import open_to_all
+from tests.sandbox.images import image, in_one_version, nothing_runs
+from tests.store.users import User
 
 
-@pytest.fixture
-def theirs(base: Path) -> Iterator[Path]:
-    """A folder of the user's."""
-    open_to_all(base)
-    path = base / "theirs"
-    path.mkdir()
-    os.chown(path, USER, USER)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+def by(user: User, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as the user."""
+    command = in_one_version(*user.start(*words))
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd="/")
 
 
-_OTHERS = [name for name in RUNTIMES if name != "bwrap"]
-
-
-@pytest.mark.parametrize("runtime", _OTHERS, indirect=True)
-def test_he_is_root_in_there_over_what_is_his(runtime: str, theirs: Path, base: Path) -> None:
+def test_he_is_root_in_there_over_what_is_his(runtime: str, base: Path) -> None:
+    user = User(base, ranges=False)
     source = image(base / "other", Volumes={"/data": {}}, WorkingDir="/work")
-    root = theirs / "store"
     own = ("run", "--rm", "--runtime", runtime, "--ownership", "ignore")
     script = "id -u; touch new; stat -c %u new; pwd; ls -d /data; exit 5"
-    home = {"HOME": str(theirs)}
-    done = reflayer(root, *own, source, "sh", "-c", script, ordinary=True, **home)
+    done = by(user, *own, source, "sh", "-c", script)
     assert (done.stdout.split(), done.returncode) == (["0", "0", "/work", "/data"], 5), done.stderr
     script = "ip -o addr | grep -c inet; sh -c 'kill -9 $$'; echo $?"
-    quiet = ("--network", "none", source, "sh", "-c", script)
-    told = lines(reflayer(root, *own, *quiet, ordinary=True, **home))
-    assert told[-1] == "137"
-    assert nothing_runs(root)
+    done = by(user, *own, "--network", "none", source, "sh", "-c", script)
+    assert done.stdout.split()[-1] == "137", done.stderr
+    assert nothing_runs(user.store)
 
 
-@pytest.mark.parametrize("runtime", _OTHERS, indirect=True)
-def test_who_is_not_there_is_told(runtime: str, theirs: Path, base: Path) -> None:
+def test_who_is_not_there_is_told(runtime: str, base: Path) -> None:
+    user = User(base, ranges=False)
     source = image(base / "other", User="101")
-    own = ("run", "--rm", "--runtime", runtime, "--ownership", "ignore")
-    home = {"HOME": str(theirs)}
-    done = reflayer(theirs / "store", *own, source, "true", ordinary=True, **home)
+    done = by(user, "run", "--rm", "--runtime", runtime, "--ownership", "ignore", source, "true")
     assert done.returncode == 125
     assert "there is no user 101 here" in done.stderr
+
+
+def test_with_ranges_there_are_the_images_users(runtime: str, base: Path) -> None:
+    user = User(base, ranges=True)
+    source = image(base / "other", User="web")
+    own = ("run", "--rm", "--runtime", runtime)
+    if runtime != "bwrap":
+        script = "id -u; id -G; stat -c %u /bin; touch /tmp/x && stat -c %U:%G /tmp/x"
+        done = by(user, *own, source, "sh", "-c", script)
+        told = ["101", "102", "103", "0", "web:www"]
+        assert (done.stdout.split(), done.returncode) == (told, 0), done.stderr
+    for network in ("host", "none"):
+        script = "id -u; test -d /sys/kernel && sh -c 'exit 3'"
+        words = ("-u", "0", "--network", network, source, "sh", "-c", script)
+        done = by(user, *own, *words)
+        assert (done.stdout, done.returncode) == ("0\n", 3), done.stderr
+    assert nothing_runs(user.store)
+    assert os.stat(user.store).st_uid == 1000
