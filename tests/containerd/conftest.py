@@ -33,11 +33,14 @@ def service_anywhere(place: Path, socket: Path) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def lasting_service(file_system: Callable[[str], Path]) -> Iterator[Served]:
-    """One service for all tests of a file, with its home on XFS."""
+def lasting_service(
+    file_system: Callable[[str], Path], request: pytest.FixtureRequest
+) -> Iterator[Served]:
+    """One service for all tests of a file, with the file's ``OPTIONS``, its home on XFS."""
+    options = getattr(request.module, "OPTIONS", ())
     with (
         TemporaryDirectory(prefix="home-", dir=file_system("xfs")) as place,
         TemporaryDirectory(prefix="snapshots-") as folder,
-        served(Path(place) / "home", Path(folder) / "socket") as service,
+        served(Path(place) / "home", Path(folder) / "socket", *options) as service,
     ):
         yield service

@@ -18,6 +18,7 @@ from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
 from tests.containerd.served import Served, code, snapshots_stub, until
 from tests.trees import assert_same, facts
 
+OPTIONS = ("--spares=0",)  # a clone that is ready cannot be met
 FOLDERS, FILES = 50, 120  # enough that a clone of it can be met while it is being made
 
 
@@ -25,7 +26,7 @@ FOLDERS, FILES = 50, 120  # enough that a clone of it can be met while it is bei
 def service(lasting_service: Served, request: pytest.FixtureRequest) -> Served:
     """The service, without a snapshot but ``large``, where the test wants that."""
     if not lasting_service.is_running:
-        lasting_service.start()
+        lasting_service.start(*OPTIONS)
     lasting_service.empty(*({"large"} & set(request.fixturenames)))
     return lasting_service
 
