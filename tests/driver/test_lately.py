@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.driver import Driver, lately
+from reflayer.driver import Driver, fill, lately
 from reflayer.driver.room import set_keep_free
-from reflayer.workers.lock import locked
+from reflayer.workers.lock import locked, open_locked
 from tests.driver.layers import leftovers, make, stacked, tree, wait_until
 from tests.file_systems import require
 from tests.trees import assert_same
@@ -78,19 +79,42 @@ def test_what_is_made_without_a_note_is_not_counted(driver: Driver) -> None:
     assert driver.spares() == []
 
 
+def a_minute_later(driver: Driver, monkeypatch: pytest.MonkeyPatch, *, day: bool = False) -> None:
+    """What it does when it looks then, or a day later."""
+    monkeypatch.setattr(lately, "_MINUTE", 0.0)
+    if day:
+        monkeypatch.setattr(lately, "_DAY", 0.0)
+    assert driver._lately is not None
+    driver._lately._look()
+    monkeypatch.undo()
+
+
 def test_a_minute_later_they_go_but_for_one_of_what_was_used_again(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lately, "_MINUTE", 3.0)
     use_and_wait(driver, 1, "base")
     use_and_wait(driver, 3)
-    wait_until(lambda: counts(driver) == {"top": (1, 1)})
+    a_minute_later(driver, monkeypatch)
+    assert counts(driver) == {"top": (1, 1)}
+    assert use(driver, "box", "top") == "spare"
+    filled(driver)
+    a_minute_later(driver, monkeypatch, day=True)
+    assert counts(driver) == {}
     filled(driver)
     assert leftovers(driver) == []
+
+
+def test_it_looks_by_itself_and_not_any_more_when_all_have_gone(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lately, "_MINUTE", 0.5)
+    monkeypatch.setattr(lately, "_DAY", 1.0)
+    for number in range(3):
+        use(driver, f"box-{number}", "top")
+    wait_until(lambda: counts(driver) == {})
     kept = driver._lately
     assert kept is not None
-    wait_until(lambda: not kept._waits)  # nothing wakes up any more
-    assert use(driver, "box", "top") == "spare"
+    wait_until(lambda: kept._timer is None)
 
 
 def test_none_are_kept_where_no_blocks_are_shared(place_on: Callable[[str], Path]) -> None:
@@ -128,12 +152,12 @@ def test_with_a_limit_of_none_there_are_none(driver: Driver) -> None:
 def test_what_somebody_asked_for_is_kept_whatever_is_used(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lately, "_MINUTE", 2.0)
     driver.keep_spares("top", 2, wait=True)
     for number in range(3):
         use(driver, f"box-{number}", "top")
     wait_until(lambda: counts(driver) == {"top": (3, 3)})
-    wait_until(lambda: counts(driver) == {"top": (2, 2)})
+    a_minute_later(driver, monkeypatch)
+    assert counts(driver) == {"top": (2, 2)}
     driver.keep_spares_of_used(0)
     assert counts(driver) == {"top": (2, 2)}
     driver.keep_spares("top", 0)
@@ -143,11 +167,11 @@ def test_the_next_process_goes_on_with_them(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_and_wait(driver, 3)
-    monkeypatch.setattr(lately, "_MINUTE", 2.0)
     other = Driver(driver.home)
     other.keep_spares_of_used(2)
     assert counts(other) == {"top": (2, 2)}
-    wait_until(lambda: counts(other) == {"top": (1, 1)})
+    a_minute_later(other, monkeypatch)
+    assert counts(other) == {"top": (1, 1)}
     assert use(other, "box", "top") == "spare"
 
 
@@ -181,13 +205,28 @@ def test_what_cannot_be_noted_is_made_all_the_same(driver: Driver) -> None:
     assert driver.spares() == []
 
 
-def test_a_spare_that_is_being_made_goes_on_when_more_are_wanted(driver: Driver) -> None:
-    with driver.build("large") as path:
-        for number in range(20_000):
-            Path(path, str(number)).touch()
-    for number in range(3):
-        use(driver, f"box-{number}", "large")
-    wait_until(lambda: counts(driver) == {"large": (3, 3)})
+def test_a_spare_that_is_being_made_goes_on_when_more_are_wanted_but_not_for_fewer(
+    driver: Driver,
+) -> None:
+    changes = [lambda: driver.note_use("top"), lambda: driver.keep_spares_of_used(0)]
+
+    def clone(copy: Callable[[], None]) -> None:
+        changes.pop(0)()
+        copy()
+
+    turn = open_locked(f"{driver.home}/spares.lock")
+    assert turn is not None
+    try:
+        driver.note_use("top")
+        fill._make(driver.home, "top", driver._making, turn, clone)
+        assert counts(driver) == {"top": (2, 1)}
+        with pytest.raises(fill._StoppedError):
+            fill._make(driver.home, "top", driver._making, turn, clone)
+    finally:
+        os.close(turn)
+    assert driver.spares() == []
+    driver.empty_trash()
+    assert leftovers(driver) == []
 
 
 _FIRST = """

@@ -1,11 +1,11 @@
 """Spares that a daemon keeps by itself: of the layers that containers are made of lately.
 
 That are as many of a layer as it was used times in the last minute, up to a limit. A minute after
-the last time they go; but one of a layer that was used twice stays, for a day (``spares.tidy``):
-what is used again may be once more, and what a build makes for its next step is not.
+the last time they go; but one of a layer that was used twice stays, for a day: what is used again
+may be once more, and what a build makes for its next step is not.
 
 How many they are is kept in the home, so the next process goes on with them. Nothing wakes up to
-look at them but one thread, and that once a minute while layers are used.
+look at them but one thread: once a minute while layers are used, and when a day is over.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Lately:
         self._making = making
         self._lock = threading.Lock()
         self._uses: dict[str, list[float]] = {}  # by layer, the last times, of time.monotonic()
-        self._waits = False  # whether there is a thread that will look
+        self._timer: threading.Timer | None = None
+        self._due = 0.0  # when it will look
         with suppress(ReflayerError):
             self._resume()
 
@@ -53,7 +54,7 @@ class Lately:
         now = time.monotonic()
         with self._lock:
             uses = self._uses[layer] = [*self._uses.get(layer, ()), now][-max(self.most, 2) :]
-        self._look_later()
+        self._look_in(_soon())
         count = min(_recent(uses, now), self.most)
         spares.keep_own(self._home, layer, count, self._making, or_more=True)
 
@@ -64,47 +65,57 @@ class Lately:
                 spares.keep_own(self._home, layer, self.most, self._making)
             if self.most:
                 self._uses[layer] = [then, then]
-                self._look_later()
+                self._look_in(_soon())
 
-    def _look_later(self) -> None:
+    def _look_in(self, seconds: float) -> None:
         with self._lock:
-            if self._waits:
-                return
-            self._waits = True
-        timer = threading.Timer(_MINUTE * 1.1, self._look)
-        timer.daemon = True
-        timer.start()
+            due = time.monotonic() + seconds
+            if self._timer is not None:
+                if self._due <= due:
+                    return
+                self._timer.cancel()
+            self._timer, self._due = threading.Timer(seconds, self._look), due
+            self._timer.daemon = True
+            self._timer.start()
 
     def _look(self) -> None:
-        self._waits = False
+        with self._lock:
+            self._timer = None
         with suppress(ReflayerError):
-            if self._fade():
-                self._look_later()
+            left = self._fade()
+            if left:
+                self._look_in(left)
             spares.make_room(self._home)
             if left_in_trash(self._home):
                 delete_behind(self._home)
 
-    def _fade(self) -> bool:
-        """Let go of what is more than was used in the last minute; whether something was."""
-        is_used = False
+    def _fade(self) -> float:
+        """Let go of what is more than was used lately; after how many seconds there is more."""
+        left = []
         for layer, uses in list(self._uses.items()):
             last, now = spares.last_use(self._home, layer), time.monotonic()
             recent = _recent(uses, now)
-            stays = len(uses) > 1 and now - uses[-2] < _DAY
+            stays = uses[-2] + _DAY - now if len(uses) > 1 else 0
             if last and not recent and 0 <= time.time() - last < _MINUTE:
-                is_used = True  # by another process
+                left.append(_soon())  # another process has used it
                 continue
             if last:
-                count = min(max(recent, int(stays)), self.most)
+                count = min(max(recent, int(stays > 0)), self.most)
                 spares.keep_own(self._home, layer, count, self._making)
             if recent:
-                is_used = True
-            elif not last or not stays:
+                left.append(_soon())
+            elif last and stays > 0:
+                left.append(stays)
+            else:
                 with self._lock:
                     if self._uses.get(layer) is uses:
                         del self._uses[layer]
-        return is_used
+        return min(left, default=0)
 
 
 def _recent(uses: list[float], now: float) -> int:
     return sum(now - use < _MINUTE for use in uses)
+
+
+def _soon() -> float:
+    return _MINUTE * 1.1  # what is a minute old then is surely older
