@@ -93,6 +93,18 @@ def test_it_reads_and_writes_pipes(run: Run, source: str) -> None:
     assert (done.stdout, done.stderr) == ("out\n", "err\n")
 
 
+def test_it_inherits_nothing_but_its_streams(runtime: str, source: str, root: Path) -> None:
+    words = ("run", "--rm", "--runtime", runtime, source, "ls", "/proc/self/fd")
+    fd = os.open("/", os.O_RDONLY)
+    try:
+        done = subprocess.run(
+            command(root, *words), capture_output=True, text=True, check=False, pass_fds=(fd,)
+        )
+    finally:
+        os.close(fd)
+    assert lines(done) == ["0", "1", "2", "3"]  # the last one lists them
+
+
 def test_it_sees_itself_alone(run: Run, source: str) -> None:
     script = "echo $$; hostname; ls /proc | grep -c '^[0-9]'; ls -A /dev/shm /sys/firmware"
     pid, name, processes, *more = lines(

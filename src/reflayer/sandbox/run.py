@@ -294,8 +294,10 @@ def _spawn_and_wait(ready: Prepared, terminal: bool, reads: bool) -> int:
 
     before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
     try:
-        if ready.info >= 0:
-            os.set_inheritable(ready.info, True)
+        for fd in map(int, os.listdir("/proc/self/fd")):  # what our starter forgot to close
+            if fd > 2:
+                with suppress(OSError):  # the one that listed them is closed already
+                    os.set_inheritable(fd, fd == ready.info)
         with failing(ready.words[0], "run"):
             child = os.posix_spawn(
                 ready.words[0],
