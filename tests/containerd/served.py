@@ -184,11 +184,11 @@ def code(error: BaseException) -> grpc.StatusCode:
 
 
 @contextmanager
-def served(home: Path, path: Path) -> Iterator[Served]:
+def served(home: Path, path: Path, *arguments: str) -> Iterator[Served]:
     """The service of ``home``, started; it is gone after the block."""
     service = Served(home, path)
     try:
-        service.start()
+        service.start(*arguments)
         yield service
     finally:
         service.close()
