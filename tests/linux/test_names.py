@@ -554,20 +554,26 @@ def test_layers_become_one_folder(layers: list[Path], dst: Path, native: Any) ->
     (low / "fifo").touch()
     os.mkfifo(low / "pipe")
     os.setxattr(second, "user.overlay.reflayer.implied", b"y")
-    with merged(native, layers, dst) as (facts, above, folders, rest, left):
-        assert facts == (1, 4, 5, 1)
-        assert above == [
-            {b"folder": MADE, b"broken": MADE},
-            {b"folder": JOINED, b"put back": MADE, b"fifo": FIFO},
-            {b"folder": JOINED, b"put back": JOINED, b"tmp": MADE},
-        ]
-        assert folders == [b"low"]
-        assert sorted(rest) == [(FIFO, b"pipe"), (JOINED, b"folder"), (JOINED, b"put back")]
-        assert left is None
-    found = {path.name for path in dst.iterdir()}
+    for number in range(100):
+        into = dst / str(number)
+        into.mkdir()
+        with merged(native, layers, into) as (facts, above, folders, rest, left):
+            if left is not None:
+                continue  # its turn was over: the machine is busy
+            assert facts == (1, 4, 5, 1)
+            assert above == [
+                {b"folder": MADE, b"broken": MADE},
+                {b"folder": JOINED, b"put back": MADE, b"fifo": FIFO},
+                {b"folder": JOINED, b"put back": JOINED, b"tmp": MADE},
+            ]
+            assert folders == [b"low"]
+            assert sorted(rest) == [(FIFO, b"pipe"), (JOINED, b"folder"), (JOINED, b"put back")]
+            break
+    assert left is None
+    found = {path.name for path in into.iterdir()}
     folders = {"folder", "put back", "tmp", "low", "broken"}
     assert found == {"same", "broken", *(f"only {number}" for number in range(4)), *folders}
-    assert (dst / "same").read_text() == "0"
+    assert (into / "same").read_text() == "0"
 
 
 def test_layers_that_are_not_ordinary_are_left_alone(
@@ -607,7 +613,7 @@ def test_what_is_left_of_a_large_layer_is_told_with_all_that_is_above(
     (layers[0] / "file").touch()
     os.mknod(layers[1] / "low 7", stat.S_IFCHR)
     with merged(native, layers, dst) as (facts, above, folders, rest, left):
-        assert above[0].pop(b"file") == DONE
+        assert above[0].pop(b"file") in (DONE, FILE)  # its turn may have been over
         assert above[1].pop(b"low 7") == DONE
         assert {name for names in above for name in names} <= {b".", b".."}
         assert len(left) > 0
