@@ -545,7 +545,11 @@ class Driver(Layers):
         """
         from reflayer.driver.quota import use_of
 
-        return use_of(self.folder(id))
+        try:
+            return use_of(self.folder(id))
+        except OperationError:
+            differences.require(self.home, id)  # it was removed meanwhile, which is said better
+            raise
 
     def _check_new(self, id: str, parent: str | None = None, size: int = 0) -> None:
         """Refuse what cannot be made."""
