@@ -56,6 +56,7 @@ _NUMBERS = {  # linux/capability.h, of those that containers get
     "SETFCAP": 31,
 }  # fmt: skip
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # netdevice(7)
+_STAGED = ("proc", "dev", "sys")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _LINKS = {
     "fd": "/proc/self/fd",
@@ -86,7 +87,7 @@ def _run(bundle: str, info: int, log: int) -> int:
         _enter_user_namespace(config["linux"])
     flags = sum(flag for kind, flag in _NAMESPACES.items() if kind in kinds and kind != "user")
     _called("unshare", LIBC.unshare(flags))
-    first = _fork(lambda: _become(config, log), log)
+    first = _fork(lambda: _become(config, f"{bundle}/stage", log), log)
     os.write(info, json.dumps({"child-pid": first}).encode())
     os.close(info)
     return _wait(first)
@@ -165,24 +166,25 @@ def _enter_user_namespace(linux: Json) -> None:
             file.write(text)
 
 
-def _become(config: Json, log: int) -> NoReturn:
-    """The container's first process: see to its root and its name, then to the command."""
+def _become(config: Json, stage: str, log: int) -> NoReturn:
+    """The container's first process: see to its root and its name, then to the command.
+
+    What is mounted of the kernel's is mounted on a folder ``stage``, out of the container's reach,
+    and comes into its root when what is hidden of it is hidden. Else whoever runs in the container
+    already could move the folders away meanwhile, and keep one of which nothing is.
+    """
     linux, root = config["linux"], config["root"]
     _mount("", "/", "", _MS_REC | _MS_PRIVATE)
     _mount(root["path"], root["path"], "", _MS_BIND | _MS_REC)
     top = inside.open_root(root["path"])
     _restrict(top, _FLAGS["nodev"])
+    staged = _stage(config, stage)
+    for name in _STAGED:
+        _mount_at(top, name, f"{stage}/{name}", "", _MS_BIND | _MS_REC)
     for mount in config["mounts"]:
-        _mount_one(top, mount)
-        if mount["destination"] == "/dev":
-            _devices(top)
-    if config["process"]["terminal"]:
-        _bind(top, os.ttyname(0), inside.make_file(top, "/dev/console", []))
-    for path in linux["maskedPaths"]:
-        _mask(top, path)
-    for path in linux["readonlyPaths"]:
-        if inside.status(top, path) is not None:
-            _restrict_copy(top, path)
+        if not _is_staged(mount):
+            _mount_one(top, mount)
+    os.close(staged)
     os.fchdir(top)
     _called("pivot_root", LIBC.pivot_root(b".", b"."))
     _called("umount", LIBC.umount2(b".", _MNT_DETACH))
@@ -197,6 +199,32 @@ def _become(config: Json, log: int) -> NoReturn:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
             fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("=16sh14x", b"lo", _IFF_UP))
     _start(config["process"], log)
+
+
+def _stage(config: Json, folder: str) -> int:
+    """Mount what is the kernel's, devices, and what is to be seen among those."""
+    for name in _STAGED:
+        os.makedirs(f"{folder}/{name}")
+    stage = inside.open_root(folder)
+    for mount in filter(_is_staged, config["mounts"]):
+        if mount["type"] == "bind":
+            make = inside.make_folder if os.path.isdir(mount["source"]) else inside.make_file
+            make(stage, mount["destination"], [])
+        _mount_one(stage, mount)
+        if mount["destination"] == "/dev":
+            _devices(stage)
+    if config["process"]["terminal"]:
+        _bind(stage, os.ttyname(0), inside.make_file(stage, "/dev/console", []))
+    for path in config["linux"]["maskedPaths"]:
+        _mask(stage, path)
+    for path in config["linux"]["readonlyPaths"]:
+        if inside.status(stage, path) is not None:
+            _restrict_copy(stage, path)
+    return stage
+
+
+def _is_staged(mount: Json) -> bool:
+    return mount["destination"].split("/")[1] in _STAGED
 
 
 def _start(process: Json, log: int) -> NoReturn:
