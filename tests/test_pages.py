@@ -16,7 +16,7 @@ PROJECT = Path(__file__).parents[1]
 OF_THE_CODE = [PROJECT / "CONTRIBUTING.md", PROJECT / "docs/architecture.md"]
 """The pages that name files and functions of the code."""
 PAGES = sorted(
-    {PROJECT / "README.md", PROJECT / "benchmarks/README.md", *PROJECT.glob("docs/*.md")}
+    {*PROJECT.glob("*.md"), PROJECT / "benchmarks/README.md", *PROJECT.glob("docs/*.md")}
     | set(OF_THE_CODE)
 )
 
