@@ -120,15 +120,31 @@ def preparation(engine: Engine, snapshotter: str, setting: Setting) -> Rival:
     name = f"ctr snapshots prepare ({snapshotter})"
     if engine.missing is not None:
         return Rival(name, (), missing=engine.missing)
-    archive = setting.folder / "image.tar"
-    if not archive.exists():
-        run(["tar", "-C", str(oci_image(setting)), "-cf", str(archive), "."])
-    run(engine.importing(snapshotter, archive))
+    bring_in(engine, snapshotter, setting)
     return Rival(
         name,
         engine.snapshots(snapshotter, "prepare", "bench", engine.layer(snapshotter)),
         after=partial(_remove, engine, snapshotter),
     )
+
+
+def running(engine: Engine, snapshotter: str, setting: Setting) -> Rival:
+    """``ctr run --rm`` of ``true``, which the tree has to have."""
+    name = f"ctr run --rm ({snapshotter})"
+    if engine.missing is not None:
+        return Rival(name, (), missing=engine.missing)
+    bring_in(engine, snapshotter, setting)
+    (image,) = output(engine.ctr("images", "ls", "--quiet")).split()
+    command = engine.ctr("run", "--rm", f"--snapshotter={snapshotter}", image, "bench", "true")
+    return Rival(name, command, after=engine.settle)
+
+
+def bring_in(engine: Engine, snapshotter: str, setting: Setting) -> None:
+    """Import the tree as an image of one layer."""
+    archive = setting.folder / "image.tar"
+    if not archive.exists():
+        run(["tar", "-C", str(oci_image(setting)), "-cf", str(archive), "."])
+    run(engine.importing(snapshotter, archive))
 
 
 def _remove(engine: Engine, snapshotter: str) -> None:
