@@ -89,6 +89,22 @@ def test_where_nothing_changed_there_is_no_new_layer(driver: Driver) -> None:
     assert driver.list() == ["base", "container", "first", "image"]
 
 
+def test_a_folder_below_a_new_container_s_root_is_not_copied_whole(driver: Driver) -> None:
+    if not tells_times(driver):
+        pytest.skip("nothing is compared")
+    with driver.build("large", "image") as path:
+        for number in range(3000):
+            Path(path, "folder", f"{number}").touch()
+    driver.create("container2", "large")
+    Path(driver.path("container2"), "folder/new").write_text("x")
+    assert checkpoint(driver, "first", "container2") == "first"
+    assert len(os.listdir(f"{driver.folder('first')}/folder")) < 3000
+    before = tree(driver.path("container2"))
+    Path(driver.path("container2"), "folder/7").unlink()
+    rollback(driver, "first", "container2")
+    assert_same(before, tree(driver.path("container2")))
+
+
 def test_it_goes_to_any_layer_and_on_from_there(driver: Driver) -> None:
     root = Path(driver.path("container"))
     trees = {"image": tree(root)}

@@ -19,7 +19,15 @@ import os
 from contextlib import contextmanager, suppress
 
 from reflayer.driver.clone import clone
-from reflayer.driver.clone_times import keeping, later, note, renote, same_as
+from reflayer.driver.clone_times import (
+    first_clone,
+    keeping,
+    later,
+    note,
+    note_path,
+    renote,
+    same_as,
+)
 from reflayer.driver.create import building, copy_label, new_layer, publish_difference
 from reflayer.driver.differences import is_there, make_difference, require, stack
 from reflayer.driver.home import CHANGING, DIFFERENCES, layer_path, naming, opened, unlink
@@ -113,6 +121,7 @@ def rollback(home: str, id: str, to: str, making: Making, progress: Progress | N
             layer,
             stack(home, to),
             stands[1],
+            known=_known(home, id, stands),
             method=making.method,
             ownership=making.ownership,
             workers=making.workers,
@@ -159,6 +168,7 @@ def _make_difference(home: str, id: str, new: str, making: Making) -> Checkpoint
             layers,
             since,
             upper,
+            known=_known(home, id, stands),
             method=making.method,
             ownership=making.ownership,
             workers=making.workers,
@@ -182,3 +192,14 @@ def stands_on(home: str, id: str) -> tuple[str, int] | None:
         if file_system_name(fd) != "tmpfs":  # there a store into a mapped file changes no time
             return found
     return None
+
+
+def _known(home: str, id: str, stands: tuple[str, int]) -> dict[int, int]:
+    """The folders of layer ``id``, as ``undo`` takes them, if it stands on what it is a clone of.
+
+    The rename by which it got its name has changed its root since then.
+    """
+    first = first_clone(note_path(home, id), layer_path(home, id))
+    if first is None or (first.layer, first.cloned) != stands:
+        return {}
+    return dict(zip(first.folders[::2], first.folders[1::2], strict=False))
