@@ -105,6 +105,38 @@ def test_a_folder_below_a_new_container_s_root_is_not_copied_whole(driver: Drive
     assert_same(before, tree(driver.path("container2")))
 
 
+def test_a_folder_that_is_changed_with_the_one_that_it_is_in_is_not_copied_whole(
+    driver: Driver,
+) -> None:
+    if not tells_times(driver):
+        pytest.skip("nothing is compared")
+    root = Path(driver.path("container"))
+    (root / "work/many").mkdir(parents=True)
+    for number in range(50):
+        (root / f"work/many/{number}").touch()
+    checkpoint(driver, "first")
+    for name in ("second", "third"):
+        (root / f"work/{name}").touch()
+        (root / f"work/many/{name}").touch()
+        assert checkpoint(driver, name) == name
+        assert os.listdir(f"{driver.folder(name)}/work/many") == [name]
+        before = tree(root)
+        inode = (root / "work/many/7").stat().st_ino
+        (root / "work/new").touch()
+        (root / "work/many/8").unlink()
+        rollback(driver, name)
+        assert_same(before, tree(root))
+        assert (root / "work/many/7").stat().st_ino == inode
+    (root / "work/many").rename(root / "work/x")
+    (root / "work/many").mkdir()
+    checkpoint(driver, "fourth")
+    before = tree(root)
+    (root / "work/many").rmdir()
+    (root / "work/x").rename(root / "work/many")
+    rollback(driver, "fourth")
+    assert_same(before, tree(root))
+
+
 def test_it_goes_to_any_layer_and_on_from_there(driver: Driver) -> None:
     root = Path(driver.path("container"))
     trees = {"image": tree(root)}

@@ -27,6 +27,7 @@ from reflayer.linux.names import native
 from reflayer.record import record
 from reflayer.walk.facts import FailedError, SizeChangedError
 from reflayer.walk.folders import (
+    LONGEST_PATH,
     OPEN_ANY_FOLDER,
     identity,
     names_in,
@@ -58,11 +59,13 @@ class Copied:
         names: how many, with those that only hide one; without the root.
         size: bytes of the files.
         is_same: whether nothing has changed, and nothing was made.
+        paths: the inodes of the folders of the clone by their paths, as they are now.
     """
 
     names: int
     size: int
     is_same: bool
+    paths: dict[bytes, int]
 
 
 def copy_changes(
@@ -72,6 +75,7 @@ def copy_changes(
     upper: AnyPath,
     *,
     known: Mapping[int, int] | None = None,
+    paths: Mapping[bytes, int] | None = None,
     method: str = "auto",
     ownership: str = "keep",
     workers: int | None = None,
@@ -85,6 +89,7 @@ def copy_changes(
         upper: an empty folder, which becomes a difference on ``stack``. Where nothing has changed
             it stays empty.
         known: the inodes of folders in ``root`` at that time, as ``undo`` takes them.
+        paths: likewise.
         method: how content is copied, as for ``copy_tree``.
         ownership: as for ``copy_tree``.
         workers: threads that look at it.
@@ -97,10 +102,10 @@ def copy_changes(
         top = open_noatime(path, None, OPEN_ANY_FOLDER)
         try:
             with Union.root(stack_of(stack)) as below:
-                scan = Scan(path, cloned, partial(is_known, known or {}, below), None)
+                scan = Scan(path, cloned, partial(is_known, known or {}, paths or {}, below), None)
                 scan.run(top, workers)
                 if not (scan.touched or scan.stale):
-                    return Copied(0, 0, is_same=True)
+                    return Copied(0, 0, True, scan.folders)
                 fd = os.open(upper, OPEN_ANY_FOLDER)
                 try:
                     return _Changes(path, top, fd, below, method, ownership).copy(scan)
@@ -127,11 +132,12 @@ class _Changes:
         self._new = NewInode(upper)
         self._made: dict[bytes, bool] = {b"": False}  # folders; whether they are of the difference
         self._links: dict[tuple[int, int], tuple[bytes, bytes]] = {}
+        self._folders: dict[bytes, int] = {}
         self._names = self._size = 0
         self._takes_any_size = False
 
     def copy(self, scan: Scan) -> Copied:
-        touched = frozenset(scan.touched)
+        self._folders = scan.folders
         for path in scan.touched:
             self._enter(path)
             self._made[path] = True
@@ -141,13 +147,13 @@ class _Changes:
                     self._copy_name(path, src, dst, name)
         for path in scan.others:
             self._copy_tree(path)
-        for path in touched:
+        for path in scan.touched:
             self._hide(path)
         self._copy_other_names(scan.linked)
         # A folder's times change with the names in it, so those further down come first.
         for path in sorted(self._made, key=_depth, reverse=True):
             self._settle(path)
-        return Copied(self._names, self._size, is_same=False)
+        return Copied(self._names, self._size, False, self._folders)
 
     def _enter(self, path: bytes) -> None:
         """Have a folder that is below in the difference, and those on the way to it."""
@@ -259,6 +265,8 @@ class _Changes:
             one = todo.pop()
             self._made[one] = True
             with self._opened(one) as (src, dst):
+                if len(one) <= LONGEST_PATH:
+                    self._folders[one] = os.fstat(src).st_ino
                 todo += [os.path.join(one, folder) for folder in self._fill(one, src, dst)]
 
     def _fill(self, path: bytes, src: int, dst: int) -> list[bytes]:

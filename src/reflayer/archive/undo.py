@@ -70,6 +70,7 @@ def undo(
     cloned: int,
     *,
     known: dict[int, int] | None = None,
+    paths: Mapping[bytes, int] | None = None,
     held: Container[int] | None = None,
     method: str = "auto",
     ownership: str = "keep",
@@ -85,6 +86,7 @@ def undo(
         cloned: when it was complete, in nanoseconds, by the clock that stamps its inodes.
         known: the inodes of folders in it at that time, by ``folder_key``, as ``copy_tree`` tells
             them; those that are made are put in.
+        paths: the inodes of folders in it at that time, by their paths from it.
         held: numbers of the folders that others have open; it is then also an error if a file that
             would stay is open or mapped. None where that is not to be looked at.
         method: how content is copied, as for ``copy_tree``.
@@ -104,9 +106,10 @@ def undo(
     with failing(path, "undo what changed"):
         top = open_noatime(path, None, OPEN_ANY_FOLDER)
         try:
-            way_back = _Undo(path, top, stack_of(stack), cloned, {} if known is None else known)
-            with way_back.opened_stack():
-                scan = Scan(path, cloned, way_back.is_known, held)
+            known = {} if known is None else known
+            way_back = _Undo(path, top, stack_of(stack), cloned, known)
+            with way_back.opened_stack() as below:
+                scan = Scan(path, cloned, partial(is_known, known, paths or {}, below), held)
                 scan.run(top, workers)
                 if not (scan.touched or scan.stale):
                     return 0
@@ -123,6 +126,7 @@ class Scan:
         stale: names of what is no folder, by the path of theirs.
         others: paths of folders that may be others than those that were cloned there.
         linked: paths and names of what was not touched, and has several names.
+        folders: the inodes of folders by their paths, but for ``others`` and what is in those.
     """
 
     def __init__(
@@ -136,6 +140,7 @@ class Scan:
         self.stale: Wanted = {}
         self.others: list[bytes] = []
         self.linked: list[tuple[bytes, bytes]] = []
+        self.folders: dict[bytes, int] = {}
         self._root = root
         self._since = _EVER_BUT_HELD if held is None else _EVER
         self._cloned = cloned
@@ -164,6 +169,8 @@ class Scan:
                     continue
                 if self._held is not None and inode in self._held:
                     raise self._is_in_use(full)
+                if len(full) <= LONGEST_PATH:  # all paths of a deep tree would take its square
+                    self.folders[full] = inode
                 is_touched = ctime >= self._cloned
                 if is_touched:
                     self.touched.append(full)
@@ -259,17 +266,12 @@ class _Undo:
         self._open: dict[bytes, int] = {}
 
     @contextmanager
-    def opened_stack(self) -> Iterator[None]:
+    def opened_stack(self) -> Iterator[Union]:
         """Let the stack be open while the block runs."""
         from reflayer.walk.stack import Union
 
         with Union.root(self._stack) as self._above:
-            yield
-
-    def is_known(self, path: bytes, inode: int) -> bool:
-        """Whether the folder at ``path`` is the one that was cloned there."""
-        assert self._above is not None
-        return is_known(self._known, self._above, path, inode)
+            yield self._above
 
     def run(self, scan: Scan, method: str, ownership: str, workers: int | None) -> int:
         """Take away what the scan has found, make what is missing, and settle the folders."""
@@ -458,10 +460,14 @@ class _Undo:
         return opened_in(self._above, path)
 
 
-def is_known(known: Mapping[int, int], stack: Union, path: bytes, inode: int) -> bool:
+def is_known(
+    known: Mapping[int, int], paths: Mapping[bytes, int], stack: Union, path: bytes, inode: int
+) -> bool:
     """Whether the folder ``path`` of a clone has the inode that the folder cloned there got."""
     from reflayer.copy.folder import folder_key
 
+    if paths.get(path) == inode:
+        return True
     for part in stack.parts:
         with suppress(OSError):
             status = os.lstat(path, dir_fd=part.fd)

@@ -20,7 +20,9 @@ from contextlib import contextmanager, suppress
 
 from reflayer.driver.clone import clone
 from reflayer.driver.clone_times import (
+    clone_details,
     first_clone,
+    folder_paths,
     keeping,
     later,
     note,
@@ -31,6 +33,7 @@ from reflayer.driver.clone_times import (
 from reflayer.driver.create import building, copy_label, new_layer, publish_difference
 from reflayer.driver.differences import is_there, make_difference, require, stack
 from reflayer.driver.home import CHANGING, DIFFERENCES, layer_path, naming, opened, unlink
+from reflayer.driver.spares import key
 from reflayer.driver.trash import delete, discard
 from reflayer.errors import LayerError, failing
 from reflayer.record import record
@@ -87,7 +90,10 @@ def checkpoint(
         if not os.path.isdir(layer):
             raise LayerError(f"there is no whole layer {id}")
     began = later()  # so that nothing is taken for changed the next time that is in this one
-    made = _make_difference(home, id, new, making) if keeps_differences else None
+    made: Checkpoint | None = None
+    paths: dict[bytes, int] = {}
+    if keeps_differences:
+        made, paths = _make_difference(home, id, new, making)
     if made is None:
         with new_layer(home, new, id, making, durable=True) as (_, report):
             assert report is not None
@@ -95,11 +101,11 @@ def checkpoint(
             is_snapshot = report.method == "snapshot"
         yield made
         if not is_snapshot:
-            renote(home, id, new, began)
+            renote(home, id, new, began, {})
         return
     yield made
     if made.is_new:
-        renote(home, id, made.layer, began)
+        renote(home, id, made.layer, began, paths)
 
 
 def rollback(home: str, id: str, to: str, making: Making, progress: Progress | None) -> str | None:
@@ -117,25 +123,30 @@ def rollback(home: str, id: str, to: str, making: Making, progress: Progress | N
     if stands is not None and stands[0] == to:
         from reflayer.archive.undo import undo
 
+        paths = folder_paths(home, id, stands[1])
         undo(
             layer,
             stack(home, to),
             stands[1],
             known=_known(home, id, stands),
+            paths=paths,
             method=making.method,
             ownership=making.ownership,
             workers=making.workers,
         )
-        renote(home, id, to, later())
+        renote(home, id, to, later(), paths)
         return None
     from reflayer.driver.quota import use_of
 
     with building(home, id) as path:
         limited = use_of(layer)
         size = 0 if limited is None else limited.limit
-        report = clone(home, to, path, making, size=size, progress=progress)
+        folders: list[int] = []
+        report = clone(home, to, path, making, size=size, progress=progress, folders=folders)
         copy_label(layer, path)
-        noted = None if report.method == "snapshot" else note(home, path, to)
+        noted = None
+        if report.method != "snapshot":
+            noted = note(home, path, to, clone_details("" if size else key(making), folders))
         with keeping(noted, id), failing(layer, "exchange"), naming(home):
             from reflayer.linux.renameat2 import exchange
 
@@ -147,17 +158,23 @@ def rollback(home: str, id: str, to: str, making: Making, progress: Progress | N
         return discard(path, home)
 
 
-def _make_difference(home: str, id: str, new: str, making: Making) -> Checkpoint | None:
-    """Make ``new`` a difference on what ``id`` stands on; None where that cannot be."""
+def _make_difference(
+    home: str, id: str, new: str, making: Making
+) -> tuple[Checkpoint | None, dict[bytes, int]]:
+    """Make ``new`` a difference on what ``id`` stands on; None where that cannot be.
+
+    Returns:
+        Also the inodes of the folders of ``id``, by their paths.
+    """
     stands = stands_on(home, id)
     if stands is None:
-        return None
+        return None, {}
     from reflayer.archive.copy_changes import copy_changes
 
     below, since = stands
     layers = stack(home, below)
     if len(layers.differences) >= _MOST:
-        return None
+        return None, {}
     with (
         building(home, new) as path,
         opened(f"{home}/{DIFFERENCES}", follow=True) as folder,
@@ -169,15 +186,16 @@ def _make_difference(home: str, id: str, new: str, making: Making) -> Checkpoint
             since,
             upper,
             known=_known(home, id, stands),
+            paths=folder_paths(home, id, since),
             method=making.method,
             ownership=making.ownership,
             workers=making.workers,
         )
         if copied.is_same:
             delete(path)
-            return Checkpoint(below, False, None, 0)
+            return Checkpoint(below, False, None, 0), {}
         publish_difference(path, home, new, folder)
-    return Checkpoint(new, True, below, copied.size)
+    return Checkpoint(new, True, below, copied.size), copied.paths
 
 
 def stands_on(home: str, id: str) -> tuple[str, int] | None:

@@ -16,6 +16,7 @@ import os
 import time
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import chain
 
 from reflayer.driver.home import CLONED, layer_path, opened, unlink, write_new
 from reflayer.driver.trash import discard
@@ -25,7 +26,7 @@ from reflayer.workers.lock import passing_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random(4)
 _OWN_CLOCK = frozenset({"xfs", "btrfs", "ext4", "tmpfs", "bcachefs", "f2fs", "zfs"})  # no server's
@@ -97,15 +98,20 @@ def note(
     return record
 
 
-def renote(home: str, id: str, parent: str, cloned: int) -> None:
+def renote(home: str, id: str, parent: str, cloned: int, paths: Mapping[bytes, int]) -> None:
     """Note that layer ``id`` was the same as ``parent`` at ``cloned``, by the clock of inodes.
 
-    It was noted before of what it is a clone.
+    ``paths`` has the inodes of its folders then.
     """
     path = layer_path(home, id)
     boot, root = boot_id(), _root(path)
     if boot is None or root is None:
         return
+    beside = f"{home}/{CLONED}/{boot}/.{passing_name(id)}"
+    with failing(beside, "write"), suppress(FileNotFoundError):
+        told = [b"%d" % cloned, *chain(*((path, b"%d" % at) for path, at in paths.items()))]
+        write_new(beside, b"\0".join(told))
+        os.rename(beside, _paths_of(home, id))
     record = f"{home}/{CLONED}/{boot}/{passing_name(id)}"
     with keeping(record, id), failing(record, "write"):
         first = older(home, id)
@@ -115,6 +121,20 @@ def renote(home: str, id: str, parent: str, cloned: int) -> None:
         except FileNotFoundError:
             _begin_boot(home, boot)
             write_new(record, content)
+
+
+def folder_paths(home: str, id: str, cloned: int) -> dict[bytes, int]:
+    """The folders that layer ``id`` had at ``cloned``, as ``renote`` was told of them."""
+    path = _paths_of(home, id)
+    with failing(path, "read"), suppress(FileNotFoundError), open(path, "rb") as file:
+        when, *told = file.read().split(b"\0")
+        if when == b"%d" % cloned:
+            return dict(zip(told[::2], map(int, told[1::2]), strict=True))
+    return {}
+
+
+def _paths_of(home: str, id: str) -> str:
+    return f"{home}/{CLONED}/{boot_id()}/.{id}"
 
 
 def now() -> int:
@@ -171,6 +191,7 @@ def forget(home: str, id: str) -> None:
     boot = boot_id()
     if boot is not None:
         unlink(f"{home}/{CLONED}/{boot}/{id}")
+        unlink(_paths_of(home, id))
 
 
 def note_path(home: str, id: str) -> str:
