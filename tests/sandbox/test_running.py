@@ -230,6 +230,6 @@ def test_any_runtime_runs_the_spec(base: Path, root: Path, source: str) -> None:
     done = reflayer(root, "spec", "-o", str(bundle / "config.json"), "one", "echo", "by hand")
     assert done.returncode == 0, done.stderr
     assert json.loads((bundle / "config.json").read_text())["root"]["path"] == container.path
-    words = ["runc", "--root", str(base / "state"), "run", "--bundle", str(bundle), "by-hand"]
-    run = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    by_hand = ["runc", "--root", str(base / "state"), "run", "--bundle", str(bundle), "by-hand"]
+    run = subprocess.run(by_hand, capture_output=True, text=True, check=False, timeout=60)
     assert (run.stdout, run.returncode) == ("by hand\n", 0), run.stderr
