@@ -291,6 +291,13 @@ def test_where_a_process_still_is_in_a_folder_it_is_deleted(driver: Driver) -> N
     os.close(fd)
 
 
+def test_where_a_process_has_a_file_that_it_can_open_it_is_deleted(driver: Driver) -> None:
+    driver.create("box", "top")
+    fd = os.open(f"{driver.path('box')}/folder/file", os.O_PATH)
+    deleted(driver, "box", "it cannot be told whether a process still has it")
+    os.close(fd)
+
+
 def test_where_a_folder_is_on_its_way_to_a_process_it_is_deleted(driver: Driver) -> None:
     driver.create("box", "top")
     one, other = socket.socketpair()

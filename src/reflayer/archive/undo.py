@@ -228,6 +228,10 @@ class Scan:
             rest: list[tuple[int, bytes]] = []
             for name in names_in(fd):
                 status = os.lstat(name, dir_fd=fd)
+                is_held = False
+                if self._held is not None and stat.S_ISREG(status.st_mode):
+                    is_held = _is_held(fd, name)
+                    status = os.lstat(name, dir_fd=fd)  # after all that was done by who had it
                 is_folder, is_late = (
                     stat.S_ISDIR(status.st_mode),
                     status.st_ctime_ns >= self._cloned,
@@ -236,7 +240,7 @@ class Scan:
                     rest.append((_FOLDER if is_folder else -1, name))
                 elif is_folder:
                     same.append(name)
-                elif stat.S_ISREG(status.st_mode) and self._held is not None and _is_held(fd, name):
+                elif is_held:
                     rest.append((_HELD, name))
                 elif status.st_nlink > 1:
                     rest.append((LINKED, name))

@@ -44,12 +44,14 @@ static PyObject *unlink_names(PyObject *Py_UNUSED(self), PyObject *args)
     return result_of(&n, PyLong_FromLongLong(removed));
 }
 
-/* Whether a file is open or mapped anywhere, which a lease tells (fcntl(2)). Should one who opens
- * it in that moment break the lease, the signal is one that is ignored. */
-static int is_held(int folder, const char *name)
+/* The facts of a file after all that anybody did who had it open, and whether somebody still has,
+ * or has mapped it, which a lease tells (fcntl(2)). Should one who opens it in that moment break the
+ * lease, the signal is one that is ignored. */
+static int is_held(int folder, const char *name, struct stat *s)
 {
     int fd = open_file(folder, name);
-    int is_had = fd >= 0 && !fcntl(fd, F_SETSIG, SIGURG) && !fcntl(fd, F_SETLEASE, F_WRLCK);
+    int is_had = fd >= 0 && !fcntl(fd, F_SETSIG, SIGURG) && !fcntl(fd, F_SETLEASE, F_WRLCK) &&
+        !fstat(fd, s);
     if (fd >= 0) close(fd);
     return !is_had;
 }
@@ -82,9 +84,14 @@ static PyObject *changed_names(PyObject *Py_UNUSED(self), PyObject *args)
     read_names(&n, folder);
     for (i = 0; (entry = next_name(&n)) != NULL;) { /* i: the layer that had the last one */
         int is_folder = entry->d_type == DT_DIR, is_same = before == NULL;
-        if (fstatat(folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) < 0 ||
-            nanoseconds(&s.st_ctim) < since || nanoseconds(&s.st_ctim) >= until)
+        int is_asked = since == LLONG_MIN && before == NULL, is_known = entry->d_type == DT_REG;
+        int held = is_asked && is_known && is_held(folder, entry->d_name, &s);
+        if ((held || !is_asked || !is_known) &&
+            fstatat(folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) < 0)
             continue;
+        if (is_asked && entry->d_type == DT_UNKNOWN && S_ISREG(s.st_mode))
+            held = is_held(folder, entry->d_name, &s);
+        if (nanoseconds(&s.st_ctim) < since || nanoseconds(&s.st_ctim) >= until) continue;
         b.st_nlink = 1;
         for (tried = 0; !is_same && tried < count; tried++, i = is_same ? i : (i + 1) % count)
             is_same = fstatat(opened[i], entry->d_name, &b, AT_SYMLINK_NOFOLLOW) == 0 &&
@@ -93,7 +100,7 @@ static PyObject *changed_names(PyObject *Py_UNUSED(self), PyObject *args)
                 nanoseconds(&s.st_mtim) == nanoseconds(&b.st_mtim) &&
                 (is_folder || s.st_size == b.st_size);
         if (!is_same || S_ISDIR(s.st_mode) != is_folder) continue;
-        if (since == LLONG_MIN && S_ISREG(s.st_mode) && is_held(folder, entry->d_name))
+        if (held)
             entry->d_type = HELD;
         else
             entry->d_type = is_folder ? MADE : s.st_nlink == 1 && b.st_nlink == 1 ? DONE : LINKED;

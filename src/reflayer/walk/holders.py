@@ -26,6 +26,7 @@ _KERNELS = 0x200000  # PF_KTHREAD
 _NO_CARRIERS = frozenset({stat.S_IFDIR, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK})
 _CARRIERS = ("socket:", "anon_inode:[io_uring]")  # what may have descriptors that no process has
 _CARRIED = re.compile(rb"^(?:scm_fds|UserFiles):\s*[1-9]", re.M)  # proc_pid_fdinfo(5)
+_PATH = re.compile(rb"^flags:\s*\d*[1357]\d{7}$", re.M)  # O_PATH: no lease is refused for it
 _MOUNTS = "mnt:"
 _KEPT = re.compile(rb" (mnt:\[\d+\]) ")  # as the root of a mount
 
@@ -45,7 +46,8 @@ def held_folders(device: int, names: Collection[bytes]) -> frozenset[int] | None
     Returns:
         The numbers; None where it cannot be told: not all processes can be looked at, a mount has
         one of the names, mounts are kept that no process sees, descriptors are on their way from
-        one process to another, or a FIFO or device of that file system is open.
+        one process to another, or a FIFO or device of that file system is open, or a file by
+        ``O_PATH``.
     """
     try:
         if os.readlink("/proc/self/ns/pid") != _FIRST_NAMESPACE:
@@ -118,6 +120,11 @@ class _Look:
         self.kept.update(found.decode() for found in _KEPT.findall(table))
         self.seen.add(namespace)
 
+    def _refuse(self, told: re.Pattern[bytes], task: str, name: str) -> None:
+        with open(f"{task}/fdinfo/{name}", "rb", buffering=0) as file:
+            if told.search(file.read()):
+                raise _UnknownError
+
     def _look_at_open(self, task: str) -> None:
         table = os.open(f"{task}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -125,15 +132,15 @@ class _Look:
                 with suppress(FileNotFoundError, ProcessLookupError):  # it is closed by now
                     device, mode = self._add(name, table)
                     kind = stat.S_IFMT(mode)
+                    if kind == stat.S_IFREG and device == self._device:
+                        self._refuse(_PATH, task, name)
                     if kind in _NO_CARRIERS or (kind == stat.S_IFREG and os.major(device)):
                         continue
                     what = _readlink(name, table)
                     if what.startswith(_MOUNTS):
                         self.kept.add(what)
                     elif what.startswith(_CARRIERS):
-                        with open(f"{task}/fdinfo/{name}", "rb", buffering=0) as file:
-                            if _CARRIED.search(file.read()):
-                                raise _UnknownError
+                        self._refuse(_CARRIED, task, name)
         finally:
             os.close(table)
 
