@@ -90,7 +90,7 @@ def undo(
         held: numbers of the folders that others have open; it is then also an error if a file that
             would stay is open or mapped. None where that is not to be looked at.
         method: how content is copied, as for ``copy_tree``.
-        ownership: ``keep`` or ``ignore``, as for ``copy_tree``.
+        ownership: ``keep``, ``record`` or ``ignore``, as for ``copy_tree``.
         workers: threads that work on it.
 
     Returns:

@@ -73,7 +73,7 @@ class Driver(Layers):
             home: its folder.
             method: how a layer is cloned: ``snapshot`` (btrfs), one of ``copy_tree``'s, or
                 ``auto``: a snapshot where one loses nothing, else the best that ``copy_tree`` can.
-            ownership: ``keep`` or ``ignore``, as for ``copy_tree``.
+            ownership: ``keep``, ``record`` or ``ignore``, as for ``copy_tree``.
             workers: threads that work on a clone, as for ``copy_tree``.
             id_map: containers' ids and those of the host, which layers have on disk: ``apply`` and
                 ``diff`` convert them. The group of containers' root may pass through the home.
