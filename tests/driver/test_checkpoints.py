@@ -272,3 +272,21 @@ def test_random_histories(place_on: Callable[[str], Path], kind: str) -> None:
             remove_tree(copies)
 
     try_it()
+
+
+def test_what_is_different_from_the_image_is_still_told_by_times(driver: Driver) -> None:
+    if not tells_times(driver):
+        pytest.skip("nothing is compared")
+    root = Path(driver.path("container"))
+    since = driver.cloned("container", "image")
+    assert since is not None
+    (root / "new").touch()
+    checkpoint(driver, "first")
+    (root / "folder/above").unlink()
+    assert driver.cloned("container", "image") == since
+    assert driver.cloned("container", "first") != since
+    told = [(one.kind, one.path) for one in driver.changes("container", "image")]
+    assert told == [("C", "/folder"), ("D", "/folder/above"), ("A", "/new")]
+    rollback(driver, "first")
+    told = [(one.kind, one.path) for one in driver.changes("container", "image")]
+    assert told == [("A", "/new")]

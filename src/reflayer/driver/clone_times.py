@@ -227,6 +227,14 @@ def origin(home: str, id: str, path: str) -> tuple[str, float] | None:
     return None if found is None else (found[0], (found[1] + _BEHIND) / 1e9)
 
 
+def origins(home: str, id: str, path: str) -> dict[str, float]:
+    """As ``origin``, and also what it was first a clone of."""
+    first = first_clone(note_path(home, id), path)
+    found = {} if first is None else {first.layer: (first.cloned + _BEHIND) / 1e9}
+    last = origin(home, id, path)
+    return found if last is None else found | {last[0]: last[1]}
+
+
 def same_as(home: str, id: str, path: str) -> tuple[str, int] | None:
     """As ``origin``, in nanoseconds by the clock that stamps inodes."""
     found = _read(note_path(home, id), path)

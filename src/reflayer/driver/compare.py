@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from contextlib import contextmanager
 
-from reflayer.driver.clone_times import origin
+from reflayer.driver.clone_times import origins
 from reflayer.driver.differences import lower, require, stack, upper_path
 from reflayer.driver.home import layer_path, opened
 from reflayer.driver.trash import delete_behind
@@ -105,9 +105,12 @@ def while_compared(
 
 
 def cloned_at(home: str, id: str, parent: str) -> float | None:
-    """When the whole layer ``id`` was a complete clone of ``parent``, as far as that is known."""
-    found = origin(home, id, layer_path(home, id))
-    return found[1] if found is not None and found[0] == parent else None
+    """When the whole layer ``id`` was a complete clone of ``parent``, as far as that is known.
+
+    That may be long before it was the same as another one, as with checkpoints.
+    """
+    found = origins(home, id, layer_path(home, id))
+    return found.get(parent)
 
 
 def _stack(home: str, id: str) -> Stack | None:
