@@ -230,3 +230,19 @@ def test_a_kill_leaves_the_old_state_or_the_new(store: Store, root: Path, action
             store.remove_checkpoint("box", "gone")
     Store(root).prune()
     assert_clean(root)
+
+
+def test_df_counts_checkpoints_and_a_fork_s_are_its_own(store: Store) -> None:
+    [before] = store.usage("box").containers
+    write(store, "etc/large", "x" * 500_000)
+    store.checkpoint("box", "one")
+    Path(store.container("box").path, "etc/large").unlink()
+    [used] = store.usage("box").containers
+    assert used.space.allocated >= before.space.allocated + 500_000
+    assert used.gives_back >= before.gives_back + 500_000
+    fork = store.fork("box", "one")
+    [used] = store.usage("box").containers  # the fork needs it, too
+    assert used.gives_back < before.gives_back + 400_000
+    store.remove_checkpoint("box", "one")
+    store.remove_container(fork.name)
+    assert store.usage().total.size < 1_100_000

@@ -15,7 +15,7 @@ from reflayer.store.warm import spares
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence, Set
+    from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
     from sqlite3 import Connection
 
     from reflayer.driver.spares import Spares
@@ -56,7 +56,7 @@ class Space:
 
 @record
 class ContainerUsage:
-    """What one container, with its folder, takes.
+    """What one container, with its folder and its checkpoints, takes.
 
     Attributes:
         gives_back: bytes that its removal would free: its own, and its image's where the image has
@@ -121,7 +121,8 @@ def usage(parts: Parts, names: Sequence[str], progress: Progress | None) -> Usag
     with parts.database.reading() as db:
         lower = dict(db.execute("SELECT id, parent FROM layers").fetchall())
         found = {one.layer: one for one in spares(parts) if one.ready}
-        stored = _Stored(containers(db, parts), images(db), lower, _blobs_by_users(db), found)
+        kept = _kept_layers(db, lower)
+        stored = _Stored(containers(db, parts), images(db), lower, _blobs_by_users(db), found, kept)
         chosen = {one.id for name in names for one in find_either(db, name, parts)}
     shown_containers = [one for one in stored.containers if not names or one.id in chosen]
     shown_images = [one for one in stored.images if not names or one.id in chosen]
@@ -130,7 +131,7 @@ def usage(parts: Parts, names: Sequence[str], progress: Progress | None) -> Usag
     told_containers = tuple(_container_usage(one, stored, blocks) for one in shown_containers)
     told_images = tuple(_image_usage(one, stored, blocks) for one in shown_images)
     told_spares = tuple(_spare_usages(shown_images, stored, blocks))
-    everything: set[Unit] = {one.id for one in shown_containers}
+    everything: set[Unit] = set().union(*map(stored.parts_of, shown_containers))
     everything.update(*map(stored.units_of, shown_images), *map(stored.spares_of, shown_images))
     total = blocks.space(everything, everything)
     return Usage(told_containers, told_images, told_spares, total, _removed(parts))
@@ -153,6 +154,22 @@ class _Stored:
     lower: dict[str, str | None]  # the layer that each lies on
     blobs: dict[frozenset[str], list[str]]  # digests by the images that use them
     spares: dict[str, Spares]  # by layer
+    kept: dict[str, set[str]]  # the layers that a container's checkpoints need, and those below
+
+    def parts_of(self, container: Container) -> set[Unit]:
+        """A container, and the layers of its checkpoints that its image has not."""
+        if container.id not in self.kept:
+            return {container.id}
+        of_image = self.units_of(self.image_of(container))
+        return {container.id, *self.kept[container.id] - of_image}
+
+    def only_parts_of(self, container: Container) -> set[Unit]:
+        """Those that no other container has."""
+        mine = self.parts_of(container)
+        if len(mine) == 1:
+            return mine
+        others = [other for other in self.containers if other.id in self.kept]
+        return mine.difference(*(self.parts_of(one) for one in others if one.id != container.id))
 
     def units_of(self, image: StoredImage) -> set[Unit]:
         units: set[Unit] = {users for users in self.blobs if image.id in users}
@@ -182,6 +199,17 @@ class _Stored:
         return next(one for one in self.images if one.id == container.image_id)
 
 
+def _kept_layers(db: Connection, lower: Mapping[str, str | None]) -> dict[str, set[str]]:
+    asked = "SELECT container, layer FROM checkpoints UNION SELECT container, layer FROM standing"
+    kept: dict[str, set[str]] = {}
+    for container, top in db.execute(asked):
+        layer: str | None = top
+        while layer is not None and layer not in kept.setdefault(container, set()):
+            kept[container].add(layer)
+            layer = lower.get(layer)
+    return kept
+
+
 def _blobs_by_users(db: Connection) -> dict[frozenset[str], list[str]]:
     users: dict[str, set[str]] = {}
     for image, digest in db.execute("SELECT image, digest FROM blobs"):
@@ -199,26 +227,27 @@ def _needed(
     needed: set[Unit] = set()
     for container in shown:
         image = stored.image_of(container)
-        needed |= {container.id} | stored.units_of(image) | stored.spares_of(image)
+        needed |= stored.parts_of(container) | stored.units_of(image) | stored.spares_of(image)
     for image in shown_images:
         needed |= stored.units_of(image) | stored.spares_of(image)
-        needed.update(one.id for one in stored.containers_of(image))
+        needed.update(*map(stored.parts_of, stored.containers_of(image)))
     return needed
 
 
 def _container_usage(container: Container, stored: _Stored, blocks: _Blocks) -> ContainerUsage:
-    alone: set[Unit] = {container.id}
+    alone = stored.only_parts_of(container)
     going = set(alone)
     image = stored.image_of(container)
     if not image.names and len(stored.containers_of(image)) == 1:
         going |= stored.going_with(image)
-    return ContainerUsage(container, blocks.space(alone, alone), blocks.freed(going))
+    space = blocks.space(stored.parts_of(container), alone)
+    return ContainerUsage(container, space, blocks.freed(going))
 
 
 def _image_usage(image: StoredImage, stored: _Stored, blocks: _Blocks) -> ImageUsage:
     space = blocks.space(stored.units_of(image), stored.only_of(image))
     users = stored.containers_of(image)
-    gone: set[Unit] = {one.id for one in users}
+    gone: set[Unit] = set().union(*map(stored.parts_of, users))
     later = blocks.freed(gone | stored.going_with(image)) - blocks.freed(gone)
     names = tuple(one.name for one in users)
     return ImageUsage(image, names, space, 0 if users else later, later)
