@@ -216,13 +216,14 @@ def read_stored(known: StoredImage, parts: Parts) -> Image:
 
 def config_of(known: StoredImage, parts: Parts) -> dict[str, object]:
     """A recorded image's config (OCI image-spec, config.md), as it came; a folder's is made."""
-    from reflayer.images.build.manifest import config_of as minimal_config
     from reflayer.images.content.resolve import read_document
     from reflayer.images.model.document import Document
     from reflayer.images.model.image import LARGEST_CONFIG
     from reflayer.images.model.platform import Platform
 
     if known.manifest is None:
+        from reflayer.images.build.manifest import config_of as minimal_config
+
         config = minimal_config(Platform.parse(known.platform))
     else:
         config = read_document(read_stored(known, parts).config, parts.content.open, LARGEST_CONFIG)

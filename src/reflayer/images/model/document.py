@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from typing import NoReturn
 
 from reflayer.errors import ImageError, printable
 from reflayer.images.model.descriptor import Descriptor, check_digest, media_type
@@ -13,7 +12,7 @@ from reflayer.images.model.platform import Platform
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import TypeVar
+    from typing import NoReturn, TypeVar
 
     Type = TypeVar("Type")
 
