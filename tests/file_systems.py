@@ -74,6 +74,12 @@ def require_native() -> None:
         _miss("it needs the part in C")
 
 
+def require_module(name: str) -> None:
+    """Skip the test where a library is not installed; under CI that is a failure."""
+    if importlib.util.find_spec(name) is None:
+        _miss(f"it needs the library {name}")
+
+
 def _miss(reason: str) -> None:
     if _IN_CI:
         pytest.fail(f"nothing is skipped under CI: {reason}")

@@ -53,3 +53,17 @@ def test_with_ranges_there_are_the_images_users(runtime: str, base: Path) -> Non
         assert (done.stdout, done.returncode) == ("0\n", 3), done.stderr
     assert nothing_runs(user.store)
     assert os.stat(user.store).st_uid == 1000
+
+
+def test_his_programs_have_sandboxes_where_his_commands_are(base: Path) -> None:
+    user = User(base, ranges=True)
+    source = image(base / "other", User="web")
+    assert by(user, "pull", source).returncode == 0
+    code = (
+        "import sys, reflayer\n"
+        "with reflayer.Sandbox(sys.argv[1]) as box:\n"
+        "    print(box.run(['id', '-u'], check=True).stdout)"
+    )
+    done = by(user, "unshare", user.program[0], "-c", code, source)
+    assert (done.stdout.strip(), done.returncode) == ("101", 0), done.stderr
+    assert nothing_runs(user.store)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reflayer import Store
-from tests.file_systems import require_root
+from tests.file_systems import require_module, require_root
 from tests.sandbox.images import image, nothing_runs
 
 _PLUGIN = "reflayer.sandbox.pytest_plugin"
@@ -43,6 +43,7 @@ def _pytest(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("workers", [(), ("-n", "2")])
 def test_each_test_has_a_fresh_root(base: Path, root: Path, workers: tuple[str, ...]) -> None:
     require_root()
+    require_module("xdist")
     source = image(base / "image")
     store = Store(root)
     store.pull(source)
