@@ -114,6 +114,8 @@ def running(command: list[str], folder: str) -> Iterator[subprocess.Popen[bytes]
 
 @pytest.mark.parametrize("case", CHANGES)
 def test_it_is_again_what_a_fresh_clone_is(driver: Driver, case: str) -> None:
+    if "out" in CHANGES[case] and "c.parent" in CHANGES[case] and driver._making.method != "auto":
+        pytest.skip("nothing is moved or linked out of a subvolume")
     with driver.build("lower") as path:
         _fill(Path(path))
     driver.create_difference("upper", "lower")
