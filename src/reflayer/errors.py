@@ -155,13 +155,15 @@ class SandboxError(ReflayerError):
     Attributes:
         status: the exit status that ``docker run`` would have: 125, or 126 where the command cannot
             be executed, and 127 where it is not there.
+        is_told: the runtime has said so on its standard error.
     """
 
     code = "sandbox"
 
-    def __init__(self, message: str, status: int = 125) -> None:
+    def __init__(self, message: str, status: int = 125, *, is_told: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.is_told = is_told
 
 
 class ServiceError(ReflayerError):

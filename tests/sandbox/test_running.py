@@ -136,6 +136,16 @@ def test_a_device_of_the_image_does_not_work(run: Run, base: Path) -> None:
     assert "not permitted" in done.stderr or "denied" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["proc", "dev", "sys"])
+def test_nothing_is_mounted_through_a_link(base: Path, root: Path, name: str) -> None:
+    require_root()
+    source = image(base / "other", entry(name, kind="symlink", target="/etc"))
+    done = reflayer(root, "run", "--rm", source, "true")
+    assert (done.returncode, done.stderr.count("\n")) == (125, 1)
+    assert f"/{name} is a link in the container" in done.stderr
+    assert reflayer(root, "ps", "-q").stdout == ""
+
+
 def test_without_network_there_is_loopback_alone(run: Run, source: str) -> None:
     told = lines(run("--network", "none", source, "ip", "-o", "addr"))
     assert [line.split()[1] for line in told if " inet " in line] == ["lo"]
@@ -198,7 +208,8 @@ def test_another_command_runs_beside(runtime: str, source: str, root: Path) -> N
             )
             assert told == ["101", "/etc", "/srv/web"]
             assert reflayer(root, "exec", "one", "sh", "-c", "exit 9").returncode == 9
-            assert reflayer(root, "exec", "one", "nosuch").returncode == 127
+            missing = reflayer(root, "exec", "one", "nosuch")
+            assert (missing.returncode, missing.stderr.count("\n")) == (127, 1)
             assert "is running" in reflayer(root, "rm", "one").stderr
             assert "is running" in reflayer(root, "run", "one", "true").stderr
             again = lines(reflayer(root, "exec", "one", "grep", "CapBnd", "/proc/self/status"))

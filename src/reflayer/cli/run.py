@@ -275,6 +275,10 @@ def _told(action: Callable[[], int]) -> int:
         return action()
     except UsageError:
         raise
+    except SandboxError as error:
+        if not error.is_told:
+            complain(error)
+        return error.status
     except ReflayerError as error:
         complain(error)
-        return error.status if isinstance(error, SandboxError) else _FAILED
+        return _FAILED

@@ -196,7 +196,7 @@ class Sandbox:
                     raise
             code = process.returncode
             status = 128 - code if code < 0 else code
-            refuse_failure(f"{ready.folder}/log", status)
+            refuse_failure(f"{ready.folder}/log", status, ready.runtime)
         words = list(wanted.command)
         done = subprocess.CompletedProcess(words, status, _text(out), _text(err))
         if check:

@@ -187,7 +187,7 @@ def foreground(
     refuse_running(store, container)
     with prepared(store, container, wanted, runtime) as ready:
         status = _spawn_and_wait(ready, wanted.terminal, reads)
-        refuse_failure(f"{ready.folder}/log", status)
+        refuse_failure(f"{ready.folder}/log", status, ready.runtime)
         return status
 
 
@@ -211,7 +211,7 @@ def execute(store: Store, container: Container, wanted: Wanted, *, reads: bool =
         words = runtimes.executing(runtime, f"{store.root}/running/.state", folder, id, path, log)
         via = runtime if runtime.is_oci else Runtime("namespaces", "")
         status = _spawn_and_wait(Prepared(words, folder, via, -1), wanted.terminal, reads)
-        refuse_failure(log, status)
+        refuse_failure(log, status, runtime)
         return status
     finally:
         for made in (path, log):
@@ -235,7 +235,7 @@ def _another(container: Container, config: Json, wanted: Wanted) -> Json:
     return process
 
 
-def refuse_failure(log: str, status: int) -> None:
+def refuse_failure(log: str, status: int, runtime: Runtime) -> None:
     """Raise a SandboxError where not the command failed, but the runtime before it, by its log."""
     if not status:
         return
@@ -251,7 +251,8 @@ def refuse_failure(log: str, status: int) -> None:
             said = json.loads(line)
             if said.get("level") == "error":
                 text = str(said.get("msg", "")).strip()
-                raise SandboxError(printable(text), _status_of(text.lower()))
+                status = _status_of(text.lower())
+                raise SandboxError(printable(text), status, is_told=runtime.is_oci)
 
 
 def _status_of(text: str) -> int:

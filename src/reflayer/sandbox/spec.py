@@ -208,7 +208,8 @@ def _mounts(root: int, rights: Rights, wanted: Wanted, made: list[inside.Made]) 
         }
 
     for folder in ("/proc", "/dev", "/sys"):
-        inside.make_folder(root, folder, made)
+        if inside.make_folder(root, folder, made) != folder:
+            raise SandboxError(f"{folder} is a link in the container: nothing is mounted there")
     yield mount("/proc", "proc", "proc", "nosuid noexec nodev")
     yield mount("/dev", "tmpfs", "tmpfs", "nosuid strictatime mode=755 size=65536k")
     known = _known(rights)
