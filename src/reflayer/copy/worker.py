@@ -168,6 +168,7 @@ class Worker:
             if isinstance(error, OSError):
                 raise job.failure(parent, name, "open", error, layer) from error
             raise
+        folder.filling = Filling()
         return folder
 
     def _enter_merged(
@@ -176,7 +177,7 @@ class Worker:
         """Let the part in C make what is ordinary in a folder of several layers, and enter it.
 
         ``dst``, its counterpart, is taken over, unless an error is raised. None, and nothing is
-        made, where it is to be entered as any other.
+        made, where it is to be entered as any other. It has no ``filling`` where all is made.
         """
         job = self._job
         if _clone_names is None or _clone_merged is None or job.cross_mounts:
@@ -213,10 +214,11 @@ class Worker:
                 folder.layer, folder.fd = layers[-1], opened[-1]
             if rest:
                 self._make(folder, note_made(merged, layers[-1], rest))
-            filling = folder.filling = Filling()
-            filling.left = left
-            filling.leave = b""
-            if left is not None:
+            if left is None:
+                folder.children += merged.waiting
+            else:
+                filling = folder.filling = Filling()
+                filling.left = left
                 filling.leave = job.leave + between_zeros((*merged.found, *merged.hidden))
             while len(opened) > 1:
                 os.close(opened.pop(0))
@@ -232,9 +234,7 @@ class Worker:
             self.metadata.skip("mount")
             self._finish(folder)
             return
-        if folder.filling is None:
-            folder.filling = Filling()
-        if self._fill(folder):
+        if folder.filling is None or self._fill(folder):
             self._finish(folder)
 
     def _finish(self, folder: Folder) -> None:
