@@ -174,14 +174,19 @@ def test_without_a_note_it_is_done_all_the_same(driver: Driver) -> None:
     assert (root / "other").exists()
 
 
-def test_a_deep_stack_ends_with_a_whole_layer(driver: Driver) -> None:
+def test_no_stack_gets_too_high(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reflayer.driver.checkpoint._MOST", 8)
     root = Path(driver.path("container"))
-    for number in range(70):
+    trees = []
+    for number in range(20):
         (root / "folder/file").write_text(str(number))
         checkpoint(driver, f"layer{number}")
-    assert len(driver.stack("layer69").differences) < 64
-    rollback(driver, "layer10")
-    assert (root / "folder/file").read_text() == "10"
+        trees.append(tree(root))
+    heights = [len(driver.stack(f"layer{number}").differences) for number in range(20)]
+    assert max(heights) <= 8
+    for number in (10, 3, 19, 7):
+        rollback(driver, f"layer{number}")
+        assert_same(trees[number], tree(root))
 
 
 def test_a_layer_that_is_missing_or_there_is_refused(driver: Driver) -> None:

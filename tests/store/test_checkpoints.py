@@ -246,3 +246,17 @@ def test_df_counts_checkpoints_and_a_fork_s_are_its_own(store: Store) -> None:
     store.remove_checkpoint("box", "one")
     store.remove_container(fork.name)
     assert store.usage().total.size < 1_100_000
+
+
+def test_where_a_stack_gets_too_high_the_records_agree(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reflayer.driver.checkpoint._MOST", 3)
+    for number in range(8):
+        write(store, "etc/new", str(number))
+        store.checkpoint("box")
+    assert_clean(root)
+    store.rollback("box", "2")
+    assert Path(store.container("box").path, "etc/new").read_text() == "1"
+    store.remove_container("box")
+    assert_clean(root)

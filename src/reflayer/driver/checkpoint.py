@@ -35,6 +35,7 @@ from reflayer.driver.differences import is_there, make_difference, require, stac
 from reflayer.driver.home import CHANGING, DIFFERENCES, layer_path, naming, opened, unlink
 from reflayer.driver.spares import key
 from reflayer.driver.trash import delete, discard
+from reflayer.driver.trees import make_whole
 from reflayer.errors import LayerError, failing
 from reflayer.record import record
 from reflayer.workers.lock import locked
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from reflayer.driver.home import Making
     from reflayer.progress import Progress
 
-_MOST = 64  # differences of a stack: each costs a clone of it some calls for each folder
+_MOST = 96  # differences of a stack: each costs a clone of it some calls for each folder
 
 
 @record
@@ -172,9 +173,10 @@ def _make_difference(
     from reflayer.archive.copy_changes import copy_changes
 
     below, since = stands
-    layers = stack(home, below)
+    layers, known = stack(home, below), _known(home, id, stands)
     if len(layers.differences) >= _MOST:
-        return None, {}
+        make_whole(home, below, making)
+        layers, known = stack(home, below), {}
     with (
         building(home, new) as path,
         opened(f"{home}/{DIFFERENCES}", follow=True) as folder,
@@ -185,7 +187,7 @@ def _make_difference(
             layers,
             since,
             upper,
-            known=_known(home, id, stands),
+            known=known,
             paths=folder_paths(home, id, since),
             method=making.method,
             ownership=making.ownership,

@@ -242,6 +242,8 @@ class Driver(Layers):
         spares.make_room(self.home)
         with checkpoint(self.home, id, new, self._making, self.keeps_differences) as made:
             yield made
+        if left_in_trash(self.home):
+            delete_behind(self.home)
 
     def stands_on(self, id: str) -> str | None:
         """The layer that ``id`` stands on, if times tell what has changed since then."""
