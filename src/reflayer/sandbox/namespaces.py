@@ -11,6 +11,7 @@ System calls are not filtered, and there are no cgroups: so devices cannot be ma
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -19,6 +20,7 @@ import socket
 import struct
 import sys
 import termios
+import time
 from contextlib import suppress
 
 from reflayer.linux.libc import LIBC, checked
@@ -56,6 +58,7 @@ _NUMBERS = {  # linux/capability.h, of those that containers get
     "SETFCAP": 31,
 }  # fmt: skip
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # netdevice(7)
+_TRIES, _PAUSE = 500, 0.01  # seconds
 _STAGED = ("proc", "dev", "sys")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _LINKS = {
@@ -95,8 +98,7 @@ def _run(bundle: str, info: int, log: int) -> int:
 
 def _execute(bundle: str, path: str, log: int) -> int:
     """In what runs already, whose first process the bundle's file ``info`` tells."""
-    with open(f"{bundle}/info") as file:
-        pid = json.load(file)["child-pid"]
+    pid = _first_process(f"{bundle}/info")
     with open(path) as file:
         process: Json = json.load(file)
     namespaces = []
@@ -108,6 +110,15 @@ def _execute(bundle: str, path: str, log: int) -> int:
     for fd, flag in namespaces:
         _called("setns", LIBC.setns(fd, flag))
     return _wait(_fork(lambda: _start(process, log), log))
+
+
+def _first_process(info: str) -> int:
+    """The process id that a file tells, as soon as it does."""
+    for _ in range(_TRIES):
+        with suppress(ValueError), open(info) as file:
+            return int(json.load(file)["child-pid"])
+        time.sleep(_PAUSE)
+    raise OSError(errno.ESRCH, "nothing runs yet", info)
 
 
 def _fork(then: Any, log: int) -> int:
