@@ -26,6 +26,7 @@ def test_the_images_command_runs_unless_another_is_given(run: Run, source: str, 
     assert lines(run(source, "echo", "-n", "--rm")) == ["--rm"]
     assert nothing_runs(root)
     assert reflayer(root, "ps", "-q").stdout == ""
+    assert [path.stat().st_mode & 0o777 for path in (root, root / "running")] == [0o700, 0o700]
 
 
 def test_the_entrypoint_stays_before_a_command(run: Run, base: Path) -> None:

@@ -148,9 +148,6 @@ def _run(arguments: Namespace) -> int:
     name = arguments.name or f"run-{os.urandom(6).hex()}"
     if arguments.name and _that_is_there(store, name):
         raise StoreError(f"{name}: there is a container of this name: take another, or remove it")
-    store_is_there = os.path.isdir(store.root)
-    if not store_is_there:
-        os.makedirs(store.root, exist_ok=True)
     with removing(store, name):
         container = _create(store, arguments, name)
         status = foreground(

@@ -6,6 +6,7 @@ import os
 from contextlib import contextmanager, suppress
 
 from reflayer.errors import ReflayerError, SandboxError, failing, printable
+from reflayer.linux.mkdir import make_folders
 from reflayer.record import record
 from reflayer.sandbox import inside, runtimes
 from reflayer.sandbox.process import (
@@ -373,8 +374,9 @@ def _quietly(words: list[str]) -> None:
 
 def _folder(store: Store) -> str:
     folder = f"{store.root}/running"
-    with failing(folder, "make"):
-        os.makedirs(f"{folder}/.state", 0o700, exist_ok=True)
+    with failing(folder, "mkdir"):
+        for one in (store.root, folder, f"{folder}/.state"):
+            make_folders(one, 0o700)  # for their owner alone
     return folder
 
 
