@@ -17,6 +17,7 @@ who removes it (``remove``), or by what makes spares, for which it waits among t
 from __future__ import annotations
 
 import os
+import time
 
 from reflayer.driver import spares
 from reflayer.driver.clone_times import clone_details, first_clone, is_of, note, note_path
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from reflayer.driver.clone_times import Clone
     from reflayer.driver.home import Making
 
+_PAUSES = (0.002, 0.02)  # seconds
 _NEVER = frozenset({"snapshot", "tar"})  # methods by which no part of a tree is copied
 
 
@@ -123,7 +125,12 @@ def _undo(
             raise CannotError("times do not tell here what changed")
         device = os.fstat(folder).st_dev
     names = [f"/{id}{end}" for end in (" ", "/", ",", ":")] + [os.path.basename(path)]
-    held = held_folders(device, [name.encode() for name in names])
+    encoded = [name.encode() for name in names]
+    held = held_folders(device, encoded)
+    for pause in _PAUSES:
+        if held is None:  # descriptors that were on their way may have arrived
+            time.sleep(pause)
+            held = held_folders(device, encoded)
     if held is None:
         raise CannotError("it cannot be told whether a process still has it")
     undo(
