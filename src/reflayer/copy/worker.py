@@ -206,7 +206,10 @@ class Worker:
             self.method.count_moved(method, size)
             folder = Folder(parent, name, opened[-1], dst, layers[-1])
             folder.children = children
-            merged = folder.merged = Merged(job.source, layers, Facts(os.fstat(opened[0]), {}))
+            top = os.fstat(opened[0])
+            merged = folder.merged = Merged(job.source, layers, Facts(top, {}))
+            if job.folders is not None:
+                job.folders += (folder_key(layers[0], top.st_ino), os.fstat(dst).st_ino)
             if any(above):
                 for layer, fd, names in zip(layers, opened, above, strict=False):
                     folder.layer, folder.fd = layer, fd
