@@ -171,6 +171,15 @@ def test_it_is_so_however_often(driver: Driver) -> None:
         assert_same(told(driver, "fresh"), told(driver, f"box-{turn + 1}"))
 
 
+def test_all_folders_of_a_clone_are_known(driver: Driver) -> None:
+    driver.create("box", "top")
+    root = Path(driver.path("box"))
+    clone = clone_times.first_clone(note_path(driver.home, "box"), str(root))
+    assert clone is not None
+    below = [path for path in root.rglob("*") if path.is_dir() and not path.is_symlink()]
+    assert sorted(clone.folders[1::2]) == sorted(path.stat().st_ino for path in below)
+
+
 def test_the_hard_cases_come_back(driver: Driver, request: pytest.FixtureRequest) -> None:
     cases = dict(hard_cases.CASES)
     if "xfs" not in request.node.name:
