@@ -87,11 +87,11 @@ _START = """\
 usage: reflayer [OPTION...] COMMAND ...
 
   reflayer create IMAGE         a container: a folder, whose path is printed
+  reflayer run IMAGE COMMAND    a command in a new one, or one that is there
   reflayer ps                   the containers that there are
   reflayer diff NAME            what changed in one
   reflayer commit NAME IMAGE    an image of it
   reflayer rm NAME              away with it
-  reflayer df                   what all of them take on disk
 
 reflayer --help lists all commands, reflayer COMMAND --help tells of one.
 """
