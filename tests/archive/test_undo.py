@@ -150,7 +150,10 @@ CHANGES = {
         os.setxattr(c, hard_cases.DEFAULT, hard_cases.SOME_ACL)
         (c / "top").unlink()
     """,
-    "a hole is filled": 'os.posix_fallocate(os.open(c / "a/holes", os.O_WRONLY), 0, 1 << 20)',
+    "a hole is filled": """
+        with open(c / "a/holes", "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, 1 << 20)
+    """,
     "a device": """
         (c / "a/device").unlink()
         os.mknod(c / "a/device", stat.S_IFCHR, os.makedev(1, 5))

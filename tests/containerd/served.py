@@ -21,7 +21,7 @@ from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
 from tests.driver.layers import at_rest
 
 REFLAYER = Path(sys.executable).with_name("reflayer")
-_PATIENCE = 60.0  # seconds; a busy machine is no failure
+_PATIENCE = 120.0  # seconds; a busy machine is no failure
 
 
 class Served:

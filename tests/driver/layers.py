@@ -102,7 +102,7 @@ def leftovers(driver: Driver) -> list[str]:
     return [p.name for folder in ("tmp", "trash") for p in (home / folder).iterdir()]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 240) -> None:
     """Return when ``condition`` holds; fail when it does not in that time."""
     deadline = time.monotonic() + seconds
     while not condition():

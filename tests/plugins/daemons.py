@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-_PATIENCE = 60.0  # seconds; a busy machine is no failure
+_PATIENCE = 120.0  # seconds; a busy machine is no failure
 
 # Becomes the daemon, with the sockets that it was given as numbers 3 and up (sd_listen_fds(3)).
 _ACTIVATE = """

@@ -16,7 +16,7 @@ from reflayer import Sandbox, Store
 from reflayer.errors import SandboxError
 from tests.sandbox.images import image, nothing_runs
 
-_PATIENCE = 20.0  # seconds
+_PATIENCE = 60.0  # seconds
 
 
 @pytest.fixture
