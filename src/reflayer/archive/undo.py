@@ -227,11 +227,15 @@ class Scan:
             same: list[bytes] = []
             rest: list[tuple[int, bytes]] = []
             for name in names_in(fd):
-                status = os.lstat(name, dir_fd=fd)
                 is_held = False
-                if self._held is not None and stat.S_ISREG(status.st_mode):
-                    is_held = _is_held(fd, name)
-                    status = os.lstat(name, dir_fd=fd)  # after all that was done by who had it
+                try:
+                    status = os.lstat(name, dir_fd=fd)
+                    if self._held is not None and stat.S_ISREG(status.st_mode):
+                        is_held = _is_held(fd, name)
+                        status = os.lstat(name, dir_fd=fd)  # after all that was done by who had it
+                except FileNotFoundError:  # somebody works in it
+                    rest.append((-1, name))
+                    continue
                 is_folder, is_late = (
                     stat.S_ISDIR(status.st_mode),
                     status.st_ctime_ns >= self._cloned,
