@@ -177,9 +177,10 @@ def test_a_damaged_layer_ends_the_others_and_nothing_is_left(base: Path) -> None
         damaged = [*layers[:at], layers[at][:-700], *layers[at + 1 :]]
         layout.index(latest=layout.image(*damaged))
         store = Store(base / "store")
+        threads = threading.active_count()
         with pytest.raises(ArchiveError, match="layer sha256:"):
             store.create(f"oci:{layout.folder}:latest")
-        assert threading.active_count() == 1
+        assert threading.active_count() == threads
         assert layers_in(base / "store") == set()
         assert_clean(base / "store")
 
@@ -205,9 +206,10 @@ def test_what_progress_raises_ends_an_unpacking(base: Path) -> None:
             raise EnoughError
 
     store = Store(base / "store")
+    threads = threading.active_count()
     with pytest.raises(EnoughError):
         store.create(image(base / "image", *ten_layers()), progress=progress)
-    assert threading.active_count() == 1
+    assert threading.active_count() == threads
     assert layers_in(base / "store") == set()
     assert_clean(base / "store")
 
