@@ -5,13 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from reflayer.linux.libc import LIBC, checked
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from reflayer.linux.user_namespace import NamespaceError, with_one_id
 
 # The numbers are the same on every architecture (asm-generic/unistd.h).
 _SYS_OPEN_TREE, _SYS_MOUNT_SETATTR = 428, 442
@@ -19,7 +16,6 @@ _OPEN_TREE_CLONE = 1
 _AT_EMPTY_PATH = 0x1000
 _MOUNT_ATTR = struct.Struct("=4Q")  # linux/mount.h: struct mount_attr
 _MOUNT_ATTR_IDMAP = 0x00100000
-_NEWUSER = 0x10000000  # CLONE_NEWUSER of linux/sched.h
 
 
 def can_map_ids(folder: str) -> bool:
@@ -28,7 +24,7 @@ def can_map_ids(folder: str) -> bool:
     It is tried, on a mount that is nowhere. It takes root of the machine, and a process of one
     thread.
     """
-    with suppress(OSError), _namespace() as namespace:
+    with suppress(OSError, NamespaceError), with_one_id() as namespace:
         flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
         path = ctypes.c_char_p(os.fsencode(folder))
         mount = checked(LIBC.syscall(_SYS_OPEN_TREE, ctypes.c_int(-1), path, ctypes.c_uint(flags)))
@@ -48,34 +44,3 @@ def can_map_ids(folder: str) -> bool:
             os.close(mount)
         return True
     return False
-
-
-@contextmanager
-def _namespace() -> Iterator[int]:
-    """A descriptor of a user namespace with one id, which a child is in."""
-    told, tell = os.pipe()
-    waiting, end = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(end)
-        if LIBC.unshare(_NEWUSER) == 0:
-            os.write(tell, b"!")
-        os.close(tell)
-        os.read(waiting, 1)
-        os._exit(0)
-    try:
-        os.close(tell)
-        os.close(waiting)
-        os.read(told, 1)
-        for name in ("uid_map", "gid_map"):
-            with open(f"/proc/{child}/{name}", "w") as file:
-                file.write("0 1000 1")
-        namespace = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            yield namespace
-        finally:
-            os.close(namespace)
-    finally:
-        os.close(told)
-        os.close(end)
-        os.waitpid(child, 0)

@@ -74,6 +74,31 @@ def _made(source: str = "") -> Iterator[int]:
     with suppress(OSError):  # which the command will tell
         if source:
             _refuse_foreign(source, *(words for _, words in wanted))
+    with _child_in_namespace() as child:
+        _map_ids(child, wanted)
+        with _opened(child) as namespace:
+            yield namespace
+
+
+@contextmanager
+def with_one_id() -> Iterator[int]:
+    """A descriptor of a new namespace with one id, for who may map any: root of the machine.
+
+    Raises:
+        NamespaceError: there are no namespaces.
+        OSError: the id cannot be mapped.
+    """
+    with _child_in_namespace() as child:
+        for name in ("uid_map", "gid_map"):
+            with open(f"/proc/{child}/{name}", "w") as file:
+                file.write("0 1000 1")
+        with _opened(child) as namespace:
+            yield namespace
+
+
+@contextmanager
+def _child_in_namespace() -> Iterator[int]:
+    """The number of a child that is in a new namespace, which has no ids yet."""
     if not hasattr(os, "setns"):  # before Python 3.12; now, for the child as well
         import reflayer.linux.libc  # noqa: F401
     told, tell = os.pipe()
@@ -86,16 +111,21 @@ def _made(source: str = "") -> Iterator[int]:
         os.close(waiting)
         if reason := os.read(told, 200).decode():
             raise NamespaceError(f"{reason}{_forbidden()}")
-        _map_ids(child, wanted)
-        namespace = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            yield namespace
-        finally:
-            os.close(namespace)
+        yield child
     finally:
         os.close(told)
         os.close(end)
         os.waitpid(child, 0)
+
+
+@contextmanager
+def _opened(child: int) -> Iterator[int]:
+    """A descriptor of the namespace that a child is in."""
+    namespace = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield namespace
+    finally:
+        os.close(namespace)
 
 
 def _wait_in_namespace(tell: int, waiting: int, end: int) -> None:
