@@ -6,13 +6,14 @@ its parent too.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-from contextlib import suppress
 
 from reflayer.driver.home import QUOTA_LOCK, opened
 from reflayer.errors import QuotaError, failing, printable
 from reflayer.linux.project_quota import (
+    NOT_HERE,
     ProjectUse,
     enforces_project_quotas,
     next_project,
@@ -78,12 +79,16 @@ def use_of(path: str) -> ProjectUse | None:
 
     It is the file system's own count: it takes no longer for a large layer.
     """
-    with opened(path) as fd, suppress(OSError):
-        project = project_of(fd)
-        if project.is_inherited and project.id >= _FIRST:
-            use = next_project(fd, project.id)
-            if use is not None and use.project == project.id and use.limit:
-                return use
+    with opened(path) as fd, failing(path, "quotactl"):
+        try:
+            project = project_of(fd)
+            if project.is_inherited and project.id >= _FIRST:
+                use = next_project(fd, project.id)
+                if use is not None and use.project == project.id and use.limit:
+                    return use
+        except OSError as error:
+            if error.errno not in NOT_HERE | {errno.EPERM}:  # who may not ask has it counted
+                raise
     return None
 
 

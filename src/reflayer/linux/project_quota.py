@@ -28,9 +28,10 @@ _ENFORCED = 1 << 5  # FS_QUOTA_PDQ_ENFD
 _QUOTA = struct.Struct("=bbHI4Q2Q48x")
 _VERSION, _PROJECT, _BLOCKS_HARD = 1, 1 << 1, 1 << 3
 _UNIT = 512  # bytes
-_NOT_HERE = frozenset(
+NOT_HERE = frozenset(
     {errno.ENOSYS, errno.ESRCH, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.ENOTBLK}
 )
+"""Error numbers of a file system or kernel without project quotas."""
 
 
 class Project(NamedTuple):
@@ -85,7 +86,7 @@ def enforces_project_quotas(fd: int) -> bool:
     try:
         _quotactl(fd, _Q_XGETQSTAT, 0, answer)
     except OSError as error:
-        if error.errno in _NOT_HERE:
+        if error.errno in NOT_HERE:
             return False
         raise
     return bool(_STAT_FLAGS.unpack_from(answer)[0] & _ENFORCED)
