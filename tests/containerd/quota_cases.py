@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import urllib.request
@@ -14,6 +13,7 @@ import grpc
 import pytest
 
 from tests.containerd.served import Served
+from tests.quotas import writable
 
 _MIB = 1 << 20
 _LABEL = "containerd.io/snapshot/disk_quota"
@@ -36,25 +36,11 @@ def service(tmp_path: Path) -> Iterator[Served]:
             service.close()
 
 
-def fill(path: Path) -> int:
-    """How many MiB can be written into a snapshot, up to 64."""
-    with open(path / "written", "wb", buffering=0) as file:
-        for count in range(64):
-            try:
-                file.write(os.urandom(_MIB))
-                os.fsync(file.fileno())
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                return count
-    return 64
-
-
 def test_a_snapshot_takes_its_size_and_no_more(service: Served) -> None:
-    assert 13 <= fill(service.prepare("a", "base")) <= 15
-    assert 33 <= fill(service.prepare("b", "base", **{_LABEL: "40M"})) <= 35
-    assert fill(service.prepare("c", "base", **{_LABEL: "0"})) == 64
-    assert 18 <= fill(service.prepare("d")) <= 20
+    assert 13 <= writable(service.prepare("a", "base")) <= 15
+    assert 33 <= writable(service.prepare("b", "base", **{_LABEL: "40M"})) <= 35
+    assert writable(service.prepare("c", "base", **{_LABEL: "0"})) == 64
+    assert 18 <= writable(service.prepare("d")) <= 20
 
 
 def test_a_label_that_is_no_size_is_refused(service: Served) -> None:
@@ -86,5 +72,5 @@ def test_what_was_committed_has_no_limit_for_its_children(service: Served) -> No
     folder = service.prepare("a", "base")
     (folder / "file").write_bytes(os.urandom(4 * _MIB))
     service.commit("next", "a")
-    assert 9 <= fill(service.prepare("b", "next")) <= 11
-    assert fill(service.prepare("c", "next", **{_LABEL: "0"})) == 64
+    assert 9 <= writable(service.prepare("b", "next")) <= 11
+    assert writable(service.prepare("c", "next", **{_LABEL: "0"})) == 64

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +15,10 @@ from reflayer.driver import Driver
 from reflayer.errors import CopyError, QuotaError
 from reflayer.linux.project_quota import Project, next_project, project_of, set_project
 from tests.driver.layers import leftovers, make, tree
+from tests.quotas import FULL, writable
 from tests.trees import assert_same
 
 _MIB = 1 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT)  # XFS tells a project's end as that of the disk
 
 
 @pytest.fixture
@@ -38,20 +37,6 @@ def project(driver: Driver, id: str) -> Project:
         return project_of(fd)
     finally:
         os.close(fd)
-
-
-def writable(path: str) -> int:
-    """How many MiB can be written into the layer, up to 64."""
-    with open(f"{path}/written", "wb", buffering=0) as file:
-        for count in range(64):
-            try:
-                file.write(os.urandom(_MIB))
-                os.fsync(file.fileno())
-            except OSError as error:
-                if error.errno not in _FULL:
-                    raise
-                return count
-    return 64
 
 
 def test_a_clone_of_a_difference_has_a_size_too(driver: Driver) -> None:
@@ -94,7 +79,7 @@ def test_the_drivers_size_is_for_containers_that_have_none_of_their_own(driver: 
 def test_a_clone_that_is_larger_than_its_size_is_an_error(driver: Driver) -> None:
     with pytest.raises(CopyError) as caught:
         driver.create("clone", "base", size=3 * _MIB)
-    assert caught.value.errno in _FULL
+    assert caught.value.errno in FULL
     assert driver.list() == ["base"]
     assert leftovers(driver) == []
 

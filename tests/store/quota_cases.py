@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from reflayer.errors import QuotaError
 from reflayer.linux.project_quota import set_project
 from reflayer.store import Store
+from tests.quotas import writable
 from tests.store.stores import reflayer
 
 _MIB = 1 << 20
@@ -25,26 +25,12 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def fill(path: str) -> int:
-    """How many MiB can be written into a container, up to 64."""
-    with open(f"{path}/written", "wb", buffering=0) as file:
-        for count in range(64):
-            try:
-                file.write(os.urandom(_MIB))
-                os.fsync(file.fileno())
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                return count
-    return 64
-
-
 def test_a_container_takes_its_size_and_no_more(tmp_path: Path, folder: Path) -> None:
     store = Store(tmp_path / "store")
     limited = store.create(f"rootfs:{folder}", size=20 * _MIB)
     free = store.create(f"rootfs:{folder}")
-    assert 13 <= fill(limited.path) <= 15
-    assert fill(free.path) == 64
+    assert 13 <= writable(limited.path) <= 15
+    assert writable(free.path) == 64
     changes = [change.path for change in store.changes(limited.name)]
     assert changes == ["/written"]
 
@@ -55,7 +41,7 @@ def test_one_with_a_size_is_none_of_those_that_are_ready(tmp_path: Path, folder:
     store.warm(store.container("first").image_id, 1)
     ready = {one.ready for one in store.spares()}
     limited = store.create(f"rootfs:{folder}", size=20 * _MIB)
-    assert 13 <= fill(limited.path) <= 15
+    assert 13 <= writable(limited.path) <= 15
     assert {one.ready for one in store.spares()} == ready
 
 
