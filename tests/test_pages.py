@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from reflayer.cli import manual
 from reflayer.cli.program import COMMANDS
 
 PROJECT = Path(__file__).parents[1]
@@ -85,3 +86,8 @@ def test_every_example_imports_what_there_is(page: Path) -> None:
 def test_readme_tells_of_every_command() -> None:
     text = (PROJECT / "README.md").read_text()
     assert [name for name in COMMANDS if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_the_page_of_commands_is_what_the_parser_has() -> None:
+    again = "run: .venv/bin/python -m reflayer.cli.manual docs/cli.md"
+    assert (PROJECT / "docs/cli.md").read_text() == manual.page(), again

@@ -331,33 +331,6 @@ def test_a_store_of_somebody_else_is_one_line(root: Path, arguments: tuple[str, 
     assert done.stderr.count("\n") == 1
 
 
-def test_the_shell_completes_names(base: Path, root: Path) -> None:
-    made = image(base / "image", BASE)
-    _line(root, "create", "--name", "webserver", made)
-    assert _completions(root, "path we") == ["webserver "]
-    assert _completions(root, "rm ") == ["webserver "]
-    assert _completions(root, "rmi oci") == [f"oci:{base}/image:latest "]
-
-
-def _completions(root: Path, line: str) -> list[str]:
-    line = f"reflayer --root {root} {line}"
-    done = subprocess.run(
-        [*PROGRAM],
-        env={
-            **os.environ,
-            "_ARGCOMPLETE": "1",
-            "_ARGCOMPLETE_STDOUT_FILENAME": str(root / "../completions"),
-            "_ARGCOMPLETE_IFS": "\v",
-            "COMP_LINE": line,
-            "COMP_POINT": str(len(line)),
-        },
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return (root / "../completions").read_text().split("\v")
-
-
 def test_a_result_that_cannot_be_written_leaves_no_container(root: Path, base: Path) -> None:
     made = image(base / "image", BASE)
     with open("/dev/full", "w") as full:

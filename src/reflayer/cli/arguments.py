@@ -33,15 +33,13 @@ def takes(*options: Option) -> Callable[[Command], Command]:
     return tell
 
 
-def option(
-    spec: str, told: str, completer: Callable[..., list[str]] | None = None, **settings: Any
-) -> Option:
+def option(spec: str, told: str, completed_by: str | None = None, **settings: Any) -> Option:
     """An option or positional argument.
 
     Args:
         spec: its names and what its value is called, as help shows them: ``-o --output FILE``.
         told: what help tells of it.
-        completer: what argcomplete completes it by.
+        completed_by: the names that a shell completes it by: "containers", "images" or "either".
         settings: others of argparse's ``add_argument``.
     """
     names = spec.split()
@@ -49,7 +47,7 @@ def option(
         settings["metavar"] = names.pop()
 
     def add(parser: ArgumentParser) -> None:
-        parser.add_argument(*names, help=told, **settings).completer = completer  # type: ignore[attr-defined]
+        parser.add_argument(*names, help=told, **settings).completed_by = completed_by  # type: ignore[attr-defined]
 
     return add
 
@@ -121,33 +119,6 @@ def folder(text: str) -> str:
     return text
 
 
-def complete_containers(parsed_args: Namespace, **_: object) -> list[str]:
-    """The names that a container's can be completed to."""
-    from reflayer.store import Store
-
-    try:
-        return [container.name for container in Store(parsed_args.root).containers()]
-    except ReflayerError:  # the shell has no place to say why
-        return []
-
-
-def complete_images(parsed_args: Namespace, **_: object) -> list[str]:
-    """The names that an image's can be completed to."""
-    from reflayer.store import Store
-    from reflayer.store.images import familiar
-
-    try:
-        images = Store(parsed_args.root).images()
-    except ReflayerError:
-        return []
-    return [familiar(name) for image in images for name in image.names]
-
-
-def complete_either(parsed_args: Namespace, **_: object) -> list[str]:
-    """The names that a container's or an image's can be completed to."""
-    return complete_containers(parsed_args) + complete_images(parsed_args)
-
-
 def each(names: Iterable[str], action: Callable[[str], None]) -> int:
     """Do something with each name, though it fails with some; return the exit status."""
     status = 0
@@ -183,12 +154,12 @@ def ownership(default: str | None = None) -> Option:
 
 def container_name(words: str = "its name, its id, or the beginning of its id") -> Option:
     """The ``name`` of a container."""
-    return option("name NAME", words, completer=complete_containers)
+    return option("name NAME", words, completed_by="containers")
 
 
 def image_name(words: str) -> Option:
     """An ``image``."""
-    return option("image IMAGE", words, completer=complete_images)
+    return option("image IMAGE", words, completed_by="images")
 
 
 class telling_of_ownership:  # noqa: N801  # contextlib costs start-up time

@@ -7,7 +7,6 @@ import os
 from reflayer.cli.arguments import (
     JSON,
     at_least_one,
-    complete_containers,
     container_name,
     open_store,
     option,
@@ -80,7 +79,7 @@ def rollback(arguments: Namespace) -> int:
 
 
 @takes(
-    option("name NAME[@CHECKPOINT]", "the container", completer=complete_containers),
+    option("name NAME[@CHECKPOINT]", "the container", completed_by="containers"),
     option("--name NEW", "the new container's name; by default one is made up", dest="new"),
     option("--count N", "how many to make, by default 1", type=at_least_one, default=1),
     JSON,

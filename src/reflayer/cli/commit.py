@@ -7,7 +7,6 @@ import re
 
 from reflayer.cli.arguments import (
     JSON,
-    complete_containers,
     group,
     image_name,
     open_store,
@@ -112,7 +111,7 @@ _IMAGE_CONFIG = group(
     option(
         "name NAME[@CHECKPOINT]",
         "the container's name, its id, or the beginning of its id; or a checkpoint of it",
-        completer=complete_containers,
+        completed_by="containers",
     ),
     image_name("what to call the image: [HOST/]NAME[:TAG]"),
     option("-a --author", "who made it", default=""),

@@ -13,7 +13,6 @@ from reflayer.cli.arguments import (
     QUIET,
     WAIT,
     any_path,
-    complete_containers,
     container_name,
     each,
     image_name,
@@ -161,7 +160,7 @@ def path(arguments: Namespace) -> int:
 
 
 @takes(
-    option("names NAME[@CHECKPOINT]", ANY_NAME, nargs="+", completer=complete_containers),
+    option("names NAME[@CHECKPOINT]", ANY_NAME, nargs="+", completed_by="containers"),
     option(
         "--recycle",
         "undo what changed in it, so that the next container of its image is had at once",
@@ -206,12 +205,12 @@ def rm(arguments: Namespace) -> int:
 
 
 @takes(
-    option("name NAME[@CHECKPOINT]", "the container", completer=complete_containers),
+    option("name NAME[@CHECKPOINT]", "the container", completed_by="containers"),
     option(
         "since NAME[@CHECKPOINT]",
         "what it is told from; by default its image",
         nargs="?",
-        completer=complete_containers,
+        completed_by="containers",
     ),
     JSON,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from reflayer.cli.arguments import JSON, complete_either, open_store, option, takes
+from reflayer.cli.arguments import JSON, open_store, option, takes
 from reflayer.cli.containers import container_fields
 from reflayer.cli.output import complain, print_json, print_table, size_text
 from reflayer.cli.progress_bars import bars
@@ -34,7 +34,7 @@ _OWN, _SHARED = ("█", "bold cyan"), ("░", "cyan")
         "names NAME",
         "a container or image, by name, id, or the beginning of an id; by default all",
         nargs="*",
-        completer=complete_either,
+        completed_by="either",
     ),
     JSON,
 )

@@ -9,8 +9,6 @@ from reflayer.cli.arguments import (
     JSON,
     QUIET,
     WAIT,
-    complete_either,
-    complete_images,
     each,
     image_name,
     open_store,
@@ -74,7 +72,7 @@ def _rows(image: StoredImage) -> list[tuple[str, ...]]:
     return [(name, *rest) for name in map(familiar, image.names or ("<none>",))]
 
 
-@takes(option("names NAME", ANY_NAME, nargs="+", completer=complete_either))
+@takes(option("names NAME", ANY_NAME, nargs="+", completed_by="either"))
 def inspect(arguments: Namespace) -> int:
     """Print what is known of containers and images, their command and environment among it, as
     a JSON array of objects as docker inspect has them. Where a container and an image are
@@ -153,7 +151,7 @@ def tag(arguments: Namespace) -> int:
 
 
 @takes(
-    option("images IMAGE", ANY_NAME, nargs="+", completer=complete_images),
+    option("images IMAGE", ANY_NAME, nargs="+", completed_by="images"),
     option(
         "-f --force",
         "take all names of an image given by its id, and the last one though there are "

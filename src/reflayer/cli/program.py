@@ -54,6 +54,7 @@ COMMANDS = {
     "serve": ("serve", "keep the layers of Docker or containerd, as their plugin"),
     "unshare": ("namespace", "run a program where an ordinary user has the owners of images"),
     "bench": ("bench", "measure the methods in a folder, side by side"),
+    "completion": ("completion", "print what bash, zsh or fish completes command lines by"),
 }
 """Each command with the file that it is in, and its line of help.
 
@@ -79,8 +80,6 @@ debian:12, localhost:5000/x:1, oci:DIR:TAG, docker-archive:FILE
 _EPILOG = """\
 What a script wants is the only thing on standard output; progress and messages go to standard
 error. The exit status is 0, 1 (failed) or 2 (wrong usage). "reflayer COMMAND --help" tells more.
-
-Completion in the shell: eval "$(register-python-argcomplete reflayer)"
 """
 
 _START = """\
@@ -238,6 +237,27 @@ class _Command(_Parser):
 
 def parser() -> argparse.ArgumentParser:
     """The whole parser. What it parses has ``run``, the command to call with it."""
+    options, given = _before_command(sys.argv[1:])
+    is_plain = all(one.partition("=")[0] == "--root" for one in options)
+    program = _with_commands((given,) if is_plain and given in COMMANDS else COMMANDS)[0]
+    program.refuse_unknown(options)
+    if not sys.argv[1:]:
+        with suppress(OSError):
+            sys.stderr.write(_START)
+        program.exit(2)
+    return program
+
+
+def whole_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser, and each command's with all its arguments: for what is written of them."""
+    program, commands = _with_commands(COMMANDS)
+    for command in commands.values():
+        command.fill()
+    return program, {**commands}
+
+
+def _with_commands(names: Iterable[str]) -> tuple[_Parser, dict[str, _Command]]:
+    """The parser with these commands: each takes its time."""
     program = _Parser(prog="reflayer", description=_DESCRIPTION, epilog=_EPILOG)
     program.add_argument("--version", action="version", version=f"reflayer {__version__}")
     _add_root(program, default=None)
@@ -249,23 +269,9 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         parser_class=_Command,
     )
-    is_completed = "_ARGCOMPLETE" in os.environ
-    options, given = _before_command(sys.argv[1:])
-    is_plain = not is_completed and all(one.partition("=")[0] == "--root" for one in options)
-    for name in (given,) if is_plain and given in COMMANDS else COMMANDS:  # each takes its time
-        commands.add_parser(name, help=COMMANDS[name][1], command=name)
-    if is_completed:  # the shell asks how the line could go on: this answers it, and exits
-        import argcomplete
-
-        for command in commands.choices.values():
-            command.fill()
-        argcomplete.autocomplete(program, always_complete_options=False)
-    program.refuse_unknown(options)
-    if not sys.argv[1:]:
-        with suppress(OSError):
-            sys.stderr.write(_START)
-        program.exit(2)
-    return program
+    return program, {
+        name: commands.add_parser(name, help=COMMANDS[name][1], command=name) for name in names
+    }
 
 
 def _before_command(words: Sequence[str]) -> tuple[list[str], str]:

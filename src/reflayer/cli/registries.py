@@ -40,8 +40,9 @@ def _boolean(text: str) -> bool:
     return text.lower() in ("true", "1")
 
 
+ACCESS_TITLE = "registries"
 ACCESS = group(
-    "registries",
+    ACCESS_TITLE,
     _HELP,
     option(
         "--tls-verify BOOL",

@@ -7,7 +7,6 @@ import os
 from reflayer.cli.arguments import (
     PLATFORM,
     any_path,
-    complete_either,
     container_name,
     open_store,
     option,
@@ -107,7 +106,7 @@ _SETTINGS = (
     option(
         "image IMAGE",
         "what to make a container of, as create takes it; or a container that is there",
-        completer=complete_either,
+        completed_by="either",
     ),
     option("words COMMAND", "what to run; by default what the image says", nargs="..."),
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from reflayer.cli.arguments import (
     JSON,
     PLATFORM,
-    complete_images,
     number_to,
     open_store,
     option,
@@ -35,7 +34,7 @@ _MOST = 10_000
         "what to make containers of ahead, as create takes it; without one, those that are kept "
         "warm are listed",
         nargs="?",
-        completer=complete_images,
+        completed_by="images",
     ),
     option(
         "--count N",
