@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-_PATIENCE = 60  # seconds until it serves, or has ended
+_PATIENCE = 120.0  # seconds until it serves, or has ended
 
 
 class Daemon:

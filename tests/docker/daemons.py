@@ -25,7 +25,7 @@ import pytest
 from tests.file_systems import require, require_root
 
 REFLAYER = Path(sys.executable).with_name("reflayer")
-_PATIENCE = 60  # seconds
+_PATIENCE = 120.0  # seconds
 _FIRST_WITHOUT_PLUGINS = 28
 _IN_OWN_FOLDERS = """
 set -e

@@ -77,7 +77,7 @@ def test_what_the_block_raises_ends_them_before_it_is_left() -> None:
 
     def fail() -> None:
         for _ in range(4):
-            assert at_work.acquire(timeout=20)
+            assert at_work.acquire(timeout=60)
         raise WrongError
 
     transfer = Transfer("fetch", BLOBS, work, None, interrupted.set)

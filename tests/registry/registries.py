@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.file_systems import require
 
 USER, PASSWORD = "ada", "s3cret:with:colons"
-_PATIENCE = 30.0  # seconds
+_PATIENCE = 120.0  # seconds
 _LISTENING = re.compile(r"listening on [\d.]+:(\d+)")
 
 

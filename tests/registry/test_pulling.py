@@ -419,7 +419,7 @@ def test_a_signal_ends_a_pull_that_waits(root: Path, silly: Silly) -> None:
     process = subprocess.Popen(pull, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert waiting.wait(20)
     process.send_signal(signal.SIGINT)
-    out, told = process.communicate(timeout=15)  # the server answers later
+    out, told = process.communicate(timeout=60)  # the server answers later
     go_on.set()
     assert (process.returncode, out, told) == (130, "", "reflayer: ended by SIGINT\n")
     assert layers_in(root) == set()
@@ -428,7 +428,7 @@ def test_a_signal_ends_a_pull_that_waits(root: Path, silly: Silly) -> None:
 
 def test_layers_come_side_by_side(root: Path, silly: Silly) -> None:
     layers = silly.image(*(tar(entry(f"f{n}", noise(1000 + n))) for n in range(3)))
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=60)
 
     def wait(request: Request) -> Answer | None:
         if any(layer in request.path for layer in layers):

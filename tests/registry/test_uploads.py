@@ -312,7 +312,7 @@ def test_a_signal_ends_a_push_that_waits(base: Path, root: Path, silly: Silly) -
     process = subprocess.Popen(push, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert waiting.wait(20)
     process.send_signal(signal.SIGINT)
-    out, told = process.communicate(timeout=15)  # the server answers later
+    out, told = process.communicate(timeout=60)  # the server answers later
     go_on.set()
     assert (process.returncode, out, told) == (130, "", "reflayer: ended by SIGINT\n")
 

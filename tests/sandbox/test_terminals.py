@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.sandbox.images import command, lines, nothing_runs, reflayer
 
-_PATIENCE = 60.0  # seconds
+_PATIENCE = 120.0  # seconds
 
 
 def _until(fd: int, text: bytes) -> bytes:

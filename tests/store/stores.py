@@ -14,7 +14,7 @@ from tests.archive.tars import entry, folder, tar
 from tests.cli.processes import PROGRAM
 from tests.images.layouts import Layout
 
-_PATIENCE = 60.0  # seconds for those who delete behind
+_PATIENCE = 120.0  # seconds for those who delete behind
 
 OWNER, GROUP = (7, 9) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 """Whom a file of ``BASE`` belongs to: an ordinary user has files of nobody else."""

@@ -22,7 +22,7 @@ from tests.store.stores import BASE, MORE, assert_clean, image, names_in
 
 _ROUNDS = 8
 _STARTED = 0.05  # seconds: before, nothing can have begun
-_PATIENCE = 60  # seconds
+_PATIENCE = 120.0  # seconds
 _COMMITTED = "docker.io/library/new:latest"
 _NAMES = 2 * (40 + 1000)
 

@@ -209,7 +209,7 @@ def test_a_command_there_has_status_input_and_signals_of_its_own(user: User) -> 
     assert process.stdout is not None
     assert process.stdout.read(1) == b"\n"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == -signal.SIGTERM
+    assert process.wait(timeout=60) == -signal.SIGTERM
 
 
 def test_what_touches_no_owner_makes_no_namespace(user: User) -> None:

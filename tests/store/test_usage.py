@@ -23,7 +23,7 @@ _LARGE = 12 * _MB
 _MANY = 150
 # Beside data: what btrfs takes for its trees, twice, and XFS for chunks of inodes and of folders.
 _TOLERANCE = 400_000
-_PATIENCE = 60.0  # seconds for file systems that free behind
+_PATIENCE = 120.0  # seconds for file systems that free behind
 
 
 def _noise(size: int) -> bytes:
