@@ -9,6 +9,12 @@ from pathlib import Path
 import pytest
 
 from reflayer.walk.recorded import (
+    NAMES,
+    add_names,
+    key_of,
+    names_in,
+    names_of,
+    names_record,
     own_attributes,
     owner_of,
     owner_record,
@@ -49,6 +55,32 @@ def test_a_device_is_one_until_something_is_written(tmp_path: Path) -> None:
     assert recorded_mode(record, file.stat()) == (stat.S_IFBLK | 0o640, (8, 300))
     file.write_text("more")
     assert recorded_mode(record, file.stat()) == (stat.S_IFREG | 0o640, (0, 0))
+
+
+def test_a_folder_tells_the_owners_of_its_links(tmp_path: Path) -> None:
+    owners = {key_of(b"%d" % number, number): owner_record(number % 3, 70_000) for number in (1, 2)}
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert names_in(folder) is None
+        for key, owner in owners.items():
+            add_names(folder, names_record({key: owner}))
+        add_names(folder, b"")
+        assert names_of(names_in(folder) or b"") == owners
+    finally:
+        os.close(folder)
+    assert own_attributes({NAMES: names_record(owners)}) == {}
+
+
+def test_another_link_of_that_name_has_another_key() -> None:
+    second = 10**9
+    keys = {key_of(name, time * second) for name in (b"a", b"b", b"1/a") for time in (1, 11, -1)}
+    assert len(keys) == 9
+    assert key_of(b"a", second + 1) == key_of(b"a", second)
+
+
+@pytest.mark.parametrize("record", [b"\x80", b"\1", b"\2\x08\1\7", b"\0\xff\xff\xff\xff\xff\1"])
+def test_a_malformed_record_of_links_tells_nothing(record: bytes) -> None:
+    assert names_of(record) == {}
 
 
 @pytest.mark.parametrize("record", [b"", b"0:0:0644", b"0:0:x:file", b"0:0:0600:char-1", b"\xff"])

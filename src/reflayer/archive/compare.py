@@ -33,7 +33,7 @@ class FolderPair(Folder):
 
     __slots__ = (
         "before", "fresh", "gone", "hides_all", "is_added", "is_emptied", "is_implied", "is_packed",
-        "is_settled", "is_untouched", "old", "todo", "told",
+        "is_settled", "is_untouched", "old", "owners", "todo", "told",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +57,7 @@ class FolderPair(Folder):
         self.is_packed = False  # an archive has it already
         self.fresh: set[bytes] = set()  # names that only the changed tree has
         self.gone: set[bytes] = set()  # names that only the tree before has
+        self.owners: dict[int, bytes] | None = None  # of links, as far as they are recorded
         self.todo: list[bytes] = []  # names still to be compared, the next one last
         self.told: str | None = None  # the kind that was told, "" for none; None: not looked at
 

@@ -33,7 +33,8 @@ from reflayer.walk.overlay import (
     is_whiteout,
     tree_attributes,
 )
-from reflayer.walk.stack import Part, Union
+from reflayer.walk.recorded import names_in
+from reflayer.walk.stack import Part, Union, opened_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class UnionFolders(Folders):
         self.root.made = self.upper_paths.names_in(self.root.key)
         self._marks = self.metadata.marks
         self._has_root_entry = self._is_by_link = False
+        self._entered: set[bytes] = set()  # paths of folders that have entries
         self._below = below
         self._lower: Union | None = None  # its root, once it was asked for
         self._twins: dict[Inode, list[Name]] | None = None  # the names of its inodes of several
@@ -128,6 +130,22 @@ class UnionFolders(Folders):
         """The archive has ended."""
         if not self._has_root_entry:
             self._copy_up_root()
+        if self.metadata.records and self._entered and not self.is_opaque(self.root):
+            self._keep_names()
+
+    def _keep_names(self) -> None:
+        """Let folders that have entries keep the recorded owners of links that they have below."""
+        lower = self.lower_root()
+        if names_in(lower.parts[0].fd) is None:
+            return
+        for path in self._entered:
+            try:
+                with opened_in(lower, path) as below:
+                    record = names_in(below.parts[0].fd)
+            except OSError:  # it is not below
+                continue
+            if record is not None and (folder := self.existing(path)) is not None:
+                self.metadata.add_names(folder.fd, record)
 
     def lower_root(self) -> Union:
         """The root of the stack below."""
@@ -177,8 +195,14 @@ class UnionFolders(Folders):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return status
 
+    def enter(self, parent: LayerFolder, name: bytes, path: bytes, entry: Entry) -> None:
+        super().enter(parent, name, path, entry)
+        if self.metadata.records:
+            self._entered.add(path)
+
     def enter_root(self, entry: Entry) -> None:
         super().enter_root(entry)
+        self._entered.add(b"")
         self._has_root_entry = True
 
     def make_implied(self, parent: LayerFolder, name: bytes) -> LayerFolder:

@@ -89,6 +89,8 @@ class Folders:
         folders = [*self._open.values(), self.root]
         try:
             if error is None:
+                if self.metadata.has_names:  # so that a look at the root tells
+                    self.metadata.add_names(self.root.fd, b"")
                 for folder in folders:
                     self._finish(folder)
         finally:

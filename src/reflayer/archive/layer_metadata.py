@@ -11,12 +11,13 @@ import errno
 import os
 import stat
 
-from reflayer.archive.tar_header import BLOCK_DEVICE, CHAR, DIRECTORY, FILE, HARD_LINK, SYMLINK
+from reflayer.archive.tar_header import BLOCK_DEVICE, CHAR, FILE, HARD_LINK, SYMLINK
 from reflayer.errors import ArchiveError, printable
 from reflayer.linux.xattrs import ACCESS_ACL, DEFAULT_ACL, is_of_tree
 from reflayer.walk.facts import Facts, FailedError, list_attributes
 from reflayer.walk.metadata import REFUSED, Metadata, NewInode
 from reflayer.walk.recorded import (
+    NAMES,
     OWNER,
     STATUS,
     can_record,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     Key = int | tuple[int, int]  # inode number, with the device where that is not the root's
 
 _DEVICES = {CHAR: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}
-_WITH_ATTRIBUTES = frozenset({FILE, DIRECTORY, HARD_LINK})
+_WITH_MODE = frozenset({FILE, HARD_LINK})
 _IMPOSSIBLE = REFUSED | {errno.ERANGE, errno.E2BIG}  # setxattr(2): here, or anywhere
 
 
@@ -119,14 +120,10 @@ class LayerMetadata(Metadata):
             return
         ids, attributes = (entry.uid, entry.gid), {}
         entry.uid, entry.gid = self._user
-        if entry.type not in _WITH_ATTRIBUTES:
-            if any(ids):
-                self.skip("owner")
-            return
         if any(ids):
             attributes[OWNER] = owner_record(*ids)
         mode = entry.mode
-        if entry.type != DIRECTORY and readable(mode) != mode:
+        if entry.type in _WITH_MODE and readable(mode) != mode:
             entry.mode = readable(mode)
             if entry.type == FILE:  # a link's inode has it
                 attributes[STATUS] = status_record(*ids, stat.S_IFREG | mode)
@@ -183,10 +180,13 @@ class LayerMetadata(Metadata):
             self.set_owner(folder.fd, entry)
             status = os.fstat(folder.fd)
             folder.uid, folder.gid = status.st_uid, status.st_gid
+            folder.mode_now = stat.S_IMODE(status.st_mode)  # another where a record had to be made
         acls = {}
         for name, value in entry.attributes.items():
             if name in (ACCESS_ACL, DEFAULT_ACL):
                 acls[name] = value
+            elif name == NAMES and self.records:
+                self.add_names(folder.fd, value)
             else:
                 self.set_attribute(folder.fd, name, value)
         folder.attributes = acls
@@ -203,7 +203,7 @@ class LayerMetadata(Metadata):
         As umoci does, and as an overlay of the layers would show it.
         """
         for name in list_attributes(folder.fd):
-            if not is_of_tree(name) or name in kept:
+            if not is_of_tree(name) or name in kept or (name == NAMES and self.records):
                 continue
             try:
                 os.removexattr(folder.fd, name)

@@ -22,7 +22,17 @@ from reflayer.walk.facts import (
 )
 from reflayer.walk.folders import OPEN_FILE, open_beneath, open_noatime
 from reflayer.walk.overlay import tree_attributes
-from reflayer.walk.recorded import OWNER, STATUS, is_record, own_attributes, owner_of, recorded_mode
+from reflayer.walk.recorded import (
+    OWNER,
+    STATUS,
+    is_record,
+    key_of,
+    names_in,
+    names_of,
+    own_attributes,
+    owner_of,
+    recorded_mode,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -169,8 +179,9 @@ class Packing:
                 yield self._whiteout(folder, WHITEOUT_PREFIX + name)
         elif difference.target:
             attributes = types.NO_ATTRIBUTES
-            if self._has_records and stat.S_ISREG(status.st_mode):
+            if self._has_records:
                 attributes = read_attributes_at(folder.fd, name)
+                attributes |= self._owner_in(folder, name, status)
             path = folder.path(name)
             yield self._entry(
                 path, types.HARD_LINK, status, target=difference.target, attributes=attributes
@@ -179,12 +190,13 @@ class Packing:
             yield from self._pack_file(folder, name)
         else:
             target = os.readlink(name, dir_fd=folder.fd) if stat.S_ISLNK(status.st_mode) else b""
+            attributes = self._in_tree(read_attributes_at(folder.fd, name, self._unread))
             yield self._entry(
                 folder.path(name),
                 _TYPES[stat.S_IFMT(status.st_mode)],
                 status,
                 target=target,
-                attributes=self._in_tree(read_attributes_at(folder.fd, name, self._unread)),
+                attributes=attributes | self._owner_in(folder, name, status),
             )
 
     def _attributes(self, fd: int) -> dict[str, bytes]:
@@ -192,6 +204,17 @@ class Packing:
 
     def _in_tree(self, attributes: dict[str, bytes]) -> dict[str, bytes]:
         return attributes if self._diff.is_whole else tree_attributes(attributes)
+
+    def _owner_in(
+        self, folder: FolderPair, name: bytes, status: os.stat_result
+    ) -> dict[str, bytes]:
+        """The owner that the folder tells of what can have no such attribute itself."""
+        if not self._has_records or stat.S_ISREG(status.st_mode):
+            return {}
+        if folder.owners is None:
+            folder.owners = names_of(names_in(folder.fd) or b"")
+        owner = folder.owners.get(key_of(name, status.st_mtime_ns)) if folder.owners else None
+        return {} if owner is None else {OWNER: owner}
 
     def _folder_attributes(self, folder: FolderPair) -> dict[str, bytes]:
         if folder.fd >= 0:

@@ -94,12 +94,14 @@ class Metadata:
     Attributes:
         skipped: how many owners, xattrs, devices, ... were left out, by kind.
         records: what is refused is recorded, where it can be.
+        has_names: owners of links were recorded in their folders.
     """
 
     def __init__(self, ownership: str) -> None:
         """``ownership``, one of ``OWNERSHIPS``, is for what only a privileged process can keep."""
         self.skipped: dict[str, int] = {}
         self.records = ownership == "record"
+        self.has_names = False
         self._ignore_refused = ownership != "keep"
 
     def skip(self, kind: str) -> None:
@@ -144,13 +146,15 @@ class Metadata:
                 except OSError as error:
                     if not self.refused("owner", error):
                         raise
-                    if self.records and mode is not None:
-                        self._record_owner(path_at(dir_fd, name), facts)
+                    if self.records:
+                        self._record_owner_at(dir_fd, name, facts)
             for attribute, value in facts.attributes.items():
                 try:
                     os.setxattr(path_at(dir_fd, name), attribute, value, follow_symlinks=False)
                 except OSError as error:
-                    if not self._is_kept(path_at(dir_fd, name), attribute, value, error):
+                    if self.records and attribute == "user.rootlesscontainers":
+                        self._record_name(dir_fd, name, facts, value)
+                    elif not self._is_kept(path_at(dir_fd, name), attribute, value, error):
                         self._attribute_failed(attribute, error)
             operation = "chmod"
             if mode is not None and (facts.attributes or facts.mode != mode):
@@ -175,18 +179,31 @@ class Metadata:
                 return False
             with suppress(OSError):
                 os.chmod(fd, 0o700)  # a user attribute needs it (xattr(7))
-            self._record_owner(fd, facts)
+            _set_owner(fd, _record_of(facts))
             return True
         return False
 
-    def _record_owner(self, file: int | bytes, facts: Facts) -> None:
+    def _record_owner_at(self, dir_fd: int, name: bytes, facts: Facts) -> None:
         """Record an owner that was refused, and counted for that."""
-        from reflayer.walk.recorded import OWNER, owner_record
+        record = _record_of(facts)
+        if not _set_owner(path_at(dir_fd, name), record):
+            self._record_name(dir_fd, name, facts, record)
 
-        uid, gid = os.geteuid(), os.getegid()  # they stand for root, as when it is packed
-        ids = (0 if facts.uid == uid else facts.uid, 0 if facts.gid == gid else facts.gid)
-        if any(ids):
-            _set(file, OWNER, owner_record(*ids))
+    def _record_name(self, dir_fd: int, name: bytes, facts: Facts, record: bytes) -> None:
+        """Record in the folder the owner of what can have no such attribute itself."""
+        from reflayer.walk.recorded import key_of, names_record
+
+        self.add_names(dir_fd, names_record({key_of(name, facts.mtime): record}))
+
+    def add_names(self, folder: int, record: bytes) -> None:
+        """Record owners of links in the open ``folder``, beside those that are recorded there."""
+        from reflayer.walk.recorded import add_names
+
+        try:
+            add_names(folder, record)
+            self.has_names = True
+        except OSError:
+            self.skip("owner")
 
     def set_attribute(self, fd: int, name: str, value: bytes) -> None:
         """Set an extended attribute of the open file or folder ``fd``.
@@ -215,6 +232,20 @@ class Metadata:
             self.skip("xattr")
         elif not self.refused("xattr", error):
             raise FailedError(f"setxattr {printable(name)}", error) from error
+
+
+def _record_of(facts: Facts) -> bytes:
+    """The owner in a record, empty where it is root's."""
+    from reflayer.walk.recorded import owner_record
+
+    uid, gid = os.geteuid(), os.getegid()  # they stand for root, as when it is packed
+    return owner_record(0 if facts.uid == uid else facts.uid, 0 if facts.gid == gid else facts.gid)
+
+
+def _set_owner(file: int | bytes, record: bytes) -> bool:
+    from reflayer.walk.recorded import OWNER
+
+    return not record or _set(file, OWNER, record)
 
 
 def _set(file: int | bytes, name: str, value: bytes) -> bool:

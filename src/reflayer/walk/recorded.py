@@ -6,14 +6,16 @@
   fuse-overlayfs have it: on an empty file that stands in for a device (``char-1-3``), and on a file
   that its owner may not read (``file``).
 - ``user.reflayer.NAME``: the attribute ``NAME`` that only root may set, say a file capability.
-
-Symbolic links, FIFOs and sockets can have no such attributes.
+- ``user.reflayer.names``, on a folder: the owners of the symbolic links, FIFOs and sockets in it,
+  which can have no such attributes. Each is known by a hash of its name and of its modification
+  time, so that another of that name has not its owner. It goes where the folder goes.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import struct
 from contextlib import suppress
 
 TYPE_CHECKING = False
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 OWNER = "user.rootlesscontainers"
 STATUS = "user.containers.override_stat"
 KEPT = "user.reflayer."  # before the name of an attribute
+NAMES = "user.reflayer.names"
 
 _UNCHANGED = 2**32 - 1
 _UID, _GID = b"\x08", b"\x10"  # fields 1 and 2, variable-length numbers
@@ -38,24 +41,74 @@ def owner_record(uid: int, gid: int) -> bytes:
 def owner_of(record: bytes, uid: int, gid: int) -> tuple[int, int]:
     """The owner and group that a record tells of what has ``uid`` and ``gid`` without it."""
     found = {_UID: 0, _GID: 0}
-    rest = record
-    while rest:
-        field, value, shift, at = rest[:1], 0, 0, 1
-        while at < len(rest):
-            value |= (rest[at] & 0x7F) << shift
-            shift += 7
-            at += 1
-            if not rest[at - 1] & 0x80:
-                break
-        else:
+    at = 0
+    while at < len(record):
+        field = record[at : at + 1]
+        try:
+            value, at = _number(record, at + 1)
+        except IndexError:
             return uid, gid  # it is no such message
         if field not in found:
             return uid, gid
-        found[field], rest = value & _UNCHANGED, rest[at:]
+        found[field] = value & _UNCHANGED
     return (
         uid if found[_UID] == _UNCHANGED else found[_UID],
         gid if found[_GID] == _UNCHANGED else found[_GID],
     )
+
+
+def key_of(name: bytes, mtime: int) -> int:
+    """By what a link of that name and time, in nanoseconds, is known in ``NAMES``."""
+    from zlib import crc32
+
+    # Whole seconds: not every file system, and not every layer, has more.
+    return crc32(b"%d/" % (mtime // 10**9) + name)
+
+
+def names_record(owners: Mapping[int, bytes]) -> bytes:
+    """The value of ``NAMES``: the ``OWNER`` of each, by its key."""
+    keys: dict[bytes, list[int]] = {}
+    for key, owner in owners.items():
+        keys.setdefault(owner, []).append(key)
+    return b"".join(
+        _varint(len(owner)) + owner + _varint(len(its)) + struct.pack(f"<{len(its)}I", *its)
+        for owner, its in keys.items()
+    )
+
+
+def names_of(record: bytes) -> dict[int, bytes]:
+    """The owners that a value of ``NAMES`` tells of, as far as it is one."""
+    found: dict[int, bytes] = {}
+    at = 0
+    with suppress(IndexError, struct.error):
+        while at < len(record):
+            size, at = _number(record, at)
+            owner, at = record[at : at + size], at + size
+            count, at = _number(record, at)
+            keys = struct.unpack_from(f"<{count}I", record, at)
+            at += 4 * count
+            found.update(dict.fromkeys(keys, owner))
+    return found
+
+
+def add_names(folder: int, record: bytes) -> None:
+    """Add what ``record`` tells of to what the open ``folder`` has.
+
+    Raises:
+        OSError: it can have no such attributes, or not so many.
+    """
+    before = names_in(folder)
+    after = names_of(before or b"") | names_of(record)
+    if before is None or after != names_of(before):
+        os.setxattr(folder, NAMES, names_record(after))
+
+
+def names_in(folder: int) -> bytes | None:
+    """The value of ``NAMES`` of an open folder; None where it has none."""
+    try:
+        return os.getxattr(folder, NAMES)
+    except OSError:
+        return None
 
 
 def status_record(uid: int, gid: int, mode: int, device: int = 0) -> bytes:
@@ -94,7 +147,7 @@ def own_attributes(attributes: Mapping[str, bytes]) -> dict[str, bytes]:
     found = {
         name.removeprefix(KEPT): value
         for name, value in attributes.items()
-        if name not in (OWNER, STATUS)
+        if name not in (OWNER, STATUS, NAMES)
     }
     return dict(sorted(found.items()))
 
@@ -112,6 +165,18 @@ def can_record(folder: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _number(record: bytes, at: int) -> tuple[int, int]:
+    """The variable-length number at ``at``, and where it ends; IndexError where it does not."""
+    value = shift = 0
+    while True:
+        byte = record[at]
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        at += 1
+        if byte < 0x80:
+            return value, at
 
 
 def _varint(number: int) -> bytes:
