@@ -6,13 +6,18 @@ import ctypes
 import io
 import os
 import pickle
+import sys
 import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import pytest
+
 from reflayer.archive import AppliedLayer, apply_layer
 from reflayer.archive.compression import load_zstd
+
+_ZSTD = load_zstd()
 
 Entry = tuple[tarfile.TarInfo, bytes]
 Result = TypeVar("Result")
@@ -89,13 +94,18 @@ def text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
+def without_fast_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let isal and backports.zstd be missing, as they are where Debian's packages are used."""
+    for name in ("isal", "isal.igzip_lib", "backports", "backports.zstd", "compression.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
 def zstd(data: bytes, **parameters: int) -> bytes:
     """One frame with a checksum, of unknown size as a stream's; zstd's ``parameters`` by name."""
     out = io.BytesIO()
     told = {"checksum_flag": 1, **parameters}
-    library = load_zstd()
-    options = {library.CompressionParameter[name]: told[name] for name in told}
-    with library.ZstdFile(out, "wb", options=options) as stream:
+    options = {_ZSTD.CompressionParameter[name]: told[name] for name in told}
+    with _ZSTD.ZstdFile(out, "wb", options=options) as stream:
         stream.write(data)
     return out.getvalue()
 

@@ -17,7 +17,7 @@ import pytest
 
 from reflayer.archive import apply_layer
 from reflayer.errors import ArchiveError, OperationError
-from tests.archive.tars import apply, entry, tar, zstd
+from tests.archive.tars import apply, entry, tar, without_fast_libraries, zstd
 
 CONTENT = os.urandom(1_300_000)
 PLAIN = tar(entry("file", CONTENT), entry("other", b"more"))
@@ -31,6 +31,13 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "xz": lambda data: lzma.compress(data, preset=0),
 }
 COMPRESSED = ["gzip", "zstd", "bzip2", "xz"]
+
+
+@pytest.fixture(autouse=True, params=["fast libraries", "usual libraries"])
+def libraries(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """isal and backports.zstd, and what is taken where they are not installed."""
+    if request.param == "usual libraries":
+        without_fast_libraries(monkeypatch)
 
 
 @cache

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from reflayer import ConfigChanges, ReflayerError, Store
-from tests.archive.tars import entry, tar
+from tests.archive.tars import entry, tar, without_fast_libraries
 from tests.images.layouts import CONFIG, LAYER, MANIFEST, Layout
 from tests.images.layouts import config as config_of
 from tests.store.stores import BASE, MORE, assert_clean, image, layers_in
@@ -255,8 +255,13 @@ def test_text_that_is_none_is_refused(store: Store, root: Path) -> None:
     assert_clean(root)
 
 
+@pytest.mark.parametrize("libraries", ["fast", "usual"])
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
-def test_a_layer_is_compressed_as_asked(store: Store, root: Path, compression: str) -> None:
+def test_a_layer_is_compressed_as_asked(
+    store: Store, root: Path, compression: str, libraries: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if libraries == "usual":
+        without_fast_libraries(monkeypatch)
     (path_of(store, "web") / "zeros").write_bytes(bytes(1 << 20))
     store.commit("web", "new", compression=compression)
     layer = manifest(store, root)["layers"][-1]

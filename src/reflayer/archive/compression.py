@@ -145,10 +145,8 @@ def _open(blob: Blob, compression: str) -> tuple[Source, type[Exception]]:
     """
     match compression:
         case "gzip":
-            from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor, IsalError
-
-            new_gzip = partial(IgzipDecompressor, flag=DECOMP_GZIP)
-            return _StreamsReader(blob, new_gzip), IsalError  # type: ignore[return-value]
+            new_gzip, damaged = _gzip()
+            return _StreamsReader(blob, new_gzip), damaged
         case "zstd":
             zstd = load_zstd()
             options = {zstd.DecompressionParameter.window_log_max: _MOST_WINDOW_LOG}
@@ -166,12 +164,30 @@ def _open(blob: Blob, compression: str) -> tuple[Source, type[Exception]]:
     return blob, OSError
 
 
+def _gzip() -> tuple[Callable[[], Any], type[Exception]]:
+    """A decompressor for gzip, and what it raises for damaged data."""
+    try:
+        from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor, IsalError
+    except ImportError:
+        import zlib
+
+        from reflayer.archive.usual_libraries import GzipDecompressor
+
+        return GzipDecompressor, zlib.error
+    return partial(IgzipDecompressor, flag=DECOMP_GZIP), IsalError  # type: ignore[return-value]
+
+
 def load_zstd() -> ModuleType:
     """``compression.zstd``, which Python has from 3.14 on, or the same for an older one."""
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError:
+        from reflayer.archive import usual_libraries
+
+        return usual_libraries
     return zstd
 
 

@@ -108,14 +108,8 @@ def _compressing(compression: str, blob: _Hashed) -> Iterator[BinaryIO]:
     threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
     match compression:
         case "gzip":
-            from isal import igzip_threaded
-
-            # Its header has no time and no name.
-            gzip = igzip_threaded.open(  # type: ignore[no-untyped-call]
-                out, "wb", _GZIP_LEVEL, threads=threads, block_size=_BLOCK
-            )
-            with gzip as stream:
-                yield cast("BinaryIO", stream)
+            with _gzip(out, threads) as stream:
+                yield stream
         case "zstd":
             from reflayer.archive.compression import load_zstd
 
@@ -132,3 +126,15 @@ def _compressing(compression: str, blob: _Hashed) -> Iterator[BinaryIO]:
                 yield cast("BinaryIO", stream)
         case _:
             yield out
+
+
+def _gzip(out: BinaryIO, threads: int) -> BinaryIO:
+    """What is written to this comes into ``out`` compressed; its header has no time and no name."""
+    try:
+        from isal import igzip_threaded
+    except ImportError:
+        from reflayer.archive.usual_libraries import gzip_file
+
+        return cast("BinaryIO", gzip_file(out))
+    opened = igzip_threaded.open(out, "wb", _GZIP_LEVEL, threads=threads, block_size=_BLOCK)  # type: ignore[no-untyped-call]
+    return cast("BinaryIO", opened)
