@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import shutil
@@ -96,6 +97,19 @@ def place_on(
 def place(request: pytest.FixtureRequest, place_on: Callable[[str], Path]) -> Path:
     """A new empty folder on each file system in turn."""
     return place_on(request.param)
+
+
+@pytest.fixture
+def undisturbed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let no test that runs elsewhere, and is ``alone``, change what all processes show."""
+    with open(__file__) as file:
+        fcntl.flock(file, fcntl.LOCK_EX if "alone" in request.fixturenames else fcntl.LOCK_SH)
+        yield
+
+
+@pytest.fixture
+def alone(undisturbed: None) -> None:
+    """Let no test be ``undisturbed`` meanwhile but this one."""
 
 
 def _delete(folder: Path) -> None:

@@ -41,6 +41,8 @@ from tests.file_systems import require, require_root
 from tests.random_trees import TREES, Tree, make_tree
 from tests.trees import Facts, assert_same, facts
 
+pytestmark = pytest.mark.usefixtures("undisturbed")  # it looks at all processes of the machine
+
 KINDS = ["xfs", "ext4", "btrfs"]
 _MAP = IdMap((IdRange(0, 1000, 10),), (IdRange(0, 1000, 10),))
 _TICK = 0.02  # seconds: the clock that stamps inodes stands still for less
@@ -62,6 +64,7 @@ def _waits_for_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def driver(request: pytest.FixtureRequest, place_on: Callable[[str], Path]) -> Driver:
     """A driver with the layer ``base``, and two differences on that."""
     driver = Driver(place_on(request.param) / "home", method=kept(request.param))
+    set_keep_free(driver.home, 0)  # what other tests have deleted may take a while to be free
     make(driver, "base")
     stacked(driver)
     time.sleep(_TICK)
@@ -309,6 +312,7 @@ def test_where_a_process_has_a_file_that_it_can_open_it_is_deleted(driver: Drive
     os.close(fd)
 
 
+@pytest.mark.usefixtures("alone")
 def test_where_a_folder_is_on_its_way_to_a_process_it_is_deleted(driver: Driver) -> None:
     driver.create("box", "top")
     one, other = socket.socketpair()
@@ -373,6 +377,7 @@ def test_what_other_mount_namespaces_have_of_it_keeps_it(driver: Driver, mount: 
     assert counts(driver) == {}
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_mount_namespace_that_no_process_has_keeps_it(driver: Driver, tmp_path: Path) -> None:
     require_root()
     driver.create("box", "top")
@@ -531,12 +536,8 @@ def test_what_waits_goes_where_it_cannot_be_one_or_is_not_wanted(driver: Driver)
         fd = os.open(waiting[0] / "folder/file", os.O_RDONLY)
         Path(f"{waiting[1]}.cloned").unlink()
     inodes = [os.stat(path).st_ino for path in waiting]
-
-    def all_ready() -> bool:
-        driver.keep_spares("top", 3)  # whoever makes them stops where the disk is short meanwhile
-        return counts(driver) == {"top": (3, 3)}
-
-    wait_until(all_ready)
+    driver.keep_spares("top", 3)
+    wait_until(lambda: counts(driver) == {"top": (3, 3)})
     filled(driver)
     os.close(fd)
     there = {os.stat(one).st_ino for one in folder(driver, "top").iterdir() if one.is_dir()}

@@ -113,6 +113,7 @@ def test_those_of_an_image_that_goes_with_its_last_container_go_too(base: Path, 
     assert _spares(root) == []
 
 
+@pytest.mark.usefixtures("undisturbed")
 def test_a_container_that_is_recycled_is_the_next_one(base: Path, root: Path) -> None:
     require_root()
     store = Store(root)
@@ -140,6 +141,7 @@ def test_a_container_that_is_recycled_is_the_next_one(base: Path, root: Path) ->
     assert_clean(root)
 
 
+@pytest.mark.usefixtures("undisturbed")
 def test_behind_it_is_recycled_where_spares_are_wanted(base: Path, root: Path) -> None:
     require_root()
     store = Store(root)
@@ -265,6 +267,7 @@ def test_the_command_waits_lists_and_ends(base: Path, root: Path) -> None:
     assert os.readlink(root / "layers/keep-free") == "5"
 
 
+@pytest.mark.usefixtures("undisturbed")
 def test_the_command_recycles_a_container_or_tells_why_not(base: Path, root: Path) -> None:
     require_root()
     made = image(base / "image", BASE)

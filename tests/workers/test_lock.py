@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from reflayer.errors import OperationError
-from reflayer.workers.lock import abandoned, claim, claim_new, locked
+from reflayer.workers import behind
+from reflayer.workers.lock import abandoned, claim, claim_new, locked, open_locked
 
 _HOLD = """
 import sys
@@ -109,3 +110,16 @@ def test_a_claim_in_a_folder_that_is_gone_is_an_error_with_its_number(tmp_path: 
     with pytest.raises(OperationError, match="gone/name: lock: ") as raised:
         claim(str(tmp_path / "gone/name"))
     assert raised.value.errno == errno.ENOENT
+
+
+def test_what_is_started_behind_never_has_a_lock_but_its_own(tmp_path: Path) -> None:
+    held, turn = (open_locked(str(tmp_path / name)) for name in ("held", "turn"))
+    assert held is not None
+    assert turn is not None
+    os.set_inheritable(held, True)  # as those are for a moment that exec(2) has yet to close
+    behind.start("operator", "eq", str(tmp_path), turn)
+    os.close(held)
+    with locked(str(tmp_path / "held"), wait=False) as is_had:
+        assert is_had
+    with locked(str(tmp_path / "turn")):  # it has ended
+        pass

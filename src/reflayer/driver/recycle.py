@@ -30,12 +30,13 @@ from reflayer.errors import ReflayerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from reflayer.driver.clone_times import Clone
     from reflayer.driver.home import Making
 
 _PAUSES = (0.002, 0.02)  # seconds
+_LONGER = (*_PAUSES, 0.2, 1.0)  # where nobody waits
 _NEVER = frozenset({"snapshot", "tar"})  # methods by which no part of a tree is copied
 
 
@@ -101,7 +102,9 @@ def make_spare(
         told = spares.stamp(home, clone.layer)
         if told is None or not _is_older(told, clone.begun):
             raise CannotError("its image has changed")
-        apart(lambda: _undo(home, path, id, clone, known, making))
+        # A look, which does not wait until nobody else wants the processors.
+        held = _held(path, id, _LONGER if only_wanted else _PAUSES)
+        apart(lambda: _undo(home, path, clone, known, held, making))
         folders = [number for pair in known.items() for number in pair]
         noted = note(home, path, clone.layer, clone_details(clone.made_by, folders), is_late=True)
         if noted is None:
@@ -113,11 +116,8 @@ def make_spare(
         raise CannotError(str(error)) from error
 
 
-def _undo(
-    home: str, path: str, id: str, clone: Clone, known: dict[int, int], making: Making
-) -> None:
-    """Undo what changed, where nobody can change it any more."""
-    from reflayer.archive.undo import undo
+def _held(path: str, id: str, pauses: Iterable[float]) -> frozenset[int]:
+    """The folders that processes have; nobody can change what no process has any more."""
     from reflayer.walk.holders import held_folders
 
     with opened(path) as folder:
@@ -127,12 +127,25 @@ def _undo(
     names = [f"/{id}{end}" for end in (" ", "/", ",", ":")] + [os.path.basename(path)]
     encoded = [name.encode() for name in names]
     held = held_folders(device, encoded)
-    for pause in _PAUSES:
+    for pause in pauses:
         if held is None:  # descriptors that were on their way may have arrived
             time.sleep(pause)
             held = held_folders(device, encoded)
     if held is None:
         raise CannotError("it cannot be told whether a process still has it")
+    return held
+
+
+def _undo(
+    home: str,
+    path: str,
+    clone: Clone,
+    known: dict[int, int],
+    held: frozenset[int],
+    making: Making,
+) -> None:
+    from reflayer.archive.undo import undo
+
     undo(
         path,
         stack(home, clone.layer),

@@ -2,6 +2,9 @@
 
 It has its own session, no descriptor of its starter but one that holds a lock, no terminal, no
 folder that it would keep from being unmounted but those that it works on.
+
+A descriptor is closed before exec(2), even if that would close it: the starter goes on before exec
+has come so far, and what it has locked and let go of would still be locked for a moment.
 """
 
 from __future__ import annotations
@@ -39,12 +42,14 @@ def start(
     python = sys.executable
     if not python:
         raise FileNotFoundError("an embedded interpreter may not know its program")
+    fds = set(map(int, os.listdir("/proc/self/fd"))) - {*range(_LOCK + 1)}
     pid = os.posix_spawn(
         python,
         [python, "-I", "-S", "-X", "utf8=1", "-c", _CODE, _PACKAGES, module, function, folder],
         os.environ,
         file_actions=[
             (os.POSIX_SPAWN_DUP2, lock, _LOCK),
+            *((os.POSIX_SPAWN_CLOSE, fd) for fd in fds),
             *((os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)),
         ],
         setsid=True,
@@ -57,10 +62,6 @@ def start(
 
 def main(module: str, function: str, folder: str) -> None:
     """The process's program."""
-    for fd in map(int, os.listdir("/proc/self/fd")):
-        if fd > _LOCK:
-            with suppress(OSError):  # the one that listed them is closed already
-                os.close(fd)
     os.set_inheritable(_LOCK, False)
     os.chdir("/")
     _step_back()
