@@ -14,7 +14,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from reflayer import Store
-from tests.archive.tars import entry
+from tests.archive.tars import entry, folder
 from tests.file_systems import require_root
 from tests.sandbox.images import command, image, lines, nothing_runs, reflayer, require_runtime
 
@@ -41,7 +41,7 @@ def test_environment_user_and_working_directory_are_the_images(
     run: Run, runtime: str, base: Path
 ) -> None:
     settings = {"Env": ["PATH=/bin", "A=1", "B=2"], "User": "web", "WorkingDir": "/srv/a/b"}
-    source = image(base / "other", **settings)
+    source = image(base / "other", folder("shut", mode=0o700), **settings)
     if runtime == "bwrap":
         assert "runs a container's root alone" in run(source, "true").stderr
         return
@@ -50,10 +50,12 @@ def test_environment_user_and_working_directory_are_the_images(
     )
     assert {"A=1", "B=x=y", "FROM_HERE=1", "HOME=/srv/web", "PATH=/bin", "/srv/a/b"} <= set(told)
     assert told[-1].startswith("uid=101(web) gid=102(www) groups=102(www),103(extra)")
-    assert (
-        lines(run("-w", "/made/here", "-u", "7:extra", source, "sh", "-c", "pwd; id"))[0]
-        == "/made/here"
+    told = lines(
+        run("-w", "/made/here", "-u", "7:extra", "-e", "A", source, "sh", "-c", "pwd; env")
     )
+    assert told[0] == "/made/here"
+    assert "A=1" not in told  # as with Docker, where it is not in the environment either
+    assert lines(run("-w", "/shut", "-u", "7", source, "pwd")) == ["/shut"]  # which is root's
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,7 @@ def test_what_fails_before_is_125(run: Run, source: str, base: Path) -> None:
     assert run("-u", "nosuch", source, "true").returncode == 125
     assert run("-u", "0:nosuch", source, "true").returncode == 125
     assert run(f"oci:{base}/nosuch", "true").returncode == 125
+    assert run("-v", "/etc:/x", "-v", "/dev:/x", source, "true").returncode == 125
     assert run("-v", "name:/x", source, "true").returncode == 2
 
 
@@ -113,7 +116,7 @@ def test_it_sees_itself_alone(run: Run, source: str) -> None:
     )
     assert not any(line and line[-1] != ":" for line in more)
     assert pid == "1"
-    assert len(name) == 12
+    assert name == os.uname().nodename
     assert int(processes) < 5
 
 
@@ -148,7 +151,10 @@ def test_nothing_is_mounted_through_a_link(base: Path, root: Path, name: str) ->
 
 
 def test_without_network_there_is_loopback_alone(run: Run, source: str) -> None:
-    told = lines(run("--network", "none", source, "ip", "-o", "addr"))
+    script = "ip -o addr; cat /etc/hosts; hostname"
+    *told, name = lines(run("--network", "none", source, "sh", "-c", script))
+    assert "127.0.0.1\tlocalhost" in told
+    assert len(name) == 12
     assert [line.split()[1] for line in told if " inet " in line] == ["lo"]
 
 

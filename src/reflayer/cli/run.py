@@ -34,11 +34,11 @@ _FAILED = 125
 
 
 def _variable(text: str) -> str:
-    """``KEY=VALUE``, or ``KEY`` alone for what it is in our environment; empty where it is not."""
+    """``KEY=VALUE``, or ``KEY`` alone for what it is in our environment; that where it is not."""
     key, given, _ = text.partition("=")
     if not key:
         raise refusal(f"{text!r} does not begin with a variable's name")
-    return text if given else f"{key}={os.environ[key]}" if key in os.environ else ""
+    return text if given or key not in os.environ else f"{key}={os.environ[key]}"
 
 
 def _volume(text: str) -> Volume:
@@ -56,7 +56,7 @@ def _volume(text: str) -> Volume:
 
 _ENV = option(
     "-e --env KEY[=VALUE]",
-    "a variable of its environment; without VALUE as it is here",
+    "a variable of its environment; without VALUE as it is here, or none if it is not",
     action="append",
     default=[],
     type=_variable,
@@ -181,7 +181,7 @@ def _exec(arguments: Namespace) -> int:
     store = open_store(arguments)
     wanted = Wanted(
         command=tuple(arguments.words),
-        env=tuple(filter(None, arguments.env)),
+        env=tuple(arguments.env),
         workdir=arguments.workdir,
         user=arguments.user,
         terminal=arguments.tty,
@@ -227,7 +227,7 @@ def _wanted(arguments: Namespace) -> Wanted:
     return Wanted(
         command=tuple(arguments.words),
         entrypoint=None if entrypoint is None else ((entrypoint,) if entrypoint else ()),
-        env=tuple(filter(None, arguments.env)),
+        env=tuple(arguments.env),
         workdir=arguments.workdir,
         user=arguments.user,
         volumes=tuple(arguments.volume),

@@ -253,6 +253,11 @@ def _start(process: Json, log: int) -> NoReturn:
     for number in range(last + 1):
         if number not in allowed:
             checked(LIBC.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0))
+    may_enter = True
+    try:
+        os.chdir(process["cwd"])  # root may, even where the user may not; as runc does
+    except PermissionError:
+        may_enter = False
     with suppress(PermissionError):  # where no groups can be mapped there are none either
         os.setgroups(user.get("additionalGids", []))
     os.setresgid(user["gid"], user["gid"], user["gid"])
@@ -263,7 +268,8 @@ def _start(process: Json, log: int) -> NoReturn:
     os.umask(user.get("umask", 0o022))
     if process["terminal"] and os.getsid(0) == os.getpid():
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    os.chdir(process["cwd"])
+    if not may_enter:
+        os.chdir(process["cwd"])
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd > 2:
             with suppress(OSError):  # the one that listed them is closed already

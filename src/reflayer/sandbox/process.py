@@ -35,7 +35,7 @@ class Wanted:
     Attributes:
         command: in place of the image's; its entrypoint stays before it.
         entrypoint: in place of the image's, whose command then does not count.
-        env: ``KEY=VALUE``.
+        env: ``KEY=VALUE``, or ``KEY`` alone for one that it is not to have.
         user: ``USER[:GROUP]``.
         terminal: let it have one.
         network: ``host`` or ``none``.
@@ -95,6 +95,8 @@ def process_of(settings: Mapping[str, object], wanted: Wanted, root: int, hostna
         key, given, value = word.partition("=")
         if given and key:
             env[key] = value
+        elif key in env and word in wanted.env:
+            del env[key]
     env.setdefault("HOME", user.home)
     cwd = wanted.workdir or image.string("WorkingDir") or "/"
     if wanted.workdir and not cwd.startswith("/"):

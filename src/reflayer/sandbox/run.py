@@ -34,6 +34,7 @@ else:
     import _signal as signal
 
 _DIGITS = 16  # of a container's id, that its bundles begin with
+_HOSTS = ".hosts"  # beside the bundles
 _REMOVE = "remove"  # the name of a mark that says so begins with it
 
 
@@ -54,16 +55,36 @@ class Prepared:
     info: int
 
 
-def hostname_of(container: Container) -> str:
-    """Docker's: the beginning of its id."""
-    return container.id[:12]
+def hostname_of(container: Container, wanted: Wanted) -> str:
+    """Docker's: with the host's network the name that goes with it, else the beginning of its id.
+
+    So it is found in the host's ``/etc/hosts``, which the container has then.
+    """
+    return os.uname().nodename if wanted.network == "host" else container.id[:12]
 
 
 def spec(store: Store, name: str, wanted: Wanted) -> Bundle:
     """The bundle that runs something in a container."""
-    container = store.container(name)
+    return _bundle(store, store.container(name), wanted)
+
+
+def _bundle(store: Store, container: Container, wanted: Wanted) -> Bundle:
     image = store.image_config(container.image_id)
-    return bundle_of(container.path, hostname_of(container), image, wanted)
+    hosts = "" if wanted.network == "host" else _hosts(store)
+    return bundle_of(container.path, hostname_of(container, wanted), image, wanted, hosts)
+
+
+def _hosts(store: Store) -> str:
+    """The ``/etc/hosts`` (hosts(5)) of containers without a network."""
+    path = f"{_folder(store)}/{_HOSTS}"
+    if not os.path.exists(path):
+        new = f"{path}.{os.urandom(8).hex()}"
+        with failing(path, "write"):
+            with open(new, "w") as file:
+                file.write("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+            os.chmod(new, 0o644)  # whatever the umask is
+            os.replace(new, path)
+    return path
 
 
 @contextmanager
@@ -79,9 +100,9 @@ def prepared(
         runtime: one of ``runtimes.NAMES``; None takes the best.
         tidy: take away what was made to be mounted on; not, where others run in there.
     """
-    image = store.image_config(container.image_id)
-    bundle = bundle_of(container.path, hostname_of(container), image, wanted)
-    chosen = runtimes.find(runtime, user=bundle.process.user.uid)
+    bundle = _bundle(store, container, wanted)
+    user = bundle.process.user
+    chosen = runtimes.find(runtime, is_root=not user.uid and not user.gid)
     runtimes.fit(bundle.config, chosen)
     folder = _folder(store)
     mark = claim_new(folder, container.id[:_DIGITS])
@@ -260,6 +281,8 @@ def _status_of(text: str) -> int:
     """As Docker tells it by the words of a runtime."""
     if "exec" not in text and "mount" in text:
         return 125
+    if "chdir to cwd" in text:
+        return NOT_EXECUTABLE
     if "not found" in text or "no such file" in text:
         return NOT_FOUND
     if "permission denied" in text or "is a directory" in text or "exec format error" in text:

@@ -1,8 +1,8 @@
 """The programs that run a bundle: crun, runc, bubblewrap, or ``namespaces.py`` of our own.
 
-The first that is there does it. bubblewrap knows one user only, which is root: for another it is
-passed over. So is an OCI runtime that could not keep root from the devices that an image may have,
-since it gets no cgroup here. What each keeps apart is told by ``reflayer doctor``.
+The first that is there does it. bubblewrap knows one user only, root with root's group: for
+another it is passed over. So is an OCI runtime that could not keep root from the devices that an
+image may have, since it gets no cgroup here. What each keeps apart is told by ``reflayer doctor``.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Runtime:
         return self.name in ("crun", "runc")
 
 
-def find(name: str | None = None, *, user: int = 0) -> Runtime:
-    """The runtime that is called ``name``, or the best that can run something as ``user``.
+def find(name: str | None = None, *, is_root: bool = True) -> Runtime:
+    """The runtime that is called ``name``, or the best that can run something, as root or another.
 
     Raises:
         SandboxError: it is not there, or cannot.
@@ -58,7 +58,7 @@ def find(name: str | None = None, *, user: int = 0) -> Runtime:
     rights = Rights.of_this_process()
     for one in NAMES if name is None else (name,):
         program = sys.executable if one == "namespaces" else _which(one)
-        if not program or (one == "bwrap" and user):
+        if not program or (one == "bwrap" and not is_root):
             continue
         runtime = Runtime(one, program)
         needs_cgroup = runtime.is_oci and rights.is_root and not has_cgroups(runtime, rights)

@@ -91,7 +91,9 @@ class Bundle:
     made: list[inside.Made]
 
 
-def bundle_of(path: str, name: str, image: Mapping[str, object], wanted: Wanted) -> Bundle:
+def bundle_of(
+    path: str, name: str, image: Mapping[str, object], wanted: Wanted, hosts: str
+) -> Bundle:
     """The bundle that runs something in the container at ``path``.
 
     The working directory, the folders of volumes, and what is to be mounted on are made where they
@@ -102,6 +104,7 @@ def bundle_of(path: str, name: str, image: Mapping[str, object], wanted: Wanted)
         name: its host name.
         image: its image's config (OCI image-spec, config.md), or what is in the place of one.
         wanted: what is to be run, and how.
+        hosts: a file, the container's ``/etc/hosts`` where it has not the host's network.
 
     Raises:
         SandboxError: it cannot be run so.
@@ -118,7 +121,7 @@ def bundle_of(path: str, name: str, image: Mapping[str, object], wanted: Wanted)
             process = process_of(settings, wanted, root, name)
             inside.make_folder(root, process.cwd, [])
             mounts = [*_mounts(root, rights, wanted, made)]
-            volumes = _volumes(root, path, settings, wanted)
+            volumes = [*_names(wanted, hosts), *_volumes(root, path, settings, wanted)]
             mounts += [_bind(root, volume, made) for volume in volumes]
     finally:
         os.close(root)
@@ -224,11 +227,17 @@ def _mounts(root: int, rights: Rights, wanted: Wanted, made: list[inside.Made]) 
             yield mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid noexec nodev relatime ro")
     else:  # whose network is not ours to show
         yield mount("/sys", "none", "/sys", "rbind nosuid noexec nodev ro")
+
+
+def _names(wanted: Wanted, hosts: str) -> Iterator[Volume]:
+    """By what names of hosts are looked up, unless something else is to be seen there."""
+    sources = {"/etc/hosts": hosts}
     if wanted.network == "host":
-        taken = [volume.destination for volume in wanted.volumes]
-        for path in ("/etc/resolv.conf", "/etc/hosts"):
-            if os.path.isfile(path) and path not in taken:
-                yield _bind(root, Volume(path, path, read_only=True), made)
+        sources = {path: path for path in ("/etc/resolv.conf", "/etc/hosts")}
+    taken = [volume.destination for volume in wanted.volumes]
+    for path, source in sources.items():
+        if os.path.isfile(source) and path not in taken:
+            yield Volume(source, path, read_only=True)
 
 
 def _volumes(
@@ -239,6 +248,8 @@ def _volumes(
     Those above others come first.
     """
     given = {volume.destination for volume in wanted.volumes}
+    if len(given) < len(wanted.volumes):
+        raise SandboxError("two volumes are to be seen at one path")
     own = [one for one in volumes_of(settings) if os.path.normpath(one) not in given]
     volumes = [*wanted.volumes]
     for one in own:
