@@ -28,6 +28,7 @@ Entry = tuple[tarfile.TarInfo, bytes]
 
 _TIME = 1_600_000_000_123_456_789  # nanoseconds
 _NO_ATTRIBUTES: Mapping[str, bytes] = {}
+_KEPT = frozenset({"bin", "lib64", "sbin"})  # folders of programs, so that the image can be run
 _WAYS = 11  # among which the tree's folders are dealt out
 _FOLDERS, _FILES = 60, 40  # of the program that is added, and then renamed: files of each folder
 _CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")  # capabilities(7)
@@ -91,7 +92,10 @@ _Folder = tuple[tarfile.TarInfo, list[tarfile.TarInfo]]  # and the files in it
 
 
 def _dealt_out(entries: Iterable[tarfile.TarInfo]) -> list[list[_Folder]]:
-    """The folders that have files and no folders in them, dealt out among the layers."""
+    """The folders that have files and no folders in them, dealt out among the layers.
+
+    Those of programs are left out.
+    """
     folders: dict[str, _Folder] = {}
     nested = set()
     for entry in entries:
@@ -101,7 +105,11 @@ def _dealt_out(entries: Iterable[tarfile.TarInfo]) -> list[list[_Folder]]:
             folders[entry.name] = (entry, [])
         elif entry.isreg() and above in folders:
             folders[above][1].append(entry)
-    leaves = [folders[name] for name in sorted(folders) if folders[name][1] and name not in nested]
+    leaves = [
+        folder
+        for name, folder in sorted(folders.items())
+        if folder[1] and name not in nested and os.path.basename(name) not in _KEPT
+    ]
     return [leaves[way::_WAYS] for way in range(_WAYS)]
 
 

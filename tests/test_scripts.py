@@ -93,7 +93,9 @@ def _in_every_debian() -> set[str]:
     return {Path(path).name for path in paths.splitlines() if re.search("/s?bin/", path)}
 
 
-@pytest.mark.parametrize("script", ["scripts/try", "scripts/test", "packaging/install"])
+@pytest.mark.parametrize(
+    "script", ["scripts/try", "scripts/test", "scripts/engines", "packaging/install"]
+)
 def test_a_script_tells_its_usage(script: str) -> None:
     done = subprocess.run(
         [PROJECT / script, "--help"], capture_output=True, text=True, check=True, timeout=120

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -23,42 +24,56 @@ state = "{state}"
 disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
   address = "{state}/socket"
-[proxy_plugins.reflayer]
-  type = "snapshot"
-  address = "{state}/reflayer.sock"
-[proxy_plugins.spares]
-  type = "snapshot"
-  address = "{state}/spares.sock"
+[plugins."io.containerd.metadata.v1.bolt"]
+  content_sharing_policy = "isolated"  # no namespace finds the blobs of another
 """
-_OURS = {"reflayer": 0, "spares": 4}  # the spares that ours keep
+_PROXY = """
+[proxy_plugins.{name}]
+  type = "snapshot"
+  address = "{state}/{name}.sock"
+  capabilities = ["rebase"]
+"""
+_UNPACK = """
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "linux"
+  snapshotter = "{name}"
+"""
+OURS = {"reflayer": 0, "spares": 4}
+"""What ours are called, and the spares that each keeps."""
+OWN = ("native", "overlayfs")
+"""containerd's own snapshotters."""
 
 
 class Engine:
-    """One containerd, with reflayer's service beside it where that is asked for.
-
-    Twice: as ``reflayer`` it keeps no spares, as ``spares`` some.
+    """One containerd, with reflayer's services beside it.
 
     Attributes:
         missing: why it is not there; None where it is.
+        address: its socket.
     """
 
-    def __init__(self, setting: Setting, stack: ExitStack, *, ours: bool = True) -> None:
-        """Start it until ``stack`` ends."""
+    def __init__(
+        self, setting: Setting, stack: ExitStack, *, ours: Mapping[str, int] = OURS
+    ) -> None:
+        """Start it until ``stack`` ends; ``ours`` names the services and the spares of each."""
         # Not in the setting's folder: a socket's path has to be short (unix(7)).
         self._state = Path(stack.enter_context(TemporaryDirectory(prefix="containerd-")))
+        self.address = self._state / "socket"
         self._place = setting.folder
-        programs = ("containerd", "ctr", "umoci")
-        absent = [name for name in programs if shutil.which(name) is None]
+        self._ours = ours
+        absent = [name for name in ("containerd", "ctr") if shutil.which(name) is None]
         self.missing = f"no {absent[0]} here" if absent else None
-        if self.missing is None and ours:
-            for name in _OURS:
-                self._start_ours(name, stack)
+        for name, spares in ours.items():
+            if self.missing is None:
+                self._start_ours(name, spares, stack)
         if self.missing is None:
             self._start_containerd(setting, stack)
+        if self.missing is None:
+            stack.callback(self.settle)
 
     def ctr(self, *arguments: str | Path) -> list[str]:
         """The command line of ``ctr ARGUMENTS``."""
-        return ["ctr", f"--address={self._state}/socket", *map(str, arguments)]
+        return ["ctr", f"--address={self.address}", *map(str, arguments)]
 
     def snapshots(self, snapshotter: str, *arguments: str) -> list[str]:
         """The command line of ``ctr snapshots ARGUMENTS``."""
@@ -80,7 +95,7 @@ class Engine:
 
         And until all spares are ready.
         """
-        for home in map(self._home, _OURS):
+        for home in map(self._home, self._ours):
             while home.is_dir() and (any((home / "trash").iterdir()) or lacks_spares(home)):
                 time.sleep(0.01)
         before, now = None, _free(self._place)
@@ -88,19 +103,27 @@ class Engine:
             time.sleep(0.5)
             before, now = now, _free(self._place)
 
+    def socket(self, name: str) -> Path:
+        """Where one of ours listens."""
+        return self._state / f"{name}.sock"
+
     def _home(self, name: str) -> Path:
         return self._place / f"snapshots-{name}"
 
-    def _start_ours(self, name: str, stack: ExitStack) -> None:
-        socket, state = self._state / f"{name}.sock", self._state / name
+    def _start_ours(self, name: str, spares: int, stack: ExitStack) -> None:
+        socket, state = self.socket(name), self._state / name
         state.mkdir()
         where = [f"--containerd-socket={socket}", f"--home={self._home(name)}"]
-        serve = [str(REFLAYER), "serve", "containerd", *where, f"--spares={_OURS[name]}"]
+        serve = [str(REFLAYER), "serve", "containerd", *where, f"--spares={spares}"]
         self.missing = start(serve, ["test", "-S", str(socket)], state, stack)
 
     def _start_containerd(self, setting: Setting, stack: ExitStack) -> None:
         config = self._state / "config.toml"
-        config.write_text(_CONFIG.format(root=setting.folder / "containerd", state=self._state))
+        config.write_text(
+            _CONFIG.format(root=setting.folder / "containerd", state=self._state)
+            + "".join(_PROXY.format(name=name, state=self._state) for name in self._ours)
+            + "".join(_UNPACK.format(name=name) for name in (*OWN, *self._ours))
+        )
         daemon = ["containerd", f"--config={config}"]
         self.missing = start(daemon, self.ctr("version"), self._state, stack)
 
@@ -112,7 +135,7 @@ def _free(place: Path) -> tuple[int, int]:
 
 def containerd_native(setting: Setting, stack: ExitStack) -> Rival:
     """``ctr snapshots prepare`` with the snapshotter native, where containerd is."""
-    return preparation(Engine(setting, stack, ours=False), "native", setting)
+    return preparation(Engine(setting, stack, ours={}), "native", setting)
 
 
 def preparation(engine: Engine, snapshotter: str, setting: Setting) -> Rival:
@@ -141,6 +164,8 @@ def running(engine: Engine, snapshotter: str, setting: Setting) -> Rival:
 
 def bring_in(engine: Engine, snapshotter: str, setting: Setting) -> None:
     """Import the tree as an image of one layer."""
+    if shutil.which("umoci") is None:
+        raise SystemExit("umoci makes the image: apt-get install umoci")
     archive = setting.folder / "image.tar"
     if not archive.exists():
         run(["tar", "-C", str(oci_image(setting)), "-cf", str(archive), "."])

@@ -39,18 +39,24 @@ class Engine:
         method: str = "auto",
         *,
         spares: int = 0,
+        containerd: Path | None = None,
     ) -> None:
-        """Start it until ``stack`` ends; ours keeps so many spares by itself."""
+        """Start it until ``stack`` ends; ours keeps so many spares by itself.
+
+        With the socket of a containerd the driver is one of its snapshotters.
+        """
         self.name = driver if method == "auto" else f"{driver} --method {method}"
         self.name += ", a spare ready" if spares else ""
         # Not in the setting's folder: a socket's path has to be short (unix(7)).
         self._run = Path(stack.enter_context(TemporaryDirectory(prefix="docker-")))
         self._data = setting.folder / f"{driver}-{method}-{spares}"
         self.missing = None if shutil.which("dockerd") else "no docker here"
-        if self.missing is None and driver == "reflayer":
+        if self.missing is None and driver == "reflayer" and containerd is None:
             self._start_plugin(stack, method, spares)
         if self.missing is None:
-            self._start_daemon(stack, driver)
+            self._start_daemon(stack, driver, containerd)
+        if self.missing is None:
+            stack.callback(self.settle)
 
     def docker(self, *arguments: str | Path) -> list[str]:
         """The command line of ``docker ARGUMENTS``."""
@@ -96,7 +102,15 @@ class Engine:
             [*plugin, f"--method={method}", f"--spares={spares}"], probe, state, stack
         )
 
-    def _start_daemon(self, stack: ExitStack, driver: str) -> None:
+    def _start_daemon(self, stack: ExitStack, driver: str, containerd: Path | None) -> None:
+        shared = []
+        if containerd is not None:
+            shared = [
+                f"--containerd={containerd}",
+                f"--containerd-namespace=moby-{driver}",
+                f"--containerd-plugins-namespace=plugins-{driver}",
+                "--feature=containerd-snapshotter=true",
+            ]
         daemon = [
             *("unshare", "--mount", "--propagation=slave", "sh", "-c", _IN_OWN_RUN, "sh"),
             str(self._run),
@@ -110,6 +124,7 @@ class Engine:
             "--bridge=none",
             "--iptables=false",
             "--ip6tables=false",
+            *shared,
         ]
         self.missing = start(daemon, self.docker("version"), self._run, stack)
 

@@ -21,6 +21,9 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 [proxy_plugins.reflayer]
   type = "snapshot"
   address = "{0}/reflayer.sock"
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "linux"
+  snapshotter = "reflayer"
 """
 _SCRIPT = """
 mount -t tmpfs tmpfs /run
