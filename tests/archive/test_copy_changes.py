@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from reflayer.archive import untouched
 from reflayer.archive.copy_changes import Copied, copy_changes
 from reflayer.archive.undo import undo
 from reflayer.copy import copy_tree, remove_tree
@@ -205,3 +207,37 @@ def test_random_changes_of_a_whole_layer_are_copied(
             remove_tree(folder)
 
     try_it()
+
+
+@pytest.mark.parametrize("has_c", [True, False])
+def test_folders_that_go_meanwhile_are_hidden(
+    source: Path, monkeypatch: pytest.MonkeyPatch, has_c: bool
+) -> None:
+    clone = source.with_name("clone")
+    (source / "kept/b").mkdir(parents=True)
+    (source / "kept/b/file").touch()
+    at = cloned(source, clone)
+    if not has_c:
+        monkeypatch.setattr(untouched, "CHANGED_NAMES", None)
+    for path in ("a/b/c/new", "other/b/new", "kept/b/file"):
+        (clone / path).write_text("changed")
+    (clone / "fresh/in/it").mkdir(parents=True)
+    (clone / "fresh/file").touch()
+    os.link(clone / "fresh/file", clone / "kept/twin")
+
+    def look_first(*arguments: Any) -> None:
+        untouched.look(*arguments)
+        shutil.rmtree(clone / "a/b")
+        shutil.rmtree(clone / "other/b")
+        (clone / "other/b").touch()
+        shutil.rmtree(clone / "fresh/in")
+
+    monkeypatch.setattr("reflayer.archive.copy_changes.look", look_first)
+    upper = source.with_name("upper")
+    upper.mkdir()
+    copy_changes(clone, source, at, upper)
+    fresh = source.with_name("fresh")
+    copy_tree([upper, source], fresh)
+    expected = {**told(clone)}
+    del expected[b"other/b"]  # the next one has it
+    assert_same(expected, told(fresh))

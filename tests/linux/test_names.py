@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -62,11 +63,6 @@ def dst(tmp_path: Path) -> Path:
     return folder
 
 
-def packed(*fds: int) -> bytes:
-    """Descriptors as ``changed_names`` takes them."""
-    return struct.pack(f"{len(fds)}i", *fds)
-
-
 @contextmanager
 def opened(*folders: Path) -> Iterator[list[int]]:
     """Their descriptors."""
@@ -94,6 +90,16 @@ def in_turns(call: Callable[[bytes], Result]) -> tuple[list[Any], list[bytes], d
         folders += more
         rest.update({name: kind for kind, name in handed})
     return told, folders, rest
+
+
+def changed(
+    native: Any, folder: int, until: int = 1 << 62, left: bytes = b"", *, asks: bool = False
+) -> Result:
+    """What ``changed_names`` tells of one open folder, as the others do."""
+    [told], left_now = native.changed_names(folder, (b"",), until, asks, left)
+    if isinstance(told, int):
+        raise OSError(told, os.strerror(told))
+    return told[:2], *told[2:], left_now
 
 
 def cloner(
@@ -299,12 +305,9 @@ def test_types_that_the_file_system_does_not_tell_are_handed_back(
         told = {b"file": UNKNOWN, b"folder": UNKNOWN, b"link": UNKNOWN}
         assert clone(native, place / "src", place / "dst") == (0, told)
         with opened(place / "src") as (folder,):
-            for call in (
-                lambda left: native.unlink_names(folder, left),
-                lambda left: native.changed_names(folder, packed(folder), b"", 0, 1 << 62, left),
-            ):
-                os.lseek(folder, 0, os.SEEK_SET)
-                assert in_turns(call)[1:] == ([], told)
+            assert in_turns(lambda left: native.unlink_names(folder, left))[1:] == ([], told)
+            os.lseek(folder, 0, os.SEEK_SET)
+            assert changed(native, folder)[1:] == ([b"folder"], [], None)
             os.lseek(folder, 0, os.SEEK_SET)
             measured = in_turns(lambda left: native.measure_names(folder, 1, left))
             assert measured[1:] == ([b"folder"], {b"file": UNKNOWN})
@@ -330,15 +333,12 @@ def test_another_type_than_told_is_handed_back(
 def test_a_name_that_vanished_is_handed_back_or_needs_no_unlinking(
     src: Path, dst: Path, native: Any
 ) -> None:
-    changed = native.changed_names
     for kind in (FILE, LINK):
         left = entry(kind, b"gone")
         handed = [(kind, b"gone")]
         with opened(src, dst) as (source, clone):
             assert cloner(native, source, clone)(left) == ((0, 0, 0), [], handed, b"")
-            here = packed(source)
-            (layers, *_), *rest = changed(source, here, b"", 0, 1 << 62, left)
-            assert (layers, *rest) == (here, [], handed, b"")
+            assert changed(native, source, left=left)[1:] == ([], handed, b"")
             assert native.measure_names(source, 1, left) == (NOTHING, [], handed, b"")
             assert native.measure_names(source, 0, left) == (NOTHING, [], handed, b"")
             assert native.unlink_names(source, left) == (0, [], [], b"")
@@ -429,7 +429,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(src: Path, dst: Path, native: 
         calls: list[Callable[[int], Result]] = [
             lambda fd: cloner(native, fd, source)(b""),
             lambda fd: native.unlink_names(fd, b""),
-            lambda fd: native.changed_names(fd, packed(fd), b"", 0, 1, b""),
+            lambda fd: changed(native, fd),
             lambda fd: native.measure_names(fd, 1, b""),
         ]
         for call in calls:
@@ -461,7 +461,7 @@ def test_left_that_no_call_returned_is_refused(src: Path, native: Any, left: byt
     with opened(src) as (folder,):
         for call in (
             lambda: native.unlink_names(folder, left),
-            lambda: native.changed_names(folder, packed(folder), b"", 0, 1, left),
+            lambda: changed(native, folder, left=left),
             lambda: native.measure_names(folder, 1, left),
             lambda: cloner(native, folder, folder)(left),
         ):
@@ -506,8 +506,9 @@ def merged(
     if device < 0:
         device = layers[0].stat().st_dev
     with opened(dst, *(layer.parents[1] for layer in layers)) as (into, *roots):
+        packed = struct.pack(f"{len(roots)}i", *roots)
         result = native.clone_merged(
-            packed(*roots), b"in/it", avoid, device, into, STREAM, os.geteuid(), os.getegid(),
+            packed, b"in/it", avoid, device, into, STREAM, os.geteuid(), os.getegid(),
             0o022, 0o755, leave,
         )  # fmt: skip
     if result is None:
@@ -636,102 +637,7 @@ def test_everything_but_folders_is_unlinked(src: Path, native: Any) -> None:
     assert os.listdir(src) == ["folder"]
 
 
-def test_names_that_are_not_as_they_were_cloned_are_told(src: Path, dst: Path, native: Any) -> None:
-    names = ("as before", "mode", "size", "time", "before", "after", "links", "new", "type")
-    for name in names:
-        (src / name).write_bytes(b"content")
-        os.utime(src / name, (1, 1))
-    (src / "after").rename(dst / "after")
-    (src / "sub/deep").mkdir(parents=True)
-    (src / "sub/other").write_bytes(b"content")
-    _wait_for_the_clock(src)
-    since = _ctime(src / "since")
-    subprocess.run(["cp", "-a", src / "sub", dst / "sub"], check=True)
-    for name in names[:4] + names[6:]:
-        subprocess.run(["cp", "-p", src / name, dst / name], check=True)
-    (dst / "after").rename(src / "after")  # last changed since then
-    (src / "before").rename(dst / "before")
-    subprocess.run(["cp", "-p", dst / "before", src / "before"], check=True)
-    (src / "new").unlink()
-    (dst / "folder").mkdir()
-    os.link(dst / "links", dst.parent / "other")
-    os.chmod(dst / "mode", 0o600)
-    os.truncate(dst / "size", 1)
-    os.utime(dst / "size", (1, 1))
-    os.utime(dst / "time", ns=(10**9, 10**9 + 1))
-    (dst / "type").unlink()
-    (dst / "type").symlink_to("content")
-    subprocess.run(["cp", "-p", src / "after", dst / "after"], check=True)
-    os.chmod(dst / "sub/other", 0o600)
-    (dst / "sub/deep/new").touch()
-    shutil.copystat(src / "sub/deep", dst / "sub/deep")
-    _wait_for_the_clock(src)
-    until = _ctime(src / "since")
-    open_before = len(os.listdir("/proc/self/fd"))
-
-    def changed(path: bytes, since: int, until: int) -> tuple[set[bytes], set[bytes], set[bytes]]:
-        """Folders as before, names that are not, and names as before of which there are more."""
-        with opened(dst, src) as (clone, source):
-            before = packed(source)
-            told = in_turns(
-                lambda left: native.changed_names(clone, before, path, since, until, left)
-            )
-        assert {layers for layers, _, _ in told[0]} == {before}
-        linked = {name for name, kind in told[2].items() if kind == LINKED}
-        return {*told[1]}, {*told[2]} - linked, linked
-
-    others = {os.fsencode(name) for name in names} - {b"as before", b"links"} | {b"folder"}
-    assert changed(b"", since, until) == ({b"sub"}, others, {b"links"})
-    nothing_same = set[bytes](), others | {b"as before", b"links", b"sub"}, set[bytes]()
-    assert changed(b"", since, since) == nothing_same
-    assert changed(b"", until, until + 1) == nothing_same
-    assert changed(b"sub", since, until) == ({b"deep"}, {b"other"}, set())
-    assert changed(b"sub/deep", since, until) == (set(), {b"new"}, set())
-    with opened(dst, src) as (clone, source):
-        for path in (b"gone", b"..", b"sub/../..", b"type", b"new"):
-            with pytest.raises(OSError, match="Bad file descriptor"):
-                native.changed_names(clone, packed(source), path, since, until, b"")
-    assert len(os.listdir("/proc/self/fd")) == open_before
-
-
-def test_names_are_as_before_that_are_so_in_one_of_several_folders(
-    src: Path, dst: Path, native: Any
-) -> None:
-    """Which of the folders are there is told; one that has nothing of the kind is no error."""
-    layers = [src / name for name in "12345"]
-    for number, layer in enumerate(layers):
-        (layer / "sub/deep").mkdir(parents=True)
-        for name in ("all", f"own-{number}"):
-            (layer / "sub" / name).write_text(f"{layer} {name}")
-            os.utime(layer / "sub" / name, (number, number))
-    for number in (1, 4):
-        shutil.rmtree(layers[number] / "sub")
-    (layers[4] / "sub").symlink_to(layers[0] / "sub")
-    _wait_for_the_clock(src)
-    since = _ctime(src / "since")
-    for number in (0, 2, 3):
-        subprocess.run(["cp", "-a", layers[number] / "sub", dst], check=True)
-    (dst / "sub/own-2").write_text("changed")
-    _wait_for_the_clock(src)
-    until = _ctime(src / "since")
-    open_before = len(os.listdir("/proc/self/fd"))
-    with opened(dst, *layers) as (clone, *before):
-        found = packed(*(before[number] for number in (0, 2, 3)))
-        for fds in (before, before[::-1]):
-            told = native.changed_names(clone, packed(*fds), b"sub", since, until, b"")
-            (there, *_), folders, rest, _ = told
-            assert (sorted(there), folders, rest) == (sorted(found), [b"deep"], [(FILE, b"own-2")])
-        told = native.changed_names(clone, b"", b"sub", since, until, b"")
-        assert (told[0][0], len(told[2])) == (b"", 5)
-        many = packed(before[3]) * 1000  # not all of them are looked at
-        told = native.changed_names(clone, many, b"sub", since, until, b"")
-        assert (told[1], len(told[0][0]) < len(many)) == ([b"deep"], True)
-    assert len(os.listdir("/proc/self/fd")) == open_before
-
-
-def test_without_folders_before_only_times_are_looked_at_and_who_has_files_open(
-    src: Path, native: Any
-) -> None:
+def test_of_folders_that_are_looked_at_what_was_changed_is_told(src: Path, native: Any) -> None:
     (src / "sub/in").mkdir(parents=True)
     for name in ("free", "open", "several", "late"):
         (src / "sub" / name).touch()
@@ -740,12 +646,39 @@ def test_without_folders_before_only_times_are_looked_at_and_who_has_files_open(
     _wait_for_the_clock(src)
     until = _ctime(src / "since")
     (src / "sub/late").chmod(0o600)
+    inside = src / "sub/in"
+    paths = (b"sub", b"gone", b"sub/late", b"sub/link", b"..", b"sub/in")
+    open_before = len(os.listdir("/proc/self/fd"))
     with opened(src) as (folder,), open(src / "sub/open"):
-        told = native.changed_names(folder, None, b"sub", -(1 << 63), until, b"")
-        facts, folders, rest, left = told
+        plain, left = native.changed_names(folder, paths, until, False, b"")
+        asked, left_then = native.changed_names(folder, paths, until, True, b"")
+    assert left is left_then is None
+    assert len(os.listdir("/proc/self/fd")) == open_before
     status = os.stat(src / "sub")
-    assert (facts, folders, left) == ((b"", status.st_ino, status.st_ctime_ns), [b"in"], None)
-    assert {*rest} == {(HELD, b"open"), (FILE, b"late"), (LINKED, b"several")}
+    for told, more in ((plain, set()), (asked, {(HELD, b"open")})):
+        (inode, ctime, folders, rest), *errors, last = told
+        assert (inode, ctime, folders) == (status.st_ino, status.st_ctime_ns, [b"in"])
+        assert {*rest} == {(FILE, b"late"), (LINKED, b"several")} | more
+        assert errors == [errno.ENOENT, errno.ENOTDIR, errno.ENOTDIR, errno.EXDEV]
+        assert last == (os.stat(inside).st_ino, _ctime(inside), [], [(LINKED, b"another")])
+
+
+def test_a_large_folder_has_a_call_of_its_own(src: Path, native: Any) -> None:
+    for number in range(20):
+        (src / f"small/{number}").mkdir(parents=True)
+    (src / "large").mkdir()
+    for number in range(1000):
+        (src / f"large/{number}").touch()
+    with opened(src, src / "large") as (folder, large):
+        look = native.changed_names
+        told, left = look(folder, (b"small", b"large", b"small"), 0, False, b"")
+        assert ([len(one[2]) for one in told], left) == ([20], None)
+        told, left = look(folder, (b"large", b"small"), 0, False, b"")
+        assert (len(told), left) == (1, b"")
+        (first, *_), _, rest = in_turns(lambda left: changed(native, large, 0, left))
+        assert (first, len(rest)) == ((os.stat(src / "large").st_ino, _ctime(src / "large")), 1000)
+        told, left = look(folder, (b"small",) * 1000, 0, False, b"")
+        assert (len(told) < 1000, left) == (True, None)
 
 
 def _wait_for_the_clock(folder: Path) -> None:

@@ -6,7 +6,8 @@ hidden. A folder that may be another than the one that was cloned there is copie
 and hides what is below it.
 
 Others may write meanwhile. What they change has a later ctime than the beginning, so that it is in
-the next difference, too; a file that changes while it is copied is copied once more.
+the next difference, too; a file that changes while it is copied is copied once more, and a folder
+that has gone by then is hidden.
 """
 
 from __future__ import annotations
@@ -20,15 +21,19 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from reflayer.archive.copy_up import copy_up, folder_facts
-from reflayer.archive.undo import Scan, is_known
+from reflayer.archive.undo import is_known
+from reflayer.archive.untouched import Scan, look
 from reflayer.copy.method import LADDER, Method
 from reflayer.errors import OperationError, failing
 from reflayer.linux.names import native
 from reflayer.record import record
+from reflayer.walk.empty import empty_folder
 from reflayer.walk.facts import FailedError, SizeChangedError
 from reflayer.walk.folders import (
     LONGEST_PATH,
+    NO_FOLDER,
     OPEN_ANY_FOLDER,
+    OPEN_FOLDER,
     identity,
     names_in,
     open_beneath,
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
 _clone_names: Any = getattr(native, "clone_names", None)
 
 _TRIES = 10  # at a file that others write to
+_GONE = frozenset({errno.ENOENT, *NO_FOLDER})
 
 
 @record
@@ -103,7 +109,12 @@ def copy_changes(
         try:
             with Union.root(stack_of(stack)) as below:
                 scan = Scan(path, cloned, partial(is_known, known or {}, paths or {}, below), None)
-                scan.run(top, workers)
+                look([(scan, top)], workers)
+                for failed, number in scan.failed.items():
+                    above, _, name = failed.rpartition(b"/")
+                    if number not in _GONE:
+                        raise OSError(number, os.strerror(number), os.path.join(path, failed))
+                    scan.stale.setdefault(above, []).append(name)
                 if not (scan.touched or scan.stale):
                     return Copied(0, 0, True, scan.folders)
                 fd = os.open(upper, OPEN_ANY_FOLDER)
@@ -113,6 +124,10 @@ def copy_changes(
                     os.close(fd)
         finally:
             os.close(top)
+
+
+class _GoneError(Exception):
+    """A folder is not there any more."""
 
 
 class _Changes:
@@ -133,6 +148,7 @@ class _Changes:
         self._made: dict[bytes, bool] = {b"": False}  # folders; whether they are of the difference
         self._links: dict[tuple[int, int], tuple[bytes, bytes]] = {}
         self._folders: dict[bytes, int] = {}
+        self._gone: list[bytes] = []
         self._names = self._size = 0
         self._takes_any_size = False
 
@@ -142,7 +158,7 @@ class _Changes:
             self._enter(path)
             self._made[path] = True
         for path, names in scan.stale.items():
-            with self._opened(path) as (src, dst):
+            with suppress(_GoneError), self._opened(path) as (src, dst):
                 for name in names:
                     self._copy_name(path, src, dst, name)
         for path in scan.others:
@@ -150,9 +166,14 @@ class _Changes:
         for path in scan.touched:
             self._hide(path)
         self._copy_other_names(scan.linked)
-        # A folder's times change with the names in it, so those further down come first.
-        for path in sorted(self._made, key=_depth, reverse=True):
-            self._settle(path)
+        while True:
+            # A folder's times change with the names in it, so those further down come first.
+            for path in sorted(self._made, key=_depth, reverse=True):
+                with suppress(_GoneError):
+                    self._settle(path)
+            if not self._gone:
+                break
+            self._hide_gone()
         return Copied(self._names, self._size, False, self._folders)
 
     def _enter(self, path: bytes) -> None:
@@ -176,9 +197,9 @@ class _Changes:
 
     @contextmanager
     def _opened(self, path: bytes) -> Iterator[tuple[int, int]]:
-        """A folder of the clone, which was entered, and its counterpart, both open."""
+        """A folder of the clone, which is entered, and its counterpart, both open."""
         self._enter(path)
-        src = open_beneath(self._top, path, cross_mounts=False)
+        src = self._open(path)
         try:
             dst = open_beneath(self._upper, path)
             try:
@@ -187,6 +208,30 @@ class _Changes:
                 os.close(dst)
         finally:
             os.close(src)
+
+    def _open(self, path: bytes) -> int:
+        try:
+            return open_beneath(self._top, path, cross_mounts=False)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            if path not in self._gone:
+                self._gone.append(path)
+            raise _GoneError from error
+
+    def _hide_gone(self) -> None:
+        """Let the difference have none of the folders that have gone, and hide what is below."""
+        for path in self._gone:  # which may become more
+            above, _, name = path.rpartition(b"/")
+            with suppress(_GoneError), self._opened(above) as (_, dst):
+                with suppress(FileNotFoundError):
+                    empty_folder(os.open(name, OPEN_FOLDER, dir_fd=dst), self._path)
+                    os.rmdir(name, dir_fd=dst)
+                self._hide_name(above, dst, name)
+            inside = os.path.join(path, b"")
+            made = self._made.items()
+            self._made = {one: own for one, own in made if not (one + b"/").startswith(inside)}
+        self._gone.clear()
 
     def _copy_name(self, path: bytes, src: int, dst: int, name: bytes) -> None:
         """Copy what is no folder, by one of its names; hide what is below if it has gone by now."""
@@ -264,7 +309,7 @@ class _Changes:
         while todo:
             one = todo.pop()
             self._made[one] = True
-            with self._opened(one) as (src, dst):
+            with suppress(_GoneError), self._opened(one) as (src, dst):
                 if len(one) <= LONGEST_PATH:
                     self._folders[one] = os.fstat(src).st_ino
                 todo += [os.path.join(one, folder) for folder in self._fill(one, src, dst)]
@@ -299,8 +344,9 @@ class _Changes:
 
     def _hide(self, path: bytes) -> None:
         """Hide the names below that a folder has no more."""
-        with self._opened(path) as (src, dst), opened_in(self._below, path) as below:
-            gone = {*below.names()} - names_in(src)
+        with suppress(_GoneError), self._opened(path) as (src, dst):
+            with opened_in(self._below, path) as below:
+                gone = {*below.names()} - names_in(src)
             for name in gone:
                 self._make_whiteout(dst, name)
 
@@ -320,8 +366,8 @@ class _Changes:
         if not self._links:
             return
         for path, name in linked:
-            with suppress(FileNotFoundError):
-                fd = open_beneath(self._top, path, cross_mounts=False)
+            with suppress(FileNotFoundError, _GoneError):
+                fd = self._open(path)
                 try:
                     is_copied = identity(os.lstat(name, dir_fd=fd)) in self._links
                 finally:

@@ -317,7 +317,7 @@ class TreeDiff:
         except OSError as error:
             raise self.failure(error, pair, b"", "read the folder") from error
         if names is not None:
-            pair.todo = sorted(pair.gone | names, reverse=True)
+            pair.todo = sorted(pair.gone | pair.fresh | names, reverse=True)
 
     def _read_names(self, pair: FolderPair) -> None:
         pair.read(has_same_names=pair.is_untouched)

@@ -1,14 +1,9 @@
 """What changed in a clone since it was made is undone: it is again what the stack is.
 
-Whatever changes an inode sets its ctime to the clock, so one with an earlier ctime than the clone's
-end is as it was cloned, if its folder is the one that it was cloned into. That is so where the
-folder's own ctime is early, too: a rename sets it. And it is so where the folder above has an early
-ctime, since the names in that are as they were. Where both are late, the folder may be another one
-that was moved here, with all that was cloned elsewhere: so it is made anew with all in it, unless
-the inode that the clone had there is known.
-
-What has a late ctime is made anew, too, and only folders stay and get back what they had. All names
-of an inode share its ctime; where one of them has to be made anew, or was moved out, all are.
+What changed is told by ctimes (``untouched``). What has a late one is made anew, and only folders
+stay and get back what they had; one that may be another than the one that was cloned there is made
+anew with all in it. All names of an inode share its ctime; where one of them has to be made anew,
+or was moved out, all are.
 
 So nothing is compared, and of the stack no more is read than what is made. Each step leaves what
 has a late ctime: after a crash amid it, the same once more goes on from there.
@@ -17,18 +12,15 @@ has a late ctime: after a crash amid it, the same once more goes on from there.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import signal
 import stat
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 
-from reflayer.archive.untouched import CHANGED_NAMES, LINKED, Place
+from reflayer.archive.untouched import Scan, look
 from reflayer.errors import OperationError, failing
 from reflayer.linux.inode_flags import change_flags, inode_flags, unshut
 from reflayer.walk.folders import (
-    LONGEST_PATH,
     OPEN_ANY_FOLDER,
     OPEN_FILE,
     OPEN_FOLDER,
@@ -54,12 +46,7 @@ if TYPE_CHECKING:
     Wanted = dict[bytes, list[bytes]]
     """By the path of a folder the names in it that are to be made."""
 
-_EVER = -(1 << 63)
-_EVER_BUT_HELD = _EVER + 1  # by which the part in C does not look who has files open
-_UNKNOWN, _FOLDER, _HELD = 0, 4, 252  # types of names, as the part in C has them
-_STEPS = 4  # folders that a path leads through before the one it leads to is kept open
 _MOST_OPEN = 256  # folders that are open from one step to the next
-_DEEPEST = 256  # levels down to which that is done, since each takes a descriptor
 _SHUT = frozenset({errno.EPERM, errno.EACCES})
 _DEFAULT_ACL = "system.posix_acl_default"
 
@@ -110,153 +97,18 @@ def undo(
             way_back = _Undo(path, top, stack_of(stack), cloned, known)
             with way_back.opened_stack() as below:
                 scan = Scan(path, cloned, partial(is_known, known, paths or {}, below), held)
-                scan.run(top, workers)
+                look([(scan, top)], workers)
+                for failed, number in scan.failed.items():
+                    raise OperationError.from_os_error(
+                        OSError(number, os.strerror(number)),
+                        os.path.join(path, failed),
+                        "undo what changed",
+                    )
                 if not (scan.touched or scan.stale):
                     return 0
                 return way_back.run(scan, method, ownership, workers)
         finally:
             os.close(top)
-
-
-class Scan:
-    """What has a late ctime, found by threads, with a call into C for each folder.
-
-    Attributes:
-        touched: paths of the folders, and none of those below ``others``.
-        stale: names of what is no folder, by the path of theirs.
-        others: paths of folders that may be others than those that were cloned there.
-        linked: paths and names of what was not touched, and has several names.
-        folders: the inodes of folders by their paths, but for ``others`` and what is in those.
-    """
-
-    def __init__(
-        self,
-        root: bytes,
-        cloned: int,
-        is_known: Callable[[bytes, int], bool],
-        held: Container[int] | None,
-    ) -> None:
-        self.touched: list[bytes] = []
-        self.stale: Wanted = {}
-        self.others: list[bytes] = []
-        self.linked: list[tuple[bytes, bytes]] = []
-        self.folders: dict[bytes, int] = {}
-        self._root = root
-        self._since = _EVER_BUT_HELD if held is None else _EVER
-        self._cloned = cloned
-        self._is_known = is_known
-        self._held = held
-
-    def run(self, top: int, most: int | None) -> None:
-        """Look at all in the open folder ``top``."""
-        workers = Workers(lambda: partial(self._look, workers), most)
-        workers.run([(Place(b"", os.dup(top), []), b"", False)])
-
-    def _look(self, workers: Workers, folders: list[tuple[Place, bytes, bool]]) -> None:
-        place: Place | None = None
-        try:
-            while folders:
-                half = len(folders) // 2
-                if workers.pause() and half and workers.give(folders[:half]):
-                    del folders[:half]
-                place, path, is_doubtful = folders.pop()
-                full = (place.path + path).rstrip(b"/")
-                if _is_far(place, path):
-                    place, path = place.enter(path, b""), b""
-                inode, ctime, same, rest = self._read(place, path)
-                if is_doubtful and not self._is_known(full, inode):
-                    self.others.append(full)
-                    continue
-                if self._held is not None and inode in self._held:
-                    raise self._is_in_use(full)
-                if len(full) <= LONGEST_PATH:  # all paths of a deep tree would take its square
-                    self.folders[full] = inode
-                is_touched = ctime >= self._cloned
-                if is_touched:
-                    self.touched.append(full)
-                inside = os.path.join(path, b"")
-                folders += [(place, inside + name, False) for name in same]
-                for kind, name in rest:
-                    if self._is_stale(place, path, kind, name):
-                        self.stale.setdefault(full, []).append(name)
-                    elif kind in (_FOLDER, _UNKNOWN):
-                        folders.append((place, inside + name, is_touched))
-        finally:  # a traceback would keep them open
-            place = None
-            folders.clear()
-
-    def _is_stale(self, place: Place, path: bytes, kind: int, name: bytes) -> bool:
-        """Whether what is not as it was cloned is no folder; what has several names is noted."""
-        if kind == LINKED or (kind == _HELD and self._held is None):
-            self.linked.append(((place.path + path).rstrip(b"/"), name))
-            return False
-        if kind == _HELD:
-            raise self._is_in_use(os.path.join(place.path + path, name))
-        if kind != _UNKNOWN:
-            return kind != _FOLDER
-        # A file system that does not tell types.
-        return not stat.S_ISDIR(os.lstat(os.path.join(path, name), dir_fd=place.new).st_mode)
-
-    def _is_in_use(self, path: bytes) -> OperationError:
-        path = os.path.join(self._root, path)
-        return OperationError(path, "undo what changed", "a process has it open", errno.EBUSY)
-
-    def _read(
-        self, place: Place, path: bytes
-    ) -> tuple[int, int, list[bytes], list[tuple[int, bytes]]]:
-        """Inode and ctime of a folder, and in it the folders as before, and what is not."""
-        if CHANGED_NAMES is None:
-            return self._read_in_python(place, path)
-        call = partial(CHANGED_NAMES, place.new, None)
-        (_, inode, ctime), same, rest, left = call(path or b".", self._since, self._cloned, b"")
-        if left is not None:  # it takes several calls, for which it has to stay open
-            place, same, rest, left = place.enter(path, b""), [], [], b""
-            call = partial(CHANGED_NAMES, place.new, None)
-        while left is not None:
-            _, more, others, left = call(b"", self._since, self._cloned, left)
-            same += more
-            rest += others
-        return inode, ctime, same, rest
-
-    def _read_in_python(
-        self, place: Place, path: bytes
-    ) -> tuple[int, int, list[bytes], list[tuple[int, bytes]]]:
-        fd = open_beneath(place.new, path, cross_mounts=False)
-        try:
-            own = os.fstat(fd)
-            same: list[bytes] = []
-            rest: list[tuple[int, bytes]] = []
-            for name in names_in(fd):
-                is_held = False
-                try:
-                    status = os.lstat(name, dir_fd=fd)
-                    if self._held is not None and stat.S_ISREG(status.st_mode):
-                        is_held = _is_held(fd, name)
-                        status = os.lstat(name, dir_fd=fd)  # after all that was done by who had it
-                except FileNotFoundError:  # somebody works in it
-                    rest.append((-1, name))
-                    continue
-                is_folder, is_late = (
-                    stat.S_ISDIR(status.st_mode),
-                    status.st_ctime_ns >= self._cloned,
-                )
-                if is_late:
-                    rest.append((_FOLDER if is_folder else -1, name))
-                elif is_folder:
-                    same.append(name)
-                elif is_held:
-                    rest.append((_HELD, name))
-                elif status.st_nlink > 1:
-                    rest.append((LINKED, name))
-            return own.st_ino, own.st_ctime_ns, same, rest
-        finally:
-            os.close(fd)
-
-
-def _is_far(place: Place, path: bytes) -> bool:
-    """Whether the folder at ``path`` from ``place`` is to be opened, for those that are in it."""
-    is_deep = place.path.count(b"/") >= _DEEPEST
-    return len(path) > LONGEST_PATH // 2 if is_deep else path.count(b"/") >= _STEPS
 
 
 class _Undo:
@@ -494,19 +346,6 @@ def _make_plain(fd: int, group: int | None) -> None:
             os.chown(fd, -1, group)
     with suppress(OSError):  # it has none, as nearly always
         os.removexattr(fd, _DEFAULT_ACL)
-
-
-def _is_held(folder: int, name: bytes) -> bool:
-    """Whether a file is open or mapped anywhere, as the part in C finds it out."""
-    fd = open_noatime(name, folder, OPEN_FILE)
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def _unlink(folder: int, name: bytes) -> None:

@@ -1,150 +1,331 @@
-"""Which folders of a clone hold what was touched since: found by threads, ahead of the walk.
+"""What was touched in a clone since it was made: found by threads, many folders with a call into C.
 
-The walk tells differences in order, so one thread does it. But of a clone that is as it was, there
-is nothing to tell: here each folder is one call into C, by all workers at once, and the walk then
-goes into those alone that have something for it.
+Whatever changes an inode sets its ctime to the clock, so one with an earlier ctime than the clone's
+end is as it was cloned, if its folder is the one that it was cloned into. That is so where the
+folder's own ctime is early, too: a rename sets it. And it is so where the folder above has an early
+ctime, since the names in that are as they were. Where both are late, the folder may be another one
+that was moved here, with all that was cloned elsewhere, unless the inode that the clone had there
+is known.
 
-What a clone has since its making it has from the layer that shows it, and nobody put it there. So
-of a stack it is not found out which layer that is: each name has to be as in one of those that have
-a folder there, and which those are is known from the call before.
+So nothing is compared, and what it is a clone of is not read.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
-from array import array
+import signal
+import stat
 from contextlib import suppress
 from functools import partial
 
+from reflayer.errors import OperationError
 from reflayer.linux.names import native
-from reflayer.walk.folders import open_beneath
+from reflayer.walk.folders import LONGEST_PATH, OPEN_FILE, names_in, open_beneath, open_noatime
 from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Container
     from typing import Any
 
     from reflayer.walk.stack import Union
 
 CHANGED_NAMES: Any = getattr(native, "changed_names", None)
-"""The part in C that looks at the names of a folder; None where it is absent."""
-LINKED = 253
+"""The part in C that looks at the names of folders; None where it is absent."""
+_LINKED = 253
 """As type of a name: it is as before, and its inode has several."""
-_STEPS = 4  # folders that a path leads through before the one it leads to is kept open
-_DEEPEST = 256  # levels, times bytes of descriptors, down to which folders are kept open
+_HELD = 252
+"""As type of a name: it is as before, and somebody has the file open."""
+_AT_ONCE = 48  # folders that a call is for: between two calls work is shared
+_STEPS = 12  # folders that a path leads through before the one it leads to is kept open
+_DEEPEST = 256  # levels down to which that is done, since each takes a descriptor
 
 Touched = dict[bytes, set[bytes]]
 """By the path of a folder that was looked at, the names in it that the walk has to look at."""
 
+_Told = tuple[int, int, list[bytes], list[tuple[int, bytes]]]
+"""Inode and ctime of a folder, the folders in it, and names of what else was touched."""
+
 
 def touched_names(new: int, old: Union, since: int, until: int) -> Touched | None:
-    """Look at the names that two open roots, a clone's and its source's, have on every level.
+    """What was touched in a clone, or in its source, since the one was made of the other.
 
-    A folder has no entry where nothing in it was touched, on any level; nor where it was touched
-    itself or could not be read, or where something is mounted: the walk is to find that out. None
-    where the part in C is absent. The cloning went on from ``since`` to ``until``, in nanoseconds.
+    Each folder has an entry that was touched in the clone, or something in it, on any level; but
+    not one that may be another than the one cloned there, that could not be read, or that was
+    touched in the source: the walk is to find out about these. None where the clone's root could
+    not be read.
+
+    Args:
+        new: the clone's root.
+        old: the source's, which is not supposed to change, and yet may have.
+        since: when the cloning began, in nanoseconds.
+        until: when it was complete.
     """
-    if CHANGED_NAMES is None:
+
+    times = (until, *(since for _ in old.parts))
+    scan, *before = scans = [Scan(b"", time, lambda _path, _inode: False, None) for time in times]
+    look([*zip(scans, (new, *(part.fd for part in old.parts)), strict=True)], None)
+    if b"" in scan.failed:
         return None
-    scan = _Scan(since, until)
-    workers = Workers(lambda: partial(scan.look, workers))
-    root = Place(b"", os.dup(new), [os.dup(part.fd) for part in reversed(old.parts)])
-    workers.run([(root, b"", root.layers)])
-    return scan.touched()
+    touched = {path: set(names) for path, names in scan.stale.items()}
+    for path in scan.touched:
+        touched.setdefault(path, set())
+    doubtful = {*scan.others, *scan.failed}
+    for below in before:
+        for path in {*below.touched, *below.stale, *below.others, *below.failed}:
+            doubtful.add(_nearest(new, path))
+    for path in doubtful:
+        touched.pop(path, None)
+    if any(touched) or touched.get(b"") or doubtful:
+        # A folder that was moved leaves no trace on the inodes in it, and one of them may have
+        # another name in a folder that stayed: a layer needs both.
+        for path, name in scan.linked:
+            if path not in doubtful:
+                touched.setdefault(path, set()).add(name)
+    for path in [*touched, *doubtful]:
+        while path:
+            path, _, name = path.rpartition(b"/")
+            if path in doubtful:
+                break
+            names = touched.setdefault(path, set())
+            if name in names:
+                break
+            names.add(name)
+    if b"" not in doubtful:
+        touched.setdefault(b"", set())
+    return touched
 
 
-class Place:
-    """A folder of the clone, and of the layers that have it, open while anything refers to this."""
+def _nearest(top: int, path: bytes) -> bytes:
+    """The folder at ``path``, or where that is none the nearest above."""
+    while path:
+        with suppress(OSError):
+            os.close(open_beneath(top, path, cross_mounts=False))
+            break
+        path = path.rpartition(b"/")[0]
+    return path
 
-    __slots__ = ("layers", "new", "path")
 
-    def __init__(self, path: bytes, new: int, layers: list[int]) -> None:
-        self.path = path  # from the roots, with a slash at its end
-        self.new = new
-        self.layers = array("i", layers).tobytes()  # the lowest, which has most, first
+class _Place:
+    """A folder that is open while anything refers to this."""
+
+    __slots__ = ("fd", "path", "scan")
+
+    def __init__(self, scan: Scan, path: bytes, fd: int) -> None:
+        self.scan = scan
+        self.path = path  # from the root, with a slash at its end
+        self.fd = fd
 
     def __del__(self) -> None:
-        for fd in (self.new, *array("i", self.layers)):
+        os.close(self.fd)
+
+    def enter(self, path: bytes) -> _Place:
+        """The folder at ``path``; EXDEV where something is mounted on the way."""
+        fd = open_beneath(self.fd, path, cross_mounts=False)
+        return _Place(self.scan, self.path + path + b"/", fd)
+
+    def is_far(self, path: bytes) -> bool:
+        """Whether the folder at ``path`` is to be opened, for those that are in it."""
+        is_deep = self.path.count(b"/") >= _DEEPEST
+        return len(path) > LONGEST_PATH // 2 if is_deep else path.count(b"/") >= _STEPS
+
+
+_Folder = tuple[_Place, bytes, bool]
+"""A folder to look at: its path from there, and whether the one above was touched."""
+
+
+class Scan:
+    """What has a late ctime.
+
+    Attributes:
+        touched: paths of the folders, and none of those below ``others``.
+        stale: names of what is no folder, by the path of theirs.
+        others: paths of folders that may be others than those that were cloned there.
+        linked: paths and names of what was not touched, and has several names.
+        folders: the inodes of folders by their paths, but for ``others`` and what is in those.
+        failed: errors of folders that could not be read, by their paths.
+    """
+
+    def __init__(
+        self,
+        root: bytes,
+        cloned: int,
+        is_known: Callable[[bytes, int], bool],
+        held: Container[int] | None,
+    ) -> None:
+        """Prepare to look for what has a ctime of ``cloned``, in nanoseconds, or later.
+
+        Args:
+            root: the path of the clone, for errors.
+            cloned: when it was complete.
+            is_known: whether the folder of a path has the inode that was cloned there.
+            held: the inodes of folders that others have open; it is then an error, too, if a file
+                is open or mapped. None where that is not to be looked at.
+        """
+        self.touched: list[bytes] = []
+        self.stale: dict[bytes, list[bytes]] = {}
+        self.others: list[bytes] = []
+        self.linked: list[tuple[bytes, bytes]] = []
+        self.folders: dict[bytes, int] = {}
+        self.failed: dict[bytes, int] = {}
+        self._root = root
+        self._cloned = cloned
+        self._is_known = is_known
+        self._held = held
+
+    def note(
+        self, place: _Place, path: bytes, is_below_touched: bool, told: int | _Told
+    ) -> list[_Folder]:
+        """Note what is told of a folder; those in it that are to be looked at.
+
+        Raises:
+            OperationError: EBUSY where a process has something open.
+        """
+        full = (place.path + path).rstrip(b"/")
+        if isinstance(told, int):
+            self.failed[full] = told
+            return []
+        inode, ctime, folders, rest = told
+        is_touched = ctime >= self._cloned
+        if is_touched and is_below_touched and not self._is_known(full, inode):
+            self.others.append(full)
+            return []
+        if self._held is not None and inode in self._held:
+            raise self._is_in_use(full)
+        if len(full) <= LONGEST_PATH:  # all paths of a deep tree would take its square
+            self.folders[full] = inode
+        if is_touched:
+            self.touched.append(full)
+        for kind, name in rest:
+            if kind == _HELD:
+                raise self._is_in_use(os.path.join(full, name))
+            if kind == _LINKED:
+                self.linked.append((full, name))
+            else:
+                self.stale.setdefault(full, []).append(name)
+        inside = os.path.join(path, b"")
+        return [(place, inside + name, is_touched) for name in folders]
+
+    def _is_in_use(self, path: bytes) -> OperationError:
+        path = os.path.join(self._root, path)
+        return OperationError(path, "undo what changed", "a process has it open", errno.EBUSY)
+
+    def read(self, top: int, paths: tuple[bytes, ...]) -> list[int | _Told]:
+        """What is told of the first of some folders, or an error."""
+        if CHANGED_NAMES is None:
+            return [self._read_in_python(top, path) for path in paths]
+        found: list[int | _Told]
+        asks = self._held is not None
+        found, left = CHANGED_NAMES(top, paths, self._cloned, asks, b"")
+        if left is not None:  # the last takes several calls, for which it has to stay open
+            found[-1] = self._read_large(top, paths[len(found) - 1])
+        return found
+
+    def _read_large(self, top: int, path: bytes) -> int | _Told:
+        try:
+            fd = open_beneath(top, path, cross_mounts=False)
+        except OSError as error:
+            return error.errno or errno.EIO
+        try:
+            left: bytes | None = b""
+            folders: list[bytes] = []
+            rest: list[tuple[int, bytes]] = []
+            while left is not None:
+                asks = self._held is not None
+                [told], left = CHANGED_NAMES(fd, (b"",), self._cloned, asks, left)
+                if isinstance(told, int):
+                    return told
+                folders += told[2]
+                rest += told[3]
+            return *told[:2], folders, rest
+        finally:
             os.close(fd)
 
-    def enter(self, path: bytes, layers: bytes) -> Place:
-        """The folders at ``path`` in these; EXDEV where something is mounted on the way."""
-        new = open_beneath(self.new, path, cross_mounts=False)
-        opened = []
-        for layer in array("i", layers):
-            with suppress(OSError):  # ENOENT, ENOTDIR
-                opened.append(open_beneath(layer, path, cross_mounts=False))
-        return Place(self.path + path + b"/", new, opened)
-
-
-_Folder = tuple[Place, bytes, bytes]
-"""A folder to look at: its path from there, and which of the layers there may have it."""
-
-
-class _Scan:
-    def __init__(self, since: int, until: int) -> None:
-        self._time = since, until
-        self._names: Touched = {}
-        self._links: Touched = {}
-        self._unread: set[bytes] = set()
-
-    def look(self, workers: Workers, folders: list[_Folder]) -> None:
-        """Look at ``folders`` and all in them, but for those that are given to other workers."""
-        place: Place | None = None
+    def _read_in_python(self, top: int, path: bytes) -> int | _Told:
         try:
-            while folders:
-                half = len(folders) // 2
-                if workers.pause() and half and workers.give(folders[:half]):
-                    del folders[:half]
-                place, path, layers = folders.pop()
+            fd = open_beneath(top, path, cross_mounts=False)
+        except OSError as error:
+            return error.errno or errno.EIO
+        try:
+            own = os.fstat(fd)
+            folders: list[bytes] = []
+            rest: list[tuple[int, bytes]] = []
+            for name in names_in(fd):
+                is_held = False
                 try:
-                    is_far = path.count(b"/") >= _STEPS
-                    if is_far and place.path.count(b"/") * len(layers) < _DEEPEST:
-                        place = place.enter(path, layers)
-                        path, layers = b"", place.layers
-                    layers, same, rest = self._look(place, path, layers)
-                except OSError:
-                    self._unread.add(place.path + path)
+                    status = os.lstat(name, dir_fd=fd)
+                    if self._held is not None and stat.S_ISREG(status.st_mode):
+                        is_held = _is_held(fd, name)
+                        status = os.lstat(name, dir_fd=fd)  # after all that was done by who had it
+                except FileNotFoundError:  # somebody works in it
+                    rest.append((-1, name))
                     continue
-                inside = os.path.join(path, b"")
-                folders += [(place, inside + name, layers) for name in same]
-                for kind, name in rest:
-                    names = self._links if kind == LINKED else self._names
-                    names.setdefault((place.path + path).rstrip(b"/"), set()).add(name)
-        finally:  # a traceback would keep them open
-            place = None
-            folders.clear()
+                if stat.S_ISDIR(status.st_mode):
+                    folders.append(name)
+                elif status.st_ctime_ns >= self._cloned:
+                    rest.append((-1, name))
+                elif is_held:
+                    rest.append((_HELD, name))
+                elif status.st_nlink > 1:
+                    rest.append((_LINKED, name))
+            return own.st_ino, own.st_ctime_ns, folders, rest
+        except OSError as error:
+            return error.errno or errno.EIO
+        finally:
+            os.close(fd)
 
-    def _look(
-        self, place: Place, path: bytes, layers: bytes
-    ) -> tuple[bytes, list[bytes], list[tuple[int, bytes]]]:
-        """The layers that have the folder, and in it the folders as before, and what is not."""
-        (layers, *_), same, rest, left = CHANGED_NAMES(
-            place.new, layers, path or b".", *self._time, b""
-        )
-        if left is not None:  # it takes several calls, for which it has to stay open
-            place, same, rest, left = place.enter(path, layers), [], [], b""
-        while left is not None:
-            _, more, others, left = CHANGED_NAMES(place.new, place.layers, b"", *self._time, left)
-            same += more
-            rest += others
-        return layers, same, rest
 
-    def touched(self) -> Touched | None:
-        """What was found, when all workers are done."""
-        if b"" in self._unread:
-            return None
-        if self._names or self._unread:
-            # A folder that was moved leaves no trace on the inodes in it, and one of them may have
-            # another name in a folder that stayed: a layer needs both.
-            for path, names in self._links.items():
-                self._names.setdefault(path, set()).update(names)
-        for path in [*self._names, *self._unread]:
-            while path:
-                path, _, name = path.rpartition(b"/")
-                names = self._names.setdefault(path, set())
-                if name in names:
+def look(scans: list[tuple[Scan, int]], most: int | None) -> None:
+    """Look at all in some open folders, each for its scan, with ``most`` workers at once.
+
+    Raises:
+        OperationError: as ``Scan.note``.
+    """
+    workers = Workers(lambda: partial(_look, workers), most)
+    workers.run([(_Place(scan, b"", os.dup(top)), b"", False) for scan, top in scans])
+
+
+def _look(workers: Workers, folders: list[_Folder]) -> None:
+    """Look at ``folders`` and all in them, but for those that are given to other workers."""
+    place: _Place | None = None
+    some: list[_Folder] = []
+    try:
+        while folders:
+            half = len(folders) // 2
+            if workers.pause() and half and workers.give(folders[:half]):
+                del folders[:half]
+            place, path, is_below_touched = folders.pop()
+            if place.is_far(path):
+                try:
+                    place, path = place.enter(path), b""
+                except OSError as error:
+                    place.scan.failed[place.path + path] = error.errno or errno.EIO
+                    continue
+            some = [(place, path, is_below_touched)]
+            while folders and len(some) < _AT_ONCE:
+                if folders[-1][0] is not place or place.is_far(folders[-1][1]):
                     break
-                names.add(name)
-        self._names.setdefault(b"", set())
-        return self._names
+                some.append(folders.pop())
+            found = place.scan.read(place.fd, tuple([path or b"." for _, path, _ in some]))
+            folders += some[len(found) :]
+            for folder, told in zip(some, found, strict=False):
+                folders += place.scan.note(*folder, told)
+    finally:  # a traceback would keep them open
+        place = None
+        some.clear()
+        folders.clear()
+
+
+def _is_held(folder: int, name: bytes) -> bool:
+    """Whether a file is open or mapped anywhere, as the part in C finds it out."""
+    fd = open_noatime(name, folder, OPEN_FILE)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False

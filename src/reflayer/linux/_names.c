@@ -15,9 +15,9 @@
 
 #define HOLE 4096                /* bytes: so many zeros become one */
 #define FILES 64                 /* that are made in one call at most */
-#define LINKED 253               /* as d_type: the same, but its inode has several names */
+#define LINKED 253               /* as d_type: not changed, but its inode has several names */
 #define HELD 252                 /* as d_type: a file that somebody has open */
-#define LAYERS 256               /* of a stack that are looked at */
+#define FOLDERS 64               /* that are looked at in one call at most */
 
 /* unlink_names(folder, left): unlink all that is no folder. The facts are how many went here. */
 static PyObject *unlink_names(PyObject *Py_UNUSED(self), PyObject *args)
@@ -56,60 +56,96 @@ static int is_held(int folder, const char *name, struct stat *s)
     return !is_had;
 }
 
-/* changed_names(folder, before, path, since, until, left): the names in the folder at path whose
- * inodes were not last changed in [since, until), in nanoseconds, or are like none of that name,
- * last changed before that, at path in those of before, packed; of the others the folders, and
- * those that are LINKED. With None nothing is compared; since ever, files that are HELD are told. The
- * facts are those of before that have a folder at path, packed, and inode and ctime of it. */
+struct looked { /* at one folder */
+    Py_ssize_t end; /* of its entries */
+    unsigned long long inode;
+    long long ctime;
+    int error;
+};
+
+static PyObject *told_of(const struct names *n, Py_ssize_t at, const struct looked *one)
+{
+    if (one->error) return PyLong_FromLong(one->error);
+    PyObject *folders = PyList_New(0), *rest = PyList_New(0);
+    if (folders && rest && hand_back(n, at, one->end, folders, rest, 0) == 0)
+        return Py_BuildValue("KLNN", one->inode, one->ctime, folders, rest);
+    Py_XDECREF(folders);
+    Py_XDECREF(rest);
+    return NULL;
+}
+
+/* Look at an entry; it is DONE if it was not changed, and there is no more to tell. */
+static void look_at(struct dirent64 *entry, int folder, long long until, int asks)
+{
+    struct stat s;
+    int is_file = entry->d_type == DT_REG;
+    int held = asks && is_file && is_held(folder, entry->d_name, &s);
+    if ((held || !asks || !is_file) && fstatat(folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) < 0)
+        return;
+    if (entry->d_type == DT_UNKNOWN && S_ISDIR(s.st_mode)) {
+        entry->d_type = MADE;
+        return;
+    }
+    if (asks && entry->d_type == DT_UNKNOWN && S_ISREG(s.st_mode))
+        held = is_held(folder, entry->d_name, &s);
+    if (nanoseconds(&s.st_ctim) < until)
+        entry->d_type = held ? HELD : s.st_nlink == 1 ? DONE : LINKED;
+}
+
+/* changed_names(folder, paths, until, asks, left): what is in the folders at paths, one after the
+ * other. A list tells of each its inode and ctime, the folders in it, and what else has a ctime of
+ * until or later, in nanoseconds; of the other names those that are LINKED and, if it asks, HELD.
+ * Of one that cannot be read it has the error. It may be short; what is left is of its last. */
 static PyObject *changed_names(PyObject *Py_UNUSED(self), PyObject *args)
 {
     struct names n;
+    struct looked looked[FOLDERS];
     struct dirent64 *entry;
-    struct stat s, b, own = {0};
+    struct stat s = {0};
     Py_buffer left = {0};
-    const char *path, *before;
-    long long since, until;
-    int layers[LAYERS], opened[LAYERS + 1], folder, i, tried, count = 0;
-    Py_ssize_t size;
-    if (!PyArg_ParseTuple(args, "iz#yLLy*:changed_names", &folder, &before, &size, &path, &since,
-                          &until, &left) || take_left(&n, &left) < 0)
+    PyObject *paths, *told, *one;
+    const char *path[FOLDERS];
+    long long until;
+    int folder, asks, fd, count, is_large, done = 0;
+    if (!PyArg_ParseTuple(args, "iO!Lpy*:changed_names", &folder, &PyTuple_Type, &paths, &until,
+                          &asks, &left) || take_left(&n, &left) < 0)
         return NULL;
-    size = size > (Py_ssize_t)sizeof layers ? (Py_ssize_t)sizeof layers : size;
-    if (before != NULL) memcpy(layers, before, (size_t)size);
+    count = (int)(PyTuple_Size(paths) < FOLDERS ? PyTuple_Size(paths) : FOLDERS);
+    for (int i = 0; i < count; i++)
+        if ((path[i] = PyBytes_AsString(PyTuple_GetItem(paths, i))) == NULL) return NULL;
     Py_BEGIN_ALLOW_THREADS
-    folder = enter(folder, path);
-    for (i = 0; i < (int)((size_t)size / sizeof *layers); i++)
-        if ((opened[count] = enter(layers[i], path)) >= 0) layers[count++] = layers[i];
-    fstat(folder, &own);
-    read_names(&n, folder);
-    for (i = 0; (entry = next_name(&n)) != NULL;) { /* i: the layer that had the last one */
-        int is_folder = entry->d_type == DT_DIR, is_same = before == NULL;
-        int is_asked = since == LLONG_MIN && before == NULL, is_known = entry->d_type == DT_REG;
-        int held = is_asked && is_known && is_held(folder, entry->d_name, &s);
-        if ((held || !is_asked || !is_known) &&
-            fstatat(folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) < 0)
-            continue;
-        if (is_asked && entry->d_type == DT_UNKNOWN && S_ISREG(s.st_mode))
-            held = is_held(folder, entry->d_name, &s);
-        if (nanoseconds(&s.st_ctim) < since || nanoseconds(&s.st_ctim) >= until) continue;
-        b.st_nlink = 1;
-        for (tried = 0; !is_same && tried < count; tried++, i = is_same ? i : (i + 1) % count)
-            is_same = fstatat(opened[i], entry->d_name, &b, AT_SYMLINK_NOFOLLOW) == 0 &&
-                nanoseconds(&b.st_ctim) < since && s.st_mode == b.st_mode &&
-                s.st_uid == b.st_uid && s.st_gid == b.st_gid && s.st_rdev == b.st_rdev &&
-                nanoseconds(&s.st_mtim) == nanoseconds(&b.st_mtim) &&
-                (is_folder || s.st_size == b.st_size);
-        if (!is_same || S_ISDIR(s.st_mode) != is_folder) continue;
-        if (held)
-            entry->d_type = HELD;
-        else
-            entry->d_type = is_folder ? MADE : s.st_nlink == 1 && b.st_nlink == 1 ? DONE : LINKED;
+    for (n.stop = now() + TURN; done < count && (done == 0 || now() <= n.stop); done++) {
+        struct looked *this = &looked[done];
+        fd = enter(folder, path[done]);
+        if (fd < 0 || fstat(fd, &s) < 0)
+            n.error = errno;
+        else if (n.at == n.used)
+            add_names(&n, fd);
+        is_large = done > 0 && !n.ended && !n.error; /* it is to have a call of its own */
+        if (is_large || n.error) n.used = n.at;
+        if (is_large || n.error) n.ended = 1;
+        while ((entry = next_name(&n)) != NULL)
+            if (entry->d_type == DT_DIR)
+                entry->d_type = MADE;
+            else
+                look_at(entry, fd, until, asks);
+        *this = (struct looked){n.at, s.st_ino, nanoseconds(&s.st_ctim), n.error};
+        n.error = 0;
+        if (fd >= 0 && *path[done]) close(fd);
+        if (is_large) break;
+        if (n.at < n.used || !n.ended) count = done + 1;
     }
-    for (i = 0, opened[count] = folder; *path && i <= count; i++) close(opened[i]);
     Py_END_ALLOW_THREADS
-    return result_of(&n, Py_BuildValue("y#KL", layers, count * (Py_ssize_t)sizeof *layers,
-                                       (unsigned long long)own.st_ino,
-                                       (long long)nanoseconds(&own.st_ctim)));
+    told = PyList_New(0);
+    for (int i = 0; told != NULL && i < done; i++) {
+        one = told_of(&n, i ? looked[i - 1].end : 0, &looked[i]);
+        if (one == NULL || PyList_Append(told, one) < 0) Py_CLEAR(told);
+        Py_XDECREF(one);
+    }
+    return told == NULL ? NULL
+        : n.at >= n.used && n.ended
+        ? Py_BuildValue("NO", told, Py_None)
+        : Py_BuildValue("Ny#", told, n.data + n.at, n.used - n.at);
 }
 
 #define FIEMAP_IOCTL 0xC020660BUL /* _IOWR('f', 11, struct fiemap): linux/fs.h */
