@@ -128,7 +128,7 @@ def _in_words(error: Exception, host: str, silence: float) -> RegistryError:
             cause = cause.socket_err
         reason = _words(getattr(cause, "msg", "")) or _reason(cause)
         return NotConnectedError(f"{host}: the proxy cannot be used: {reason}")
-    if isinstance(error, exceptions.NameResolutionError):
+    if isinstance(error, exceptions.NewConnectionError) and _find(error, socket.gaierror):
         return NotConnectedError(f"{host}: there is no such host, or no name server answers")
     if isinstance(error, (exceptions.NewConnectionError, exceptions.ConnectTimeoutError)):
         return NotConnectedError(f"{host}: cannot be reached: {_reason(error)}")

@@ -156,6 +156,7 @@ class Transport:
                 timeout=Timeout(connect=_CONNECTING, read=silence),
                 preload_content=False,
                 decode_content=False,
+                enforce_content_length=True,  # not by itself before urllib3 2
             )
         return cast("urllib3.HTTPResponse", response)
 
@@ -209,8 +210,9 @@ class Transport:
         if origin.scheme == "https":
             context = tls_context(origin.name, verify=self.verify, cert_dir=self._cert_dir)
         proxy = proxy_for(*origin)
-        settings: dict[str, Any] = {"maxsize": 8, "blocksize": _BLOCK, "ssl_context": context}
-        settings["socket_options"] = _ALIVE
+        settings: dict[str, Any] = {"maxsize": 8, "ssl_context": context, "socket_options": _ALIVE}
+        if urllib3.__version__ >= "2":
+            settings["blocksize"] = _BLOCK
         if proxy is None:
             return urllib3.PoolManager(**settings)
         try:

@@ -9,7 +9,6 @@ from functools import partial
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpclib import GRPCError, Status
 from grpclib.const import Cardinality, Handler
@@ -66,8 +65,8 @@ class Servicer:
             f"/{_SERVICE.full_name}/{method.name}": Handler(
                 partial(_stream if method.server_streaming else _one, getattr(self, method.name)),
                 Cardinality.UNARY_STREAM if method.server_streaming else Cardinality.UNARY_UNARY,
-                GetMessageClass(method.input_type),
-                GetMessageClass(method.output_type),
+                getattr(messages, method.input_type.name, Empty),
+                getattr(messages, method.output_type.name, Empty),
             )
             for method in _SERVICE.methods
         }
