@@ -1,4 +1,4 @@
-"""The wheel: the same bytes each time, with the manual and a bill of materials in it."""
+"""Packages: a wheel is the same bytes each time, with the manual and a bill of materials in it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from reflayer import __version__
 from reflayer.cli.manual import files
 from tests.file_systems import require
 
@@ -60,3 +61,8 @@ def test_a_wheel_is_the_same_bytes_each_time_and_tells_what_is_in_it(wheels: lis
         "reflayer/linux/_names.abi3.so"
     ]
     assert entries <= {0o644, 0o755}
+
+
+def test_the_debian_package_has_the_version_of_the_project() -> None:
+    changelog = (PROJECT / "packaging/debian/changelog").read_text()
+    assert changelog.startswith(f"reflayer ({__version__}) ")

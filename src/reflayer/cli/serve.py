@@ -218,10 +218,14 @@ def _library_for(service: str) -> Iterator[None]:
         library = (error.name or "").partition(".")[0]
         if library in ("", "reflayer"):
             raise
-        raise ServiceError(
-            f"the library {library} is not installed: in a checkout of reflayer: "
-            f"{shlex.quote(sys.executable)} -m pip install '.[{service}]'"
-        ) from error
+        how = (
+            f"in a checkout of reflayer: {shlex.quote(sys.executable)} -m pip install "
+            f"'.[{service}]'"
+        )
+        if "/dist-packages/" in __file__:  # Debian's package
+            package = "protobuf" if library == "google" else library.replace("_", "-")
+            how = f"apt-get install python3-{package}"
+        raise ServiceError(f"the library {library} is not installed: {how}") from error
 
 
 def _end(number: int) -> NoReturn:

@@ -22,6 +22,7 @@ from weakref import WeakSet
 import urllib3
 from urllib3 import exceptions
 from urllib3.connection import HTTPConnection
+from urllib3.poolmanager import PoolKey
 from urllib3.util import Timeout, Url, parse_url
 
 from reflayer import __version__
@@ -211,7 +212,7 @@ class Transport:
             context = tls_context(origin.name, verify=self.verify, cert_dir=self._cert_dir)
         proxy = proxy_for(*origin)
         settings: dict[str, Any] = {"maxsize": 8, "ssl_context": context, "socket_options": _ALIVE}
-        if urllib3.__version__ >= "2":
+        if "key_blocksize" in PoolKey._fields:  # from urllib3 2 on
             settings["blocksize"] = _BLOCK
         if proxy is None:
             return urllib3.PoolManager(**settings)

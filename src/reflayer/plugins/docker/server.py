@@ -18,11 +18,12 @@ from functools import partial
 from typing import BinaryIO, cast
 from weakref import WeakSet
 
+import aiohttp
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from reflayer.driver import Driver
-from reflayer.errors import ArchiveError, ReflayerError
+from reflayer.errors import ArchiveError, ReflayerError, ServiceError
 from reflayer.plugins.docker.calls import (
     CLONES,
     SHORT,
@@ -74,7 +75,13 @@ class DockerService:
         *,
         socket: str,
     ) -> None:
-        """Not served yet. ``open_driver`` opens the home that a daemon names."""
+        """Not served yet. ``open_driver`` opens the home that a daemon names.
+
+        Raises:
+            ServiceError: aiohttp is too old to tell of clients that went away.
+        """
+        if tuple(map(int, aiohttp.__version__.split(".")[:2])) < (3, 9):
+            raise ServiceError(f"aiohttp 3.9 or later is needed, this one is {aiohttp.__version__}")
         self._socket = socket
         self._work = work
         self._home = Home(socket, open_driver)
