@@ -26,15 +26,15 @@ os.umask(0o022)
 class Wheel(bdist_wheel):
     """A wheel with the manual, completions and a bill of materials: the same bytes each time."""
 
-    def egg2dist(self, egginfo_path, distinfo_path):
-        super().egg2dist(egginfo_path, distinfo_path)
+    def write_wheelfile(self, wheelfile_base, *arguments, **named):
+        super().write_wheelfile(wheelfile_base, *arguments, **named)
         from reflayer.cli.manual import files
 
         share = Path(self.bdist_dir, self.data_dir, "data/share")
         for name, text in files().items():
             write(share / name, text)
         # PEP 770.
-        write(Path(distinfo_path, "sboms/reflayer.cdx.json"), self.bill_of_materials())
+        write(Path(wheelfile_base, "sboms/reflayer.cdx.json"), self.bill_of_materials())
         for path in Path(self.bdist_dir).rglob("*"):
             path.chmod(0o755 if path.is_dir() or path.suffix == ".so" else 0o644)
 

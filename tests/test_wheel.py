@@ -32,7 +32,16 @@ def wheels(tmp_path: Path) -> list[Path]:
             shutil.copy(PROJECT / file, folder)
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         subprocess.run(
-            [sys.executable, "setup.py", "-q", "bdist_wheel"],
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "wheel",
+                "--no-build-isolation",
+                "--no-deps",
+                "-wdist",
+                ".",
+            ],
             cwd=folder,
             env=environment,
             umask=mask,
