@@ -128,6 +128,15 @@ def test_what_was_taken_is_made_anew_behind(driver: Driver) -> None:
     assert counts(Driver(driver.home)) == {"top": (2, 2)}
 
 
+def test_who_makes_some_himself_leaves_to_nobody_what_others_asked_for_meanwhile(
+    driver: Driver,
+) -> None:
+    with nobody_fills(driver):
+        driver.keep_spares("top", 1)
+    driver.keep_spares("base", 1, wait=True)
+    wait_until(lambda: counts(driver) == {"base": (1, 1), "top": (1, 1)})
+
+
 def test_none_are_made_where_none_are_wanted(driver: Driver) -> None:
     assert driver.spares() == []
     driver.create("box", "top")

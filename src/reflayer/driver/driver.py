@@ -472,7 +472,7 @@ class Driver(Layers):
         spares.keep(self.home, checked_id(id), count, self._making)
         if wait:
             fill_now(self.home, id, self._making, progress)
-        fill_behind(self.home, id)
+        fill_behind(self.home, None if wait else id)
         if left_in_trash(self.home):
             delete_behind(self.home)
 

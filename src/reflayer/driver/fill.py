@@ -2,12 +2,18 @@
 
 It holds ``spares.lock``, and looks again when it has let go of it: so what is asked for meanwhile
 needs no process of its own. It ends when its lock file is gone, or little of the disk is free.
+
+It works when nobody has asked for a spare for a moment. A database that commits waits until the
+disk has all that is in the file system's journal by then, be it of others: so of many spares that
+are taken in a row none waits for what is made for the next, and that is written out before it is a
+spare. One process is started for all of them.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import time
 from contextlib import suppress
 
 from reflayer.driver import spares
@@ -20,20 +26,25 @@ from reflayer.workers.lock import is_at, open_locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Mapping
 
     from reflayer.driver.home import Making
     from reflayer.driver.spares import Spares
     from reflayer.progress import Progress
+
+_QUIET = 0.05  # seconds
+_MOST = 20  # times that nobody asks for so long is waited for
 
 
 class _StoppedError(Exception):
     """The spare that is being made is wanted no more."""
 
 
-def fill_behind(home: str, layer: str) -> None:
-    """Let another process make what spares are missing, if ``layer`` lacks some."""
-    if not _lacks(spares.of_layer(home, layer)) or is_short(home):
+def fill_behind(home: str, layer: str | None) -> None:
+    """Let another process make what spares are missing, if ``layer``, or with None any, does."""
+    if layer is None:
+        layer = _next(home, {})
+    if layer is None or not _lacks(spares.of_layer(home, layer)) or is_short(home):
         return
     with suppress(OperationError):  # on a full disk there may be no lock file
         turn = open_locked(f"{home}/{SPARES_LOCK}", wait=False)
@@ -71,7 +82,7 @@ def fill(home: str, turn: int | None) -> None:
     """Make what spares are missing; ``turn`` is a descriptor that holds the lock, closed here."""
     from concurrent.futures import ThreadPoolExecutor
 
-    failed: set[str] = set()
+    failed: dict[str, float] = {}  # by layer, when it was last asked for
     lock = f"{home}/{SPARES_LOCK}"
     with ThreadPoolExecutor(1, initializer=_step_back) as worker:
 
@@ -82,17 +93,18 @@ def fill(home: str, turn: int | None) -> None:
             try:
                 spares.tidy(home)
                 while (layer := _next(home, failed)) is not None and not is_short(home):
-                    asked = spares.wanted(home, layer)
+                    _until_quiet(home, layer)
+                    asked, at = spares.wanted(home, layer), spares.last_use(home, layer)
                     making = None if asked is None else spares.making_of(asked[1])
                     try:
                         if making is None:
-                            failed.add(layer)  # another user's
+                            failed[layer] = at  # another user's
                         else:
                             _make(home, layer, making, turn, behind_others)
                     except _StoppedError:
                         pass
                     except ReflayerError:
-                        failed.add(layer)
+                        failed[layer] = at
                     if not is_at(lock, turn):
                         return
             finally:
@@ -108,12 +120,24 @@ def _lacks(one: Spares) -> bool:
     return one.ready < one.wanted
 
 
-def _next(home: str, failed: Container[str]) -> str | None:
-    """The layer that lacks spares and was asked for last."""
-    lacking = [
-        one.layer for one in spares.all_spares(home) if _lacks(one) and one.layer not in failed
-    ]
-    return max(lacking, key=lambda layer: spares.last_use(home, layer), default=None)
+def _next(home: str, failed: Mapping[str, float]) -> str | None:
+    """The layer that lacks spares and was asked for last, if it has not ``failed`` since then."""
+    asked = {
+        one.layer: spares.last_use(home, one.layer)
+        for one in spares.all_spares(home)
+        if _lacks(one)
+    }
+    left = [layer for layer, at in asked.items() if failed.get(layer) != at]
+    return max(left, key=asked.__getitem__, default=None)
+
+
+def _until_quiet(home: str, layer: str) -> None:
+    """Wait until nobody has asked for clones of ``layer`` for a moment; if need be, a second."""
+    for _ in range(_MOST):
+        passed = time.time() - spares.last_use(home, layer)
+        if not 0 <= passed < _QUIET:
+            return
+        time.sleep(_QUIET - passed)
 
 
 def _make(
@@ -139,6 +163,7 @@ def _make(
         if not _lacks(spares.of_layer(home, layer)):  # fewer are wanted by now
             raise _StoppedError
         _require_room(home)
+        _until_quiet(home, layer)
 
     with building(home, layer) as path:
         folders: list[int] = []

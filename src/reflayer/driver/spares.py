@@ -28,6 +28,7 @@ from reflayer.driver.home import (
     is_id,
     layer_path,
     naming,
+    opened,
     relink,
     taken,
     unlink,
@@ -219,6 +220,9 @@ def add(
     made_by, folder = key(making), _folder(home, layer)
     if made_by is None or folder is None:
         return False
+    if noted is not None:  # it is no snapshot: all of it is in a journal, and so is what takes it
+        with failing(path, "fsync"), opened(path) as fd:
+            os.fsync(fd)
     with failing(folder, "add a spare"), naming(home):
         if before is None or stamp(home, layer) != before:
             return False
