@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from contextlib import suppress
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 
     from reflayer.errors import ReflayerError
 
+_GARBAGE = (
+    20_000  # objects, more than an import makes: looking at those takes a twentieth of a command
+)
+
 
 def main() -> NoReturn:
     """The program ``reflayer``.
@@ -21,6 +26,7 @@ def main() -> NoReturn:
     """
     if sys.getfilesystemencoding() != "utf-8":
         _start_in_utf8_mode()
+    gc.set_threshold(_GARBAGE)
     from reflayer.cli.interrupt import Interrupted, catch_signals, ignore_signals
 
     if sys.stdin is None or sys.stdout is None or sys.stderr is None:

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from reflayer.images.registry import Access
 
 _PLACES = ("oci", "oci-archive", "docker-archive", "tar", "rootfs")
-_OTHERS = (  # containers-transports(5); and what a path follows, which no tag can be
-    r"(containers-storage|dir|docker-daemon|ostree|sif|tarball|file):"
-    r"|([A-Za-z-]+):[/.~]"
+_OTHERS = frozenset(  # containers-transports(5)
+    {"containers-storage", "dir", "docker-daemon", "ostree", "sif", "tarball", "file"}
 )
 
 
@@ -55,7 +54,7 @@ class RootFs:
 
 def registry_reference(text: str) -> Reference | None:
     """The image in a registry that ``text`` names; None where it names a place of this machine."""
-    transport, colon, _ = text.partition(":")
+    transport, colon, rest = text.partition(":")
     if colon and transport in _PLACES:
         return None
     if text.startswith("docker://"):
@@ -70,7 +69,9 @@ def registry_reference(text: str) -> Reference | None:
             f"{printable(text[:300])} is an address: give the image's name, "
             "HOST[:PORT]/REPOSITORY[:TAG]"
         )
-    if re.match(_OTHERS, text):
+    # What a path follows is no image's name, since no tag can be one.
+    has_path = rest[:1] in ("/", ".", "~") and re.fullmatch("[A-Za-z-]+", transport)
+    if colon and (transport in _OTHERS or has_path):
         known = ", ".join(f"{one}:" for one in _PLACES)
         raise ImageError(
             f"the transport {printable(transport)}: is not known: docker:// and {known} are"

@@ -11,7 +11,6 @@ from reflayer.store.containers import (
     remove_container,
 )
 from reflayer.store.parts import Parts, default_root
-from reflayer.walk.metadata import OWNERSHIPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,8 +68,11 @@ class Store:
             ValueError: ``ownership`` is none of these, or ``root`` is empty.
             StoreError: there is no ``root``, and this user has no home.
         """
-        if ownership not in (None, *OWNERSHIPS):
-            raise ValueError(f"ownership {ownership!r} is not one of {', '.join(OWNERSHIPS)}")
+        if ownership is not None:
+            from reflayer.walk.metadata import OWNERSHIPS
+
+            if ownership not in OWNERSHIPS:
+                raise ValueError(f"ownership {ownership!r} is not one of {', '.join(OWNERSHIPS)}")
         if root is not None and not os.fspath(root):
             raise ValueError("the path of the store's folder is empty")
         self.root = os.path.abspath(os.fsdecode(default_root() if root is None else root))
@@ -113,12 +115,15 @@ class Store:
             ReflayerError: it cannot be made; the store is as it was before.
             ValueError: ``pull`` is none of these.
         """
-        from reflayer.store.checkpoints import fork, named
         from reflayer.store.create import Wanted, create
 
-        if checkpoint := named(self._parts, _text(image)):
-            return fork(self._parts, *checkpoint, name, size, progress)
-        wanted = Wanted(_text(image), _platform(platform), pull, access, progress, warn)
+        text = _text(image)
+        if "@" in text:
+            from reflayer.store.checkpoints import fork, named
+
+            if checkpoint := named(self._parts, text):
+                return fork(self._parts, *checkpoint, name, size, progress)
+        wanted = Wanted(text, _platform(platform), pull, access, progress, warn)
         return create(self._parts, wanted, name, size)
 
     def pull(

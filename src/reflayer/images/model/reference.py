@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 
 from reflayer.errors import ImageError, printable
-from reflayer.images.model.descriptor import ALGORITHMS, check_digest
 from reflayer.record import record
 
 _DEFAULT_DOMAIN = "docker.io"
@@ -17,6 +16,8 @@ _OFFICIAL = "library/"
 _DEFAULT_TAG = "latest"
 _LONGEST_PATH = 255  # characters
 _LARGEST_PORT = 65535
+_ID_LENGTH = 64
+_MOST = 128  # characters of a tag
 
 # None is compiled before there is something to match.
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
@@ -63,10 +64,12 @@ class Reference:
 
 def parse_reference(text: str) -> Reference:
     """Read ``[DOMAIN/]PATH[:TAG][@DIGEST]``; the tag is ``latest`` where there is neither."""
-    if re.fullmatch(_IDENTIFIER, text):
+    if len(text) == _ID_LENGTH and re.fullmatch(_IDENTIFIER, text):
         raise _bad(text, "64 hexadecimal digits are an id, not a name")
     name, at, digest = text.partition("@")
     if at:
+        from reflayer.images.model.descriptor import check_digest
+
         try:
             check_digest(digest)
         except ImageError:
@@ -75,22 +78,30 @@ def parse_reference(text: str) -> Reference:
     path, colon, tag = remainder.partition(":")
     if path != path.lower():
         raise _bad(text, "the repository must be in lower case")
-    host = re.fullmatch(_DOMAIN, domain)
-    if host is None or not re.fullmatch(_PATH, path):
+    host = None if domain == _DEFAULT_DOMAIN else re.fullmatch(_DOMAIN, domain)
+    is_host = host is not None or domain == _DEFAULT_DOMAIN
+    if not is_host or not (_is_plain(*path.split("/")) or re.fullmatch(_PATH, path)):
         raise _bad(text, "expected [DOMAIN/]NAME[:TAG][@DIGEST]")
-    if host[1] and int(host[1]) > _LARGEST_PORT:
+    if host and host[1] and int(host[1]) > _LARGEST_PORT:
         raise _bad(text, "there is no such port")
     if len(path) > _LONGEST_PATH:
         raise _bad(text, f"the repository has more than {_LONGEST_PATH} characters")
-    if colon and not re.fullmatch(_TAG, tag):
+    if colon and not (_is_plain(tag) and len(tag) <= _MOST) and not re.fullmatch(_TAG, tag):
         raise _bad(text, "a tag is at most 128 of a-z, A-Z, 0-9, '_', '.' and '-'")
     return Reference(domain, path, tag if colon or at else _DEFAULT_TAG, digest)
 
 
 def refuse_digest(name: Reference) -> None:
     """Raise an ImageError where a new image's name would be taken for a digest, as Docker does."""
+    from reflayer.images.model.descriptor import ALGORITHMS
+
     if name.familiar().partition(":")[0] in ALGORITHMS:
         raise ImageError(f"{name.familiar()} would be taken for a digest: take another name")
+
+
+def _is_plain(*words: str) -> bool:
+    """Whether they are letters and digits: compiling a grammar takes longer than all else does."""
+    return all(word.isalnum() and word.isascii() for word in words)
 
 
 def _split_domain(name: str) -> tuple[str, str]:
