@@ -19,7 +19,7 @@ import pytest
 from reflayer import Store
 from reflayer.errors import ImageError, ReflayerError, StoreError
 from reflayer.images.content.blob_store import BlobStore
-from reflayer.images.content.transfer import LayerBlobs
+from reflayer.images.content.source import LayerBlobs
 from reflayer.images.model.image import Image
 from reflayer.images.model.reference import parse_reference
 from reflayer.images.registry import Access, RegistrySource

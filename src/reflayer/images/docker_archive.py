@@ -28,8 +28,9 @@ from reflayer.images.content.blob_store import (
     check_version,
 )
 from reflayer.images.content.resolve import names_of, read_document
+from reflayer.images.content.source import Destination, Source
 from reflayer.images.content.temp_file import replacement, sync_folder
-from reflayer.images.content.transfer import Destination, Source, add_blobs, fetch_listed
+from reflayer.images.content.transfer import add_blobs, fetch_listed
 from reflayer.images.model.descriptor import (
     CONTAINERD_NAME,
     LAYER_TYPES,
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from reflayer.images.content.blob_store import BlobStore
-    from reflayer.images.content.transfer import Fetched
+    from reflayer.images.content.source import Fetched
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
     from reflayer.progress import Progress

@@ -9,14 +9,12 @@ import os
 
 from reflayer.errors import ImageError, failing, printable
 from reflayer.images.content.blob_store import BLOBS, INDEX_FILE, LAYOUT_FILE, BlobStore, Layout
-from reflayer.images.content.coming import copy_layers
-from reflayer.images.content.resolve import choose_image
-from reflayer.images.content.transfer import Destination, Source, fetch_image, nearest
+from reflayer.images.content.source import Destination, Source
 from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.images.content.transfer import Fetched, Unpack
+    from reflayer.images.content.source import Fetched, Unpack
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
     from reflayer.progress import Progress
@@ -50,6 +48,10 @@ class OciLayout(Source, Destination):
     ) -> Fetched:
         if self.is_archive:
             return Source.fetch(self, content, platform, progress, unpack)
+        from reflayer.images.content.coming import copy_layers
+        from reflayer.images.content.resolve import choose_image
+        from reflayer.images.content.transfer import fetch_image, nearest
+
         layout = Layout(self.path)
         index = layout.index()
         if os.path.lexists(os.path.join(self.path, LAYOUT_FILE)):  # BuildKit's caches lack it
@@ -80,6 +82,7 @@ class OciLayout(Source, Destination):
         Blobs share their blocks where the file system can, and each is checked once more.
         """
         from reflayer.images.build.manifest import with_oci_types
+        from reflayer.images.content.transfer import fetch_image
 
         made = with_oci_types(content, image)
         _refuse_others(self.path)

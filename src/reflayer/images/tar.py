@@ -24,8 +24,8 @@ from reflayer.errors import ArchiveError, ImageError, brief, failing, printable
 from reflayer.images.build.layer import add_layer
 from reflayer.images.build.manifest import add_image, config_of
 from reflayer.images.content.blob_store import open_regular
+from reflayer.images.content.source import UNSETTLED, Source
 from reflayer.images.content.temp_file import fill, write_all
-from reflayer.images.content.transfer import UNSETTLED, Source
 from reflayer.images.model.descriptor import LAYER_TYPES, Descriptor, digest_text
 from reflayer.images.model.platform import Platform
 from reflayer.record import record
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from reflayer.archive.tar_header import Entry, SparseMap
     from reflayer.images.content.blob_store import BlobStore
-    from reflayer.images.content.transfer import Fetched
+    from reflayer.images.content.source import Fetched
     from reflayer.progress import Progress
 
     Piece = tuple[int, int, int]  # its start and its place in the archive, and its length

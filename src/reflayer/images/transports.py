@@ -12,7 +12,7 @@ from reflayer.xdg import expanded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from reflayer.images.content.transfer import Destination, Source
+    from reflayer.images.content.source import Destination, Source
     from reflayer.images.registry import Access
 
 _PLACES = ("oci", "oci-archive", "docker-archive", "tar", "rootfs")
@@ -40,7 +40,7 @@ class RootFs:
         import time
 
         from reflayer.archive.tree_diff import TreeDiff
-        from reflayer.images.content.transfer import UNSETTLED
+        from reflayer.images.content.source import UNSETTLED
 
         try:
             found = [entry.status for entry in TreeDiff(self.path)]

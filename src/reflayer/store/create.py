@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
     from typing import TypeVar
 
-    from reflayer.images.content.transfer import LayerBlobs, Source
+    from reflayer.images.content.source import LayerBlobs, Source
     from reflayer.images.model.image import Image
     from reflayer.images.model.platform import Platform
     from reflayer.images.model.reference import Reference

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from reflayer.archive import AppliedLayer
     from reflayer.images.content.resolve import Open
-    from reflayer.images.content.transfer import LayerBlobs, Told
+    from reflayer.images.content.source import LayerBlobs
+    from reflayer.images.content.transfer import Told
     from reflayer.images.model.descriptor import Descriptor
     from reflayer.images.model.image import Image
     from reflayer.progress import Progress
@@ -64,7 +65,7 @@ def unpack(
     Another process that wants one of them at the same time waits, and then finds it. ``blobs`` are
     the image's layers, by default those in the content store.
     """
-    from reflayer.images.content.transfer import LayerBlobs
+    from reflayer.images.content.source import LayerBlobs
 
     blobs = blobs or LayerBlobs(parts.content.open)
     ids = images.chain_of(image)

@@ -6,7 +6,8 @@ import io
 import os
 
 from reflayer.errors import ArchiveError
-from reflayer.images.content.transfer import LayerBlobs, Transfer, missing_blobs
+from reflayer.images.content.source import LayerBlobs
+from reflayer.images.content.transfer import Transfer, missing_blobs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
     from reflayer.images.content.blob_store import BlobStore
     from reflayer.images.content.resolve import Open
-    from reflayer.images.content.transfer import Told, Unpack
+    from reflayer.images.content.source import Unpack
+    from reflayer.images.content.transfer import Told
     from reflayer.images.model.descriptor import Descriptor
     from reflayer.images.model.image import Image
     from reflayer.progress import Progress

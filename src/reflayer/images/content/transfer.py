@@ -1,9 +1,8 @@
-"""What brings images into the blob store, and out of it; and blobs that come or go side by side."""
+"""What brings blobs into the blob store, several side by side."""
 
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +10,6 @@ from typing import Generic, TypeVar
 
 from reflayer.images.content.resolve import choose_image
 from reflayer.images.model.descriptor import check_size
-from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,17 +24,12 @@ if TYPE_CHECKING:
     from reflayer.images.model.platform import Platform
     from reflayer.progress import Progress
 
-    Fetched = tuple[Image, tuple[str, ...]]
     Told = Callable[[int], None]  # the bytes of a blob that are done
-    Unpack = Callable[[Image, "LayerBlobs"], None]
 
     class Sized(Protocol):
         @property
         def size(self) -> int: ...
 
-
-UNSETTLED = 2.0
-"""Seconds in which a file can change again without its times telling."""
 
 _WORKERS = 4
 
@@ -45,88 +38,6 @@ Item = TypeVar("Item", bound="Sized")
 
 def _nothing() -> None:
     pass
-
-
-@record
-class LayerBlobs:
-    """How the layers of an image are read, perhaps while they come; any thread may call these.
-
-    Attributes:
-        open: opens one by its digest; then a read may wait for bytes.
-        checked: reading the end of one raises if it is not what it should be.
-        stop: makes what waits for bytes, and waits for them later, raise.
-    """
-
-    open: Open
-    checked: bool = False
-    stop: Callable[[], None] = _nothing
-
-
-class Source(ABC):
-    """An image somewhere, to be fetched."""
-
-    __slots__ = ()
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """What a store calls the image."""
-
-    def stamp(self) -> str:
-        """What is the same as long as the image is; empty where only fetching it tells."""
-        return ""
-
-    def fetch(
-        self,
-        content: BlobStore,
-        platform: Platform | None,
-        progress: Progress | None,
-        unpack: Unpack | None = None,
-    ) -> Fetched:
-        """Bring the image into ``content``; all of its blobs are there, checked, on return.
-
-        Args:
-            content: where the blobs go. Those that are there are not read again.
-            platform: what it has to run on; None for this machine, or for whatever the only one is.
-            progress: is told of stage ``fetch``, in bytes, by one thread at a time.
-            unpack: is called with the image and its layers, perhaps while they come.
-
-        Returns:
-            The image, and what a store calls it: first its ``name``.
-
-        Raises:
-            ImageError: there is no such image, or it is not right.
-            OperationError: it could not be read or written.
-        """
-        image, names = self._fetch(content, platform, progress)
-        if unpack is not None:
-            unpack(image, LayerBlobs(content.open))
-        return image, names
-
-    def _fetch(
-        self, content: BlobStore, platform: Platform | None, progress: Progress | None
-    ) -> Fetched:
-        """As ``fetch``, of a source that is there at once."""
-        raise NotImplementedError
-
-
-class Destination(ABC):
-    """A place that an image can be written to.
-
-    Attributes:
-        is_plain: whether layers are always plain there.
-    """
-
-    __slots__ = ()
-    is_plain = False
-
-    @abstractmethod
-    def write(self, content: BlobStore, image: Image, progress: Progress | None) -> None:
-        """Write ``image`` there, all of whose blobs are in ``content``.
-
-        A manifest of OCI's may be added to ``content`` for that. ``progress`` is told of the bytes,
-        by one thread at a time.
-        """
 
 
 def fetch_image(

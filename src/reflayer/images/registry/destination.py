@@ -13,7 +13,8 @@ from functools import partial
 from urllib.parse import urlencode
 
 from reflayer.errors import ImageError, RegistryError
-from reflayer.images.content.transfer import Destination, Transfer
+from reflayer.images.content.source import Destination
+from reflayer.images.content.transfer import Transfer
 from reflayer.images.registry.repository import Repository
 from reflayer.images.registry.retry import Patience, TemporaryError, retry
 from reflayer.images.registry.transport import address_in

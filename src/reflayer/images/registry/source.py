@@ -10,13 +10,8 @@ from reflayer.errors import ImageError, RegistryError, brief, failing, printable
 from reflayer.images.content import partial_download
 from reflayer.images.content.coming import fetch_layers
 from reflayer.images.content.resolve import find_image
-from reflayer.images.content.transfer import (
-    Source,
-    StoppedError,
-    Transfer,
-    fetch_image,
-    nearest,
-)
+from reflayer.images.content.source import Source
+from reflayer.images.content.transfer import StoppedError, Transfer, fetch_image, nearest
 from reflayer.images.model.descriptor import (
     INDEXES,
     MANIFESTS,
@@ -42,7 +37,8 @@ if TYPE_CHECKING:
 
     from reflayer.images.content.blob_store import BlobStore
     from reflayer.images.content.coming import ComingBlob
-    from reflayer.images.content.transfer import Fetched, Told, Unpack
+    from reflayer.images.content.source import Fetched, Unpack
+    from reflayer.images.content.transfer import Told
     from reflayer.images.model.platform import Platform
     from reflayer.images.model.reference import Reference
     from reflayer.images.registry.credentials import Access
