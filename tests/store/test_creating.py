@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from reflayer import ConfigChanges, ReflayerError, Store
-from reflayer.errors import ArchiveError, StoreError
+from reflayer.errors import ArchiveError, ImageError, StoreError
 from tests.archive.tars import entry, tar
 from tests.cli.processes import PROGRAM
 from tests.file_systems import require, require_root, shut_mount
@@ -332,6 +333,26 @@ def test_a_tar_is_not_read_again_while_its_file_is_the_same(base: Path, root: Pa
     changed = store.create(f"tar:{file}")
     assert Path(changed.path, "more").read_bytes() == b"more"
     assert len(store.images()) == 2
+
+
+def test_a_layout_is_not_read_again_while_its_index_is_the_same(
+    base: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reflayer.images.content.source.UNSETTLED", -60.0)  # as if it were later
+    layout = Layout(base / "image")
+    layout.index(latest=layout.image(BASE), other=layout.image(MORE))
+    store = Store(root)
+    told: list[str] = []
+    one = store.create(f"oci:{layout.folder}:latest")
+    shutil.rmtree(layout.folder / "blobs")
+    assert store.create(f"oci:{layout.folder}:latest", warn=told.append).image_id == one.image_id
+    assert told == []
+    with pytest.raises(ImageError, match="is missing"):
+        store.create(f"oci:{layout.folder}:other")
+    with pytest.raises(ImageError, match="only for linux/amd64"):
+        store.create(f"oci:{layout.folder}:latest", platform="linux/riscv64")
+    layout.index(latest=layout.image(BASE, MORE))
+    assert store.create(f"oci:{layout.folder}:latest").image_id != one.image_id
 
 
 def test_a_folder_is_taken_in_once_and_anew_when_asked(base: Path, root: Path) -> None:

@@ -9,7 +9,7 @@ import os
 
 from reflayer.errors import ImageError, failing, printable
 from reflayer.images.content.blob_store import BLOBS, INDEX_FILE, LAYOUT_FILE, BlobStore, Layout
-from reflayer.images.content.source import Destination, Source
+from reflayer.images.content.source import Destination, Source, file_stamp
 from reflayer.record import record
 
 TYPE_CHECKING = False
@@ -38,6 +38,15 @@ class OciLayout(Source, Destination):
     def name(self) -> str:
         transport = "oci-archive" if self.is_archive else "oci"
         return f"{transport}:{self.path}" + (f":{self.tag}" if self.tag else "")
+
+    def stamp(self) -> str:
+        """The archive's, or that of the layout's index, which tells what is under each tag."""
+        if self.path == "-":
+            return ""
+        try:
+            return file_stamp(self.path if self.is_archive else f"{self.path}/{INDEX_FILE}")
+        except OSError:  # fetching it tells what is wrong
+            return ""
 
     def fetch(
         self,

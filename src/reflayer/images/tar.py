@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 import stat
-import time
 from bisect import bisect_right
 from contextlib import contextmanager
 from hashlib import sha256
@@ -24,7 +23,7 @@ from reflayer.errors import ArchiveError, ImageError, brief, failing, printable
 from reflayer.images.build.layer import add_layer
 from reflayer.images.build.manifest import add_image, config_of
 from reflayer.images.content.blob_store import open_regular
-from reflayer.images.content.source import UNSETTLED, Source
+from reflayer.images.content.source import Source, file_stamp
 from reflayer.images.content.temp_file import fill, write_all
 from reflayer.images.model.descriptor import LAYER_TYPES, Descriptor, digest_text
 from reflayer.images.model.platform import Platform
@@ -68,11 +67,7 @@ class TarImage(Source):
         if self.path == "-":
             return ""
         with failing(self.path, "stat"):
-            status = os.stat(self.path)
-        if time.time() - status.st_ctime < UNSETTLED:
-            return ""
-        times = (status.st_mtime_ns, status.st_ctime_ns)
-        return ":".join(map(str, (status.st_dev, status.st_ino, status.st_size, *times)))
+            return file_stamp(self.path)
 
     def _fetch(
         self, content: BlobStore, platform: Platform | None, progress: Progress | None

@@ -210,14 +210,15 @@ def _from_source(source: Source, wanted: Wanted, parts: Parts) -> Pulled:
     stamp, told = source.stamp(), _one_at_a_time(wanted.progress)
     known = layer = None
     if stamp:
+        if wanted.platform:
+            stamp += f":{wanted.platform}"
         with parts.database.reading() as db:
             known = images.image_named(db, source.name, stamp)
-            if known and wanted.platform and known.platform != str(wanted.platform):
-                known = None
             layer = images.layer_there(db, known.layer, parts) if known else None
             blobs = images.blobs_on_record(db, known.id) if known else frozenset()
     if known is not None and layer is not None:
         images.refuse_incomplete(layer, parts)
+        _warn_of_platform(known.platform, wanted)
         return Pulled(replace(known, names=(source.name,)), blobs, source.name, stamp)
     mark_dirty(parts)
     if known is not None:
@@ -230,7 +231,7 @@ def _from_source(source: Source, wanted: Wanted, parts: Parts) -> Pulled:
             unpack(image, parts, told, blobs)
 
         image, names = source.fetch(parts.content, wanted.platform, told, unpack_it)
-        _warn_of_platform(image, wanted)
+        _warn_of_platform(str(image.platform), wanted)
     return Pulled(images.record_of(image, names), images.blobs_of(image), names[0], stamp)
 
 
@@ -247,13 +248,13 @@ def _one_at_a_time(progress: Progress | None) -> Progress | None:
     return progress and told
 
 
-def _warn_of_platform(image: Image, wanted: Wanted) -> None:
+def _warn_of_platform(found: str, wanted: Wanted) -> None:
     """Tell of an image that is taken for want of another, or whose config says what it is."""
     from reflayer.images.model.platform import Platform
 
     platform = wanted.platform or Platform.of_machine()
-    if wanted.warn and image.platform not in platform.fitting():
-        wanted.warn(f"{printable(wanted.text)}: is for {image.platform}, not for {platform}")
+    if wanted.warn and found not in map(str, platform.fitting()):
+        wanted.warn(f"{printable(wanted.text)}: is for {found}, not for {platform}")
 
 
 def _from_folder(source: RootFs, wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from abc import ABC, abstractmethod
 
 from reflayer.record import record
@@ -21,6 +23,19 @@ if TYPE_CHECKING:
 
 UNSETTLED = 2.0
 """Seconds in which a file can change again without its times telling."""
+
+
+def file_stamp(path: str) -> str:
+    """What is the same as long as the file at ``path`` is; empty where it was changed just now.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    status = os.stat(path)
+    if time.time() - status.st_ctime < UNSETTLED:
+        return ""
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return ":".join(map(str, (status.st_dev, status.st_ino, status.st_size, *times)))
 
 
 def _nothing() -> None:
