@@ -12,6 +12,7 @@ from reflayer.errors import (
     UnknownNameError,
     counted,
     did_you_mean,
+    failing,
     printable,
 )
 from reflayer.record import record, replace
@@ -216,17 +217,18 @@ def read_stored(known: StoredImage, parts: Parts) -> Image:
 
 def config_of(known: StoredImage, parts: Parts) -> dict[str, object]:
     """A recorded image's config (OCI image-spec, config.md), as it came; a folder's is made."""
-    from reflayer.images.content.resolve import read_document
+    from reflayer.images.model.descriptor import check_digest_is, digest_bytes
     from reflayer.images.model.document import Document
-    from reflayer.images.model.image import LARGEST_CONFIG
-    from reflayer.images.model.platform import Platform
 
     if known.manifest is None:
         from reflayer.images.build.manifest import config_of as minimal_config
+        from reflayer.images.model.platform import Platform
 
         config = minimal_config(Platform.parse(known.platform))
     else:
-        config = read_document(read_stored(known, parts).config, parts.content.open, LARGEST_CONFIG)
+        with parts.content.open(known.id) as blob, failing(known.id, "read"):
+            config = blob.read()
+        check_digest_is(digest_bytes(config, known.id), known.id)
     return Document.parse(config, f"the config of image {known.id[:19]}").fields
 
 
