@@ -17,6 +17,7 @@ import fcntl
 import os
 import signal
 import stat
+import struct
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 _clone_names: Any = getattr(native, "clone_names", None)
 
 _TRIES = 10  # at a file that others write to
+_BATCH = 50  # names that the part in C is given at once
+_HEAD = struct.Struct("=QqHB")
 _GONE = frozenset({errno.ENOENT, *NO_FOLDER})
 
 
@@ -159,7 +162,7 @@ class _Changes:
             self._made[path] = True
         for path, names in scan.stale.items():
             with suppress(_GoneError), self._opened(path) as (src, dst):
-                for name in names:
+                for name in self._clone(src, dst, names):
                     self._copy_name(path, src, dst, name)
         for path in scan.others:
             self._copy_tree(path)
@@ -229,8 +232,10 @@ class _Changes:
                     os.rmdir(name, dir_fd=dst)
                 self._hide_name(above, dst, name)
             inside = os.path.join(path, b"")
-            made = self._made.items()
-            self._made = {one: own for one, own in made if not (one + b"/").startswith(inside)}
+            for one in [*self._made.keys() | self._folders.keys()]:
+                if (one + b"/").startswith(inside):
+                    self._made.pop(one, None)
+                    self._folders.pop(one, None)
         self._gone.clear()
 
     def _copy_name(self, path: bytes, src: int, dst: int, name: bytes) -> None:
@@ -317,21 +322,17 @@ class _Changes:
     def _fill(self, path: bytes, src: int, dst: int) -> list[bytes]:
         """Make all names of an open folder in its counterpart; return those of empty folders."""
         folders: list[bytes] = []
-        left: bytes | None = b""
-        device = os.fstat(src).st_dev
-        if _clone_names is None or self._method.on(device) != "reflink":
-            rest, left = [*names_in(src)], None
+        if self._clones(src):
+            rest: list[bytes] = []
+            left: bytes | None = b""
+            while left is not None:
+                (files, links, size), made, others, left = self._clone_some(src, dst, left)
+                folders += made
+                rest += [name for _, name in others]
+                self._names += files + links + len(made)
+                self._size += size
         else:
-            rest = []
-        while left is not None:
-            new, rung = self._new, LADDER.index("reflink")
-            (files, links, size), made, others, left = _clone_names(
-                src, dst, rung, new.uid, new.gid, new.umask, 0o700, b"", left
-            )
-            folders += made
-            rest += [name for _, name in others]
-            self._names += files + links + len(made)
-            self._size += size
+            rest = [*names_in(src)]
         for name in rest:
             with suppress(FileNotFoundError):
                 if stat.S_ISDIR(os.lstat(name, dir_fd=src).st_mode):
@@ -341,6 +342,46 @@ class _Changes:
                 else:
                     self._copy_name(path, src, dst, name)
         return folders
+
+    def _clone(self, src: int, dst: int, names: list[bytes]) -> list[bytes]:
+        """Make those names that are ordinary, as the part in C does; return the others.
+
+        A reflink writes out a mapped file, so that this needs no ``_write_back``.
+        """
+        if not self._clones(src):
+            return names
+        rest: list[bytes] = []
+        for at in range(0, len(names), _BATCH):
+            found = {name: _status(src, name) for name in names[at : at + _BATCH]}
+            ordinary = {
+                name: status
+                for name, status in found.items()
+                if status is not None and status.st_nlink == 1 and not stat.S_ISDIR(status.st_mode)
+            }
+            left = b"".join(map(_entry, ordinary, ordinary.values()))
+            while left:
+                _, _, others, left = self._clone_some(src, dst, left)
+                for _, name in others:
+                    del ordinary[name]
+            for name, status in [*ordinary.items()]:
+                after = _status(src, name)
+                if after is None or _version(after) != _version(status):
+                    os.unlink(name, dir_fd=dst)
+                    del ordinary[name]
+                else:
+                    self._names += 1
+                    self._size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+            rest += found.keys() - ordinary.keys()
+        return rest
+
+    def _clones(self, folder: int) -> bool:
+        """Whether the part in C is there, and content shares its blocks."""
+        return _clone_names is not None and self._method.on(os.fstat(folder).st_dev) == "reflink"
+
+    def _clone_some(self, src: int, dst: int, left: bytes) -> Any:
+        new = self._new
+        rung = LADDER.index("reflink")
+        return _clone_names(src, dst, rung, new.uid, new.gid, new.umask, 0o700, b"", left)
 
     def _hide(self, path: bytes) -> None:
         """Hide the names below that a folder has no more."""
@@ -402,6 +443,13 @@ def _status(folder: int, name: bytes) -> os.stat_result | None:
 
 def _version(status: os.stat_result) -> tuple[int, int]:
     return status.st_ino, status.st_ctime_ns
+
+
+def _entry(name: bytes, status: os.stat_result) -> bytes:
+    """What getdents64(2) tells of a name."""
+    size = (_HEAD.size + len(name) + 8) // 8 * 8
+    head = _HEAD.pack(status.st_ino, 0, size, stat.S_IFMT(status.st_mode) >> 12)
+    return head + name.ljust(size - _HEAD.size, b"\0")
 
 
 def _depth(path: bytes) -> int:

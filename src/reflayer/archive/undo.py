@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property, partial
 
 from reflayer.archive.untouched import Scan, look
@@ -33,7 +33,7 @@ from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from reflayer.copy.folder import Folder, Job
@@ -57,8 +57,10 @@ def undo(
     cloned: int,
     *,
     known: dict[int, int] | None = None,
-    paths: Mapping[bytes, int] | None = None,
+    paths: dict[bytes, int] | None = None,
     held: Container[int] | None = None,
+    was: AnyStack | None = None,
+    between: Sequence[AnyPath] = (),
     method: str = "auto",
     ownership: str = "keep",
     workers: int | None = None,
@@ -69,13 +71,16 @@ def undo(
 
     Args:
         root: the clone.
-        stack: of what it is one; not changed since.
+        stack: of what it is one, or is to be one; not changed since.
         cloned: when it was complete, in nanoseconds, by the clock that stamps its inodes.
         known: the inodes of folders in it at that time, by ``folder_key``, as ``copy_tree`` tells
             them; those that are made are put in.
-        paths: the inodes of folders in it at that time, by their paths from it.
+        paths: the inodes of folders in it at that time, by their paths from it. In the end they are
+            those of all that are still as they were cloned.
         held: numbers of the folders that others have open; it is then also an error if a file that
             would stay is open or mapped. None where that is not to be looked at.
+        was: of what it is one, if that is another stack.
+        between: the differences that one of the two stacks has, and the other has not.
         method: how content is copied, as for ``copy_tree``.
         ownership: ``keep``, ``record`` or ``ignore``, as for ``copy_tree``.
         workers: threads that work on it.
@@ -87,24 +92,30 @@ def undo(
         OperationError: it cannot be told what changed, or not be undone. It is left half done: once
             more, with the same ``cloned``, goes on with it.
     """
-    from reflayer.walk.stack import stack_of
+    from reflayer.archive.between import add_between
+    from reflayer.walk.stack import Union, stack_of
 
     path = os.fsencode(root)
     with failing(path, "undo what changed"):
         top = open_noatime(path, None, OPEN_ANY_FOLDER)
         try:
             known = {} if known is None else known
-            way_back = _Undo(path, top, stack_of(stack), cloned, known)
+            paths = {} if paths is None else paths
+            way_back = _Undo(path, top, stack_of(stack), cloned, known, paths)
             with way_back.opened_stack() as below:
-                scan = Scan(path, cloned, partial(is_known, known, paths or {}, below), held)
-                look([(scan, top)], workers)
+                with nullcontext(below) if was is None else Union.root(stack_of(was)) as before:
+                    scan = Scan(path, cloned, partial(is_known, known, paths, before), held)
+                    look([(scan, top)], workers)
                 for failed, number in scan.failed.items():
                     raise OperationError.from_os_error(
                         OSError(number, os.strerror(number)),
                         os.path.join(path, failed),
                         "undo what changed",
                     )
+                if between:
+                    add_between(scan, top, below, map(os.fsencode, between))
                 if not (scan.touched or scan.stale):
+                    paths.update(scan.folders)
                     return 0
                 return way_back.run(scan, method, ownership, workers)
         finally:
@@ -115,13 +126,20 @@ class _Undo:
     """One clone on its way back."""
 
     def __init__(
-        self, root: bytes, top: int, stack: Stack, cloned: int, known: dict[int, int]
+        self,
+        root: bytes,
+        top: int,
+        stack: Stack,
+        cloned: int,
+        known: dict[int, int],
+        paths: dict[bytes, int],
     ) -> None:
         self._root = root
         self._top = top
         self._stack = stack
         self._cloned = cloned
         self._known = known
+        self._paths = paths
         self._above: Union | None = None
         self._open: dict[bytes, int] = {}
 
@@ -142,6 +160,7 @@ class _Undo:
             for path in scan.touched:
                 self._clear_flags(path)
             wanted = self._remove(scan)
+            self._note_paths(scan, wanted)
             made = self._make(source, wanted, method, ownership, workers) if wanted else 0
             # In the root itself a copy tries something, and has files wait.
             for path in {*scan.touched, *wanted, *([b""] if wanted else ())}:
@@ -178,6 +197,21 @@ class _Undo:
                 _unlink(fd, name)
             wanted.setdefault(path, []).append(name)
         return {path: names for path, names in wanted.items() if names}
+
+    def _note_paths(self, scan: Scan, wanted: Wanted) -> None:
+        """Let the folders that are still as they were cloned be known by their paths.
+
+        Those that are made anew are not: their numbers may be those of what was removed.
+        """
+        gone = {*scan.others}
+        for path, names in wanted.items():
+            gone.update(os.path.join(path, name) for name in names)
+        self._paths.clear()
+        for path, inode in sorted(scan.folders.items()):
+            if path and (path in gone or path.rpartition(b"/")[0] in gone):
+                gone.add(path)
+            else:
+                self._paths[path] = inode
 
     def _parted(self, linked: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
         """Those names whose inodes have lost another one, or have one that is not here."""

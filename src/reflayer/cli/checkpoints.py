@@ -61,9 +61,10 @@ def checkpoint(arguments: Namespace) -> int:
 def rollback(arguments: Namespace) -> int:
     """Let a container be again what it was, and print NAME@CHECKPOINT.
 
-    Stop what runs in it first. To the checkpoint that it stands on it costs what changed
-    since. To another it costs a clone, and the container's path leads to another folder
-    then: who had the old one open keeps that.
+    Stop what runs in it first. It costs what changed since the checkpoint that it stands on,
+    and what is between the two. After a boot, on tmpfs and NFS and with snapshots it is a
+    clone, and the container's path leads to another folder then: who had the old one open
+    keeps that.
 
     If it is cut off, the next command that has to do with the container finishes it.
     """

@@ -2,15 +2,17 @@
 
 A container stands on the layer that it was last the same as, and its note tells since when
 (``clone_times``). A checkpoint copies what changed since then into a difference on that layer, on
-which the container stands from then on; to roll back to it is to undo what changed since. So both
-cost what has changed.
+which the container stands from then on; to roll back to it is to undo what changed since. To go
+to another layer is to undo that, too, and to make what one of the two stacks has and the other has
+not. So all cost what has changed.
 
 Where there is no such note, as after a boot, or where differences are not kept, a checkpoint is a
-clone of the container: a snapshot on btrfs. And to go back to another layer than the one it stands
-on is to make a clone of that, with which the container's folder changes places in one step.
+clone of the container: a snapshot on btrfs. And to go back is then to make a clone of the layer,
+with which the container's folder changes places in one step.
 
 A rollback that was cut off has left a mixture, but where the folders change places. Whoever keeps
-containers notes before to which layer one goes, and does it once more.
+containers notes before to which layer one goes, and does it once more: until the end the container
+stands on the layer that it stood on, and all that was made has changed since.
 """
 
 from __future__ import annotations
@@ -121,7 +123,8 @@ def rollback(home: str, id: str, to: str, making: Making, progress: Progress | N
         if not os.path.isdir(layer):
             raise LayerError(f"there is no whole layer {id}")
     stands = stands_on(home, id)
-    if stands is not None and stands[0] == to:
+    between = None if stands is None else _between(home, stands[0], to)
+    if stands is not None and between is not None:
         from reflayer.archive.undo import undo
 
         paths = folder_paths(home, id, stands[1])
@@ -131,6 +134,8 @@ def rollback(home: str, id: str, to: str, making: Making, progress: Progress | N
             stands[1],
             known=_known(home, id, stands),
             paths=paths,
+            was=stack(home, stands[0]) if between else None,
+            between=between,
             method=making.method,
             ownership=making.ownership,
             workers=making.workers,
@@ -212,6 +217,28 @@ def stands_on(home: str, id: str) -> tuple[str, int] | None:
         if file_system_name(fd) != "tmpfs":  # there a store into a mapped file changes no time
             return found
     return None
+
+
+def goes_in_place(home: str, id: str, to: str) -> bool:
+    """Whether a rollback changes the folder of layer ``id``, and may leave that half done."""
+    stands = stands_on(home, id)
+    return stands is not None and _between(home, stands[0], to) is not None
+
+
+def _between(home: str, one: str, other: str) -> list[bytes] | None:
+    """The differences that the stack of one layer has, and that of another has not, both ways.
+
+    None where they lie on different trees, or one of them hides all that is below.
+    """
+    from reflayer.walk.overlay import is_opaque
+
+    sides = [stack(home, layer).paths for layer in (one, other)]
+    between = [
+        path for path in (*sides[0], *sides[1]) if path not in sides[0] or path not in sides[1]
+    ]
+    if sides[0][-1] in between or any(map(is_opaque, between)):
+        return None
+    return between
 
 
 def _known(home: str, id: str, stands: tuple[str, int]) -> dict[int, int]:

@@ -245,20 +245,20 @@ class Driver(Layers):
         if left_in_trash(self.home):
             delete_behind(self.home)
 
-    def stands_on(self, id: str) -> str | None:
-        """The layer that ``id`` stands on, if times tell what has changed since then."""
-        from reflayer.driver.checkpoint import stands_on
+    def goes_in_place(self, id: str, to: str) -> bool:
+        """Whether ``rollback`` changes the folder of ``id``, so that a failure leaves a mixture."""
+        from reflayer.driver.checkpoint import goes_in_place
 
-        stands = stands_on(self.home, checked_id(id))
-        return None if stands is None else stands[0]
+        return goes_in_place(self.home, checked_id(id), checked_id(to))
 
     def rollback(self, id: str, to: str, *, progress: Progress | None = None) -> None:
         """Let the container's layer ``id`` be what layer ``to`` is, in ``changing``.
 
-        It stands on that then. To the layer that it stands on it costs what changed since, and the
-        folder stays; nobody may write to it meanwhile. If that is cut off, or fails, it is half
-        done, and to be done again. To another one it costs a clone: then ``id`` gets another folder
-        in one step, and is what it was before if it fails.
+        It stands on that then. It costs what changed since the layer that it stands on, and what
+        is between the two; the folder stays, and nobody may write to it meanwhile. If that is cut
+        off, or fails, it is half done, and to be done again. Where times do not tell what changed
+        it costs a clone: then ``id`` gets another folder in one step, and is what it was before if
+        it fails.
 
         Raises:
             LayerError: one of them is not there.

@@ -222,7 +222,7 @@ def _roll_back(
 ) -> None:
     with parts.database.writing() as db:
         _stand(db, one.id, to, is_unfinished=True)
-    is_in_place = parts.driver.stands_on(one.id) == to.layer
+    is_in_place = parts.driver.goes_in_place(one.id, to.layer)
     try:
         parts.driver.rollback(one.id, to.layer, progress=progress)
     except CopyError:
