@@ -73,3 +73,4 @@ def test_what_is_not_there_is_told_with_what_is(box: Path, root: Path) -> None:
         done = reflayer(root, *command)
         assert done.returncode == 1
         assert "no such checkpoint: did you mean first?" in done.stderr
+    assert "no such checkpoint; there are: first" in reflayer(root, "rollback", "box", "z").stderr

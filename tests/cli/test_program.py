@@ -150,7 +150,8 @@ def test_a_home_that_cannot_be_written_is_told_with_the_way_on(tmp_path: Path) -
     done = _with_home(tmp_path, {"HOME": "/"}, "create", "rootfs:/etc", user=54321)
     assert done.stderr == (
         "reflayer: /.local: mkdir: Permission denied: "
-        "--root or REFLAYER_ROOT names another folder for the store\n"
+        "become who may, by sudo say, or name another folder for the store by --root or "
+        "REFLAYER_ROOT\n"
     )
 
 

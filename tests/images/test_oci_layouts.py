@@ -198,6 +198,9 @@ def test_what_is_no_layout_is_refused(
 def test_a_folder_that_is_not_there_is_named(content: BlobStore, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="nowhere is not an OCI image layout"):
         fetch(f"oci:{tmp_path}/nowhere:x", content)
+    (tmp_path / "root/etc").mkdir(parents=True)
+    with pytest.raises(ImageError, match=f"rootfs:{tmp_path}/root takes a folder as it is"):
+        fetch(f"oci:{tmp_path}/root", content)
 
 
 def test_a_file_is_told_from_a_folder(content: BlobStore, tmp_path: Path) -> None:

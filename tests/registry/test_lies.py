@@ -317,6 +317,28 @@ def test_a_missing_image_says_what_the_registry_says(root: Path, silly: Silly) -
     assert len(silly.seen("GET", MANIFESTS)) == 1
 
 
+@pytest.mark.parametrize(
+    ("tags", "told"),
+    [
+        (b'{"name": "x", "tags": ["latest", "1.0", "1.2", "1.20"]}', "; there are: 1.20, 1.0, 1.2"),
+        (b'{"name": "x", "tags": null}', ""),
+        (b'{"tags": [1, 2]}', ""),
+        (b'{"tags": {"a": 1}', ""),
+        (b"[" * 10_000, ""),
+    ],
+)
+def test_a_missing_tag_tells_of_those_that_are_there(
+    root: Path, silly: Silly, tags: bytes, told: str
+) -> None:
+    silly.image(BASE)
+    silly.on("GET", "/tags/list", Answer(body=tags))
+    done = reflayer(root, "pull", f"{silly.host}/x:1.2.0")
+    assert done.returncode == 1
+    _, _, after = done.stderr.partition("x has no tag 1.2.0: 404 Not Found")
+    assert after.rstrip("\n").startswith(told)
+    assert ("there are" in after) == bool(told)
+
+
 def test_the_request_for_a_range_is_not_believed_blindly(root: Path, silly: Silly) -> None:
     """The rest of another blob is found by the digest of the whole."""
     (layer,) = silly.image(bytes(10240))

@@ -148,6 +148,19 @@ def test_what_is_almost_a_name_is_told(store: Store, image: Path) -> None:
         store.usage("zzzzzz")
 
 
+def test_who_names_a_container_for_an_image_is_told(store: Store, image: Path) -> None:
+    store.create(image, name="web")
+    store.tag(str(image), "localhost:1/app:1")
+    with pytest.raises(StoreError, match="web: no such image in the store, but a container: "):
+        store.remove_image("web")
+    with pytest.raises(StoreError, match="app:1: no such container, but an image: "):
+        store.remove_container("localhost:1/app:1")
+    with pytest.raises(
+        ImageError, match=r"did you mean localhost:1/app:1, which is in the store\?"
+    ):
+        store.create("localhost:1/ap:1")
+
+
 def test_a_tag_is_one_more_name(store: Store, image: Path) -> None:
     store.create(image)
     (known,) = store.images()

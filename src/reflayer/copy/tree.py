@@ -148,7 +148,10 @@ def _refuse_unsupported(method: str, source: Source, destination: Destination) -
         with failing(path, "look for a file to try with", CopyError):
             refusal = why_not(method, root, destination.place)
         if refusal is not None:
-            reason = f"{refusal.strerror}: the method does not work here, use another or auto"
+            reason = (
+                f"{refusal.strerror}: the method does not work here, use another or auto: "
+                "reflayer doctor tells which"
+            )
             raise CopyError(destination.path, method, reason, refusal.errno)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 
-from reflayer.errors import CopyError, StoreError, did_you_mean, printable
+from reflayer.errors import CopyError, StoreError, did_you_mean, listed, printable
 from reflayer.record import record
 from reflayer.store.collect import collect, dirtying, making, marked
 from reflayer.store.containers import (
@@ -270,8 +270,8 @@ def _all(db: Connection, one: Container) -> list[Checkpoint]:
 def _find(db: Connection, one: Container, name: str) -> Checkpoint:
     found = _row(db, one, name)
     if found is None:
-        close = did_you_mean(name, [other.name for other in _all(db, one)])
-        hint = close or f": reflayer checkpoints {one.name} lists them"
+        names = [other.name for other in _all(db, one)]
+        hint = did_you_mean(name, names) or (f"; there are: {listed(names)}" if names else "")
         raise StoreError(f"{one.name}@{printable(name)}: no such checkpoint{hint}")
     return found
 

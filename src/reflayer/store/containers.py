@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from reflayer.errors import StoreError, UnknownNameError, did_you_mean, printable
+from reflayer.errors import ImageError, StoreError, UnknownNameError, did_you_mean, printable
 from reflayer.record import record
 from reflayer.store.database import ids_with
 
@@ -85,8 +85,21 @@ def find_container(db: Connection, name: str, parts: Parts) -> Container:
     if container is None:
         names = [row[0] for row in db.execute("SELECT name FROM containers")]
         close = did_you_mean(name, names) or ": reflayer ps lists them"
+        if _is_image(db, name):
+            close = ", but an image: reflayer create makes one of it, reflayer rmi removes it"
         raise UnknownNameError(f"{printable(name)}: no such container{close}")
     return container
+
+
+def _is_image(db: Connection, text: str) -> bool:
+    """Whether an image is called so."""
+    from reflayer.images.transports import registry_reference
+
+    try:
+        name = str(registry_reference(text) or text)
+    except ImageError:
+        return False
+    return db.execute("SELECT 1 FROM names WHERE name = ?", (name,)).fetchone() is not None
 
 
 def look_for_container(db: Connection, name: str, parts: Parts) -> Container | None:

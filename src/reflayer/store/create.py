@@ -10,9 +10,11 @@ from reflayer.errors import (
     NO_ROOM,
     LayerError,
     OperationError,
+    RegistryError,
     StoreError,
     TakenNameError,
     counted,
+    did_you_mean,
     printable,
 )
 from reflayer.record import record, replace
@@ -171,7 +173,16 @@ def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
     source = open_source(wanted.text, wanted.access)
     if isinstance(source, RootFs):
         return _from_folder(source, wanted, parts, until)
-    return _from_source(source, wanted, parts)
+    try:
+        return _from_source(source, wanted, parts)
+    except RegistryError as error:
+        close = ""
+        if wanted.pull == "missing":
+            with parts.database.reading() as db:
+                close = did_you_mean(wanted.text, images.familiar_names(db))
+        if not close:
+            raise
+        raise RegistryError(f"{error}{close.removesuffix('?')}, which is in the store?") from error
 
 
 def _on_record(db: Connection, wanted: Wanted) -> tuple[StoredImage | None, str]:

@@ -27,6 +27,11 @@ else:
     except ImportError:
         import sqlite3
 
+NO_ACCESS = (
+    ": become who may, by sudo say, or name another folder for the store by --root or REFLAYER_ROOT"
+)
+"""The two ways on for who may not have a store where it would be."""
+
 SCHEMA_VERSION = 4
 """What ``user_version`` says; a database with a higher one is another, newer reflayer's."""
 
@@ -345,10 +350,15 @@ def _open(path: str, flags: int) -> int:
 
 
 def _is_there(path: str) -> bool:
-    with failing(path, "stat"), suppress(FileNotFoundError):
+    try:
         os.stat(path)
-        return True
-    return False
+    except FileNotFoundError:
+        return False
+    except PermissionError as error:
+        raise OperationError(path, "stat", f"{error.strerror}{NO_ACCESS}", error.errno) from error
+    except OSError as error:
+        raise OperationError.from_os_error(error, path, "stat") from error
+    return True
 
 
 def ids_with(db: sqlite3.Connection, table: str, start: str) -> list[str]:

@@ -252,7 +252,9 @@ def find_image(
     found, name = look_for_image(db, text, reference)
     if found is None:
         lists = ": reflayer images lists them, reflayer pull fetches one"
-        close = did_you_mean(text, _familiar_names(db)) or lists
+        close = did_you_mean(text, familiar_names(db)) or lists
+        if db.execute("SELECT 1 FROM containers WHERE name = ?", (text,)).fetchone():
+            close = ", but a container: reflayer commit makes one of it, reflayer rm removes it"
         raise UnknownNameError(f"{printable(text)}: no such image in the store{close}")
     return found, name
 
@@ -305,7 +307,7 @@ def find_either(db: Connection, text: str, parts: Parts) -> list[Container | Sto
     if not either:
         names = [row[0] for row in db.execute("SELECT name FROM containers")]
         lists = ": reflayer ps and reflayer images list them"
-        close = did_you_mean(text, names + _familiar_names(db)) or lists
+        close = did_you_mean(text, names + familiar_names(db)) or lists
         raise UnknownNameError(f"{printable(text)}: no such container or image{close}")
     return either
 
@@ -321,7 +323,8 @@ def familiar(name: str) -> str:
     return reference.familiar() if reference else name
 
 
-def _familiar_names(db: Connection) -> list[str]:
+def familiar_names(db: Connection) -> list[str]:
+    """The names of all images, as Docker shows them."""
     return [familiar(row[0]) for row in db.execute("SELECT name FROM names")]
 
 

@@ -14,7 +14,7 @@ from reflayer import xdg
 from reflayer.errors import OperationError, ReflayerError, StoreError, failing, printable
 from reflayer.linux.mkdir import make_folders
 from reflayer.linux.user_namespace import ALL_IDS, is_of_user, may_all
-from reflayer.store.database import Database
+from reflayer.store.database import NO_ACCESS, Database
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Parts:
                 where = os.fsencode(error.filename or folder)
                 reason = error.strerror or str(error)
                 if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                    reason += ": --root or REFLAYER_ROOT names another folder for the store"
+                    reason += NO_ACCESS
                 raise OperationError(where, "mkdir", reason, error.errno) from error
         self.check_ids()
 

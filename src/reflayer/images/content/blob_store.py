@@ -89,7 +89,10 @@ class Layout:
                 with open_regular(path) as file:
                     data = file.read(_LARGEST + 1)
             except FileNotFoundError:
-                raise ImageError(f"{where} is not an OCI image layout: it has no {name}") from None
+                reason = f"{where} is not an OCI image layout: it has no {name}"
+                if os.path.isdir(os.path.join(self.folder, "etc")):
+                    reason += f": rootfs:{where} takes a folder as it is"
+                raise ImageError(reason) from None
             except NotADirectoryError:
                 reason = f"{where} is no folder: oci-archive: is for layouts in a tar"
                 raise ImageError(reason) from None

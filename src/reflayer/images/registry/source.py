@@ -6,7 +6,7 @@ import io
 import os
 from contextlib import closing, suppress
 
-from reflayer.errors import ImageError, RegistryError, brief, failing, printable
+from reflayer.errors import ImageError, RegistryError, brief, failing, listed, printable
 from reflayer.images.content import partial_download
 from reflayer.images.content.coming import fetch_layers
 from reflayer.images.content.resolve import find_image
@@ -27,7 +27,7 @@ from reflayer.images.model.document import Document
 from reflayer.images.model.image import LARGEST_CONFIG, LARGEST_MANIFEST, Index, parse_manifest
 from reflayer.images.registry.download import download
 from reflayer.images.registry.repository import Repository
-from reflayer.images.registry.retry import retry
+from reflayer.images.registry.retry import MissingError, retry
 from reflayer.images.registry.transport import read_limited
 from reflayer.record import record
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from reflayer.progress import Progress
 
 _ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
+_TAGS = 1000  # that are asked for, to tell of those that are there
 _MOMENT = 0.1  # seconds between two looks at what another process writes
 
 
@@ -134,11 +135,29 @@ class _Documents:
     def top(self, reference: Reference) -> Descriptor:
         """Fetch the manifest or index that ``reference`` names."""
         name = reference.digest or reference.tag
-        data, claimed, digest = self._get(f"manifests/{name}", LARGEST_MANIFEST, _ACCEPT)
+        try:
+            data, claimed, digest = self._get(f"manifests/{name}", LARGEST_MANIFEST, _ACCEPT)
+        except MissingError as error:
+            there = "" if reference.digest else self._tags_like(reference.tag)
+            raise MissingError(f"{error}{there}") from error
         said = _media_type(data, claimed, f"{self._repo.name}: {self._repo.path}:{name}")
         top = Descriptor(said, _checked(data, reference.digest or digest), len(data))
         self._keep(top, data)
         return top
+
+    def _tags_like(self, wanted: str) -> str:
+        """The tags that there are, the likest first, as a part of a message; empty if none."""
+        import json
+        from difflib import SequenceMatcher
+
+        try:
+            with self._repo.request("GET", self._repo.url(f"tags/list?n={_TAGS}"), "") as response:
+                tags = json.loads(read_limited(response, LARGEST_CONFIG, self._repo.name))["tags"]
+            known = {tag: SequenceMatcher(None, tag, wanted).ratio() for tag in tags}
+        except (RegistryError, ValueError, TypeError, KeyError, RecursionError):
+            return ""  # the first answer is what counts
+        ordered = sorted(known, key=lambda tag: (-known[tag], tag))
+        return f"; there are: {listed(ordered)}" if ordered else ""
 
     def open(self, digest: str) -> BinaryIO:
         """A manifest that an index lists, or a config."""

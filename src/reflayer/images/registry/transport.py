@@ -28,7 +28,12 @@ from urllib3.util import Timeout, Url, parse_url
 from reflayer import __version__
 from reflayer.errors import RegistryError, printable
 from reflayer.images.content.transfer import StoppedError
-from reflayer.images.registry.retry import TemporaryError, registry_errors, seconds_to_wait
+from reflayer.images.registry.retry import (
+    MissingError,
+    TemporaryError,
+    registry_errors,
+    seconds_to_wait,
+)
 from reflayer.images.registry.tls import tls_context
 
 TYPE_CHECKING = False
@@ -280,7 +285,7 @@ def refuse_status(response: urllib3.HTTPResponse, host: str, what: str) -> None:
     reason = f"{host}: {what}: {_said(response)}"
     if response.status in _TEMPORARY:
         raise TemporaryError(reason, seconds_to_wait(response.headers.get("Retry-After")))
-    raise RegistryError(reason)
+    raise (MissingError if response.status == HTTPStatus.NOT_FOUND else RegistryError)(reason)
 
 
 def read_limited(response: urllib3.HTTPResponse, most: int, host: str) -> bytes:
