@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 _QUIET = 0.05  # seconds
 _MOST = 20  # times that nobody asks for so long is waited for
+_SHARE = 3  # of the time that it had to wait for others, what is left to them besides
+_LONGEST = 0.3  # seconds, at a time
+_PATIENCE = 1.0  # second, for one spare
 
 
 class _StoppedError(Exception):
@@ -100,7 +103,8 @@ def fill(home: str, turn: int | None) -> None:
                         if making is None:
                             failed[layer] = at  # another user's
                         else:
-                            _make(home, layer, making, turn, behind_others)
+                            pause = _Pauses(home, layer).pause
+                            _make(home, layer, making, turn, behind_others, pause)
                     except _StoppedError:
                         pass
                     except ReflayerError:
@@ -141,9 +145,14 @@ def _until_quiet(home: str, layer: str) -> None:
 
 
 def _make(
-    home: str, layer: str, making: Making, turn: int, apart: Callable[[Callable[[], None]], None]
+    home: str,
+    layer: str,
+    making: Making,
+    turn: int,
+    apart: Callable[[Callable[[], None]], None],
+    pause: Callable[[], None] = lambda: None,
 ) -> None:
-    """Make one spare of a layer; what takes long is done by ``apart``."""
+    """Make one spare of a layer; what takes long is done by ``apart``, and ``pause`` amid it."""
     from reflayer.driver.clone import clone
     from reflayer.driver.clone_times import clone_details, note
     from reflayer.driver.create import building
@@ -163,7 +172,7 @@ def _make(
         if not _lacks(spares.of_layer(home, layer)):  # fewer are wanted by now
             raise _StoppedError
         _require_room(home)
-        _until_quiet(home, layer)
+        pause()
 
     with building(home, layer) as path:
         folders: list[int] = []
@@ -189,10 +198,40 @@ def _require_room(home: str) -> None:
         raise OperationError(home, "make a spare", reason, errno.ENOSPC)
 
 
-def _step_back() -> None:
-    """Let the thread that copies have what nobody else wants: of processors and of disks.
+class _Pauses:
+    """What the thread that makes a spare leaves to others; it calls ``pause`` some times a second.
+
+    What it has is what nobody else wants of the processors. But it holds locks of the file system
+    meanwhile, and others wait for those as well: so where it had to wait it rests for longer. On a
+    machine that is always busy it does so for a second, and then goes on as any other process
+    of a low priority: it does not take minutes for a spare.
+    """
+
+    def __init__(self, home: str, layer: str) -> None:
+        self._home = home
+        self._layer = layer
+        self._left = _PATIENCE
+        self._since: tuple[float, float] | None = None  # by the clock, and of the processor
+
+    def pause(self) -> None:
+        """Rest for a while, and as long as spares are asked for."""
+        if self._since is None:
+            _step_back()
+        elif self._left > 0:
+            waited = time.monotonic() - self._since[0] - (time.thread_time() - self._since[1])
+            rest = max(0.0, min(_SHARE * waited, _LONGEST, self._left))
+            time.sleep(rest)
+            self._left -= rest
+            if self._left <= 0:
+                _step_back(os.SCHED_OTHER)
+        _until_quiet(self._home, self._layer)
+        self._since = time.monotonic(), time.thread_time()
+
+
+def _step_back(policy: int = os.SCHED_IDLE) -> None:
+    """Let the thread that copies have what nobody else wants of the processors.
 
     Not all of the process: what holds a lock for a moment must not wait with it (sched(7)).
     """
-    with suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    with suppress(OSError):  # an ordinary user may not take it back
+        os.sched_setscheduler(0, policy, os.sched_param(0))
