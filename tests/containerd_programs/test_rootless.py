@@ -6,10 +6,14 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.archive.tars import entry, folder, tar
 from tests.file_systems import require
 from tests.images.layouts import Layout
-from tests.store.users import FIRST, USER, User
+from tests.sandbox.images import base as system
+from tests.sandbox.images import in_one_version
+from tests.store.users import COUNT, FIRST, USER, User
 
 _CONFIG = """\
 version = 2
@@ -43,14 +47,21 @@ folder=$(ctr snapshots mounts /to one | sed 's/.* \\(.*\\) .to.*/\\1/')
 chown 600:601 "$folder/srv/new"
 stat -c '%n %u:%g' "$folder/srv"/*
 ctr snapshots commit made one
+ctr run --rm --runc-binary /usr/bin/crun --cgroup '' "$(ctr images ls -q)" two sh -c \
+    'stat -c "%n in %u:%g" /srv/*; echo "$(id -u) runs"'
 """
 
 
-def test_containerd_of_a_user_has_the_owners_of_images(base: Path) -> None:
-    require("containerd", "ctr")
+@pytest.mark.parametrize("namespace", ["reflayer unshare unshare -m", "rootlesskit --net=host"])
+def test_containerd_of_a_user_has_the_owners_of_images(base: Path, namespace: str) -> None:
+    program, *words = namespace.split()
+    require("containerd", "ctr", "crun", *({program} - {"reflayer"}))
     user = User(base, ranges=True)
+    name = "reflayer-tests"  # rootlesskit asks for one
+    (base / "ranges").write_text(f"{name}:{FIRST}:{COUNT}\n")
+    (base / "passwd").write_text(f"{name}:x:{USER}:{USER}::{user.home}:/bin/sh\n")
     layout = Layout(base / "layout")
-    below = tar(
+    below = system(
         folder("srv", uid=33, gid=33),
         entry("srv/old", b"old", uid=500, gid=501),
         entry("srv/null", kind="char", device=(1, 3)),
@@ -61,10 +72,16 @@ def test_containerd_of_a_user_has_the_owners_of_images(base: Path) -> None:
     (user.home / "config.toml").write_text(_CONFIG.format(user.home))
     for path in (archive, user.home / "config.toml"):
         os.chown(path, USER, USER)
-    command = user.start("unshare", "unshare", "-m", "sh", "-ec", _SCRIPT, "sh", *user.program)
+    starting = [*user.program, *words] if program == "reflayer" else [program, *words]
+    script = ["sh", "-ec", _SCRIPT, "sh", *user.program]
+    inside = user.start_other(*starting, *script, TMPDIR=str(user.home))
+    known = ["sh", "-c", 'mount --bind "$0" /etc/passwd && exec "$@"', str(base / "passwd")]
+    command = in_one_version(*known, *inside)
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd="/")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "/srv/old 500:501" in done.stdout
     assert "/srv/new 600:601" in done.stdout
+    assert "/srv/new in 65534:7" in done.stdout
+    assert "0 runs" in done.stdout
     found = [path.stat() for path in user.home.glob("home/**/srv/new")]
     assert (FIRST + 599, FIRST + 600) in {(one.st_uid, one.st_gid) for one in found}

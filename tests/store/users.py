@@ -50,9 +50,13 @@ class User:
 
     def start(self, *arguments: str, **more: str) -> list[str]:
         """The command that runs the program so."""
+        return [*self.start_other(*self.program, **more), *arguments]
+
+    def start_other(self, *command: str, **more: str) -> list[str]:
+        """The command that runs another program so."""
         environment = {"HOME": str(self.home), "PYTHONPATH": ":".join(PATHS), **more}
         words = [f"{name}={value}" for name, value in environment.items()]
-        return [*self.become, "env", "-u", "REFLAYER_ROOT", *words, *self.program, *arguments]
+        return [*self.become, "env", "-u", "REFLAYER_ROOT", *words, *command]
 
     def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
