@@ -17,7 +17,6 @@ import fcntl
 import os
 import signal
 import stat
-import struct
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -26,7 +25,7 @@ from reflayer.archive.undo import is_known
 from reflayer.archive.untouched import Scan, look
 from reflayer.copy.method import LADDER, Method
 from reflayer.errors import OperationError, failing
-from reflayer.linux.names import native
+from reflayer.linux.names import listed, native
 from reflayer.record import record
 from reflayer.walk.empty import empty_folder
 from reflayer.walk.facts import FailedError, SizeChangedError
@@ -55,8 +54,6 @@ if TYPE_CHECKING:
 _clone_names: Any = getattr(native, "clone_names", None)
 
 _TRIES = 10  # at a file that others write to
-_BATCH = 50  # names that the part in C is given at once
-_HEAD = struct.Struct("=QqHB")
 _GONE = frozenset({errno.ENOENT, *NO_FOLDER})
 
 
@@ -350,29 +347,27 @@ class _Changes:
         """
         if not self._clones(src):
             return names
-        rest: list[bytes] = []
-        for at in range(0, len(names), _BATCH):
-            found = {name: _status(src, name) for name in names[at : at + _BATCH]}
-            ordinary = {
-                name: status
-                for name, status in found.items()
-                if status is not None and status.st_nlink == 1 and not stat.S_ISDIR(status.st_mode)
-            }
-            left = b"".join(map(_entry, ordinary, ordinary.values()))
+        found = {name: _status(src, name) for name in names}
+        ordinary = {
+            name: status
+            for name, status in found.items()
+            if status is not None and status.st_nlink == 1 and not stat.S_ISDIR(status.st_mode)
+        }
+        kinds = [(stat.S_IFMT(status.st_mode) >> 12, name) for name, status in ordinary.items()]
+        for left in listed(kinds):
             while left:
                 _, _, others, left = self._clone_some(src, dst, left)
                 for _, name in others:
                     del ordinary[name]
-            for name, status in [*ordinary.items()]:
-                after = _status(src, name)
-                if after is None or _version(after) != _version(status):
-                    os.unlink(name, dir_fd=dst)
-                    del ordinary[name]
-                else:
-                    self._names += 1
-                    self._size += status.st_size if stat.S_ISREG(status.st_mode) else 0
-            rest += found.keys() - ordinary.keys()
-        return rest
+        for name, status in [*ordinary.items()]:
+            after = _status(src, name)
+            if after is None or _version(after) != _version(status):
+                os.unlink(name, dir_fd=dst)
+                del ordinary[name]
+            else:
+                self._names += 1
+                self._size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+        return [name for name in names if name not in ordinary]
 
     def _clones(self, folder: int) -> bool:
         """Whether the part in C is there, and content shares its blocks."""
@@ -443,13 +438,6 @@ def _status(folder: int, name: bytes) -> os.stat_result | None:
 
 def _version(status: os.stat_result) -> tuple[int, int]:
     return status.st_ino, status.st_ctime_ns
-
-
-def _entry(name: bytes, status: os.stat_result) -> bytes:
-    """What getdents64(2) tells of a name."""
-    size = (_HEAD.size + len(name) + 8) // 8 * 8
-    head = _HEAD.pack(status.st_ino, 0, size, stat.S_IFMT(status.st_mode) >> 12)
-    return head + name.ljust(size - _HEAD.size, b"\0")
 
 
 def _depth(path: bytes) -> int:

@@ -64,7 +64,7 @@ def undo(
     method: str = "auto",
     ownership: str = "keep",
     workers: int | None = None,
-) -> int:
+) -> int | None:
     """Let the folder ``root`` be again the clone of ``stack`` that it was, by now.
 
     Access times stay as they are. Nobody else may change it meanwhile.
@@ -86,7 +86,7 @@ def undo(
         workers: threads that work on it.
 
     Returns:
-        How many names were made.
+        How many names were made; None where nothing has changed.
 
     Raises:
         OperationError: it cannot be told what changed, or not be undone. It is left half done: once
@@ -116,7 +116,7 @@ def undo(
                     add_between(scan, top, below, map(os.fsencode, between))
                 if not (scan.touched or scan.stale):
                     paths.update(scan.folders)
-                    return 0
+                    return None
                 return way_back.run(scan, method, ownership, workers)
         finally:
             os.close(top)

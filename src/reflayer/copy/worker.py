@@ -23,7 +23,7 @@ from reflayer.copy.merged import go_below, is_whiteout, merge, note_made, shown
 from reflayer.copy.method import LADDER, Method
 from reflayer.copy.source import Merged
 from reflayer.errors import CopyError
-from reflayer.linux.names import native
+from reflayer.linux.names import listed, native
 from reflayer.walk.facts import Facts, FailedError, list_attributes
 from reflayer.walk.folders import OPEN_FOLDER, FolderStack, identity, open_noatime
 from reflayer.walk.metadata import Metadata
@@ -91,7 +91,7 @@ class Worker:
         counterpart's own metadata is left to the caller.
         """
         try:
-            self._make(folder, names)
+            self._make(folder, self._clone(folder, names))
             for name in merged:
                 self._make_folder(folder, name)
             if merged:
@@ -102,6 +102,18 @@ class Worker:
             folder.close()
             raise
         self.copy_below(folder)
+
+    def _clone(self, folder: Folder, names: Names) -> Names:
+        """Let the part in C make those of the names that are ordinary; the others."""
+        if _clone_names is None:
+            return names
+        rest: list[tuple[int, bytes]] = []
+        for piece in listed(names):
+            left: bytes | None = piece
+            while left:
+                others, left = self._clone_some(folder, self._job.leave, left)
+                rest += others
+        return rest
 
     def _share(self) -> None:
         """Give half of what is still to be copied in the outermost folder to an idle worker.
@@ -307,27 +319,10 @@ class Worker:
 
     def _fill_by_names(self, folder: Folder, leave: bytes, filling: Filling) -> None:
         """Let the part in C make what is ordinary, batch by batch, and do the rest."""
-        job, entries, merged = self._job, self.entries, folder.merged
-        new = job.new
+        left: bytes | None
         left, filling.left = filling.left, b""
         while left is not None:
-            method = self.method.on(folder.status.st_dev)
-            (files, links, size), folders, rest, left = _clone_names(
-                folder.src,
-                folder.dst,
-                LADDER.index(method),
-                new.uid,
-                new.gid,
-                new.umask,
-                job.folder_mode,
-                leave,
-                left,
-            )
-            entries.count_made(files, links, len(folders))
-            if merged is not None and files + links:
-                merged.has_others = True
-            self.method.count_moved(method, size)
-            folder.add(folders)
+            rest, left = self._clone_some(folder, leave, left)
             if rest:
                 self._make(folder, rest)
             if left is not None and self._workers.pause() and self._stays_open(folder):
@@ -336,6 +331,27 @@ class Worker:
                 filling.begin()
                 if not self._give(folder, [], filling):
                     filling.end()
+
+    def _clone_some(self, folder: Folder, leave: bytes, left: bytes) -> tuple[Names, bytes | None]:
+        """Make the next names that are ordinary; the others, and what is left."""
+        new, method = self._job.new, self.method.on(folder.status.st_dev)
+        (files, links, size), folders, rest, left_now = _clone_names(
+            folder.src,
+            folder.dst,
+            LADDER.index(method),
+            new.uid,
+            new.gid,
+            new.umask,
+            self._job.folder_mode,
+            leave,
+            left,
+        )
+        self.entries.count_made(files, links, len(folders))
+        if folder.merged is not None and files + links:
+            folder.merged.has_others = True
+        self.method.count_moved(method, size)
+        folder.add(folders)
+        return rest, left_now
 
     def _fill_in_python(self, folder: Folder) -> None:
         with os.scandir(folder.src) as scan:

@@ -18,6 +18,7 @@ stands on the layer that it stood on, and all that was made has changed since.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager, suppress
 
 from reflayer.driver.clone import clone
@@ -26,11 +27,11 @@ from reflayer.driver.clone_times import (
     first_clone,
     folder_paths,
     keeping,
-    later,
     note,
     note_path,
     renote,
     same_as,
+    wait,
 )
 from reflayer.driver.create import building, copy_label, new_layer, publish_difference
 from reflayer.driver.differences import is_there, make_difference, require, stack
@@ -92,12 +93,13 @@ def checkpoint(
     with failing(layer, "stat"):
         if not os.path.isdir(layer):
             raise LayerError(f"there is no whole layer {id}")
-    began = later()  # so that nothing is taken for changed the next time that is in this one
+    began = time.time_ns()
     made: Checkpoint | None = None
     paths: dict[bytes, int] = {}
     if keeps_differences:
-        made, paths = _make_difference(home, id, new, making)
+        made, paths = _make_difference(home, id, new, making, began)
     if made is None:
+        wait(began)
         with new_layer(home, new, id, making, durable=True) as (_, report):
             assert report is not None
             made = Checkpoint(new, True, None, sum(report.bytes.values()))
@@ -128,7 +130,7 @@ def rollback(home: str, id: str, to: str, making: Making, progress: Progress | N
         from reflayer.archive.undo import undo
 
         paths = folder_paths(home, id, stands[1])
-        undo(
+        made = undo(
             layer,
             stack(home, to),
             stands[1],
@@ -140,7 +142,8 @@ def rollback(home: str, id: str, to: str, making: Making, progress: Progress | N
             ownership=making.ownership,
             workers=making.workers,
         )
-        renote(home, id, to, later(), paths)
+        if made is not None or between:
+            renote(home, id, to, time.time_ns(), paths)
         return None
     from reflayer.driver.quota import use_of
 
@@ -165,7 +168,7 @@ def rollback(home: str, id: str, to: str, making: Making, progress: Progress | N
 
 
 def _make_difference(
-    home: str, id: str, new: str, making: Making
+    home: str, id: str, new: str, making: Making, began: int
 ) -> tuple[Checkpoint | None, dict[bytes, int]]:
     """Make ``new`` a difference on what ``id`` stands on; None where that cannot be.
 
@@ -187,6 +190,7 @@ def _make_difference(
         opened(f"{home}/{DIFFERENCES}", follow=True) as folder,
     ):
         upper = make_difference(path, below, is_new=False)
+        wait(began)  # so that nothing is taken for changed the next time that is in this one
         copied = copy_changes(
             layer_path(home, id),
             layers,

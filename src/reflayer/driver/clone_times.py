@@ -101,7 +101,7 @@ def note(
 def renote(home: str, id: str, parent: str, cloned: int, paths: Mapping[bytes, int]) -> None:
     """Note that layer ``id`` was the same as ``parent`` at ``cloned``, by the clock of inodes.
 
-    ``paths`` has the inodes of its folders then.
+    ``paths`` has the inodes of its folders then. That holds when the clock has come to that time.
     """
     path = layer_path(home, id)
     boot, root = boot_id(), _root(path)
@@ -121,6 +121,7 @@ def renote(home: str, id: str, parent: str, cloned: int, paths: Mapping[bytes, i
         except FileNotFoundError:
             _begin_boot(home, boot)
             write_new(record, content)
+        wait(cloned)
 
 
 def folder_paths(home: str, id: str, cloned: int) -> dict[bytes, int]:
@@ -143,15 +144,21 @@ def now() -> int:
 
 
 def later() -> int:
-    """A time that is after all changes until now, and not after those to come.
+    """A time that is after all changes until now, and not after those to come."""
+    wanted = time.time_ns()
+    wait(wanted)
+    return wanted
+
+
+def wait(until: int) -> None:
+    """Wait until what changes from now on has a ctime of ``until``, which is not to come, or later.
 
     That clock goes on in ticks, but an inode whose ctime was looked at gets the next one in
     between (Linux 6.13, multigrain timestamps).
     """
-    wanted, tick = time.time_ns(), time.clock_getres(_CLOCK_REALTIME_COARSE)
-    while now() < wanted:
+    tick = time.clock_getres(_CLOCK_REALTIME_COARSE)
+    while now() < until:
         time.sleep(tick / 8)
-    return wanted
 
 
 def _complete_at(begun: int) -> int:

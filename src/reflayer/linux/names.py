@@ -7,9 +7,11 @@ callers can do all of its work in Python, which is the definition, only slower.
 from __future__ import annotations
 
 import os
+import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 native: Any = None
@@ -20,3 +22,23 @@ try:
         native = _names
 except ImportError:  # there was no compiler at the install
     pass
+
+_HEAD = struct.Struct("=QqHB")  # of a struct linux_dirent64, whose name comes next
+_BUFFER = 16384  # bytes: names.h
+
+
+def listed(names: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+    """Some types and names as a listing has them (getdents64(2)), to be given as what is left.
+
+    In pieces, each of which a call takes; it has come to the end when nothing of it is left.
+    """
+    piece: list[bytes] = []
+    room = _BUFFER
+    for kind, name in names:
+        size = (_HEAD.size + len(name) + 8) // 8 * 8
+        if size > room:
+            yield b"".join(piece)
+            piece, room = [], _BUFFER
+        piece.append(_HEAD.pack(1, 0, size, kind) + name.ljust(size - _HEAD.size, b"\0"))
+        room -= size
+    yield b"".join(piece)
