@@ -15,7 +15,7 @@ import pytest
 
 from reflayer import Store
 from reflayer.errors import StoreError
-from reflayer.store.checkpoints import Checkpoint
+from reflayer.store.containers import Checkpoint
 from tests.file_systems import require_root
 from tests.store.stores import BASE, MORE, assert_clean, image, layers_in
 from tests.trees import assert_same, facts
@@ -63,6 +63,20 @@ def test_it_goes_back_to_any_checkpoint_and_on_from_there(store: Store, root: Pa
     assert_clean(root)
     store.remove_container("box")
     assert_clean(root)
+
+
+def test_a_container_has_the_same_words(store: Store) -> None:
+    box = store.container("box")
+    write(store, "etc/new", "one")
+    one, at_one = box.checkpoint("one"), tree(store)
+    write(store, "etc/new", "two")
+    with box.fork("one", new="copy") as copy:
+        assert (copy.name, tree(store, "copy")) == ("copy", at_one)
+    assert box.rollback() == one
+    assert tree(store) == at_one
+    assert box.checkpoints() == store.checkpoints("box") == [one]
+    with pytest.raises(StoreError):
+        box.rollback("two")
 
 
 def test_a_container_without_checkpoints_goes_back_to_its_image(store: Store) -> None:

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from reflayer.store.checkpoints import Checkpoint
+    from reflayer.store.containers import Checkpoint
 
 
 @takes(

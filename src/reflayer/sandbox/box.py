@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from reflayer.sandbox.run import Prepared
     from reflayer.store import Container, Store
-    from reflayer.store.checkpoints import Checkpoint
+    from reflayer.store.containers import Checkpoint
 
 
 class Sandbox:

@@ -16,6 +16,7 @@ from reflayer.errors import CopyError, StoreError, did_you_mean, listed, printab
 from reflayer.record import record
 from reflayer.store.collect import collect, dirtying, making, marked
 from reflayer.store.containers import (
+    Checkpoint,
     checked_name,
     container_of,
     find_container,
@@ -33,27 +34,6 @@ if TYPE_CHECKING:
     from reflayer.progress import Progress
     from reflayer.store.containers import Container
     from reflayer.store.parts import Parts
-
-
-@record
-class Checkpoint:
-    """What a container was at some time.
-
-    Attributes:
-        name: no other checkpoint of the container is called so.
-        parent: the checkpoint that it goes on from; None for what the container was at first.
-        created: when it was made, in seconds since 1970.
-        size: bytes of the files that changed since its parent; of all where it is a clone.
-        is_current: whether it is the last that the container stood on.
-        layer: the id of its layer, in the driver's home.
-    """
-
-    name: str
-    parent: str | None
-    created: float
-    size: int
-    is_current: bool
-    layer: str
 
 
 @record
@@ -93,7 +73,7 @@ def fork(
     checkpoint: str | None,
     new: str | None,
     size: int,
-    progress: Progress | None,
+    progress: Progress | None = None,
 ) -> Container:
     """Without a checkpoint, of one that is made now, unless nothing has changed since the last."""
     if new is not None:

@@ -33,6 +33,27 @@ _THINGS = (
 
 
 @record
+class Checkpoint:
+    """What a container was at some time.
+
+    Attributes:
+        name: no other checkpoint of the container is called so.
+        parent: the checkpoint that it goes on from; None for what the container was at first.
+        created: when it was made, in seconds since 1970.
+        size: bytes of the files that changed since its parent; of all where it is a clone.
+        is_current: whether it is the last that the container stood on.
+        layer: the id of its layer, in the driver's home.
+    """
+
+    name: str
+    parent: str | None
+    created: float
+    size: int
+    is_current: bool
+    layer: str
+
+
+@record
 class Container:
     """One container; frozen. In a ``with`` statement it is removed at the end of the block.
 
@@ -63,6 +84,26 @@ class Container:
             is_there = db.execute("SELECT 1 FROM containers WHERE id = ?", (self.id,)).fetchone()
         if is_there:
             remove_container(parts, self.id)
+
+    def checkpoint(self, name: str | None = None) -> Checkpoint:
+        """Keep what it is now, as ``Store.checkpoint``."""
+        made: Checkpoint = self._parts.words().checkpoint(self._parts, self.id, name)
+        return made
+
+    def rollback(self, checkpoint: str | None = None) -> Checkpoint | None:
+        """Let it be again what it was, as ``Store.rollback``."""
+        to: Checkpoint | None = self._parts.words().rollback(self._parts, self.id, checkpoint)
+        return to
+
+    def fork(self, checkpoint: str | None = None, *, new: str | None = None) -> Container:
+        """Make another one of what it is, or was at a checkpoint, as ``Store.fork``."""
+        made: Container = self._parts.words().fork(self._parts, self.id, checkpoint, new, 0)
+        return made
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Its checkpoints, the oldest first."""
+        found: list[Checkpoint] = self._parts.words().checkpoints(self._parts, self.id)
+        return found
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Container) and (self.id, self.path) == (other.id, other.path)

@@ -18,7 +18,9 @@ from reflayer.store.database import NO_ACCESS, Database
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from sqlite3 import Connection
+    from typing import Any
 
     from reflayer.archive import IdMap
     from reflayer.driver import Driver
@@ -47,7 +49,16 @@ def default_root() -> str:
 class Parts:
     """The parts of one store; each is opened when it is first wanted."""
 
-    def __init__(self, root: str, method: str, ownership: str | None, workers: int | None) -> None:
+    def __init__(
+        self,
+        root: str,
+        method: str,
+        ownership: str | None,
+        workers: int | None,
+        words: Callable[[], Any],
+    ) -> None:
+        """``words`` returns what does what a container can do itself: ``store.checkpoints``."""
+        self.words = words
         self.root = root
         self.lock = os.path.join(root, "lock")  # of the whole store
         self.locks = os.path.join(root, "locks")  # of single chains and folders

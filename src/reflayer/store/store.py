@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from os import PathLike
-    from typing import BinaryIO
+    from typing import Any, BinaryIO
 
     from reflayer.archive import Change, Packing
     from reflayer.images.build.manifest import ConfigChanges
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from reflayer.images.model.reference import Reference
     from reflayer.images.registry import Access
     from reflayer.progress import Progress
-    from reflayer.store.checkpoints import Checkpoint
     from reflayer.store.commit import Committed
+    from reflayer.store.containers import Checkpoint
     from reflayer.store.images import StoredImage
     from reflayer.store.usage import Usage
     from reflayer.store.warm import WarmImage
@@ -76,7 +76,7 @@ class Store:
         if root is not None and not os.fspath(root):
             raise ValueError("the path of the store's folder is empty")
         self.root = os.path.abspath(os.fsdecode(default_root() if root is None else root))
-        self._parts = Parts(self.root, method, ownership, workers)
+        self._parts = Parts(self.root, method, ownership, workers, _words)
 
     @property
     def ownership(self) -> str:
@@ -310,9 +310,11 @@ class Store:
     ) -> Checkpoint | None:
         """Let a container be again what it was; return the checkpoint that it stands on then.
 
-        To the one that it stands on it costs what changed since. To another it costs a clone, and
-        the container's path leads to another folder then. Nothing may run in it meanwhile. If it is
-        cut off, the next call that has to do with the container finishes it first.
+        It costs what changed since the one that it stands on, and what is between the two. Where
+        times do not tell what changed (after a boot, on tmpfs and NFS) and with snapshots it is a
+        clone, and the container's path leads to another folder then. Nothing may run in it
+        meanwhile. If it is cut off, the next call that has to do with the container finishes it
+        first.
 
         Args:
             name: the container.
@@ -322,7 +324,7 @@ class Store:
 
         Raises:
             StoreError: there is no such container or checkpoint.
-            OperationError: it cannot be done; to another checkpoint, nothing is.
+            OperationError: it cannot be done; if something is, the next call goes on with it.
         """
         from reflayer.store.checkpoints import rollback
 
@@ -563,3 +565,10 @@ def _platform(text: str | None) -> Platform | None:
     from reflayer.images.model.platform import Platform
 
     return Platform.parse(text)
+
+
+def _words() -> Any:
+    """What a container can do itself; it imports ``containers``, which so cannot import it."""
+    from reflayer.store import checkpoints
+
+    return checkpoints
