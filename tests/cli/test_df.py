@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,43 @@ def test_a_terminal_gets_bars(root: Path) -> None:
     )
     assert "░" in done.stdout.decode()
     assert "█ own" in done.stdout.decode().replace("\x1b[0m", "").replace("\x1b[1;36m", "")
+
+
+def test_it_tells_what_images_share_with_each_other(root: Path) -> None:
+    path = Path(reflayer(root, "path", "one").stdout.rstrip("\n"))
+    (path / "new").write_bytes(bytes(5000))
+    reflayer(root, "commit", "one", "team/new:1")
+    lines = reflayer(root, "df").stdout.splitlines()
+    at = next(at for at, line in enumerate(lines) if line.startswith("SHARED BY"))
+    assert "team/new:1" in lines[at + 1]
+    assert f"oci:{root.parent}/image:latest" in lines[at + 1]
+    told = json.loads(reflayer(root, "df", "--json").stdout)
+    (common,) = told["common"]
+    assert len(common["images"]) == 2
+    assert 0 < common["size"] <= min(one["shared"] + one["own"] for one in told["images"])
+
+
+@pytest.mark.parametrize("command", ["ps", "images", "df", "doctor"])
+def test_a_list_fits_a_terminal_of_80_columns(root: Path, command: str) -> None:
+    require("script")
+    reflayer(
+        root, "tag", f"oci:{root.parent}/image:latest", "localhost:5000/a-long-name/of-an-image:1"
+    )
+    line = " ".join([*PROGRAM, "--root", str(root), command])
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run(
+        ["script", "-qec", line, "/dev/null"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**environment, "TERM": "xterm", "NO_COLOR": "1"},
+    )
+    plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]|\r.*\r(?!\n)", "", done.stdout)
+    folder = f"Folder:               {root.parent}"  # a path is whole
+    shown = [one for one in plain.splitlines() if not one.startswith(folder)]
+    assert len(shown) > 2
+    assert max(map(len, shown)) <= 80
 
 
 def test_what_may_not_be_read_is_told(root: Path) -> None:

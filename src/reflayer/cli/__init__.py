@@ -109,6 +109,10 @@ def _parse_and_run() -> object:
         arguments = parser().parse_args()
     except SystemExit as told:  # it has printed the help, or what is wrong with the usage
         return told.code
+    if arguments.is_quiet:
+        from reflayer.cli.output import be_quiet
+
+        be_quiet()
     if os.geteuid() != 0:
         from reflayer.cli.namespace import enter_for
 

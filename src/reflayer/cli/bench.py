@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
+    from rich.console import Console
+
     from reflayer.bench.runs import Times
 
 _LAYER = "image"
+_NARROW = 80  # columns of the chart in the terminal
 _ENTRIES = 6000  # of the tree that is made: as many as a minimal Debian has
 
 # Of the chart, in pixels:
@@ -147,9 +150,28 @@ def _print_table(measured: Sequence[Times], title: str, caption: str) -> None:
             )
     console = Console(highlight=False)
     console.print(table)
+    if console.is_terminal:
+        _print_bars(measured, console)
     for times in measured:
         if times.missing is not None:
             console.print(f"{times.name} does not work here: {times.missing}")
+
+
+def _print_bars(measured: Sequence[Times], console: Console) -> None:
+    """Print the medians as bars, the fastest in colour."""
+    from rich.text import Text
+
+    shown = [times for times in measured if times.missing is None]
+    longest = max((times.median for times in shown), default=1.0)
+    name = max((len(times.name) for times in shown), default=0)
+    width = max(10, min(console.width, _NARROW) - name - 14)
+    for times in shown:
+        bar = "█" * max(1, round(width * times.median / longest))
+        style = "green" if times is fastest(measured) else ""
+        console.print(
+            Text.assemble(f" {times.name:{name}} ", (bar, style), f" {time_text(times.median)}")
+        )
+    console.print()
 
 
 def chart(measured: Sequence[Times], title: str, caption: str) -> str:

@@ -17,7 +17,7 @@ from reflayer.cli.arguments import (
     telling_of_ownership,
 )
 from reflayer.cli.interrupt import ignore_signals
-from reflayer.cli.output import complain, print_json
+from reflayer.cli.output import print_json, remark
 from reflayer.cli.progress_bars import bars
 from reflayer.errors import ReflayerError, counted
 
@@ -155,7 +155,7 @@ def commit(arguments: Namespace) -> int:
     else:
         print(image.id)
     if committed.skipped:
-        complain(f"left out: {counted(committed.skipped)}")
+        remark(f"left out: {counted(committed.skipped)}")
     return 0
 
 

@@ -24,7 +24,7 @@ from reflayer.cli.arguments import (
     telling_of_ownership,
 )
 from reflayer.cli.interrupt import ignore_signals
-from reflayer.cli.output import ago, complain, print_json, print_path, print_table, timestamp
+from reflayer.cli.output import ago, print_json, print_path, print_table, remark, timestamp
 from reflayer.cli.progress_bars import bars
 from reflayer.cli.registries import ACCESS, access_of
 from reflayer.errors import StoreError, UsageError, counted, failing, printable
@@ -91,7 +91,7 @@ def create(arguments: Namespace) -> int:
         )
         ignore_signals()
     for line in warnings:
-        complain(line)
+        remark(line)
     try:
         if arguments.json:
             print_json(container_fields(container))
@@ -197,7 +197,7 @@ def rm(arguments: Namespace) -> int:
 
             refuse_running(store, store.container(name))
         store.remove_container(
-            name, wait=arguments.wait or arguments.recycle, recycle=arguments.recycle, warn=complain
+            name, wait=arguments.wait or arguments.recycle, recycle=arguments.recycle, warn=remark
         )
         print(name, flush=True)
 
@@ -267,7 +267,7 @@ def export(arguments: Namespace) -> int:
         packing = open_store(arguments).export(arguments.name, out, progress=progress)
     ignore_signals()
     if packing.skipped:
-        complain(f"left out: {counted(packing.skipped)}")
+        remark(f"left out: {counted(packing.skipped)}")
     return 0
 
 

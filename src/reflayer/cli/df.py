@@ -6,9 +6,9 @@ import sys
 
 from reflayer.cli.arguments import JSON, open_store, option, takes
 from reflayer.cli.containers import container_fields
-from reflayer.cli.output import complain, print_json, print_table, size_text
+from reflayer.cli.output import print_json, print_table, remark, size_text
 from reflayer.cli.progress_bars import bars
-from reflayer.errors import printable
+from reflayer.errors import listed, printable
 from reflayer.record import as_dict
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
-    from reflayer.store.usage import ImageUsage, Space, SpareUsage, Usage
+    from reflayer.store.usage import CommonUsage, ImageUsage, Space, SpareUsage, Usage
 
     Line = tuple[tuple[str, ...], Space]  # its cells, and what its bar shows
     Listing = tuple[Sequence[str], Sequence[Line]]  # its heads and lines
@@ -25,7 +25,12 @@ _CONTAINER_HEADS = ("CONTAINER", "FILES", "SIZE", "SHARED", "OWN", "GIVES BACK")
 _SPARE_HEADS = ("READY OF", "COUNT", "FILES", "SIZE", "SHARED", "OWN", "GIVES BACK")
 _IMAGE_HEADS = ("IMAGE", "FILES", "SIZE", "SHARED", "OWN", "GIVES BACK", "LATER")
 
-_WIDTH = 24  # characters of the longest bar
+_COMMON_HEADS = ("SHARED BY", "SIZE")
+
+_WIDTH = 24  # characters of the longest bar, and half of that where the terminal is narrow
+_NARROW = 100  # columns
+_PADDING = 2
+_NARROWEST = 8  # characters of a name that is cut
 _OWN, _SHARED = ("█", "bold cyan"), ("░", "cyan")
 
 
@@ -50,6 +55,7 @@ def df(arguments: Namespace) -> int:
       GIVES BACK   what rm or rmi would free: what is its own; nothing for an image
           while it has containers, but LATER, when they are gone
 
+    SHARED BY lists what images have in common with each other and with no other image.
     READY OF lists containers that are kept ready (reflayer warm). One of each is looked at,
     and all of them give back what they have of their own.
 
@@ -84,10 +90,12 @@ def _listings(usage: Usage) -> list[Listing]:
         _line(_image_name(one), one.space, one.gives_back, one.gives_back_later)
         for one in usage.images
     ]
+    common = [_common_line(one) for one in usage.common]
     spares = [_spare_line(one) for one in usage.spares]
     listings: list[Listing] = [
         (_CONTAINER_HEADS, containers),
         (_IMAGE_HEADS, images),
+        (_COMMON_HEADS, common),
         (_SPARE_HEADS, spares),
     ]
     return [(heads, lines) for heads, lines in listings if lines]
@@ -95,7 +103,15 @@ def _listings(usage: Usage) -> list[Listing]:
 
 def _line(name: str, space: Space, *gives_back: int) -> Line:
     sizes = (space.allocated, space.shared, space.own, *gives_back)
-    return (name, str(space.inodes), *map(size_text, sizes)), space
+    return (name, f"{space.inodes:,}", *map(size_text, sizes)), space
+
+
+def _common_line(one: CommonUsage) -> Line:
+    from reflayer.store.images import familiar
+    from reflayer.store.usage import Space
+
+    space = Space(0, 0, 0, shared=one.size, own=0, untold=0, unread=0)
+    return (listed(map(familiar, one.images)), size_text(one.size)), space
 
 
 def _spare_line(one: SpareUsage) -> Line:
@@ -124,10 +140,10 @@ def _total_line(usage: Usage) -> str:
 def _print_doubts(name: str, space: Space) -> None:
     """Say where numbers may be too large, or too small."""
     if space.unread:
-        complain(f"{name}: {space.unread} files or folders may not be read by this user")
+        remark(f"{name}: {space.unread} files or folders may not be read by this user")
     if space.untold:
         untold = size_text(space.untold)
-        complain(f"{name}: whether {untold} are shared is not told: taken for its own")
+        remark(f"{name}: whether {untold} are shared is not told: taken for its own")
 
 
 def _fields(usage: Usage) -> dict[str, object]:
@@ -150,6 +166,7 @@ def _fields(usage: Usage) -> dict[str, object]:
         "spares": [
             {"image": one.image, "ready": one.ready, **as_dict(one.space)} for one in usage.spares
         ],
+        "common": [as_dict(one) for one in usage.common],
         "total": as_dict(usage.total),
         "removed": usage.removed,
     }
@@ -164,21 +181,26 @@ def _print_chart(listings: Sequence[Listing], total: str) -> None:
     console = Console(highlight=False)
     spaces = [space for _, lines in listings for _, space in lines]
     longest = max((space.shared + space.own for space in spaces), default=0) or 1
+    width = _WIDTH if console.width >= _NARROW else _WIDTH // 2
     for heads, lines in listings:
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-        for head in heads:
-            justify = "left" if head == heads[0] else "right"
-            table.add_column(head, justify=justify, overflow="fold")  # type: ignore[arg-type]
-        table.add_column("", no_wrap=True)
+        table = Table(box=None, padding=(0, _PADDING, 0, 0), pad_edge=False, header_style="bold")
+        rows = [heads, *(cells for cells, _ in lines)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        # Bars and numbers are whole; where the terminal is too narrow names are not.
+        left = console.width - width - 1 - sum(widths[1:]) - _PADDING * len(widths)
+        table.add_column(heads[0], no_wrap=True, width=min(widths[0], max(_NARROWEST, left)))
+        for head, least in zip(heads[1:], widths[1:], strict=True):
+            table.add_column(head, justify="right", no_wrap=True, width=least)
+        table.add_column("", no_wrap=True, width=width + 1)  # what is small takes a character, too
         for cells, space in lines:
-            bar = Text(_OWN[0] * _characters(space.own, longest), _OWN[1])
-            bar.append(_SHARED[0] * _characters(space.shared, longest), _SHARED[1])
+            bar = Text(_OWN[0] * _characters(space.own, longest, width), _OWN[1])
+            bar.append(_SHARED[0] * _characters(space.shared, longest, width), _SHARED[1])
             table.add_row(*(Text(printable(cell)) for cell in cells), bar)
         table.add_row()
         console.print(table)
     console.print(Text.assemble(_OWN, " own  ", _SHARED, " shared   ", total))
 
 
-def _characters(size: int, longest: int) -> int:
+def _characters(size: int, longest: int, width: int) -> int:
     """How long a bar is; what is there at all is seen."""
-    return max(1, round(_WIDTH * size / longest)) if size else 0
+    return max(1, round(width * size / longest)) if size else 0

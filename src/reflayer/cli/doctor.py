@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from reflayer.cli.arguments import JSON, folder, option, takes
-from reflayer.cli.output import print_json
+from reflayer.cli.output import coloured, print_json, size_text, terminal_width
 from reflayer.errors import LayerError, printable
 
 TYPE_CHECKING = False
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from reflayer.doctor import Findings
+
+
+_BAR = 24  # characters of the bar that shows how full the disk is
+_NARROWEST = 30  # characters of a line, however narrow the terminal is
 
 
 @takes(
@@ -87,6 +92,7 @@ def _print(findings: Findings, more: list[tuple[str, str]]) -> None:
     lines = [
         ("Folder", findings.folder),
         ("File system", findings.file_system),
+        ("Free", _free(findings.folder)),
         ("Part in C", f"not in use: {findings.pure}" if findings.pure else "in use"),
         ("Method", f"{findings.method} (what auto takes)"),
         ("Shared blocks", "yes" if findings.shares_blocks else "no"),
@@ -101,8 +107,41 @@ def _print(findings: Findings, more: list[tuple[str, str]]) -> None:
         ),
         *more,
     ]
-    width = max(len(head) for head, _ in lines)
+    width = max(len(head) for head, _ in lines) + 2
     for head, text in lines:
-        print(f"{head and head + ':':{width + 1}} {printable(text)}")
+        first = f"{head and head + ':':{width}}"
+        print(first + _in_colour(_filled(printable(text), width)))
     for advice in findings.advice:
-        print(f"\n{advice}")
+        print(f"\n{_filled(advice, 0)}")
+
+
+def _free(folder: str) -> str:
+    """How much room there is, with a bar of what is taken where a terminal shows it."""
+    status = os.statvfs(folder)
+    free, size = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
+    text = f"{size_text(free)} of {size_text(size)}"
+    if not sys.stdout.isatty() or not size:
+        return text
+    taken = round(_BAR * (1 - free / size))
+    return f"{text}  {'█' * taken}{'░' * (_BAR - taken)}"
+
+
+def _filled(text: str, indent: int) -> str:
+    """``text`` in lines that fit the terminal, the first not indented; elsewhere as it is."""
+    if not sys.stdout.isatty():
+        return text
+    from textwrap import fill
+
+    width = max(terminal_width() - indent, _NARROWEST)
+    lines = "\n".join(fill(line, width, break_long_words=False) for line in text.splitlines())
+    return lines.replace("\n", "\n" + " " * indent)
+
+
+def _in_colour(text: str) -> str:
+    """What is well in green, what is not in yellow; all else is no verdict."""
+    if text in ("works", "kept", "yes", "in use"):
+        return coloured(text, "green")
+    first, colon, rest = text.partition(":")
+    if text == "no" or (colon and first in ("no", "lost", "not in use")):
+        return coloured(first, "yellow") + colon + rest
+    return text

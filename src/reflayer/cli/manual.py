@@ -28,6 +28,7 @@ _COMPLETIONS = {
     "zsh": "zsh/site-functions/_reflayer",
     "fish": "fish/vendor_completions.d/reflayer.fish",
 }
+_COMMON = {"help", "root", "is_quiet"}  # what each command takes
 _ENVIRONMENT = {
     "REFLAYER_ROOT": "the store's folder, where --root does not name it",
     "XDG_DATA_HOME": "the folder in which an ordinary user's store is, as reflayer",
@@ -71,9 +72,7 @@ def page() -> str:
     ]
     for name, command in commands.items():
         positional, _ = arguments_of(command)
-        options = [
-            one for one in _of_registries(command, False) if one.dest not in ("help", "root")
-        ]
+        options = [one for one in _of_registries(command, False) if one.dest not in _COMMON]
         own = _md_options([*positional, *options])
         parts += [f"## reflayer {name}\n", f"```\n{_usage(name, command)}\n```\n"]
         parts += [_md_text(f"{command.description}"), own]
@@ -101,7 +100,7 @@ def _about_registries(command: ArgumentParser) -> str:
 
 def _usage(name: str, command: ArgumentParser) -> str:
     positional, options = arguments_of(command)
-    words = ["[OPTION...]"] if len(options) > 2 else []  # beside --help and --root
+    words = ["[OPTION...]"] if {one.dest for one in options} - _COMMON else []
     return " ".join(["reflayer", name, *words, *map(_place, positional)])
 
 
@@ -191,7 +190,9 @@ def _man(name: str, command: ArgumentParser) -> str:
     lines = _head(f"reflayer-{name}", COMMANDS[name][1])
     lines += [".SH SYNOPSIS", f".B reflayer {_roff(name)}"]
     lines.append(
-        _roff(_usage(name, command).split(" ", 2)[2]) if positional or len(own) > 2 else ""
+        _roff(_usage(name, command).split(" ", 2)[2])
+        if positional or len(own) > len(_COMMON)
+        else ""
     )
     lines += [".SH DESCRIPTION", *_man_text(f"{command.description}")[1:]]
     if positional:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _LONGEST = 500  # characters of a message
+_BETWEEN = "   "  # two columns of a table
+_WIDTH = 80  # columns of a terminal that does not tell
+_COLOURS = {"red": 31, "green": 32, "yellow": 33}
+_NARROWEST = 10  # characters of a column that is cut
 
 _MINUTE = 60
 _HOUR = 60 * _MINUTE
@@ -28,8 +32,28 @@ _UNITS = (  # from so many seconds on, in this unit
 )
 
 
+_quiet = False
+
+
+def be_quiet() -> None:
+    """From now on there is no progress, and remarks are left out: for ``--quiet``."""
+    global _quiet
+    _quiet = True
+
+
+def is_quiet() -> bool:
+    """Whether nobody wants to hear what is no failure."""
+    return _quiet
+
+
+def remark(message: object) -> None:
+    """Print on standard error what is no failure, unless ``--quiet`` says not to."""
+    if not _quiet:
+        complain(message)
+
+
 def complain(message: object) -> None:
-    """Print an error or remark on standard error; nothing where that is shut or full."""
+    """Print an error on standard error; nothing where that is shut or full."""
     try:
         print(f"reflayer: {one_line(str(message))}", file=sys.stderr, flush=True)
     except OSError:
@@ -57,11 +81,52 @@ def print_json(value: object) -> None:
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table as Docker does: a line of heads, columns as wide as they have to be."""
+    """Print a table as Docker does: a line of heads, columns as wide as they have to be.
+
+    On a terminal that is too narrow the longest names lose their middle.
+    """
     lines = [tuple(heads), *map(_printable_row, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    form = "   ".join(f"%-{width}s" for width in widths)
+    if sys.stdout.isatty():
+        is_prose = [any(" " in cell for cell in column[1:]) for column in zip(*lines, strict=True)]
+        widths = _fitting(widths, is_prose, terminal_width())
+        lines = [tuple(map(_shortened, line, widths)) for line in lines]
+    form = _BETWEEN.join(f"%-{width}s" for width in widths)
     print("\n".join([(form % line).rstrip() for line in lines]))
+
+
+def _fitting(widths: list[int], is_prose: list[bool], most: int) -> list[int]:
+    """The widths of columns that are ``most`` wide together: those that are no prose give way."""
+    most -= len(_BETWEEN) * (len(widths) - 1)
+    while sum(widths) > most:
+        widest = max(0 if prose else width for width, prose in zip(widths, is_prose, strict=True))
+        if widest <= _NARROWEST:
+            break
+        at = next(n for n, width in enumerate(widths) if width == widest and not is_prose[n])
+        widths[at] -= 1
+    return widths
+
+
+def terminal_width() -> int:
+    """The columns of the terminal that standard output is."""
+    try:
+        return os.get_terminal_size(1).columns or _WIDTH
+    except OSError:
+        return _WIDTH
+
+
+def coloured(text: str, colour: str) -> str:
+    """``text`` in ``green``, ``yellow`` or ``red``, on a terminal of who wants colours."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
+
+
+def _shortened(text: str, width: int) -> str:
+    if len(text) <= width:
+        return text
+    half = (width - 1) // 2
+    return f"{text[: width - 1 - half]}…{text[-half:]}"
 
 
 def _printable_row(row: Sequence[str]) -> tuple[str, ...]:

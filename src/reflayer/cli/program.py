@@ -189,6 +189,8 @@ class _Command(_Parser):
             _add_root(self, argparse.SUPPRESS)
             for option in run.options:
                 option(self)
+            if "--quiet" not in self._option_string_actions:  # some have one of their own
+                _add_quiet(self, argparse.SUPPRESS)
             self.set_defaults(run=run)
             self.description = (run.__doc__ or "").strip().replace("\n    ", "\n")
 
@@ -238,7 +240,7 @@ class _Command(_Parser):
 def parser() -> argparse.ArgumentParser:
     """The whole parser. What it parses has ``run``, the command to call with it."""
     options, given = _before_command(sys.argv[1:])
-    is_plain = all(one.partition("=")[0] == "--root" for one in options)
+    is_plain = all(one.partition("=")[0] in ("--root", "--quiet") for one in options)
     program = _with_commands((given,) if is_plain and given in COMMANDS else COMMANDS)[0]
     program.refuse_unknown(options)
     if not sys.argv[1:]:
@@ -261,6 +263,7 @@ def _with_commands(names: Iterable[str]) -> tuple[_Parser, dict[str, _Command]]:
     program = _Parser(prog="reflayer", description=_DESCRIPTION, epilog=_EPILOG)
     program.add_argument("--version", action="version", version=f"reflayer {__version__}")
     _add_root(program, default=None)
+    _add_quiet(program, default=False)
     commands = program.add_subparsers(
         title="commands",
         metavar="COMMAND",
@@ -301,4 +304,14 @@ def _add_root(parser: argparse.ArgumentParser, default: str | None) -> None:
         default=default,
         help="the store's folder; by default $REFLAYER_ROOT, else /var/lib/reflayer for root and "
         "$XDG_DATA_HOME/reflayer (~/.local/share/reflayer) for others",
+    )
+
+
+def _add_quiet(parser: argparse.ArgumentParser, default: bool | str) -> None:
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        dest="is_quiet",
+        default=default,
+        help="no progress and no remarks on standard error, errors alone",
     )

@@ -16,7 +16,7 @@ from reflayer.cli.arguments import (
     telling_of_ownership,
 )
 from reflayer.cli.interrupt import ignore_signals
-from reflayer.cli.output import complain, print_json
+from reflayer.cli.output import print_json, remark
 from reflayer.cli.progress_bars import bars
 from reflayer.errors import UsageError
 
@@ -92,7 +92,7 @@ def pull(arguments: Namespace) -> int:
         )
         ignore_signals()
     for line in warnings:
-        complain(line)
+        remark(line)
     if arguments.json:
         from reflayer.cli.images import image_fields
 

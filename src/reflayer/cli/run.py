@@ -16,7 +16,7 @@ from reflayer.cli.arguments import (
     telling_of_ownership,
 )
 from reflayer.cli.interrupt import ignore_signals
-from reflayer.cli.output import complain
+from reflayer.cli.output import complain, remark
 from reflayer.cli.progress_bars import bars
 from reflayer.cli.registries import ACCESS, access_of
 from reflayer.errors import ReflayerError, SandboxError, StoreError, UsageError
@@ -261,7 +261,7 @@ def _create(store: Store, arguments: Namespace, name: str | None) -> Container:
             warn=warnings.append,
         )
     for line in warnings:
-        complain(line)
+        remark(line)
     return container
 
 

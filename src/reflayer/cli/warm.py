@@ -13,7 +13,7 @@ from reflayer.cli.arguments import (
     takes,
     telling_of_ownership,
 )
-from reflayer.cli.output import complain, print_json, print_table, size_text
+from reflayer.cli.output import print_json, print_table, remark, size_text
 from reflayer.cli.progress_bars import bars
 from reflayer.cli.registries import ACCESS, access_of
 from reflayer.errors import UsageError
@@ -97,7 +97,7 @@ def warm(arguments: Namespace) -> int:
             warn=warnings.append,
         )
     for line in warnings:
-        complain(line)
+        remark(line)
     return 0
 
 

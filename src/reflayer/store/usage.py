@@ -101,10 +101,24 @@ class SpareUsage:
 
 
 @record
+class CommonUsage:
+    """What some images have in common.
+
+    Attributes:
+        images: a name of each, or its id.
+        size: bytes on the disk that each of them has, and no other image.
+    """
+
+    images: tuple[str, ...]
+    size: int
+
+
+@record
 class Usage:
     """What there is, in the order of ``Store.containers``, ``Store.images`` and ``Store.spares``.
 
     Attributes:
+        common: what images share with each other, the most first.
         total: what they take together, each block counted once; ``own`` is what the removal of all
             of them would free.
         removed: bytes that what was removed, and is not deleted yet, has for its own.
@@ -113,6 +127,7 @@ class Usage:
     containers: tuple[ContainerUsage, ...]
     images: tuple[ImageUsage, ...]
     spares: tuple[SpareUsage, ...]
+    common: tuple[CommonUsage, ...]
     total: Space
     removed: int
 
@@ -134,7 +149,8 @@ def usage(parts: Parts, names: Sequence[str], progress: Progress | None) -> Usag
     everything: set[Unit] = set().union(*map(stored.parts_of, shown_containers))
     everything.update(*map(stored.units_of, shown_images), *map(stored.spares_of, shown_images))
     total = blocks.space(everything, everything)
-    return Usage(told_containers, told_images, told_spares, total, _removed(parts))
+    common = tuple(_common(shown_images, stored, blocks))
+    return Usage(told_containers, told_images, told_spares, common, total, _removed(parts))
 
 
 def _removed(parts: Parts) -> int:
@@ -263,6 +279,26 @@ def _spare_usages(
             called = image.names[0] if image.names else image.id
             space = blocks.space({unit}, {unit})
             yield SpareUsage(called, stored.spares[image.layer].ready, space)
+
+
+def _common(
+    shown: Sequence[StoredImage], stored: _Stored, blocks: _Blocks
+) -> Iterator[CommonUsage]:
+    """What images share, of which at least one is shown."""
+    units = {image.id: stored.units_of(image) for image in stored.images}
+    sizes: dict[frozenset[str], int] = {}
+    pieces: list[tuple[Set[Unit | None], int]] = [
+        ({unit}, one.own) for unit, one in blocks.units.items()
+    ]
+    pieces += blocks.shared.items()
+    for owners, size in pieces:
+        users = frozenset(image for image, some in units.items() if not some.isdisjoint(owners))
+        sizes[users] = sizes.get(users, 0) + size
+    called = {one.id: one.names[0] if one.names else one.id for one in stored.images}
+    of_shown = {one.id for one in shown}
+    for users, size in sorted(sizes.items(), key=lambda one: -one[1]):
+        if len(users) > 1 and size and users & of_shown:
+            yield CommonUsage(tuple(called[image] for image in called if image in users), size)
 
 
 @record

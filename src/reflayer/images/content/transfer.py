@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from reflayer.images.content.resolve import choose_image
 from reflayer.images.model.descriptor import check_size
+from reflayer.progress import Stage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ class Transfer(Generic[Item]):
         self._stage = stage
         self._waiting = deque(enumerate(blobs))
         self._done = [0] * len(self._waiting)
-        self._size = sum(one.size for _, one in self._waiting)
+        self._sizes = [one.size for _, one in self._waiting]
+        self._size = sum(self._sizes)
         self._left = len(self._waiting)
         self._work = work
         self._progress = progress
@@ -214,4 +216,7 @@ class Transfer(Generic[Item]):
                 raise StoppedError
             self._done[number] = count
             if self._progress is not None:
-                self._progress(self._stage, sum(self._done), self._size)
+                sizes = enumerate(zip(self._done, self._sizes, strict=True), 1)
+                under_way = [at for at, (done, size) in sizes if 0 < done < size]
+                stage = Stage(self._stage, under_way, len(self._sizes))
+                self._progress(stage, sum(self._done), self._size)
