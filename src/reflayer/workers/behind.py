@@ -56,6 +56,7 @@ def start(
         setsigmask=[],
     )
     os.close(lock)
+    _step_back(pid)
     _started.append(pid)
     _thread.start_new_thread(_wait_for, (pid,))
 
@@ -64,21 +65,22 @@ def main(module: str, function: str, folder: str) -> None:
     """The process's program."""
     os.set_inheritable(_LOCK, False)
     os.chdir("/")
-    _step_back()
     from importlib import import_module
 
     getattr(import_module(module), function)(folder, _LOCK)
 
 
-def _step_back() -> None:
-    """Let others that want the processors go first: the next clone, for one (sched(7)).
+def _step_back(pid: int) -> None:
+    """Let others that want the processors go before process ``pid`` (sched(7)).
 
-    A tenth of a busy one is left: with the least that there is, disks would fill up.
+    The next clone, for one; and who starts it, while its interpreter starts. A tenth of a busy
+    processor is left to it: with the least that there is, disks would fill up.
     """
-    os.nice(_NICE)
-    # A session is scheduled as one, where the kernel has autogroups.
-    with suppress(OSError), open("/proc/self/autogroup", "w") as group:
-        group.write(str(_NICE))
+    with suppress(OSError):  # it has ended
+        os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+        # A session is scheduled as one, where the kernel has autogroups.
+        with open(f"/proc/{pid}/autogroup", "w") as group:
+            group.write(str(_NICE))
 
 
 def _wait_for(pid: int) -> None:
