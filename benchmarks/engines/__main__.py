@@ -32,6 +32,7 @@ from benchmarks.places import MKFS, mounted, tree
 from benchmarks.processes import output
 from benchmarks.question import Setting
 from reflayer.bench.methods import machine_facts, scratch
+from reflayer.bench.runs import Times
 from reflayer.cli.arguments import at_least_one
 from reflayer.cli.interrupt import Interrupted, catch_signals
 from reflayer.record import record
@@ -232,6 +233,7 @@ def _json(found: Sequence[Outcome]) -> str:
                         {
                             "step": answer.step,
                             "is_fault": answer.is_fault,
+                            "failure": answer.failure,
                             "unlike": answer.unlike,
                             "seconds": {times.name: times.seconds for times in answer.times},
                         }
@@ -271,15 +273,21 @@ def _table(found: Sequence[Outcome]) -> str:
 
 def _row(answer: Answer) -> str:
     ours, *own = answer.times
-    cells = [f"{ours.median:.2f}"]
-    cells += [f"{times.median:.2f} ({times.ratio_of(ours)[0]:.2f})" for times in own]
+    cells = [ours.missing or f"{ours.median:.2f}", *(_cell(times, ours) for times in own)]
     return f"| {answer.step} | {' | '.join(cells)} | {_result(answer)} |"
+
+
+def _cell(times: Times, ours: Times) -> str:
+    part = "" if ours.missing else f" ({times.ratio_of(ours)[0]:.2f})"
+    return times.missing or f"{times.median:.2f}{part}"
 
 
 def _result(answer: Answer) -> str:
     names = ", ".join(answer.unlike)
     if answer.is_fault:
         return f"**not as {names}**"
+    if answer.failure and not names:
+        return f"fails everywhere: {answer.failure}"
     return f"not as {names}, which differ" if names else "the same"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.containerd.engine import Engine
-from benchmarks.engines.image import CHANGE, IMAGE, TREE, Image, entries
+from benchmarks.engines.image import CHANGE, FULL_NAME, TREE, Image, entries
 from benchmarks.engines.steps import Side, Step
 from benchmarks.processes import output, run
 
@@ -28,7 +28,7 @@ def _steps(engine: Engine, image: Image, name: str) -> list[Step]:
         return ctr("snapshots", which, *arguments)
 
     def running(container: str, script: str, *options: str) -> list[str]:
-        return ctr("run", *options, which, IMAGE, f"{name}-{container}", "sh", "-c", script)
+        return ctr("run", *options, which, FULL_NAME, f"{name}-{container}", "sh", "-c", script)
 
     def rows(_: bytes = b"") -> str:
         listed = output(snapshots("ls")).splitlines()[1:]
@@ -37,7 +37,7 @@ def _steps(engine: Engine, image: Image, name: str) -> list[Step]:
     return [
         Step(
             "images import",
-            ctr("images", "import", which, "--base-name=bench", image.archive),
+            ctr("images", "import", which, image.archive),
             rows,
         ),
         Step("run --rm", running("tree", TREE, "--rm"), bytes.decode),
@@ -58,7 +58,7 @@ def _steps(engine: Engine, image: Image, name: str) -> list[Step]:
         Step("snapshots rm, committed", snapshots("rm", f"{name}-kept"), rows),
         Step(
             "images rm --sync",
-            ctr("images", "rm", "--sync", IMAGE),
+            ctr("images", "rm", "--sync", FULL_NAME),
             rows,
             before=lambda: run(ctr("containers", "rm", f"{name}-changed")),
             after=engine.settle,

@@ -14,6 +14,8 @@ from reflayer.record import record
 
 IMAGE = f"bench:{NAME}"
 """What it is called."""
+FULL_NAME = f"docker.io/library/{IMAGE}"
+"""The same in containerd."""
 
 _OWN = " -o ".join(f"-path /etc/{name}" for name in ("hosts", "resolv.conf", "hostname", "mtab"))
 _BELOW = f"find / -mindepth 2 -xdev \\( {_OWN} \\) -prune -o"  # what engines put there themselves
@@ -78,6 +80,11 @@ def make_image(setting: Setting) -> Image:
     """Make it of the setting's tree."""
     layout, context = setting.folder / "image", setting.folder / "context"
     archive = layered_image(setting.tree, layout)
+    index = json.loads((layout / "index.json").read_bytes())
+    index["manifests"][0]["annotations"]["io.containerd.image.name"] = FULL_NAME
+    (layout / "index.json").write_text(json.dumps(index))
+    with tarfile.open(archive, "w") as tar:
+        tar.add(layout, "")
     context.mkdir()
     (context / "file").write_text("file\n")
     (context / "change").write_text(CHANGE)

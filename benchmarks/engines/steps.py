@@ -42,11 +42,13 @@ class Answer:
 
     Attributes:
         step: its name.
-        unlike: what was told where it is not as ours, the first side's, by the side; its own first.
+        failure: what was told where ours, the first side, failed.
+        unlike: by side, what was told by ours and there, where that is not the same.
         times: of each side.
     """
 
     step: str
+    failure: str
     unlike: Mapping[str, tuple[str, str]]
     times: Sequence[Times]
 
@@ -60,32 +62,38 @@ def answers(sides: Sequence[Side], rounds: int) -> list[Answer]:
     """Do each step on each side, once more than ``rounds``; the first warms caches alone."""
     steps = list(zip(*(side.steps for side in sides), strict=True))
     told: list[list[list[str]]] = [[[] for _ in sides] for _ in steps]
-    seconds: list[list[list[float]]] = [[[] for _ in sides] for _ in steps]
+    seconds: list[list[list[float | None]]] = [[[] for _ in sides] for _ in steps]
     for number in range(rounds + 1):
         for step, texts, times in zip(steps, told, seconds, strict=True):
             for side in [*range(len(sides))][:: 1 if number % 2 else -1]:
                 _watch(f"{step[side].name}, {sides[side].name}")
                 taken, text = _done(step[side])
                 texts[side].append(text)
-                times[side] += [taken] * bool(number)
+                times[side].append(taken)
     _watch("")
     return [
         Answer(
             step[0].name,
+            next((text for text, one in zip(texts[0], times[0], strict=True) if one is None), ""),
             {
                 side.name: pair
                 for side, other in zip(sides[1:], texts[1:], strict=True)
                 if (pair := _first_unlike(texts[0], other)) is not None
             },
-            [Times(side.name, tuple(taken)) for side, taken in zip(sides, times, strict=True)],
+            [_times(side.name, taken) for side, taken in zip(sides, times, strict=True)],
         )
         for step, texts, times in zip(steps, told, seconds, strict=True)
     ]
 
 
-def _done(step: Step) -> tuple[float, str]:
-    """Seconds, and what is told."""
-    taken = 0.0
+def _times(name: str, seconds: Sequence[float | None]) -> Times:
+    """Of all rounds but the first, where none has failed."""
+    taken = tuple(one for one in seconds if one is not None)
+    return Times(name, taken[1:]) if len(taken) == len(seconds) else Times(name, (), "fails")
+
+
+def _done(step: Step) -> tuple[float | None, str]:
+    """Seconds, if it succeeds, and what is told."""
     try:
         step.before()
         started = time.perf_counter()
@@ -95,12 +103,11 @@ def _done(step: Step) -> tuple[float, str]:
         taken = time.perf_counter() - started
         if done.returncode:
             words = done.stderr.decode(errors="replace").strip().splitlines() or [""]
-            text = f"failed with {done.returncode}: {words[-1]}"
-        else:
-            text = step.told(done.stdout)
+            return None, f"failed with {done.returncode}: {words[-1]}"
+        text = step.told(done.stdout)
         step.after()
     except (OSError, ValueError, LookupError, subprocess.SubprocessError, SystemExit) as error:
-        text = f"failed: {error}"
+        return None, f"failed: {error}"
     return taken, text
 
 

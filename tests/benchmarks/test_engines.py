@@ -27,6 +27,7 @@ def test_a_step_is_a_fault_where_it_is_as_on_none_of_the_others() -> None:
     assert none.unlike == dict.fromkeys(("a", "b"), ("failed with 3: 3", ""))
     assert none.is_fault
     assert [len(times.seconds) for times in same.times] == [2, 2, 2]
+    assert [times.missing for times in none.times] == ["fails", None, None]
 
 
 def test_an_answer_is_taken_from_every_round(tmp_path: Path) -> None:
