@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from reflayer.driver import Driver
+from reflayer.driver.home import opened
 from reflayer.driver.trash import delete, delete_trash, empty_trash
 from reflayer.errors import OperationError
 from reflayer.workers import behind
@@ -35,8 +36,12 @@ def stopped_helper(driver: Driver, id: str) -> Iterator[int]:
     pid = behind._started[-1]
     trash = Path(driver.home) / "trash"
     entry = next(trash.glob(f"{id}.*"))
-    wait_until(lambda: str(entry) in [str(p) for p in descriptors(pid)])
-    os.kill(pid, signal.SIGSTOP)
+    while True:
+        wait_until(lambda: str(entry) in [str(p) for p in descriptors(pid)])
+        os.kill(pid, signal.SIGSTOP)
+        if is_locked(entry):
+            break
+        os.kill(pid, signal.SIGCONT)  # it has but looked at it
     try:
         yield pid
     finally:
@@ -52,6 +57,24 @@ def descriptors(pid: int) -> list[Path]:
         except FileNotFoundError:
             continue
     return found
+
+
+def is_locked(folder: Path) -> bool:
+    with opened(str(folder)) as fd:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def waits_for(pid: int, path: Path) -> bool:
+    """Whether a process waits for a lock of this file (proc_locks(5))."""
+    inode = path.stat().st_ino
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any(
+        line[1] == "->" and line[5] == str(pid) and line[6].endswith(f":{inode}") for line in lines
+    )
 
 
 @pytest.fixture
@@ -166,6 +189,22 @@ def test_who_waits_does_not_wait_for_who_steps_back(ext4: Path, wait_for: str) -
             driver.empty_trash()
         assert leftovers(driver) == []
     wait_until(lambda: behind._started == [])
+
+
+def test_who_steps_back_waits_for_who_waits(ext4: Path) -> None:
+    driver = Driver(ext4 / "home")
+    driver.create("one")
+    with opened(f"{driver.home}/trash") as folder:
+        fcntl.flock(folder, fcntl.LOCK_SH)  # as who waits
+        driver.remove("one", wait=False)
+        pid = behind._started[-1]
+        wait_until(lambda: waits_for(pid, ext4 / "home/trash"))
+        driver.create("another")
+        driver.remove("another", wait=False)
+        assert len(leftovers(driver)) == 2
+        driver.empty_trash()  # beside the first one
+        assert leftovers(driver) == []
+    wait_until(lambda: pid not in behind._started)
 
 
 def test_two_who_delete_the_same_tree_do_not_stumble(place: Path) -> None:

@@ -1,9 +1,13 @@
 """Removal: a layer is moved to ``trash/`` at once, and then deleted by the remover or behind it.
 
 One process at a time empties the trash behind. It holds ``trash.lock``, and looks again when it has
-let go of it: so what is put there meanwhile needs no process of its own. It steps back for others,
-so who waits for the end does not wait for it, but deletes beside it. Each entry is locked while it
-is deleted: so no process is started for what is being deleted already.
+let go of it: so what is put there meanwhile needs no process of its own. Each entry is locked while
+it is deleted: so no process is started for what is being deleted already.
+
+It steps back for others. Who waits for the end has no use of that: a folder that it locks, and then
+loses the processor, holds up both. So who waits deletes all by himself, and shares the lock of the
+trash's folder meanwhile; the process behind leaves him a second before it begins, and waits for him
+between two entries.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 _IN_MOTION = frozenset({errno.ENOTEMPTY, errno.ENOENT, errno.ESTALE})  # others are at work in it
 _TRIES = 100
 _PAUSE = 0.02  # seconds
+_LATER = 1.0  # seconds: by then containerd waits, if it does, for all that it has removed
 _NOT_TO_DESTROY = frozenset(  # it is removed as any other folder, or an error tells why not
     {errno.EPERM, errno.EACCES, errno.ENOTEMPTY, errno.EINVAL, errno.ENOTDIR, errno.ENOENT}
     | {errno.ENOTTY, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -124,13 +129,22 @@ def empty_trash(home: str) -> None:
         OperationError: the first thing that could not be deleted; everything else has been.
     """
     failed = None
-    for path in reversed(_in_trash(home)):  # who does so behind begins with the first
-        try:
-            delete_trash(path)
-        except OperationError as error:
-            failed = error
+    trash = f"{home}/{TRASH}"
+    with opened(trash) as folder:
+        _lock(folder, trash, shared=True, wait=True)
+        for path in reversed(_in_trash(home)):  # who does so behind begins with the first
+            try:
+                delete_trash(path)
+            except OperationError as error:
+                failed = error
     if failed is not None:
         raise failed
+
+
+def empty_later(home: str, turn: int) -> None:
+    """``empty_behind`` after a while, since who removes a lot may wait for it all in the end."""
+    time.sleep(_LATER)
+    empty_behind(home, turn)
 
 
 def empty_behind(home: str, turn: int) -> None:
@@ -147,6 +161,7 @@ def empty_behind(home: str, turn: int) -> None:
         try:
             while paths := left_in_trash(home, failed):
                 for path in paths:
+                    _let_pass(home)
                     try:
                         delete_trash(path, wait=False)
                     except OperationError as error:
@@ -166,7 +181,7 @@ def delete_behind(home: str) -> None:
     if turn is None:  # another process has it, and will see what was put there before now
         return
     try:
-        behind.start(__name__, "empty_behind", home, turn)
+        behind.start(__name__, "empty_later", home, turn)
     except OSError:
         empty_behind(home, turn)  # it takes longer here, but the space has to come back
 
@@ -174,6 +189,13 @@ def delete_behind(home: str) -> None:
 def left_in_trash(home: str, failed: Container[str] = ()) -> list[str]:
     """What is in the trash and not being deleted, but for what ``failed``: their paths."""
     return [path for path in _in_trash(home) if path not in failed and _is_left(path)]
+
+
+def _let_pass(home: str) -> None:
+    """Return when nobody waits for the trash to be empty."""
+    trash = f"{home}/{TRASH}"
+    with opened(trash) as folder:
+        _lock(folder, trash, wait=True)
 
 
 def _in_trash(home: str) -> list[str]:
@@ -196,11 +218,11 @@ def _is_left(path: str) -> bool:
         os.close(fd)
 
 
-def _lock(folder: int, path: str, *, shared: bool = False) -> bool:
+def _lock(folder: int, path: str, *, shared: bool = False, wait: bool = False) -> bool:
     """Lock the open ``folder`` against others that would delete it; whether that was had."""
     with failing(path, "flock"):
         try:
-            return flock(folder, shared=shared, wait=False)
+            return flock(folder, shared=shared, wait=wait)
         except OSError as error:
             # NFS locks no folders: two may then delete the same tree, which only takes longer.
             if error.errno not in NO_FOLDER_LOCKS:
