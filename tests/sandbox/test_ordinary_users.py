@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.sandbox.images import image, in_one_version, nothing_runs
-from tests.store.users import User
+from tests.store.users import COUNT, FIRST, USER, User
 
 
 def by(user: User, *words: str) -> subprocess.CompletedProcess[str]:
@@ -67,3 +67,33 @@ def test_his_programs_have_sandboxes_where_his_commands_are(base: Path) -> None:
     done = by(user, "unshare", user.program[0], "-c", code, source)
     assert (done.stdout.strip(), done.returncode) == ("101", 0), done.stderr
     assert nothing_runs(user.store)
+
+
+def test_his_programs_that_are_elsewhere_are_told_the_way(base: Path) -> None:
+    user = User(base, ranges=True)
+    source = image(base / "other", User="web")
+    code = (
+        "import sys, reflayer\n"
+        "try:\n"
+        "    with reflayer.Sandbox(sys.argv[1], user=sys.argv[2]) as box:\n"
+        "        print(box.run(['id', '-u'], check=True).stdout)\n"
+        "except reflayer.ReflayerError as error:\n"
+        "    print(error)\n"
+    )
+
+    def told(as_user: str) -> str:
+        command = user.start_other(user.program[0], "-c", code, source, as_user)
+        done = subprocess.run(in_one_version(*command), capture_output=True, text=True, cwd="/")
+        assert done.stderr == ""
+        return done.stdout.strip()
+
+    assert told("0") == "0"
+    assert "no user 101 here" in told("web")
+    (base / "ranges").write_text("")
+    assert "/etc/subuid has no line for" in told("web")
+    (base / "ranges").write_text(f"{USER}:{FIRST}:{COUNT}\n")
+    assert "a program started by reflayer unshare has more" in told("web")
+    assert (
+        by(user, "pull", source).returncode == 0
+    )  # in a namespace, which the store is of from then on
+    assert "which this process is not in" in told("0")

@@ -84,6 +84,15 @@ def test_it_is_an_entry_point_that_imports_nothing() -> None:
     assert set(done.stdout.split()) <= ours
 
 
+def test_what_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    root = f"reflayer_image = oci:/no/such:x\nreflayer_root = {tmp_path}/root\n"
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\n{root}")
+    (tmp_path / "test_it.py").write_text("def test_fresh(fresh_root):\n    pass\n")
+    done = _pytest(tmp_path, *(() if _is_installed() else ("-p", _PLUGIN)))
+    assert "\nfresh_root: /no/such" in done.stdout, done.stdout
+    assert "raise " not in done.stdout
+
+
 def _is_installed() -> bool:
     from importlib.metadata import entry_points
 

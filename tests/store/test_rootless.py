@@ -19,7 +19,7 @@ from tests.archive.tars import entry, folder, tar
 from tests.cli.processes import PROGRAM, unprivileged
 from tests.file_systems import require_root
 from tests.registry.registries import running
-from tests.store.stores import assert_clean, image
+from tests.store.stores import BASE, assert_clean, image
 from tests.store.users import BECOME, COUNT, FIRST, PATHS, USER, User
 
 CAPABILITY = {"SCHILY.xattr.security.capability": "\1\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0"}
@@ -252,6 +252,21 @@ def test_the_store_is_not_used_from_outside(base: Path, user: User) -> None:
     assert Path(path).is_dir()
     (base / "ranges").write_text(f"{USER}:{FIRST}:{COUNT}\n")
     user.do("rm", "one")
+
+
+def test_who_gets_more_ids_keeps_his_store(base: Path, user: User) -> None:
+    ranges = base / "ranges"
+    ranges.write_text(f"{USER}:{FIRST}:1000\n")
+    made = image(base / "image", BASE)
+    user.do("create", "--name", "one", made)
+    ranges.write_text(f"{USER}:{FIRST}:1000\n{USER}:{FIRST + COUNT}:100\n")
+    user.do("create", "--name", "two", made)
+    ranges.write_text(f"{USER}:{FIRST}:1000\n")
+    done = user.run("rm", "two")  # where 1001 is nobody
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"not in: user {USER}'s commands are, and programs started by reflayer" in done.stderr
+    ranges.write_text(f"{USER}:{FIRST + 1}:65536\n")
+    assert "which this process is not in" in user.run("rm", "two").stderr
 
 
 def test_somebody_elses_folder_is_copied_outside(base: Path, user: User) -> None:

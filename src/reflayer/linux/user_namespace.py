@@ -271,6 +271,25 @@ def id_maps() -> tuple[str, ...]:
     return tuple(maps)
 
 
+def covers(ours: str, others: str) -> bool:
+    """Whether every id of other maps is the same in ours, both ``id_maps`` joined by ``; ``."""
+    for wide, narrow in zip(ours.split("; "), others.split("; "), strict=True):
+        ranges = [[int(word) for word in one.split()] for one in wide.split(", ")]
+        for one in narrow.split(", "):
+            first, outer, count = map(int, one.split())
+            while count > 0:
+                ends = [
+                    start + size
+                    for start, start_outer, size in ranges
+                    if start <= first < start + size and start_outer - start == outer - first
+                ]
+                if not ends:
+                    return False
+                known = min(count, ends[0] - first)
+                first, outer, count = first + known, outer + known, count - known
+    return True
+
+
 def is_of_user() -> bool:
     """Whether this is root of a namespace without a root directory of its own: a user's."""
     return os.geteuid() == 0 and os.stat("/").st_uid != 0

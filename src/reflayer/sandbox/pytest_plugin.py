@@ -6,6 +6,8 @@ not the user's, as ``reflayer_root``. A test that does not ask for it costs the 
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 
 TYPE_CHECKING = False
@@ -27,6 +29,7 @@ def fresh_root(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     It is a container of the image that ``reflayer_image`` names, or which a test is given by
     ``pytest.mark.parametrize("fresh_root", ["debian:12"], indirect=True)``; gone after the test.
     """
+    from reflayer.errors import ReflayerError
     from reflayer.sandbox.box import Sandbox
     from reflayer.store import Store
 
@@ -34,5 +37,9 @@ def fresh_root(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     if not image:
         raise pytest.UsageError("fresh_root: the ini file names no reflayer_image")
     root = request.config.getini("reflayer_root")
-    with Sandbox(image, store=Store(root) if root else None) as box:
+    with ExitStack() as stack:
+        try:
+            box = stack.enter_context(Sandbox(image, store=Store(root) if root else None))
+        except ReflayerError as error:  # which says what to do; where it was raised does not
+            pytest.fail(f"fresh_root: {error}", pytrace=False)
         yield box

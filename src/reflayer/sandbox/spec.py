@@ -160,11 +160,16 @@ def process_json(process: Process, rights: Rights) -> Json:
     known = _known(rights)
     groups = user.groups
     if known is not None:
+        from reflayer.linux.user_namespace import why_none
+
         for what, number, ids in (("user", user.uid, known[0]), ("group", user.gid, known[1])):
             if number >= ids:
+                why = rights.uid and (
+                    why_none() or "a program started by reflayer unshare has more"
+                )
                 raise SandboxError(
-                    f"there is no {what} {number} here: an ordinary user has {ids} of them; "
-                    "/etc/subuid and /etc/subgid give more, -u 0 does without"
+                    f"there is no {what} {number} here, but {ids} of them: -u 0 does without"
+                    + (f"; {why}" if why else "")
                 )
         groups = tuple(one for one in groups if one < known[1]) if known[1] > 1 else ()
     granted = CAPABILITIES if user.uid == 0 else ()

@@ -119,7 +119,7 @@ class Parts:
     def check_ids(self) -> None:
         """Refuse a process that is not in the user namespace in which the trees were made.
 
-        To it their owners are others, and some are nobody.
+        To it their owners are others, and some are nobody. One that has more ids will do.
         """
         mark = os.path.join(self.root, "ids")
         if self._is_checked:
@@ -130,7 +130,7 @@ class Parts:
             except FileNotFoundError:
                 ids = ""
         if ids or is_of_user():
-            from reflayer.linux.user_namespace import id_maps, why_none
+            from reflayer.linux.user_namespace import covers, id_maps, why_none
 
             ours = "; ".join(id_maps())
             if not ids:
@@ -138,13 +138,20 @@ class Parts:
                     return
                 with failing(mark, "symlink"), suppress(FileExistsError):
                     os.symlink(ours, mark)
-            elif ids != ours:
+            elif ids != ours and not (is_of_user() and covers(ours, ids)):
                 why = os.geteuid() and why_none()
+                if not why:
+                    user = f"user {ids.split()[1]}" if ids.split()[1:] else "its user"
+                    why = f"{user}'s commands are, and programs started by reflayer unshare"
                 raise StoreError(
                     f"{printable(self.root)}: its files belong to the ids {printable(ids)} of a "
-                    "user namespace, which this process is not in: "
-                    f"{why or 'it is for commands of that user, or in reflayer unshare'}"
+                    f"user namespace, which this process is not in: {why}"
                 )
+            elif ids != ours:
+                new = f"{mark}.{os.urandom(8).hex()}"
+                with failing(mark, "symlink"):
+                    os.symlink(ours, new)
+                    os.replace(new, mark)
         self._is_checked = True
 
     @cached_property
