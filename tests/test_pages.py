@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reflayer.cli import manual
-from reflayer.cli.program import COMMANDS
+from reflayer.cli.commands import COMMANDS
 
 PROJECT = Path(__file__).parents[1]
 OF_THE_CODE = [PROJECT / "CONTRIBUTING.md", PROJECT / "docs/architecture.md"]

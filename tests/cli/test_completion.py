@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from reflayer.cli.commands import COMMANDS
 from reflayer.cli.completion import SHELLS, completion_script
 from reflayer.cli.manual import files
-from reflayer.cli.program import COMMANDS
 from tests.cli.processes import PROGRAM, reflayer
 from tests.file_systems import require
 from tests.store.stores import BASE, image

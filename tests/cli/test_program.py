@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.cli.program import COMMANDS
+from reflayer.cli.commands import COMMANDS, read_plainly
+from reflayer.cli.program import parser
 from tests.cli.processes import PROGRAM, reflayer
 from tests.file_systems import require, require_root
 
@@ -40,6 +41,54 @@ def test_wrong_usage_is_told_with_the_usage_of_the_command(
     assert (done.returncode, done.stdout) == (2, "")
     assert first.startswith(f"usage: {program} [OPTION...]")
     assert second.startswith(f"{program}: error: {complaint}")
+
+
+@pytest.mark.parametrize(
+    ("line", "is_plain"),
+    [
+        ("path web", True),
+        ("--root ~/store --quiet path web", True),
+        ("ps -q --root /x", True),
+        ("ps --quiet", True),
+        ("rm one two --wait", True),
+        ("rm --recycle one", True),
+        ("create --name web --size 10G --pull never alpine --json", True),
+        ("create --platform linux/arm64 --ownership record oci:/x", True),
+        ("copy SRC ~/DST", True),
+        ("copy --method range --workers 3 SRC DST", True),
+        ("diff web", True),
+        ("diff web web@1", True),
+        ("df", True),
+        ("df one two", True),
+        ("run --rm -t alpine ls -l --rm", True),
+        ("run alpine", True),
+        ("exec -u root web sh -c true", True),
+        ("unshare", True),
+        ("unshare ls --help", True),
+        ("commit web team/x --compression zstd", True),
+        ("bench", True),
+        ("fork web --count 3", True),
+        ("warm", True),
+        ("serve docker containerd --spares 3", True),
+        ("save x oci:/y", True),
+        ("create --name=web alpine", False),
+        ("create --nam web alpine", False),
+        ("run -it alpine sh", False),
+        ("run -e A=1 -e B=2 alpine", False),
+        ("run --tls-verify=false alpine", False),
+        ("rm -- --odd", False),
+        ("--root=/x ps", False),
+        ("run alpine -- ls", False),
+    ],
+)
+def test_a_plain_line_is_read_as_argparse_reads_it(
+    monkeypatch: pytest.MonkeyPatch, line: str, is_plain: bool
+) -> None:
+    monkeypatch.setattr("sys.argv", ["reflayer", *line.split()])
+    plain = read_plainly(line.split())
+    assert (plain is not None) == is_plain
+    whole = vars(parser().parse_args())
+    assert plain is None or vars(plain) == whole
 
 
 def test_what_follows_two_dashes_is_no_option() -> None:

@@ -75,18 +75,7 @@ def _run() -> int:
     from reflayer.errors import ReflayerError, UsageError, printable
 
     try:
-        command, *words = sys.argv[1:] or [""]
-        # A parser would take these words as they are.
-        if command == "copy" and len(words) == 2 and all(w and w[0] not in "-~" for w in words):
-            from reflayer.cli.copy import Plain, copy
-
-            if os.geteuid() != 0:
-                from reflayer.cli.namespace import enter_namespace
-
-                enter_namespace(words[0])
-            status: object = copy(Plain(*words))
-        else:
-            status = _parse_and_run()
+        status = _parse_and_run(sys.argv[1:])
         sys.stdout.flush()
     except ReflayerError as error:
         _complain_of(error)
@@ -102,13 +91,26 @@ def _run() -> int:
     return status
 
 
-def _parse_and_run() -> object:
-    from reflayer.cli.program import parser
+def _parse_and_run(line: list[str]) -> object:
+    from reflayer.cli.commands import START, read_plainly
 
-    try:
-        arguments = parser().parse_args()
-    except SystemExit as told:  # it has printed the help, or what is wrong with the usage
-        return told.code
+    if line == ["--version"]:
+        from reflayer import __version__
+
+        print(f"reflayer {__version__}")
+        return 0
+    if not line:
+        with suppress(OSError):
+            sys.stderr.write(START)
+        return 2
+    arguments = read_plainly(line)
+    if arguments is None:
+        from reflayer.cli.program import parser
+
+        try:
+            arguments = parser().parse_args()
+        except SystemExit as told:  # it has printed the help, or what is wrong with the usage
+            return told.code
     if arguments.is_quiet:
         from reflayer.cli.output import be_quiet
 

@@ -11,7 +11,8 @@ from argparse import REMAINDER, SUPPRESS
 from shlex import quote
 
 from reflayer.cli.arguments import option, takes
-from reflayer.cli.program import COMMANDS, whole_parser
+from reflayer.cli.commands import COMMANDS
+from reflayer.cli.program import whole_parser
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -25,19 +25,6 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
 
-class Plain:
-    """The arguments where there are no options: to parse them would take as long as to copy."""
-
-    method = "auto"
-    workers = None
-    ownership = "keep"
-    cross_mounts = json = False
-
-    def __init__(self, src: str, dst: str) -> None:
-        self.src = src
-        self.dst = dst
-
-
 @takes(
     option("src SRC", "the folder to copy", type=any_path),
     option("dst DST", "where the copy goes", type=any_path),
@@ -58,7 +45,7 @@ class Plain:
     option("--cross-mounts", "copy what is mounted inside SRC, too", action="store_true"),
     JSON,
 )
-def copy(arguments: Namespace | Plain) -> int:
+def copy(arguments: Namespace) -> int:
     """Make DST the same tree as the folder SRC. DST is absent or an empty folder.
 
     Everything is kept: content (shared where the file system can), owners, modes, times,

@@ -12,8 +12,9 @@ import sys
 from argparse import REMAINDER, SUPPRESS
 
 from reflayer import __version__
+from reflayer.cli.commands import COMMANDS
 from reflayer.cli.completion import SHELLS, arguments_of, completion_script
-from reflayer.cli.program import COMMANDS, whole_parser
+from reflayer.cli.program import whole_parser
 from reflayer.cli.registries import ACCESS_TITLE
 
 TYPE_CHECKING = False

@@ -14,52 +14,12 @@ from importlib import import_module
 from itertools import takewhile
 
 from reflayer import __version__
+from reflayer.cli.commands import COMMANDS, add_quiet, add_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any, NoReturn
-
-COMMANDS = {
-    "create": ("containers", "make a container from an image, print its root's path"),
-    "run": ("run", "run a command in a container, as its image says"),
-    "exec": ("run", "run one more command where one runs"),
-    "spec": ("run", "write a container's config.json for any OCI runtime"),
-    "warm": ("warm", "keep containers of an image ready, so that create costs a rename"),
-    "ps": ("containers", "list the containers"),
-    "path": ("containers", "print the path of a container's root"),
-    "rm": ("containers", "remove containers"),
-    "diff": ("containers", "list what changed in a container"),
-    "commit": ("commit", "make an image of a container"),
-    "checkpoint": ("checkpoints", "keep what a container is now, to go back to it"),
-    "rollback": ("checkpoints", "let a container be again what it was"),
-    "fork": ("checkpoints", "make containers of what one is, or was at a checkpoint"),
-    "checkpoints": ("checkpoints", "list the checkpoints of a container"),
-    "export": ("containers", "write all of a container as a tar"),
-    "pull": ("registries", "fetch an image from a registry and unpack it"),
-    "push": ("registries", "send an image to a registry"),
-    "save": ("images", "write an image to a layout or archive for other programs"),
-    "images": ("images", "list the images"),
-    "inspect": ("images", "print what containers and images are, their command and environment"),
-    "tag": ("images", "give an image another name"),
-    "rmi": ("images", "remove images"),
-    "prune": ("images", "delete what was removed and is still there, and unused images"),
-    "containerd-config": (
-        "containerd_config",
-        "print what containerd, BuildKit and Docker have to be told to use it",
-    ),
-    "df": ("df", "show what containers and images really take, and what rm would give back"),
-    "copy": ("copy", "make one folder the same tree as another"),
-    "doctor": ("doctor", "tell what a folder's file system can do, and what to change"),
-    "serve": ("serve", "keep the layers of Docker or containerd, as their plugin"),
-    "unshare": ("namespace", "run a program where an ordinary user has the owners of images"),
-    "bench": ("bench", "measure the methods in a folder, side by side"),
-    "completion": ("completion", "print what bash, zsh or fish completes command lines by"),
-}
-"""Each command with the file that it is in, and its line of help.
-
-The function of its name in module ``reflayer.cli.FILE`` does it, and returns its exit status.
-"""
 
 _DESCRIPTION = """\
 Container layers as plain directories, cloned in the kernel.
@@ -80,19 +40,6 @@ debian:12, localhost:5000/x:1, oci:DIR:TAG, docker-archive:FILE
 _EPILOG = """\
 What a script wants is the only thing on standard output; progress and messages go to standard
 error. The exit status is 0, 1 (failed) or 2 (wrong usage). "reflayer COMMAND --help" tells more.
-"""
-
-_START = """\
-usage: reflayer [OPTION...] COMMAND ...
-
-  reflayer create IMAGE         a container: a folder, whose path is printed
-  reflayer run IMAGE COMMAND    a command in a new one, or one that is there
-  reflayer ps                   the containers that there are
-  reflayer diff NAME            what changed in one
-  reflayer commit NAME IMAGE    an image of it
-  reflayer rm NAME              away with it
-
-reflayer --help lists all commands, reflayer COMMAND --help tells of one.
 """
 
 _WIDTH = 80  # columns that help takes at the most
@@ -186,11 +133,11 @@ class _Command(_Parser):
             module = import_module(f"reflayer.cli.{COMMANDS[self._command][0]}")
             run = getattr(module, self._command.replace("-", "_"))
             self._command = ""
-            _add_root(self, argparse.SUPPRESS)
+            add_root(self, argparse.SUPPRESS)
             for option in run.options:
                 option(self)
             if "--quiet" not in self._option_string_actions:  # some have one of their own
-                _add_quiet(self, argparse.SUPPRESS)
+                add_quiet(self, argparse.SUPPRESS)
             self.set_defaults(run=run)
             self.description = (run.__doc__ or "").strip().replace("\n    ", "\n")
 
@@ -243,10 +190,6 @@ def parser() -> argparse.ArgumentParser:
     is_plain = all(one.partition("=")[0] in ("--root", "--quiet") for one in options)
     program = _with_commands((given,) if is_plain and given in COMMANDS else COMMANDS)[0]
     program.refuse_unknown(options)
-    if not sys.argv[1:]:
-        with suppress(OSError):
-            sys.stderr.write(_START)
-        program.exit(2)
     return program
 
 
@@ -262,8 +205,8 @@ def _with_commands(names: Iterable[str]) -> tuple[_Parser, dict[str, _Command]]:
     """The parser with these commands: each takes its time."""
     program = _Parser(prog="reflayer", description=_DESCRIPTION, epilog=_EPILOG)
     program.add_argument("--version", action="version", version=f"reflayer {__version__}")
-    _add_root(program, default=None)
-    _add_quiet(program, default=False)
+    add_root(program, default=None)
+    add_quiet(program, default=False)
     commands = program.add_subparsers(
         title="commands",
         metavar="COMMAND",
@@ -288,30 +231,3 @@ def _before_command(words: Sequence[str]) -> tuple[list[str], str]:
         if word == "--root":
             next(left, None)
     return options, ""
-
-
-def _path(text: str) -> str:
-    from reflayer.cli.arguments import any_path
-
-    return any_path(text)
-
-
-def _add_root(parser: argparse.ArgumentParser, default: str | None) -> None:
-    parser.add_argument(
-        "--root",
-        metavar="DIR",
-        type=_path,
-        default=default,
-        help="the store's folder; by default $REFLAYER_ROOT, else /var/lib/reflayer for root and "
-        "$XDG_DATA_HOME/reflayer (~/.local/share/reflayer) for others",
-    )
-
-
-def _add_quiet(parser: argparse.ArgumentParser, default: bool | str) -> None:
-    parser.add_argument(
-        "--quiet",
-        action="store_true",
-        dest="is_quiet",
-        default=default,
-        help="no progress and no remarks on standard error, errors alone",
-    )

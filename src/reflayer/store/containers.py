@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 
 from reflayer.errors import ImageError, StoreError, UnknownNameError, did_you_mean, printable
 from reflayer.record import record
@@ -211,7 +210,8 @@ def new_id() -> str:
 
 def checked_name(name: str) -> str:
     """``name``, if a container may be called so, by Docker's rule."""
-    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", name):
+    is_plain = name.isascii() and all(one.isalnum() or one in "_.-" for one in name)  # without re
+    if not is_plain or len(name) < 2 or not name[0].isalnum():
         raise StoreError(
             f"{printable(name)!r} is no name for a container: it takes two or more of "
             "a-z, A-Z, 0-9, '_', '.' and '-', and begins with a letter or digit"
