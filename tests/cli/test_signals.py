@@ -164,4 +164,6 @@ program.parser = lambda: signal.raise_signal(signal.SIGTERM)
 main()
 """
     with open("/dev/full", "w") as full:
-        assert subprocess.run([sys.executable, "-c", program], stderr=full).returncode == 143
+        assert (
+            subprocess.run([sys.executable, "-c", program, "--help"], stderr=full).returncode == 143
+        )
