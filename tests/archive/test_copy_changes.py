@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 
 from reflayer.archive import untouched
 from reflayer.archive.copy_changes import Copied, copy_changes
+from reflayer.archive.join import join
 from reflayer.archive.undo import undo
 from reflayer.copy import copy_tree, remove_tree
 from reflayer.walk.stack import Stack
@@ -241,3 +242,50 @@ def test_folders_that_go_meanwhile_are_hidden(
     expected = {**told(clone)}
     del expected[b"other/b"]  # the next one has it
     assert_same(expected, told(fresh))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_differences_that_are_joined_are_what_they_were_together(
+    file_system: Callable[[str], Path], kind: str
+) -> None:
+    require_root()
+    require("mount")
+    place = file_system(kind)
+
+    @settings(
+        max_examples=25, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck]
+    )
+    @given(STACKS)
+    def try_it(stack: tuple[Tree, list[list[Edit]]]) -> None:
+        folder = place / f"changes-{next(_numbers)}"
+        try:
+            folder.mkdir()
+            *differences, whole = layers = make_stack(folder / "stack", *stack)
+            (folder / "joined").mkdir()
+            join(differences, folder / "joined")
+            for clone, of in ("before", layers), ("after", [folder / "joined", whole]):
+                below = Stack(tuple(map(os.fsencode, of[:-1])), os.fsencode(of[-1]))
+                copy_tree(below, folder / clone)
+            assert_same(told(folder / "before"), told(folder / "after"))
+        finally:
+            remove_tree(folder)
+
+    try_it()
+
+
+def test_hard_cases_are_joined(place_on: Callable[[str], Path]) -> None:
+    require_root()
+    here = place_on("xfs")
+    lower, upper, joined = (here / name for name in ("lower", "upper", "joined"))
+    cases = dict(hard_cases.CASES)
+    del cases["folders_nested_thousands_deep"]
+    for folder in (lower, upper):
+        folder.mkdir()
+        hard_cases.build(os.fsencode(folder), cases)
+        cases = dict([*cases.items()][::2])
+    joined.mkdir()
+    (here / "whole").mkdir()
+    join([upper, lower], joined)
+    for name, of in ("before", (upper, lower)), ("after", (joined,)):
+        copy_tree(Stack(tuple(map(os.fsencode, of)), os.fsencode(here / "whole")), here / name)
+    assert_same(told(here / "before"), told(here / "after"))

@@ -180,6 +180,7 @@ def test_without_a_note_it_is_done_all_the_same(driver: Driver) -> None:
 
 def test_no_stack_gets_too_high(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reflayer.driver.checkpoint._MOST", 8)
+    monkeypatch.setattr("reflayer.driver.checkpoint._RUN", 100)
     root = Path(driver.path("container"))
     trees = []
     for number in range(20):
@@ -191,6 +192,36 @@ def test_no_stack_gets_too_high(driver: Driver, monkeypatch: pytest.MonkeyPatch)
     for number in (10, 3, 19, 7):
         rollback(driver, f"layer{number}")
         assert_same(trees[number], tree(root))
+
+
+def test_many_checkpoints_are_joined(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not tells_times(driver):
+        pytest.skip("differences are not kept")
+    monkeypatch.setattr("reflayer.driver.checkpoint._RUN", 3)
+    root = Path(driver.path("container"))
+    base = len(driver.stack("image").differences)
+    trees = []
+    heights = []
+    for number in range(18):
+        (root / "folder/file").write_text(str(number))
+        (root / f"file {number}").touch()
+        (root / f"file {number - 2}").unlink(missing_ok=True)
+        for name in ("moved", "made"):
+            if (root / name).exists():
+                (root / name).rename(root / "moved")
+        if number % 4 == 0:
+            shutil.rmtree(root / "moved", ignore_errors=True)
+            (root / "made/in").mkdir(parents=True)
+        os.link(root / f"file {number}", root / f"link {number % 5}.{number}")
+        checkpoint(driver, f"layer{number}")
+        trees.append(tree(root))
+        heights.append(len(driver.stack(f"layer{number}").differences) - base)
+    assert heights == [1, 2, 1, 2, 3, 2, 3, 4, 1, 2, 3, 2, 3, 4, 3, 4, 5, 2]
+    for number in (10, 3, 17, 7):
+        rollback(driver, f"layer{number}")
+        assert_same(trees[number], tree(root))
+        driver.create(f"fork{number}", f"layer{number}")
+        assert_same(trees[number], tree(driver.path(f"fork{number}")))
 
 
 def test_a_layer_that_is_missing_or_there_is_refused(driver: Driver) -> None:
@@ -238,9 +269,13 @@ def test_checkpoints_while_others_write_have_each_file_whole(driver: Driver) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_random_histories(place_on: Callable[[str], Path], kind: str) -> None:
+def test_random_histories(
+    place_on: Callable[[str], Path], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each rollback gives what a whole copy taken at the checkpoint has."""
     place = place_on(kind)
+    if kind != "btrfs":
+        monkeypatch.setattr("reflayer.driver.checkpoint._RUN", 2)
     driver = Driver(place / "home", method=kept(kind))
     with driver.build("image") as path:
         fill(path)

@@ -23,9 +23,9 @@ from functools import partial
 from reflayer.archive.copy_up import copy_up, folder_facts
 from reflayer.archive.undo import is_known
 from reflayer.archive.untouched import Scan, look
-from reflayer.copy.method import LADDER, Method
+from reflayer.archive.upper import Upper
 from reflayer.errors import OperationError, failing
-from reflayer.linux.names import listed, native
+from reflayer.linux.names import listed
 from reflayer.record import record
 from reflayer.walk.empty import empty_folder
 from reflayer.walk.facts import FailedError, SizeChangedError
@@ -39,19 +39,15 @@ from reflayer.walk.folders import (
     open_beneath,
     open_noatime,
 )
-from reflayer.walk.metadata import Metadata, NewInode
-from reflayer.walk.overlay import WHITEOUT_MODE, Marks
+from reflayer.walk.overlay import WHITEOUT_MODE
 from reflayer.walk.stack import Part, Union, opened_in, stack_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import Any
 
     from reflayer.walk.folders import AnyPath
     from reflayer.walk.stack import AnyStack
-
-_clone_names: Any = getattr(native, "clone_names", None)
 
 _TRIES = 10  # at a file that others write to
 _GONE = frozenset({errno.ENOENT, *NO_FOLDER})
@@ -138,13 +134,8 @@ class _Changes:
     ) -> None:
         self._path = path
         self._top = top
-        self._upper = upper
         self._below = below
-        self._method = Method(method)
-        self._metadata = Metadata(ownership)
-        self._marks = Marks(upper)
-        os.chmod(upper, 0o700)
-        self._new = NewInode(upper)
+        self._to = Upper(upper, method, ownership)
         self._made: dict[bytes, bool] = {b"": False}  # folders; whether they are of the difference
         self._links: dict[tuple[int, int], tuple[bytes, bytes]] = {}
         self._folders: dict[bytes, int] = {}
@@ -188,7 +179,7 @@ class _Changes:
 
     def _mkdir(self, path: bytes) -> None:
         above, _, name = path.rpartition(b"/")
-        fd = open_beneath(self._upper, above)
+        fd = open_beneath(self._to.fd, above)
         try:
             os.mkdir(name, 0o700, dir_fd=fd)
         finally:
@@ -201,7 +192,7 @@ class _Changes:
         self._enter(path)
         src = self._open(path)
         try:
-            dst = open_beneath(self._upper, path)
+            dst = open_beneath(self._to.fd, path)
             try:
                 yield src, dst
             finally:
@@ -265,9 +256,9 @@ class _Changes:
             if status.st_nlink > 1 and identity(status) in self._links:
                 self._link(identity(status), dst, name)
             else:
-                part, skip = Part(src, True, 0), self._metadata.skip
+                part, skip = Part(src, True, 0), self._to.metadata.skip
                 copy = self._copy_content
-                copy_up(part, status, name, dst, self._metadata, self._marks, copy, skip)
+                copy_up(part, status, name, dst, self._to.metadata, self._to.marks, copy, skip)
         except SizeChangedError as error:
             return FailedError("copy", OSError(errno.ESTALE, str(error)))
         except FailedError as error:
@@ -281,14 +272,14 @@ class _Changes:
         try:
             if os.fstat(src).st_size != size:
                 raise SizeChangedError
-            self._method.copy(src, dst, size, device)
+            self._to.method.copy(src, dst, size, device)
         except SizeChangedError:
             if not self._takes_any_size:
                 raise
 
     def _link(self, inode: tuple[int, int], dst: int, name: bytes) -> None:
         path, first = self._links[inode]
-        fd = open_beneath(self._upper, path)
+        fd = open_beneath(self._to.fd, path)
         try:
             os.link(first, name, src_dir_fd=fd, dst_dir_fd=dst, follow_symlinks=False)
         finally:
@@ -302,9 +293,9 @@ class _Changes:
         with opened_in(self._below, above) as below:
             found = below.find(name)
         if found is not None and stat.S_ISDIR(found[1].st_mode):
-            fd = open_beneath(self._upper, path)
+            fd = open_beneath(self._to.fd, path)
             try:
-                self._marks.set_opaque(fd)
+                self._to.marks.set_opaque(fd)
             finally:
                 os.close(fd)
         todo = [path]
@@ -319,11 +310,11 @@ class _Changes:
     def _fill(self, path: bytes, src: int, dst: int) -> list[bytes]:
         """Make all names of an open folder in its counterpart; return those of empty folders."""
         folders: list[bytes] = []
-        if self._clones(src):
+        if self._to.clones(src):
             rest: list[bytes] = []
             left: bytes | None = b""
             while left is not None:
-                (files, links, size), made, others, left = self._clone_some(src, dst, left)
+                (files, links, size), made, others, left = self._to.clone_some(src, dst, left)
                 folders += made
                 rest += [name for _, name in others]
                 self._names += files + links + len(made)
@@ -345,7 +336,7 @@ class _Changes:
 
         A reflink writes out a mapped file, so that this needs no ``_write_back``.
         """
-        if not self._clones(src):
+        if not self._to.clones(src):
             return names
         found = {name: _status(src, name) for name in names}
         ordinary = {
@@ -356,7 +347,7 @@ class _Changes:
         kinds = [(stat.S_IFMT(status.st_mode) >> 12, name) for name, status in ordinary.items()]
         for left in listed(kinds):
             while left:
-                _, _, others, left = self._clone_some(src, dst, left)
+                _, _, others, left = self._to.clone_some(src, dst, left)
                 for _, name in others:
                     del ordinary[name]
         for name, status in [*ordinary.items()]:
@@ -368,15 +359,6 @@ class _Changes:
                 self._names += 1
                 self._size += status.st_size if stat.S_ISREG(status.st_mode) else 0
         return [name for name in names if name not in ordinary]
-
-    def _clones(self, folder: int) -> bool:
-        """Whether the part in C is there, and content shares its blocks."""
-        return _clone_names is not None and self._method.on(os.fstat(folder).st_dev) == "reflink"
-
-    def _clone_some(self, src: int, dst: int, left: bytes) -> Any:
-        new = self._new
-        rung = LADDER.index("reflink")
-        return _clone_names(src, dst, rung, new.uid, new.gid, new.umask, 0o700, b"", left)
 
     def _hide(self, path: bytes) -> None:
         """Hide the names below that a folder has no more."""
@@ -417,9 +399,9 @@ class _Changes:
         try:
             with self._opened(path) as (src, dst):
                 if not self._made[path]:
-                    self._marks.set_implied(dst)
-                facts = folder_facts(Part(src, True, 0), self._metadata.skip)
-                self._metadata.set_all(dst, facts, -1, -1, -1)
+                    self._to.marks.set_implied(dst)
+                facts = folder_facts(Part(src, True, 0), self._to.metadata.skip)
+                self._to.metadata.set_all(dst, facts, -1, -1, -1)
         except FailedError as error:
             raise self._failed(path, b"", error.cause, error.operation) from error
 

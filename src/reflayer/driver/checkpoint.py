@@ -6,6 +6,9 @@ which the container stands from then on; to roll back to it is to undo what chan
 to another layer is to undo that, too, and to make what one of the two stacks has and the other has
 not. So all cost what has changed.
 
+A few checkpoints that lie on each other are joined in the next one, which lies on what they lie on,
+so that stacks stay low. Nothing that is there is changed by that: who reads them goes on.
+
 Where there is no such note, as after a boot, or where differences are not kept, a checkpoint is a
 clone of the container: a snapshot on btrfs. And to go back is then to make a clone of the layer,
 with which the container's folder changes places in one step.
@@ -34,7 +37,16 @@ from reflayer.driver.clone_times import (
     wait,
 )
 from reflayer.driver.create import building, copy_label, new_layer, publish_difference
-from reflayer.driver.differences import is_there, make_difference, require, stack
+from reflayer.driver.differences import (
+    is_there,
+    level,
+    lower,
+    make_difference,
+    require,
+    set_level,
+    stack,
+    upper_path,
+)
 from reflayer.driver.home import CHANGING, DIFFERENCES, layer_path, naming, opened, unlink
 from reflayer.driver.spares import key
 from reflayer.driver.trash import delete, discard
@@ -50,6 +62,7 @@ if TYPE_CHECKING:
     from reflayer.driver.home import Making
     from reflayer.progress import Progress
 
+_RUN = 8  # checkpoints on each other that become one
 _MOST = 96  # differences of a stack: each costs a clone of it some calls for each folder
 
 
@@ -205,8 +218,42 @@ def _make_difference(
         if copied.is_same:
             delete(path)
             return Checkpoint(below, False, None, 0), {}
-        publish_difference(path, home, new, folder)
+        joined, reached = _to_join(home, below)
+        if not joined:
+            set_level(path, 0)
+            publish_difference(path, home, new, folder)
+        else:
+            from reflayer.archive.join import join
+
+            below = lower(home, joined[-1]) or below  # it has one, as all that has a level
+            with building(home, new) as whole:
+                into = make_difference(whole, below, is_new=False)
+                set_level(whole, reached)
+                uppers = [upper, *(upper_path(home, layer) for layer in joined)]
+                join(uppers, into, method=making.method, ownership=making.ownership)
+                publish_difference(whole, home, new, folder)
+            delete(path)
     return Checkpoint(new, True, below, copied.size), copied.paths
+
+
+def _to_join(home: str, below: str) -> tuple[list[str], int]:
+    """The layers from ``below`` on that a new checkpoint on it takes in, and its level then.
+
+    Whenever there are ``_RUN`` of a level, they are one of the next: so of a thousand in a row a
+    few dozen lie on each other, and a change is copied once for each level.
+    """
+    joined: list[str] = []
+    reached = 0
+    at: str | None = below
+    while True:
+        run: list[str] = []
+        while at is not None and len(run) < _RUN - 1 and level(home, at) == reached:
+            run.append(at)
+            at = lower(home, at)
+        if len(run) < _RUN - 1 or at is None:
+            return joined, reached
+        joined += run
+        reached += 1
 
 
 def stands_on(home: str, id: str) -> tuple[str, int] | None:

@@ -2,7 +2,8 @@
 
 ``differences/ID/upper`` is its folder, in the form that ``reflayer.walk.overlay`` tells.
 ``differences/ID/lower`` is a link whose text is the id of the layer that it lies on; it is missing
-until that is told (``rebase``). ``differences/ID/new`` says that nobody has filled it yet.
+until that is told (``rebase``). ``differences/ID/new`` says that nobody has filled it yet. The link
+``differences/ID/level`` is a checkpoint's: its text is how often others were joined into it.
 
 ``children/ID/CHILD`` is made before the difference that lies on ``ID``, so that a removal finds it
 without a look at all others. Such a name may be left over: what ``lower`` says counts.
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from reflayer.driver.home import Making
     from reflayer.walk.stack import Stack
 
-_UPPER, _LOWER, _NEW = "upper", "lower", "new"
+_UPPER, _LOWER, _NEW, _LEVEL = "upper", "lower", "new", "level"
 _UNSET = 0o1700  # mode of a root that nobody has set
 
 
@@ -132,6 +133,20 @@ def make_difference(path: str, parent: str | None, *, is_new: bool) -> str:
         if is_new:
             os.mknod(f"{path}/{_NEW}", stat.S_IFREG | 0o600)
     return upper
+
+
+def level(home: str, id: str) -> int | None:
+    """How often others were joined into the difference ``id``; None where it is no checkpoint's."""
+    path = f"{difference_path(home, id)}/{_LEVEL}"
+    with failing(path, "read"), suppress(FileNotFoundError):
+        return int(os.readlink(path))
+    return None
+
+
+def set_level(path: str, level: int) -> None:
+    """Note that of the difference at ``path``."""
+    with failing(path, "note how often it was joined"):
+        os.symlink(str(level), f"{path}/{_LEVEL}")
 
 
 def is_empty(path: str) -> bool:
