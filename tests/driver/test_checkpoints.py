@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tarfile
 import threading
 import time
 from collections.abc import Callable
@@ -222,6 +223,32 @@ def test_many_checkpoints_are_joined(driver: Driver, monkeypatch: pytest.MonkeyP
         assert_same(trees[number], tree(root))
         driver.create(f"fork{number}", f"layer{number}")
         assert_same(trees[number], tree(driver.path(f"fork{number}")))
+
+
+def test_what_several_have_changed_is_told_as_one(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(driver.path("container"))
+    time.sleep(0.02)  # what was made in the clock's last tick is taken for changed
+    rollback(driver, "image")
+    (root / "folder/file").write_text("changed")  # the second name's, too
+    (root / "made/in").mkdir(parents=True)
+    checkpoint(driver, "first")
+    (root / "fifo").unlink()
+    (root / "made/in").rename(root / "moved")
+    checkpoint(driver, "second")
+    if driver.is_difference("second"):  # no tree of it is made
+        monkeypatch.delattr("reflayer.driver.compare.hold")
+    told = {(one.kind, one.path) for one in driver.changes("second", "image")}
+    assert told == {
+        ("C", "/folder"), ("C", "/folder/file"), ("C", "/second name"),
+        ("A", "/made"), ("A", "/moved"), ("D", "/fifo"),
+    }  # fmt: skip
+    with driver.diff("second", "image") as layer, tarfile.open(fileobj=layer, mode="r|") as tar:
+        names = {member.name.strip("./") for member in tar}
+    assert {"made", "moved", "folder/file", "second name", ".wh.fifo".strip(".")} <= names
+    assert "made/in" not in names
+    assert not os.listdir(f"{driver.home}/tmp")
 
 
 def test_a_layer_that_is_missing_or_there_is_refused(driver: Driver) -> None:

@@ -6,7 +6,14 @@ import io
 from contextlib import contextmanager
 
 from reflayer.driver.clone_times import origins
-from reflayer.driver.differences import lower, require, stack, upper_path
+from reflayer.driver.differences import (
+    level,
+    lower,
+    make_difference,
+    require,
+    stack,
+    upper_path,
+)
 from reflayer.driver.home import layer_path, opened
 from reflayer.driver.trash import delete_behind
 from reflayer.driver.trees import hold, let_go
@@ -54,6 +61,11 @@ def compared(home: str, id: str, parent: str | None, making: Making) -> Iterator
     for layer in (id, parent):
         if layer is not None:
             require(home, layer)
+    between = None if parent is None else _between(home, id, parent)
+    if between:
+        with _joined(home, between, making) as upper:
+            yield Sides(upper, None if parent is None else stack(home, parent), None, True)
+        return
     is_difference = parent is not None and lower(home, id) == parent
     held = None if is_difference else hold(home, id, making)
     try:
@@ -83,6 +95,38 @@ def compared(home: str, id: str, parent: str | None, making: Making) -> Iterator
     finally:
         if held is not None and let_go(home, id, held, drop=True):
             delete_behind(home)
+
+
+def _between(home: str, id: str, parent: str) -> list[str]:
+    """The checkpoints from ``id`` down to ``parent``, if they are several; else none."""
+    between = []
+    at: str | None = id
+    while at is not None and at != parent:
+        if level(home, at) is None:
+            return []
+        between.append(at)
+        at = lower(home, at)
+    return between if at == parent and len(between) > 1 else []
+
+
+@contextmanager
+def _joined(home: str, layers: list[str], making: Making) -> Iterator[str]:
+    """The folder of the one difference that some are together, while the block runs."""
+    from reflayer.archive.join import join
+    from reflayer.driver.create import building
+    from reflayer.driver.trash import delete
+
+    with building(home, layers[0]) as path:
+        upper = make_difference(path, None, is_new=False)
+        uppers = [upper_path(home, layer) for layer in layers]
+        try:
+            join(uppers, upper, method=making.method, ownership=making.ownership)
+        except OperationError:
+            for layer in layers:
+                require(home, layer)
+            raise
+        yield upper
+        delete(path)
 
 
 def while_compared(
