@@ -103,28 +103,28 @@ class Engine:
         )
 
     def _start_daemon(self, stack: ExitStack, driver: str, containerd: Path | None) -> None:
-        shared = []
-        if containerd is not None:
-            shared = [
+        own_run = ["unshare", "--mount", "--propagation=slave", "sh", "-c", _IN_OWN_RUN, "sh"]
+        run, storage = Path("/run"), [f"--storage-driver={driver}"]
+        if containerd is not None:  # which has to see what the daemon mounts
+            run = self._run
+            storage += [
                 f"--containerd={containerd}",
                 f"--containerd-namespace=moby-{driver}",
                 f"--containerd-plugins-namespace=plugins-{driver}",
                 "--feature=containerd-snapshotter=true",
             ]
         daemon = [
-            *("unshare", "--mount", "--propagation=slave", "sh", "-c", _IN_OWN_RUN, "sh"),
-            str(self._run),
+            *([*own_run, str(self._run)] if containerd is None else ()),
             "dockerd",
-            "--host=unix:///run/docker.sock",
+            f"--host=unix://{run}/docker.sock",
             "--experimental",
-            f"--storage-driver={driver}",
             f"--data-root={self._data}",
-            "--exec-root=/run/exec",
-            "--pidfile=/run/docker.pid",
+            f"--exec-root={run}/exec",
+            f"--pidfile={run}/docker.pid",
             "--bridge=none",
             "--iptables=false",
             "--ip6tables=false",
-            *shared,
+            *storage,
         ]
         self.missing = start(daemon, self.docker("version"), self._run, stack)
 
