@@ -20,6 +20,7 @@ from reflayer.driver.spares import add, stamp
 from reflayer.workers.lock import locked
 from tests.driver.layers import (
     archive_of,
+    inside,
     kept,
     leftovers,
     make,
@@ -296,6 +297,22 @@ def test_an_empty_difference_that_is_asked_for_is_a_spare(driver: Driver) -> Non
     assert driver.lower("box-init") == "top"
     assert list(driver.changes("box", "box-init")) == []
     assert [one.path for one in driver.changes("box-init", "top")] == ["/dev"]
+
+
+def test_the_tree_of_a_difference_is_a_spare(driver: Driver) -> None:
+    if not driver.keeps_differences:
+        pytest.skip("layers are whole here")
+    keep(driver, "top", 1)
+    [inode] = [path.stat().st_ino for path in folder(driver, "top").iterdir() if path.is_dir()]
+    root = driver.get("top")
+    assert os.stat(root).st_ino == inode
+    assert_same(tree(driver.path("whole")), tree(root))
+    assert driver.lower("top") == "middle"
+    wait_until(lambda: counts(driver) == {"top": (1, 1)})
+    driver.put("top")
+    driver.drop_trees()
+    assert inside(driver, "dir") == ["base", "whole"]
+    assert created(driver, "box", "top") == "spare"
 
 
 def test_an_empty_difference_whose_root_was_changed_is_none(driver: Driver) -> None:

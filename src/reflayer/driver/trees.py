@@ -236,17 +236,17 @@ def _has_all(home: str, id: str) -> bool:
 
 def _make(home: str, id: str, fd: int, making: Making) -> None:
     """Make the tree of the difference ``id``, whose own folder is open and locked as ``fd``."""
-    parent = lower(home, id) if is_empty(difference_path(home, id)) else None
-    if parent is None or has_labels() or not spares.use(home, parent):
+    like = lower(home, id) if is_empty(difference_path(home, id)) else id
+    if like is None or has_labels() or not spares.use(home, like):
         _make_clone(home, id, fd, making)
         return
     from reflayer.driver.fill import fill_behind
 
     try:
-        if not _take_spare(home, id, fd, parent, making):
+        if not _take_spare(home, id, fd, like, making):
             _make_clone(home, id, fd, making)
     finally:
-        fill_behind(home, parent)
+        fill_behind(home, like)
 
 
 def _make_clone(home: str, id: str, fd: int, making: Making) -> None:
@@ -279,18 +279,26 @@ def _make_clone(home: str, id: str, fd: int, making: Making) -> None:
             delete_trash(trash)  # it is empty
 
 
-def _take_spare(home: str, id: str, fd: int, parent: str, making: Making) -> bool:
-    """Let a spare of ``parent`` be the tree of the empty difference ``id``, and that be whole."""
+def _take_spare(home: str, id: str, fd: int, like: str, making: Making) -> bool:
+    """Let a spare of the layer ``like`` be the tree of the difference ``id``.
+
+    An empty difference on that layer becomes whole with it.
+    """
+    trash = None
     with failing(layer_path(home, id), "rename"), naming(home):
-        spare = spares.find(home, parent, making)
+        spare = spares.find(home, like, making)
         if spare is None or not is_at(upper_path(home, id), fd):
             return False
         if _root(spare) != _root(upper_path(home, id)):
             return False  # somebody has changed it
         discard(layer_path(home, id), home)  # one that a crash has left
         set_mark(home, id)
-        spares.hand_out(home, spare, id)
-        trash = _become_whole(home, id)
+        if like == id:
+            os.rename(spare, layer_path(home, id))
+            unlink(spares.note_of(spare))
+        else:
+            spares.hand_out(home, spare, id)
+            trash = _become_whole(home, id)
     if trash is not None:
         delete_trash(trash)
     return True
