@@ -93,7 +93,5 @@ def test_his_programs_that_are_elsewhere_are_told_the_way(base: Path) -> None:
     assert "/etc/subuid has no line for" in told("web")
     (base / "ranges").write_text(f"{USER}:{FIRST}:{COUNT}\n")
     assert "a program started by reflayer unshare has more" in told("web")
-    assert (
-        by(user, "pull", source).returncode == 0
-    )  # in a namespace, which the store is of from then on
+    assert by(user, "pull", source).returncode == 0  # in a namespace; the store is of that now
     assert "which this process is not in" in told("0")
