@@ -8,6 +8,7 @@ import pickle
 import stat
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -186,6 +187,18 @@ def test_folders_that_shut_their_new_owner_out(place: Path, method: str) -> None
     assert report["skipped"] == {"owner": 301}
     expected = {path: fact._replace(owner=(_USER, _USER)) for path, fact in before.items()}
     assert_same(expected, facts(place / "home/dst", atime=False))
+
+
+def test_attributes_outlive_an_acl_that_takes_the_permission_to_set_them(place: Path) -> None:
+    (place / "src/file").write_text("content")
+    _owned_by_user(place / "src")
+    with suppress(OSError):  # tmpfs has them since Linux 6.6
+        os.setxattr(place / "src/file", "user.some", b"value")
+    os.setxattr(place / "src/file", ACCESS, SOME_ACL)
+    (place / "src/file").chmod(0o444)
+    before = facts(place / "src")
+    _as_user(place, lambda: copy_tree("src", "home/dst").as_dict())
+    assert_same(before, facts(place / "home/dst"))
 
 
 @METHODS

@@ -218,5 +218,7 @@ class LayerMetadata(Metadata):
             return
         if error.errno in _IMPOSSIBLE:
             reason = f"its attribute {printable(name)} cannot be set here: {error.strerror}"
+            if error.errno in REFUSED:
+                reason += ": with the ownership ignore it is left out"
             raise ArchiveError(reason) from error
         raise FailedError(f"setxattr {printable(name)}", error) from error

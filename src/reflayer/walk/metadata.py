@@ -120,7 +120,7 @@ class Metadata:
         if (facts.uid != uid or facts.gid != gid) and self.set_owner(fd, facts):
             mode = -1
         attributes = facts.attributes
-        for name, value in attributes.items() if attributes else ():
+        for name, value in _in_order(attributes) if attributes else ():
             self.set_attribute(fd, name, value)
         operation = "chmod"
         try:
@@ -148,7 +148,7 @@ class Metadata:
                         raise
                     if self.records:
                         self._record_owner_at(dir_fd, name, facts)
-            for attribute, value in facts.attributes.items():
+            for attribute, value in _in_order(facts.attributes):
                 try:
                     os.setxattr(path_at(dir_fd, name), attribute, value, follow_symlinks=False)
                 except OSError as error:
@@ -232,6 +232,11 @@ class Metadata:
             self.skip("xattr")
         elif not self.refused("xattr", error):
             raise FailedError(f"setxattr {printable(name)}", error) from error
+
+
+def _in_order(attributes: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
+    """Those of ``user`` first: they need write permission by mode, which an ACL may take away."""
+    return sorted(attributes.items(), reverse=True)
 
 
 def _record_of(facts: Facts) -> bytes:
