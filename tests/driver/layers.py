@@ -113,7 +113,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 240) -> None:
 def at_rest(home: Path) -> None:
     """Return when no process makes spares or deletes behind in a driver's home."""
     if home.is_dir():
-        with locked(f"{home}/spares.lock"), locked(f"{home}/trash.lock"):
+        with locked(f"{home}/spares.lock", shared=True), locked(f"{home}/trash.lock"):
             pass
 
 

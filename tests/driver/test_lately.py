@@ -30,7 +30,7 @@ def driver(place_on: Callable[[str], Path]) -> Iterator[Driver]:
 
 
 def filled(driver: Driver) -> None:
-    with locked(f"{driver.home}/spares.lock"):
+    with locked(f"{driver.home}/spares.lock", shared=True):
         pass
     driver.empty_trash()
 

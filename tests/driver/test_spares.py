@@ -16,7 +16,7 @@ import pytest
 from reflayer.driver import Driver, home
 from reflayer.driver.clone_times import boot_id
 from reflayer.driver.room import set_keep_free
-from reflayer.driver.spares import add, stamp
+from reflayer.driver.spares import add, stamp, stop_filling
 from reflayer.workers.lock import locked
 from tests.driver.layers import (
     archive_of,
@@ -45,7 +45,7 @@ def driver(request: pytest.FixtureRequest, place_on: Callable[[str], Path]) -> D
 
 def filled(driver: Driver) -> None:
     """Wait until no process makes spares any more, and nothing is left that it has removed."""
-    with locked(f"{driver.home}/spares.lock"):
+    with locked(f"{driver.home}/spares.lock", shared=True):  # it may wait for more
         pass
     driver.empty_trash()
 
@@ -60,6 +60,7 @@ def keep(driver: Driver, id: str, count: int) -> None:
 def nobody_fills(driver: Driver) -> Iterator[None]:
     """Let no process make any meanwhile."""
     filled(driver)
+    stop_filling(driver.home)
     with locked(f"{driver.home}/spares.lock"):
         yield
 
@@ -372,6 +373,34 @@ def test_killed_at_any_moment_what_makes_them_leaves_nothing_half_made(driver: D
     driver.keep_spares("top", 0)
     filled(driver)
     assert leftovers(driver) == []
+
+
+_WAIT = f"import reflayer.driver.fill as module\nmodule._LINGER = 600\n{_FILL}"
+
+
+@pytest.mark.parametrize("end", ["killed", "told to end"])
+def test_what_has_made_them_sees_what_is_taken_as_long_as_it_waits(
+    driver: Driver, end: str
+) -> None:
+    with nobody_fills(driver):
+        driver.keep_spares("top", 1)
+    process = subprocess.Popen([sys.executable, "-c", _WAIT, driver.home], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    for number in range(3):
+        wait_until(lambda: counts(driver) == {"top": (1, 1)})
+        assert created(driver, f"box-{number}", "top") == "spare"
+    wait_until(lambda: counts(driver) == {"top": (1, 1)})
+    assert process.poll() is None
+    if end == "killed":
+        process.kill()
+        process.communicate()
+        assert created(driver, "box", "top") == "spare"
+        wait_until(lambda: counts(driver) == {"top": (1, 1)})
+    else:
+        assert driver.give_up_spares()
+        process.communicate()
+        assert counts(driver) == {"top": (1, 0)}
 
 
 def test_what_is_given_to_it_is_one_unless_the_stack_has_changed(

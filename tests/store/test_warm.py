@@ -45,7 +45,7 @@ def _spares(root: Path) -> list[Path]:
 
 
 def _filled(root: Path) -> None:
-    with locked(str(root / "layers/spares.lock")):
+    with locked(str(root / "layers/spares.lock"), shared=True):
         pass
 
 

@@ -1,7 +1,9 @@
 """What makes spares: one process for a home, behind whoever took one or asked for some.
 
 It holds ``spares.lock``, and looks again when it has let go of it: so what is asked for meanwhile
-needs no process of its own. It ends when its lock file is gone, or little of the disk is free.
+needs no process of its own. For some seconds it waits for more with the lock shared, since to start
+a process takes more than all else in taking a spare. It ends when its lock file is gone, or little
+of the disk is free.
 
 It works when nobody has asked for a spare for a moment. A database that commits waits until the
 disk has all that is in the file system's journal by then, be it of others: so of many spares that
@@ -22,7 +24,7 @@ from reflayer.driver.room import is_short, keep_free
 from reflayer.driver.trash import delete, delete_behind, left_in_trash
 from reflayer.errors import LayerError, OperationError, ReflayerError
 from reflayer.workers import behind
-from reflayer.workers.lock import is_at, open_locked
+from reflayer.workers.lock import flock, is_at, open_locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from reflayer.driver.spares import Spares
     from reflayer.progress import Progress
 
+_LINGER = 2.0  # seconds
+_LOOK = 0.03  # seconds between two looks at what is missing
 _QUIET = 0.05  # seconds
 _MOST = 20  # times that nobody asks for so long is waited for
 _SHARE = 3  # of the time that it had to wait for others, what is left to them besides
@@ -86,7 +90,6 @@ def fill(home: str, turn: int | None) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     failed: dict[str, float] = {}  # by layer, when it was last asked for
-    lock = f"{home}/{SPARES_LOCK}"
     with ThreadPoolExecutor(1, initializer=_step_back) as worker:
 
         def behind_others(step: Callable[[], None]) -> None:
@@ -94,30 +97,59 @@ def fill(home: str, turn: int | None) -> None:
 
         while turn is not None:
             try:
-                spares.tidy(home)
-                while (layer := _next(home, failed)) is not None and not is_short(home):
-                    _until_quiet(home, layer)
-                    asked, at = spares.wanted(home, layer), spares.last_use(home, layer)
-                    making = None if asked is None else spares.making_of(asked[1])
-                    try:
-                        if making is None:
-                            failed[layer] = at  # another user's
-                        else:
-                            pause = _Pauses(home, layer).pause
-                            _make(home, layer, making, turn, behind_others, pause)
-                    except _StoppedError:
-                        pass
-                    except ReflayerError:
-                        failed[layer] = at
-                    if not is_at(lock, turn):
-                        return
+                while True:
+                    _fill(home, turn, failed, behind_others)
+                    if left_in_trash(home):
+                        delete_behind(home)
+                    if not _is_asked_again(home, turn, failed):
+                        break
+                if not is_at(f"{home}/{SPARES_LOCK}", turn):
+                    return
             finally:
                 os.close(turn)
             # What was asked for while this was locked is left to us.
             is_over = is_short(home) or _next(home, failed) is None
-            turn = None if is_over else open_locked(lock, wait=False)
-    if left_in_trash(home):
-        delete_behind(home)
+            turn = None if is_over else open_locked(f"{home}/{SPARES_LOCK}", wait=False)
+
+
+def _fill(
+    home: str,
+    turn: int,
+    failed: dict[str, float],
+    apart: Callable[[Callable[[], None]], None],
+) -> None:
+    """Make what is missing now."""
+    spares.tidy(home)
+    while (layer := _next(home, failed)) is not None and not is_short(home):
+        _until_quiet(home, layer)
+        asked, at = spares.wanted(home, layer), spares.last_use(home, layer)
+        making = None if asked is None else spares.making_of(asked[1])
+        try:
+            if making is None:
+                failed[layer] = at  # another user's
+            else:
+                _make(home, layer, making, turn, apart, _Pauses(home, layer).pause)
+        except _StoppedError:
+            pass
+        except ReflayerError:
+            failed[layer] = at
+        if not is_at(f"{home}/{SPARES_LOCK}", turn):
+            return
+
+
+def _is_asked_again(home: str, turn: int, failed: dict[str, float]) -> bool:
+    """Wait for a while, with a shared lock; whether something is missing, and the lock ours again.
+
+    Each change of a lock lets go of it first, so another process may have it then (flock(2)).
+    """
+    end = time.monotonic() + _LINGER
+    while time.monotonic() < end and flock(turn, shared=True, wait=False):
+        if not is_at(f"{home}/{SPARES_LOCK}", turn):
+            break
+        if _next(home, failed) is not None and not is_short(home) and flock(turn, wait=False):
+            return True
+        time.sleep(_LOOK)
+    return False
 
 
 def _lacks(one: Spares) -> bool:
