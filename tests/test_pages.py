@@ -22,6 +22,8 @@ PAGES = sorted(
 )
 
 _LINK = re.compile(r"\]\(([^)#:]+)[)#]")
+_PART = re.compile(r"\]\(([^)#:]*)#([^)]+)\)")
+_HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _PATH = re.compile(r"`((?:docs|packaging|deploy|scripts|src|tests)/[\w./-]+)")
 _FILE = re.compile(r"[\w./-]+\.(?:py|c|md|toml)")
 _NAME = re.compile(r"[a-z]+(?:_[a-z]+)+|(?:[A-Z][a-z]+)+|[A-Z]{5,}")
@@ -50,6 +52,14 @@ def test_every_link_and_path_leads_somewhere(page: Path) -> None:
     led_to = [page.parent / link for link in _LINK.findall(text)]
     led_to += [PROJECT / path for path in _PATH.findall(text)]
     assert [path for path in led_to if not path.exists()] == []
+
+
+def test_every_link_to_a_part_of_a_page_leads_to_its_heading(page: Path) -> None:
+    for name, part in _PART.findall(page.read_text()):
+        headings = _HEADING.findall((page.parent / name if name else page).read_text())
+        # As the hosts of repositories name them.
+        known = [re.sub(r"[^\w -]", "", one).strip().lower().replace(" ", "-") for one in headings]
+        assert part in known
 
 
 @pytest.mark.parametrize("page", OF_THE_CODE, ids=lambda page: page.name)

@@ -94,7 +94,8 @@ def _in_every_debian() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "script", ["scripts/try", "scripts/test", "scripts/engines", "packaging/install"]
+    "script",
+    ["scripts/try", "scripts/test", "scripts/engines", "packaging/install", "packaging/deb"],
 )
 def test_a_script_tells_its_usage(script: str) -> None:
     done = subprocess.run(
