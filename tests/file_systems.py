@@ -52,35 +52,35 @@ def kinds() -> list[str]:
 def require_root() -> None:
     """Skip the test without root; under CI that is a failure."""
     if os.geteuid() != 0:
-        _miss("it needs root")
+        miss("it needs root")
 
 
 def require(*programs: str) -> None:
     """Skip the test where a program is not installed; under CI that is a failure."""
     for program in programs:
         if shutil.which(program) is None:
-            _miss(f"it needs the program {program}")
+            miss(f"it needs the program {program}")
 
 
 def require_folder(path: str) -> None:
     """Skip the test where a folder of some package is missing; under CI that is a failure."""
     if not os.path.isdir(path):
-        _miss(f"it needs the folder {path}")
+        miss(f"it needs the folder {path}")
 
 
 def require_native() -> None:
     """Skip the test where the part in C was not compiled; under CI that is a failure."""
     if importlib.util.find_spec("reflayer.linux._names") is None:
-        _miss("it needs the part in C")
+        miss("it needs the part in C")
 
 
 def require_module(name: str) -> None:
     """Skip the test where a library is not installed; under CI that is a failure."""
     if importlib.util.find_spec(name) is None:
-        _miss(f"it needs the library {name}")
+        miss(f"it needs the library {name}")
 
 
-def _miss(reason: str) -> None:
+def miss(reason: str) -> None:
     if _IN_CI:
         pytest.fail(f"nothing is skipped under CI: {reason}")
     pytest.skip(reason)
@@ -128,14 +128,14 @@ def shut_mount(point: Path, kind: str) -> Iterator[None]:
     try:
         fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        _miss(f"/dev/fuse: {error.strerror}")
+        miss(f"/dev/fuse: {error.strerror}")
     mode = stat.S_IFMT(os.stat(point).st_mode)
     user = 1000 if kind == "foreign" else 0
     options = f"fd={fd},rootmode={mode:o},user_id={user},group_id={user}"
     libc = ctypes.CDLL(None, use_errno=True)
     try:
         if libc.mount(b"shut", os.fsencode(point), b"fuse", 0, os.fsencode(options)):
-            _miss(f"mount fuse: {os.strerror(ctypes.get_errno())}")
+            miss(f"mount fuse: {os.strerror(ctypes.get_errno())}")
         if kind == "dead":
             os.close(fd)
         yield

@@ -9,14 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from reflayer import Store
-from reflayer.errors import StoreError
+from reflayer.errors import OperationError, StoreError
 from reflayer.store.containers import Checkpoint
-from tests.file_systems import require_root
+from tests.file_systems import miss, require_root
 from tests.store.stores import BASE, MORE, assert_clean, image, layers_in
 from tests.trees import assert_same, facts
 
@@ -175,6 +176,66 @@ def test_names_are_checked(store: Store) -> None:
     ):
         with pytest.raises(StoreError):
             what()
+
+
+@pytest.fixture
+def cgroup(tmp_path: Path) -> Iterator[Path]:
+    require_root()
+    place = tmp_path / "cgroup2"
+    place.mkdir()
+    mount = subprocess.run(["mount", "-t", "cgroup2", "none", place], capture_output=True)
+    if mount.returncode:
+        miss("cgroup2 cannot be mounted here")
+    folder = place / f"reflayer-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+        yield folder
+        folder.rmdir()
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+_COUNTS = """
+import os, sys
+number = 0
+while True:
+    number += 1
+    for name in ("a", "b"):
+        with open("new", "w") as file:
+            file.write(str(number))
+        os.rename("new", name)
+    if number == 1:
+        print("begun", flush=True)
+"""
+
+
+def test_a_cgroup_that_is_frozen_meanwhile_goes_on_afterwards(store: Store, cgroup: Path) -> None:
+    box = store.container("box")
+    code = [sys.executable, "-c", _COUNTS]
+    with subprocess.Popen(code, cwd=f"{box.path}/etc", stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()
+            (cgroup / "cgroup.procs").write_text(str(child.pid))
+            for _ in range(5):
+                made = box.checkpoint(freeze=cgroup)
+                with box.fork(made.name) as copy:
+                    a, b = (int(Path(copy.path, "etc", name).read_text()) for name in "ab")
+                assert a - b in (0, 1)
+                assert (cgroup / "cgroup.freeze").read_text() == "0\n"
+            before = Path(box.path, "etc/a").read_text()
+            while Path(box.path, "etc/a").read_text() == before:
+                time.sleep(0.01)
+            (cgroup / "cgroup.freeze").write_text("1")
+            box.checkpoint(freeze=cgroup)
+            assert (cgroup / "cgroup.freeze").read_text() == "1\n"
+        finally:
+            child.kill()
+            (cgroup / "cgroup.freeze").write_text("0")
+    with pytest.raises(OperationError, match="this process is in it"):
+        box.checkpoint(freeze=cgroup.parent)
+    with pytest.raises(OperationError, match="freeze"):
+        box.checkpoint(freeze="/etc")
 
 
 _CHILD = """

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @takes(
     container_name(),
     option("checkpoint CHECKPOINT", "what to call it; by default the next number", nargs="?"),
+    option("--freeze CGROUP", "the folder of a cgroup (version 2) that stands still meanwhile"),
     JSON,
 )
 def checkpoint(arguments: Namespace) -> int:
@@ -40,10 +41,10 @@ def checkpoint(arguments: Namespace) -> int:
     It costs what changed since the last one. Programs may go on writing meanwhile: each
     file is kept as it is at some moment, and what they change while the command runs is in
     the next one, too. So what belongs together in several files may not be: stop them where
-    that matters.
+    that matters, or have their cgroup frozen (a kill of this command leaves it so).
     """
     store = open_store(arguments)
-    made = store.checkpoint(arguments.name, arguments.checkpoint)
+    made = store.checkpoint(arguments.name, arguments.checkpoint, freeze=arguments.freeze)
     ignore_signals()
     return _print_one(arguments, made)
 

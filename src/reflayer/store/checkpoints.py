@@ -11,8 +11,9 @@ finished by whoever uses that container next (``finish``), under the same lock.
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 
-from reflayer.errors import CopyError, StoreError, did_you_mean, listed, printable
+from reflayer.errors import CopyError, StoreError, did_you_mean, failing, listed, printable
 from reflayer.record import record
 from reflayer.store.collect import collect, dirtying, making, marked
 from reflayer.store.containers import (
@@ -44,13 +45,16 @@ class _Standing:
     checkpoint: str | None
 
 
-def checkpoint(parts: Parts, container: str, name: str | None) -> Checkpoint:
+def checkpoint(
+    parts: Parts, container: str, name: str | None, freeze: str | None = None
+) -> Checkpoint:
+    """With ``freeze``, the processes of a cgroup stand still until all has been copied."""
     if name is not None:
         _checked(name)
     with making(parts):
         one = opened(parts, container)
         with parts.driver.changing(one.id):
-            return _checkpoint(parts, one, name)
+            return _checkpoint(parts, one, name, freeze)
 
 
 def rollback(
@@ -160,7 +164,9 @@ def finish(parts: Parts, container: Container) -> None:
             _roll_back(parts, container, to, to, None)
 
 
-def _checkpoint(parts: Parts, one: Container, name: str | None) -> Checkpoint:
+def _checkpoint(
+    parts: Parts, one: Container, name: str | None, freeze: str | None = None
+) -> Checkpoint:
     with parts.database.reading() as db:
         if name is None:
             name = _free_name(db, one)
@@ -168,18 +174,27 @@ def _checkpoint(parts: Parts, one: Container, name: str | None) -> Checkpoint:
             raise StoreError(
                 f"{one.name}@{name}: there is a checkpoint of this name: take another, or remove it"
             )
-    with marked(parts) as agree, parts.driver.checkpoint(one.id, new_id()) as made:
-        with parts.database.writing() as db:
-            parent, layer = _standing(db, one).checkpoint, made.layer
-            if db.execute("SELECT 1 FROM layers WHERE id = ?", (layer,)).fetchone() is None:
-                add_layer(db, StoredLayer(layer, made.size, {}, parts.driver.lower(layer)))
-            if made.lower is not None and parts.driver.lower(made.lower) is None:  # perhaps by now
-                db.execute("UPDATE layers SET parent = NULL WHERE id = ?", (made.lower,))
-            size = made.size if made.is_new else 0
-            row = (one.id, name, layer, parent, time.time(), size)
-            db.execute("INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?)", row)
-            _stand(db, one.id, _Standing(layer, name))
-        agree()
+    with ExitStack() as freezing:
+        if freeze is not None:
+            from reflayer.linux.freezer import frozen
+
+            with failing(freeze, "freeze"):
+                freezing.enter_context(frozen(freeze))
+        with marked(parts) as agree, parts.driver.checkpoint(one.id, new_id()) as made:
+            freezing.close()
+            with parts.database.writing() as db:
+                parent, layer = _standing(db, one).checkpoint, made.layer
+                if db.execute("SELECT 1 FROM layers WHERE id = ?", (layer,)).fetchone() is None:
+                    add_layer(db, StoredLayer(layer, made.size, {}, parts.driver.lower(layer)))
+                if (
+                    made.lower is not None and parts.driver.lower(made.lower) is None
+                ):  # perhaps by now
+                    db.execute("UPDATE layers SET parent = NULL WHERE id = ?", (made.lower,))
+                size = made.size if made.is_new else 0
+                row = (one.id, name, layer, parent, time.time(), size)
+                db.execute("INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?)", row)
+                _stand(db, one.id, _Standing(layer, name))
+            agree()
     return Checkpoint(name, parent, row[4], size, True, layer)
 
 

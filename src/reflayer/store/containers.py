@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from reflayer.store.parts import Parts
+    from reflayer.walk.folders import AnyPath
 
 _COLUMNS = """SELECT id, name, CASE
     WHEN image_name LIKE '%@sha%' -- a digest cannot become another image's
@@ -84,9 +85,10 @@ class Container:
         if is_there:
             remove_container(parts, self.id)
 
-    def checkpoint(self, name: str | None = None) -> Checkpoint:
+    def checkpoint(self, name: str | None = None, *, freeze: AnyPath | None = None) -> Checkpoint:
         """Keep what it is now, as ``Store.checkpoint``."""
-        made: Checkpoint = self._parts.words().checkpoint(self._parts, self.id, name)
+        cgroup = None if freeze is None else os.fsdecode(freeze)
+        made: Checkpoint = self._parts.words().checkpoint(self._parts, self.id, name, cgroup)
         return made
 
     def rollback(self, checkpoint: str | None = None) -> Checkpoint | None:

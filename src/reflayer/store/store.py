@@ -286,7 +286,9 @@ class Store:
                     parent = image_with_id(db, container.image_id).layer
         return self._parts.driver.changes(layer, parent)
 
-    def checkpoint(self, name: str, checkpoint: str | None = None) -> Checkpoint:
+    def checkpoint(
+        self, name: str, checkpoint: str | None = None, *, freeze: AnyPath | None = None
+    ) -> Checkpoint:
         """Keep what a container is now, to go back to it or on from it.
 
         It costs what changed since the last one, or since the container was made, and is written
@@ -296,6 +298,8 @@ class Store:
         Args:
             name: the container.
             checkpoint: what to call it; by default the next number.
+            freeze: the folder of a cgroup (version 2) whose processes stand still meanwhile. A kill
+                of this one leaves them so.
 
         Raises:
             StoreError: there is no such container, or a checkpoint is called so.
@@ -303,7 +307,7 @@ class Store:
         """
         from reflayer.store.checkpoints import checkpoint as make
 
-        return make(self._parts, name, checkpoint)
+        return make(self._parts, name, checkpoint, None if freeze is None else os.fsdecode(freeze))
 
     def rollback(
         self, name: str, checkpoint: str | None = None, *, progress: Progress | None = None
