@@ -2,8 +2,9 @@
 
 Library calls on a container of the tree: 100 files of 20 KiB are written anew, 20 are made, 20
 deleted and a folder is renamed; then a checkpoint is made, the same is done once more, and it is
-rolled back. Beside it a ``cp -a --reflink`` of the container, and a clone of the image, with their
-removal. Medians of the runs, in milliseconds.
+rolled back, to that checkpoint, to the one before and to that again. Beside it a ``cp -a
+--reflink`` of the container, a clone of the image, and on btrfs a snapshot of the container by
+``btrfs``. Medians of the runs, in milliseconds.
 
     .venv/bin/python -m benchmarks.checkpoints --file-system xfs --file-system ext4
 """
@@ -26,6 +27,7 @@ from reflayer.driver import Driver
 
 _SIZE = 20 << 10  # bytes
 _WRITTEN, _FEW = 100, 20
+_SUBVOLUME = 256  # the inode of each root on btrfs
 
 Times = dict[str, list[float]]
 
@@ -84,7 +86,9 @@ def measure(place: Path, source: Path, runs: int, many: int) -> Iterator[tuple[s
     times: Times = {}
     driver.create("box", "image")
     root = Path(driver.path("box"))
-    checkpoint(driver, "box", "start")
+    is_snapshot = root.stat().st_ino == _SUBVOLUME
+    before = "start"
+    checkpoint(driver, "box", before)
     for run in range(runs):
         change(root, 2 * run)
         layer = f"layer{run}"
@@ -93,12 +97,19 @@ def measure(place: Path, source: Path, runs: int, many: int) -> Iterator[tuple[s
         change(root, 2 * run + 1)
         timed(times, "rollback", lambda: rollback(driver, "box", layer))  # noqa: B023
         timed(times, "rollback, nothing changed", lambda: rollback(driver, "box", layer))  # noqa: B023
+        timed(times, "rollback to another", lambda: rollback(driver, "box", before))  # noqa: B023
+        timed(times, "and forth", lambda: rollback(driver, "box", layer))  # noqa: B023
+        before = layer
         timed(times, "clone of the image", lambda: driver.create("clone", "image"))
         timed(times, "fork", lambda: driver.create("fork", layer))  # noqa: B023
         copy = place / "copy"
         reflink = ["cp", "-a", "--reflink=auto", str(root), str(copy)]
         timed(times, "cp -a --reflink", lambda: subprocess.run(reflink, check=True))  # noqa: B023
         subprocess.run(["rm", "-rf", copy], check=True)
+        if is_snapshot:
+            snapshot = ["btrfs", "-q", "subvolume", "snapshot", str(root), str(copy)]
+            timed(times, "btrfs snapshot", lambda: subprocess.run(snapshot, check=True))  # noqa: B023
+            subprocess.run(["btrfs", "-q", "subvolume", "delete", copy], check=True)
         driver.remove("clone")
         driver.remove("fork")
     for number in range(many):
