@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from reflayer.cli import manual
 from reflayer.cli.commands import COMMANDS
+from reflayer.cli.program import parser
 
 PROJECT = Path(__file__).parents[1]
 OF_THE_CODE = [PROJECT / "CONTRIBUTING.md", PROJECT / "docs/architecture.md"]
@@ -28,6 +30,7 @@ _PATH = re.compile(r"`((?:docs|packaging|deploy|scripts|src|tests)/[\w./-]+)")
 _FILE = re.compile(r"[\w./-]+\.(?:py|c|md|toml)")
 _NAME = re.compile(r"[a-z]+(?:_[a-z]+)+|(?:[A-Z][a-z]+)+|[A-Z]{5,}")
 _COMMAND = re.compile(r"^ *(?:\$ )?reflayer ([a-z][a-z-]*)", re.MULTILINE)
+_LINE = re.compile(r"^ *(?:\$ )?(reflayer .*)$", re.MULTILINE)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _BENCHMARK = re.compile(r"-m (benchmarks\.[\w.]+)")
 _BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
@@ -78,6 +81,25 @@ def test_every_file_and_name_of_the_code_is_there(page: Path) -> None:
 def test_every_command_is_one(page: Path) -> None:
     code = "\n".join([*blocks(page, ""), *_INLINE.findall(page.read_text())])
     assert set(_COMMAND.findall(code)) <= COMMANDS.keys()
+
+
+def test_every_line_of_a_session_is_one_that_the_program_takes(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if page.name in ("architecture.md", "cli.md"):
+        return  # lines of usage
+    for line in _LINE.findall("\n".join(blocks(page, "")).replace("\\\n", " ")):
+        plain = re.sub(r"\$\w+", "/tmp", re.sub(r'"?\$\([^)]*\)[^" ]*"?', "DIR", line))
+        words = shlex.split(plain, comments=True)
+        end = [at for at, word in enumerate(words) if re.fullmatch(r"[|&;<>]+|[;)]", word)]
+        words = words[: end[0]] if end else words
+        if "..." in line or "[" in line or words[1:] == ["--help"]:
+            continue  # a line of usage
+        monkeypatch.setattr("sys.argv", [word.rstrip(";") for word in words])
+        try:
+            parser().parse_args()
+        except SystemExit:
+            assert "is not a folder" in capsys.readouterr().err, line  # there, it is one
 
 
 def test_every_benchmark_is_there(page: Path) -> None:
