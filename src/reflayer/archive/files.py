@@ -15,6 +15,7 @@ from _thread import LockType
 from queue import SimpleQueue
 
 from reflayer.linux.names import native
+from reflayer.linux.xattrs import path_at
 from reflayer.workers.pool import shared_pool
 
 TYPE_CHECKING = False
@@ -92,7 +93,7 @@ class Files:
         if (
             _make_files is None
             or entry.mode > 0o777
-            or entry.attributes
+            or (entry.attributes and not self._metadata.is_recorded_after(entry))
             or entry.sparse is not None
             or at + size > len(stream.view)
             or self._may_replace(folder, name)
@@ -190,11 +191,16 @@ class Files:
 
     def _make_batch(self, batch: _Batch) -> None:
         try:
-            batch.made = _make_files(
+            made = _make_files(
                 batch.folder.fd, batch.chunk, self._metadata.withheld, tuple(batch.files)
             )
+            for file, entry in zip(batch.files[:made], batch.entries, strict=False):
+                for attribute, value in entry.attributes.items() if entry.attributes else ():
+                    path = path_at(batch.folder.fd, file[0])
+                    os.setxattr(path, attribute, value, follow_symlinks=False)
+                batch.made += 1
         except Exception:  # such as a time beyond 64 bits, of which ``make`` will tell
-            batch.made = 0
+            pass
         if batch.made < len(batch.files):
             self._undone.append(batch)
         else:

@@ -130,6 +130,11 @@ class LayerMetadata(Metadata):
         if attributes:
             entry.attributes = {**entry.attributes, **attributes}
 
+    def is_recorded_after(self, entry: Entry) -> bool:
+        """Whether all attributes of the file are a record that it can get when it is complete."""
+        is_record = self._user is not None and entry.attributes.keys() == {OWNER}
+        return is_record and bool(entry.mode & 0o200)  # a user attribute needs it (xattr(7))
+
     def stand_in(self, entry: Entry) -> bool:
         """Whether the device, which may not be made, is to be a file that stands in for it.
 
