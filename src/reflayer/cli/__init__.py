@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,8 +99,10 @@ def _parse_and_run(line: list[str]) -> object:
         print(f"reflayer {__version__}")
         return 0
     if not line:
-        with suppress(OSError):
+        try:
             sys.stderr.write(START)
+        except OSError:
+            pass
         return 2
     arguments = read_plainly(line)
     if arguments is None:
@@ -136,8 +137,10 @@ def _complain_of(error: ReflayerError) -> None:
     if isinstance(error, OperationError):
         fields["path"] = error.path
         fields["errno"] = errno.errorcode.get(error.errno or 0)
-    with suppress(OSError):
+    try:
         print(json.dumps({"error": fields}), file=sys.stderr, flush=True)
+    except OSError:
+        pass
 
 
 def _complain(message: object) -> None:
