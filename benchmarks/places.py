@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ MKFS = {
 """The program that makes each file system, with its options."""
 
 _SUITE = "bookworm"  # a fixed one, so that the tree is much the same later
+_TRIES, _PAUSE = 100, 0.1  # seconds
 _SIZE = 24 << 30  # bytes; only what is used takes space
 _IMAGES = os.environ.get("TMPDIR", "/var/tmp")  # of the loop devices
 KEPT = Path("/var/tmp/reflayer-benchmarks")
@@ -44,7 +46,12 @@ def mounted(kind: str) -> Iterator[Path]:
         try:
             yield place
         finally:
-            subprocess.run(["umount", place], check=True)
+            for _ in range(_TRIES):  # what makes spares waits some seconds for more
+                if subprocess.run(["umount", place], capture_output=True).returncode == 0:
+                    break
+                time.sleep(_PAUSE)
+            else:
+                subprocess.run(["umount", place], check=True)
 
 
 def tree(name: str) -> Path:

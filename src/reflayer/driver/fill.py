@@ -144,7 +144,8 @@ def _is_asked_again(home: str, turn: int, failed: dict[str, float]) -> bool:
     """
     end = time.monotonic() + _LINGER
     while time.monotonic() < end and flock(turn, shared=True, wait=False):
-        if not is_at(f"{home}/{SPARES_LOCK}", turn):
+        are_wanted = any(one.wanted for one in spares.all_spares(home))
+        if not are_wanted or not is_at(f"{home}/{SPARES_LOCK}", turn):
             break
         if _next(home, failed) is not None and not is_short(home) and flock(turn, wait=False):
             return True
