@@ -75,7 +75,10 @@ def test_a_folder_that_cannot_be_tried_is_one_line(place_on: Callable[[str], Pat
     place.chmod(0o555)
     done = unprivileged("doctor", str(place))
     assert done.returncode == 1
-    assert done.stderr == f"reflayer: {place}: try it: Permission denied\n"
+    assert done.stderr == (
+        f"reflayer: {place}: try it: Permission denied: it takes a new folder in there: name one "
+        "that you may write in\n"
+    )
 
 
 def test_without_a_folder_it_looks_where_the_store_is_or_would_be(

@@ -98,7 +98,13 @@ def examine(folder: str) -> Findings:
 @contextmanager
 def _scratch(folder: str) -> Iterator[str]:
     with failing(folder, "try it"):
-        scratch = tempfile.mkdtemp(prefix=".reflayer-doctor-", dir=folder)
+        try:
+            scratch = tempfile.mkdtemp(prefix=".reflayer-doctor-", dir=folder)
+        except PermissionError as error:
+            reason = (
+                f"{error.strerror}: it takes a new folder in there: name one that you may write in"
+            )
+            raise OperationError(folder, "try it", reason, error.errno) from error
     try:
         yield scratch
     finally:
