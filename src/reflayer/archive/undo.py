@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cached_property, partial
 
 from reflayer.archive.untouched import Scan, look
@@ -142,6 +142,9 @@ class _Undo:
         self._paths = paths
         self._above: Union | None = None
         self._open: dict[bytes, int] = {}
+        self._kept: dict[bytes, Union] = {}
+        self._most_kept = _MOST_OPEN  # folders of layers
+        self._until = ExitStack()
 
     @contextmanager
     def opened_stack(self) -> Iterator[Union]:
@@ -167,6 +170,7 @@ class _Undo:
                 self._settle(path, ownership)
         finally:
             source.close()
+            self._until.close()
             for fd in self._open.values():
                 os.close(fd)
             self._open.clear()
@@ -347,11 +351,20 @@ class _Undo:
                 os.close(fd)
 
     def _before(self, path: bytes) -> AbstractContextManager[Union]:
-        """The folder at ``path`` in the stack."""
+        """The folder at ``path`` in the stack; it stays open for the next step."""
         from reflayer.walk.stack import opened_in
 
         assert self._above is not None
-        return opened_in(self._above, path)
+        kept = self._kept.get(path)
+        if kept is not None:
+            return nullcontext(kept)
+        opened = opened_in(self._above, path)
+        if self._most_kept <= 0:
+            return opened
+        union = self._until.enter_context(opened)
+        self._most_kept -= len(union.parts)
+        self._kept[path] = union
+        return nullcontext(union)
 
 
 def is_known(
