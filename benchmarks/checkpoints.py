@@ -93,7 +93,8 @@ def measure(place: Path, source: Path, runs: int, many: int) -> Iterator[tuple[s
         change(root, 2 * run)
         layer = f"layer{run}"
         timed(times, "checkpoint", lambda: checkpoint(driver, "box", layer))  # noqa: B023
-        timed(times, "checkpoint, nothing changed", lambda: checkpoint(driver, "box", "none"))
+        none = f"none{run}"
+        timed(times, "checkpoint, nothing changed", lambda: checkpoint(driver, "box", none))  # noqa: B023
         change(root, 2 * run + 1)
         timed(times, "rollback", lambda: rollback(driver, "box", layer))  # noqa: B023
         timed(times, "rollback, nothing changed", lambda: rollback(driver, "box", layer))  # noqa: B023

@@ -32,6 +32,7 @@ from reflayer.driver.clone_times import (
     keeping,
     note,
     note_path,
+    now,
     renote,
     same_as,
     wait,
@@ -112,7 +113,9 @@ def checkpoint(
     if keeps_differences:
         made, paths = _make_difference(home, id, new, making, began)
     if made is None:
-        wait(began)
+        began = (
+            now()
+        )  # a snapshot need not wait, and after a copy a few files more count as changed
         with new_layer(home, new, id, making, durable=True) as (_, report):
             assert report is not None
             made = Checkpoint(new, True, None, sum(report.bytes.values()))
