@@ -133,10 +133,12 @@ def read_plainly(line: Sequence[str]) -> Namespace | None:
     """What ``line`` says, as argparse would; None where that has to read it.
 
     That is so for whatever is no whole option, no value of one and no argument: what is
-    abbreviated, joined, wrong, or asks for help.
+    abbreviated, wrong, or asks for help, and letters that are joined.
     """
     words = list(line)
     root, is_quiet = None, False
+    if words and words[0].startswith("--root="):
+        words[:1] = words[0].split("=", 1)
     while words and words[0] in ("--root", "--quiet"):
         is_quiet = is_quiet or words[0] == "--quiet"
         if words.pop(0) == "--root":
@@ -175,10 +177,13 @@ def _read(taken: Arguments, words: list[str]) -> Iterator[tuple[str, object]]:
         elif word[:1] != "-" or word == "-":
             found.append(word)
         else:
-            option = taken.options.get(word)
+            name, is_joined, joined = word.partition("=")
+            option = taken.options.get(name)
             if option is None or not option.is_simple:
                 raise _Unusual
-            value = "" if option.is_flag else next(at, "-")
+            if is_joined and (option.is_flag or not joined or name[:2] != "--"):
+                raise _Unusual
+            value = joined if is_joined or option.is_flag else next(at, "-")
             if value[:1] == "-":
                 raise _Unusual
             yield option.dest, option.is_flag or option.value(value)
