@@ -38,10 +38,13 @@ ln -s dir /new/symlink
 chmod 600 /etc/issue
 rm -r /srv/application/1
 mv /srv/application/2/3.py /srv/application/3/moved.py
-touch --no-dereference --date=@1000000000 /new/dir/file /new/symlink /new/dir /new \\
-    /etc/issue /etc /srv/application/2 /srv/application/3 /srv/application /
+touch --no-dereference --date=@1000000000 /new/dir/file /new/symlink /etc/issue \\
+    /srv/application/3/moved.py
 """
-"""A script that changes something, with times that are always the same."""
+"""A script that changes something.
+
+Its files have a time of whole seconds: Docker's own layers have no fractions, ours have.
+"""
 
 
 def entries(archive: bytes) -> str:
