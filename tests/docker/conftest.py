@@ -10,7 +10,7 @@ import pytest
 
 from tests.docker.daemons import Dockerd, Plugin, running
 from tests.docker.trees import busybox_tree, pack
-from tests.driver.layers import at_rest
+from tests.driver.layers import put_to_rest
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def docker_and_plugin(
     with running(data) as (dockerd, plugin):
         dockerd.run("import", busybox, "busybox")
         yield dockerd, plugin
-    at_rest(data / "reflayer")
+    put_to_rest(data / "reflayer")
     shutil.rmtree(data)
 
 

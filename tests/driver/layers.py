@@ -11,6 +11,7 @@ from pathlib import Path
 from subprocess import run
 
 from reflayer.driver import Driver
+from reflayer.driver.spares import stop_filling
 from reflayer.workers.lock import locked
 from tests.trees import Facts, facts
 
@@ -115,6 +116,13 @@ def at_rest(home: Path) -> None:
     if home.is_dir():
         with locked(f"{home}/spares.lock", shared=True), locked(f"{home}/trash.lock"):
             pass
+
+
+def put_to_rest(home: Path) -> None:
+    """End what makes spares in a driver's home, which waits for the next to be wanted."""
+    if home.is_dir():
+        stop_filling(str(home))
+        at_rest(home)
 
 
 _BECOME = """
