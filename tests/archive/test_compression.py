@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import bz2
+import gc
 import gzip
 import hashlib
 import io
 import lzma
 import os
+import sys
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from reflayer.archive import apply_layer
+from reflayer.archive import apply_layer, system_codecs
 from reflayer.errors import ArchiveError, OperationError
 from tests.archive.tars import apply, entry, tar, without_fast_libraries, zstd
 
@@ -209,3 +211,23 @@ def test_progress_counts_the_bytes_of_the_blob(tmp_path: Path) -> None:
     apply(tmp_path / "root", blob, progress=told.append)
     assert told == sorted(told)
     assert told[-1] == len(blob)
+
+
+def test_without_any_zstd_one_line_tells_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    without_fast_libraries(monkeypatch)
+    unseen: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unseen.append)
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    system_codecs._library.cache_clear()
+    try:
+        with pytest.raises(ArchiveError, match=r"zstd needs backports\.zstd or libzstd: libzstd"):
+            apply(tmp_path / "root", compressed("zstd"))
+        gc.collect()
+    finally:
+        system_codecs._library.cache_clear()
+    assert not unseen

@@ -171,7 +171,7 @@ def _gzip() -> tuple[Callable[[], Any], type[Exception]]:
     except ImportError:
         import zlib
 
-        from reflayer.archive.usual_libraries import GzipDecompressor
+        from reflayer.archive.system_codecs import GzipDecompressor
 
         return GzipDecompressor, zlib.error
     return partial(IgzipDecompressor, flag=DECOMP_GZIP), IsalError  # type: ignore[return-value]
@@ -185,9 +185,9 @@ def load_zstd() -> ModuleType:
         else:
             from backports import zstd
     except ImportError:
-        from reflayer.archive import usual_libraries
+        from reflayer.archive import system_codecs
 
-        return usual_libraries
+        return system_codecs
     return zstd
 
 

@@ -113,9 +113,8 @@ def checkpoint(
     if keeps_differences:
         made, paths = _make_difference(home, id, new, making, began)
     if made is None:
-        began = (
-            now()
-        )  # a snapshot need not wait, and after a copy a few files more count as changed
+        # A snapshot need not wait, and after a copy a few files more count as changed.
+        began = now()
         with new_layer(home, new, id, making, durable=True) as (_, report):
             assert report is not None
             made = Checkpoint(new, True, None, sum(report.bytes.values()))

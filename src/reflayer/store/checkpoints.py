@@ -186,9 +186,8 @@ def _checkpoint(
                 parent, layer = _standing(db, one).checkpoint, made.layer
                 if db.execute("SELECT 1 FROM layers WHERE id = ?", (layer,)).fetchone() is None:
                     add_layer(db, StoredLayer(layer, made.size, {}, parts.driver.lower(layer)))
-                if (
-                    made.lower is not None and parts.driver.lower(made.lower) is None
-                ):  # perhaps by now
+                # What it lies on may have become whole by now.
+                if made.lower is not None and parts.driver.lower(made.lower) is None:
                     db.execute("UPDATE layers SET parent = NULL WHERE id = ?", (made.lower,))
                 size = made.size if made.is_new else 0
                 row = (one.id, name, layer, parent, time.time(), size)

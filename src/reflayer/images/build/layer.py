@@ -133,7 +133,7 @@ def _gzip(out: BinaryIO, threads: int) -> BinaryIO:
     try:
         from isal import igzip_threaded
     except ImportError:
-        from reflayer.archive.usual_libraries import gzip_file
+        from reflayer.archive.system_codecs import gzip_file
 
         return cast("BinaryIO", gzip_file(out))
     opened = igzip_threaded.open(out, "wb", _GZIP_LEVEL, threads=threads, block_size=_BLOCK)  # type: ignore[no-untyped-call]

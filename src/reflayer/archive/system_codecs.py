@@ -95,9 +95,11 @@ class _Buffer(ctypes.Structure):
 class ZstdDecompressor:
     """One frame of zstd, as ``compression.zstd`` has it."""
 
+    _context: int | None = None  # until there is one, and where libzstd is not
+
     def __init__(self, options: Mapping[int, int]) -> None:
         self._zstd = _library()
-        self._context = self._zstd.ZSTD_createDCtx()
+        self._context = _made(self._zstd.ZSTD_createDCtx())
         for option, value in options.items():
             _checked(self._zstd.ZSTD_DCtx_setParameter(self._context, option, value))
         self._input = b""
@@ -106,7 +108,8 @@ class ZstdDecompressor:
         self.unused_data = b""
 
     def __del__(self) -> None:
-        self._zstd.ZSTD_freeDCtx(self._context)
+        if self._context is not None:
+            self._zstd.ZSTD_freeDCtx(self._context)
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         """Some of the plain bytes, at most ``max_length``; the rest by further calls.
@@ -140,7 +143,7 @@ class ZstdFile:
         assert mode == "wb"
         self._zstd = _library()
         self._out = out
-        self._context = self._zstd.ZSTD_createCCtx()
+        self._context = _made(self._zstd.ZSTD_createCCtx())
         for option, value in options.items():
             _checked(self._zstd.ZSTD_CCtx_setParameter(self._context, option.parameter, int(value)))
 
@@ -199,6 +202,13 @@ def _library() -> ctypes.CDLL:
     library.ZSTD_getErrorName.restype = ctypes.c_char_p
     library.ZSTD_cParam_getBounds.restype = _Limits
     return library
+
+
+def _made(context: int | None) -> int:
+    """What libzstd has made; it is NULL where there is no memory for it."""
+    if context is None:
+        raise ZstdError("libzstd has no memory")
+    return context
 
 
 def _checked(result: int) -> int:
