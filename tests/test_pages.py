@@ -19,8 +19,8 @@ PROJECT = Path(__file__).parents[1]
 OF_THE_CODE = [PROJECT / "CONTRIBUTING.md", PROJECT / "docs/architecture.md"]
 """The pages that name files and functions of the code."""
 PAGES = sorted(
-    {*PROJECT.glob("*.md"), PROJECT / "benchmarks/README.md", *PROJECT.glob("docs/*.md")}
-    | set(OF_THE_CODE)
+    {*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md")}
+    | {PROJECT / "benchmarks/README.md", PROJECT / "deploy/kubernetes/README.md", *OF_THE_CODE}
 )
 
 _LINK = re.compile(r"\]\(([^)#:]+)[)#]")
