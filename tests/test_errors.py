@@ -37,5 +37,5 @@ def test_every_error_has_a_code_of_its_own_that_the_page_lists() -> None:
     kinds = [one for one in vars(errors).values() if isinstance(one, type)]
     codes = [one.code for one in kinds if issubclass(one, errors.ReflayerError)]
     assert len(set(codes)) == len(codes)
-    page = (Path(__file__).parents[1] / "docs/library.md").read_text()
+    page = (Path(__file__).parents[1] / "docs/api.md").read_text()
     assert [code for code in codes if f"`{code}`" not in page] == []
