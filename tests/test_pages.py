@@ -22,6 +22,8 @@ PAGES = sorted(
     {*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md")}
     | {PROJECT / "benchmarks/README.md", PROJECT / "deploy/kubernetes/README.md", *OF_THE_CODE}
 )
+TO_BEGIN_WITH = ["ci", "tests", "sandboxes", "hpc", "kubernetes", "docker", "containerd", "library"]
+"""The pages for those who come to use it."""
 
 _LINK = re.compile(r"\]\(([^)#:]+)[)#]")
 _PART = re.compile(r"\]\(([^)#:]*)#([^)]+)\)")
@@ -76,6 +78,13 @@ def test_every_file_and_name_of_the_code_is_there(page: Path) -> None:
     code = "\n".join(one.read_text() for one in places[1].rglob("*.[cp]*") if one.suffix != ".pyc")
     names = [one for one in said if _NAME.fullmatch(one)]
     assert [one for one in names if not re.search(rf"\b{one}\b", code)] == []
+
+
+@pytest.mark.parametrize("name", TO_BEGIN_WITH)
+def test_a_page_to_begin_with_is_read_in_two_minutes(name: str) -> None:
+    text = (PROJECT / "docs" / f"{name}.md").read_text()
+    assert len(text.splitlines()) <= 40
+    assert len(text.split()) <= 450
 
 
 def test_every_command_is_one(page: Path) -> None:
