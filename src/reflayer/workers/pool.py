@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Work = Any  # whatever the walk is made of
 
-_ALONE = 0.002  # seconds that the caller works before others are started
+_ALONE = 0.0005  # seconds that the caller works before others are started
 _TELL = 0.1  # seconds between two calls of a progress callback
 _CGROUP_ROOT = "/sys/fs/cgroup"
 
