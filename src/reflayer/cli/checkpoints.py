@@ -12,7 +12,6 @@ from reflayer.cli.arguments import (
     option,
     takes,
 )
-from reflayer.cli.containers import container_fields
 from reflayer.cli.interrupt import ignore_signals
 from reflayer.cli.output import ago, print_json, print_path, print_table, size_text, timestamp
 from reflayer.cli.progress_bars import bars
@@ -104,6 +103,8 @@ def fork(arguments: Namespace) -> int:
                 print_path(made[-1].path)
         ignore_signals()
     if arguments.json:
+        from reflayer.cli.containers import container_fields
+
         print_json([container_fields(one) for one in made])
     return 0
 

@@ -5,7 +5,7 @@ argparse reads the others: to import and to fill it takes longer than most comma
 
 from __future__ import annotations
 
-from importlib import import_module
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
 COMMANDS = {
-    "create": ("containers", "make a container from an image, print its root's path"),
+    "create": ("create", "make a container from an image, print its root's path"),
     "run": ("run", "run a command in a container, as its image says"),
     "exec": ("run", "run one more command where one runs"),
     "spec": ("run", "write a container's config.json for any OCI runtime"),
@@ -125,6 +125,13 @@ class Line:
         self.__dict__ = values
 
 
+def function_of(command: str) -> Any:
+    """The function that does a command, whose file is imported for it."""
+    name = f"reflayer.cli.{COMMANDS[command][0]}"
+    __import__(name)  # importlib imports warnings, too
+    return getattr(sys.modules[name], command.replace("-", "_"))
+
+
 class _Unusual(Exception):  # noqa: N818  # no error: argparse tells whether it is one
     """Something that argparse has to read."""
 
@@ -146,8 +153,7 @@ def read_plainly(line: Sequence[str]) -> Namespace | None:
     if not words or words[0] not in COMMANDS or root == "":
         return None
     command = words.pop(0)
-    module = import_module(f"reflayer.cli.{COMMANDS[command][0]}")
-    run = getattr(module, command.replace("-", "_"))
+    run = function_of(command)
     taken = Arguments()
     add_root(taken)  # type: ignore[arg-type]
     add_quiet(taken)  # type: ignore[arg-type]

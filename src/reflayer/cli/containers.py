@@ -1,4 +1,4 @@
-"""The commands for containers: ``create``, ``ps``, ``path``, ``rm``, ``diff``, ``export``."""
+"""The commands for containers: ``ps``, ``path``, ``rm``, ``diff``, ``export``."""
 
 from __future__ import annotations
 
@@ -9,24 +9,17 @@ from contextlib import contextmanager
 from reflayer.cli.arguments import (
     ANY_NAME,
     JSON,
-    PLATFORM,
     QUIET,
     WAIT,
     any_path,
     container_name,
     each,
-    image_name,
     open_store,
     option,
-    ownership,
-    size,
     takes,
-    telling_of_ownership,
 )
 from reflayer.cli.interrupt import ignore_signals
 from reflayer.cli.output import ago, print_json, print_path, print_table, remark, timestamp
-from reflayer.cli.progress_bars import bars
-from reflayer.cli.registries import ACCESS, access_of
 from reflayer.errors import StoreError, UsageError, counted, failing, printable
 
 TYPE_CHECKING = False
@@ -37,74 +30,6 @@ if TYPE_CHECKING:
 
     from reflayer.archive import Change
     from reflayer.store import Container
-
-
-@takes(
-    image_name("what to clone"),
-    option("--name", "the container's name; by default one is made up"),
-    PLATFORM,
-    option(
-        "--pull",
-        "always: ask the registry, or take in a rootfs: folder anew, though the store has it; "
-        "never: take only what the store has",
-        choices=["missing", "always", "never"],
-        default="missing",
-    ),
-    option(
-        "--size BYTES",
-        "what it may take at the most, its image's part included: 10G, 512M; the file system "
-        "needs project quotas (XFS or ext4 with prjquota)",
-        type=size,
-        default=0,
-    ),
-    ACCESS,
-    ownership(),
-    JSON,
-)
-def create(arguments: Namespace) -> int:
-    """Make a container, a writable clone of an image, and print the path of its root.
-
-    IMAGE is one of
-      oci:DIR[:TAG]               an OCI image layout
-      oci-archive:FILE[:TAG]      a tar of one
-      docker-archive:FILE[:REF]   what docker save writes
-      tar:FILE                    a root file system's tar, of any usual compression
-      rootfs:DIR                  a folder that is a root file system
-      NAME or ID                  an image that is in the store (reflayer images)
-      [docker://]NAME             an image in its registry, where the store has it not
-
-    What the store has already is neither read nor unpacked again. It is all there, or
-    nothing is: a container that could not be made leaves nothing behind.
-    """
-    store = open_store(arguments)
-    warnings: list[str] = []
-    with telling_of_ownership(lambda: store.ownership), bars() as progress:
-        container = store.create(
-            arguments.image,
-            name=arguments.name,
-            platform=arguments.platform,
-            pull=arguments.pull,
-            access=access_of(arguments),
-            size=arguments.size,
-            progress=progress,
-            warn=warnings.append,
-        )
-        ignore_signals()
-    for line in warnings:
-        remark(line)
-    try:
-        if arguments.json:
-            print_json(container_fields(container))
-        else:
-            print_path(container.path)
-        sys.stdout.flush()
-    except OSError as error:  # nobody would know of it
-        store.remove_container(container.id, wait=False)
-        if not isinstance(error, BrokenPipeError):
-            error.filename = "standard output"
-            error.strerror = f"{error.strerror}: the container is removed again"
-        raise
-    return 0
 
 
 @takes(QUIET, JSON)
@@ -143,7 +68,7 @@ def container_fields(container: Container) -> dict[str, object]:
 
 def _image_of(container: Container) -> str:
     """What its image is called, or the beginning of its id."""
-    from reflayer.store.images import familiar
+    from reflayer.images.model.reference import familiar
 
     is_id = container.image == container.image_id
     return container.image_id[7:19] if is_id else familiar(container.image)
@@ -263,6 +188,8 @@ def export(arguments: Namespace) -> int:
     are in it; sockets and what is mounted are not. GNU tar takes all of it out with
       tar --xattrs --xattrs-include='*' -xpf FILE
     """
+    from reflayer.cli.progress_bars import bars
+
     with _output(arguments.output) as out, bars() as progress:
         packing = open_store(arguments).export(arguments.name, out, progress=progress)
     ignore_signals()

@@ -107,7 +107,7 @@ def _line(name: str, space: Space, *gives_back: int) -> Line:
 
 
 def _common_line(one: CommonUsage) -> Line:
-    from reflayer.store.images import familiar
+    from reflayer.images.model.reference import familiar
     from reflayer.store.usage import Space
 
     space = Space(0, 0, 0, shared=one.size, own=0, untold=0, unread=0)
@@ -115,14 +115,14 @@ def _common_line(one: CommonUsage) -> Line:
 
 
 def _spare_line(one: SpareUsage) -> Line:
-    from reflayer.store.images import familiar
+    from reflayer.images.model.reference import familiar
 
     (name, *cells), space = _line(familiar(one.image), one.space, one.space.own)
     return (name, str(one.ready), *cells), space
 
 
 def _image_name(one: ImageUsage) -> str:
-    from reflayer.store.images import familiar
+    from reflayer.images.model.reference import familiar
 
     return ", ".join(map(familiar, one.image.names)) or f"<none> {one.image.id[7:19]}"
 

@@ -60,7 +60,7 @@ def _digits(image: StoredImage) -> str:
 
 
 def _rows(image: StoredImage) -> list[tuple[str, ...]]:
-    from reflayer.store.images import familiar
+    from reflayer.images.model.reference import familiar
 
     created = seconds_of(image.created)
     rest = (
@@ -93,7 +93,7 @@ def inspect(arguments: Namespace) -> int:
 
 
 def _container(store: Store, container: Container) -> dict[str, object]:
-    from reflayer.store.images import familiar
+    from reflayer.images.model.reference import familiar
 
     settings = _config(store, container.image_id).child("config")
     words = () if settings is None else (settings.words("Entrypoint"), settings.words("Cmd"))
@@ -112,7 +112,7 @@ def _container(store: Store, container: Container) -> dict[str, object]:
 
 
 def _image(store: Store, image: StoredImage) -> dict[str, object]:
-    from reflayer.store.images import familiar
+    from reflayer.images.model.reference import familiar
 
     config = _config(store, image.id)
     settings, rootfs = config.child("config"), config.child("rootfs")

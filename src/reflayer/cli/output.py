@@ -169,9 +169,16 @@ def timestamp(then: float) -> str:
 
 def seconds_of(text: str | None) -> float | None:
     """Seconds since 1970 of an RFC 3339 time; None where it is none."""
-    from datetime import datetime
-
+    if text is None:
+        return None
+    if TYPE_CHECKING:
+        from datetime import datetime
+    else:
+        try:
+            from _datetime import datetime  # around it is the same once more, in Python
+        except ImportError:
+            from datetime import datetime
     try:
-        return None if text is None else datetime.fromisoformat(text).timestamp()
+        return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):  # whoever built the image wrote what he liked
         return None

@@ -10,11 +10,10 @@ import os
 import re
 import sys
 from contextlib import suppress
-from importlib import import_module
 from itertools import takewhile
 
 from reflayer import __version__
-from reflayer.cli.commands import COMMANDS, add_quiet, add_root
+from reflayer.cli.commands import COMMANDS, add_quiet, add_root, function_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -130,8 +129,7 @@ class _Command(_Parser):
     def fill(self) -> None:
         """Import the command."""
         if self._command:
-            module = import_module(f"reflayer.cli.{COMMANDS[self._command][0]}")
-            run = getattr(module, self._command.replace("-", "_"))
+            run = function_of(self._command)
             self._command = ""
             add_root(self, argparse.SUPPRESS)
             for option in run.options:

@@ -6,7 +6,6 @@ import sys
 import time
 
 from reflayer.cli.output import is_quiet, size_text
-from reflayer.progress import Stage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +53,8 @@ class bars:  # noqa: N801  # contextlib costs start-up time
             if now < self._start:
                 return
             self._shown = _begin()
+        from reflayer.progress import Stage
+
         if stage not in self._bar_of:
             label = _LABELS.get(stage, stage)
             self._bar_of[stage] = self._shown.add_task(label, total=total, amount="")

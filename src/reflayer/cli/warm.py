@@ -106,7 +106,7 @@ def _list(store: Store, arguments: Namespace) -> int:
     if arguments.json:
         print_json([as_dict(one) for one in found])
         return 0
-    from reflayer.store.images import familiar
+    from reflayer.images.model.reference import familiar
 
     print_table(
         ("IMAGE", "COUNT", "READY", "SIZE"),

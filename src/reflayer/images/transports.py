@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 
 from reflayer.errors import ImageError, OperationError, did_you_mean, printable
 from reflayer.images.model.reference import Reference, parse_reference, refuse_digest
@@ -70,7 +69,8 @@ def registry_reference(text: str) -> Reference | None:
             "HOST[:PORT]/REPOSITORY[:TAG]"
         )
     # What a path follows is no image's name, since no tag can be one.
-    has_path = rest[:1] in ("/", ".", "~") and re.fullmatch("[A-Za-z-]+", transport)
+    is_word = transport.isascii() and transport.replace("-", "").isalpha()
+    has_path = rest[:1] in ("/", ".", "~") and is_word
     if colon and (transport in _OTHERS or has_path):
         known = ", ".join(f"{one}:" for one in _PLACES)
         raise ImageError(

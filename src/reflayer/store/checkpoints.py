@@ -22,6 +22,7 @@ from reflayer.store.containers import (
     container_of,
     find_container,
     free_name,
+    is_unfinished,
     look_for_container,
     new_id,
     require_folder,
@@ -244,8 +245,7 @@ def _standing(db: Connection, one: Container) -> _Standing:
 
 def _is_unfinished(parts: Parts, one: Container) -> bool:
     with parts.database.reading() as db:
-        asked = "SELECT 1 FROM standing WHERE container = ? AND is_unfinished"
-        return db.execute(asked, (one.id,)).fetchone() is not None
+        return is_unfinished(db, one)
 
 
 def _all(db: Connection, one: Container) -> list[Checkpoint]:

@@ -166,6 +166,12 @@ def container_of(row: tuple[str, str, str, str, float], parts: Parts) -> Contain
     return Container(*row, f"{parts.home}/{row[0]}", parts)
 
 
+def is_unfinished(db: Connection, container: Container) -> bool:
+    """Whether a rollback of the container was cut off."""
+    asked = "SELECT 1 FROM standing WHERE container = ? AND is_unfinished"
+    return db.execute(asked, (container.id,)).fetchone() is not None
+
+
 def remove_container(
     parts: Parts,
     name: str,

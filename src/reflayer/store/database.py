@@ -15,7 +15,6 @@ from _thread import get_ident
 from contextlib import closing, contextmanager, nullcontext, suppress
 
 from reflayer.errors import OperationError, StoreError, failing, printable
-from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,6 +170,8 @@ class Database:
             if not version:
                 self._make()
             elif version < SCHEMA_VERSION:
+                from reflayer.workers.lock import locked
+
                 # The lock file stays until a whole collection: of what an older version has left.
                 with locked(self._lock):
                     _upgrade(db)
@@ -187,6 +188,8 @@ class Database:
         return version
 
     def _make(self) -> None:
+        from reflayer.workers.lock import locked
+
         with locked(self._lock):
             self._refuse_lost()
             make(self._path, _SCHEMA, SCHEMA_VERSION)

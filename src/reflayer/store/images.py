@@ -1,13 +1,9 @@
-"""Images: what the database tells of them, which one a name means, and how one is removed."""
+"""Images: what the database tells of them, and which one a name means."""
 
 from __future__ import annotations
 
-import os
-
 from reflayer.errors import (
     ImageError,
-    InUseError,
-    ReflayerError,
     StoreError,
     UnknownNameError,
     counted,
@@ -16,7 +12,6 @@ from reflayer.errors import (
     printable,
 )
 from reflayer.record import record, replace
-from reflayer.store.collect import collect, dirtying, with_room
 from reflayer.store.containers import Container, look_for_container
 from reflayer.store.database import HEX, ids_with
 
@@ -312,87 +307,8 @@ def find_either(db: Connection, text: str, parts: Parts) -> list[Container | Sto
     return either
 
 
-def familiar(name: str) -> str:
-    """An image's name as Docker shows it; where an image came from stays as it is."""
-    from reflayer.images.transports import registry_reference
-
-    try:
-        reference = registry_reference(name)
-    except ReflayerError:  # <none>, or an id
-        return name
-    return reference.familiar() if reference else name
-
-
 def familiar_names(db: Connection) -> list[str]:
     """The names of all images, as Docker shows them."""
+    from reflayer.images.model.reference import familiar
+
     return [familiar(row[0]) for row in db.execute("SELECT name FROM names")]
-
-
-# What changes an image's names, or takes the image away.
-
-
-def tag(parts: Parts, text: str, name: str) -> StoredImage:
-    from reflayer.images.transports import new_name
-
-    reference = new_name(name)
-    find(parts, text)  # nothing is made in order to name what is not there
-    with dirtying(parts), parts.database.writing() as db:
-        known, _ = find_image(db, text)
-        db.execute("INSERT OR REPLACE INTO names VALUES (?, ?, '')", (str(reference), known.id))
-        known = image_with_id(db, known.id)
-    collect(parts)  # what was called so
-    return known
-
-
-def remove_image(parts: Parts, text: str, wait: bool, force: bool) -> StoredImage | None:
-    find(parts, text)  # nothing is made in order to remove what is not there
-    with dirtying(parts), parts.database.writing() as db:
-        found, name = find_image(db, text)
-        gone = _unname(db, found, name, force)
-    collect(parts, wait=wait)
-    return found if gone else None
-
-
-def _unname(db: Connection, image: StoredImage, name: str | None, force: bool) -> bool:
-    """Take ``name`` from ``image``, or the one that it has; tell whether the image goes by that."""
-    others = [other for other in image.names if other != name]
-    if name is not None and others:
-        db.execute("DELETE FROM names WHERE name = ?", (name,))
-        return False
-    if len(others) > 1 and not force:
-        raise StoreError(
-            f"image {image.id[:19]} has {len(others)} names: remove them one by one: "
-            f"{', '.join(others)}, or all by --force"
-        )
-    rows = db.execute("SELECT name FROM containers WHERE image = ? ORDER BY name", (image.id,))
-    users = [row[0] for row in rows]
-    if users and force:
-        db.execute("DELETE FROM names WHERE image = ?", (image.id,))
-        return False
-    if users:
-        called = name or image.id[:19]
-        raise InUseError(f"{called}: is in use: remove its containers first: {', '.join(users)}")
-    db.execute("DELETE FROM images WHERE id = ?", (image.id,))
-    return True
-
-
-def prune(parts: Parts, everything: bool) -> list[StoredImage]:
-    gone: list[StoredImage] = []
-    if not os.path.isdir(parts.root):
-        return gone
-    with parts.database.reading() as db:
-        used = {row[0] for row in db.execute("SELECT image FROM containers")}
-        if everything:
-            gone = [one for one in images(db) if one.id not in used]
-    if gone:
-        with_room(parts, lambda: _forget(parts, gone))
-    collect(parts, wait=True)
-    parts.driver.empty_trash()
-    return gone
-
-
-def _forget(parts: Parts, gone: list[StoredImage]) -> None:
-    """Forget images, unless a container of them has been made meanwhile."""
-    unused = "DELETE FROM images WHERE id = ? AND id NOT IN (SELECT image FROM containers)"
-    with dirtying(parts), parts.database.writing() as db:
-        db.executemany(unused, [(one.id,) for one in gone])

@@ -12,7 +12,6 @@ from functools import cached_property
 
 from reflayer import xdg
 from reflayer.errors import OperationError, ReflayerError, StoreError, failing, printable
-from reflayer.linux.mkdir import make_folders
 from reflayer.linux.user_namespace import ALL_IDS, is_of_user, may_all
 from reflayer.store.database import NO_ACCESS, Database
 
@@ -74,6 +73,8 @@ class Parts:
 
     def make_folders(self) -> None:
         """Make the store's folder where it is absent, for its owner alone."""
+        from reflayer.linux.mkdir import make_folders
+
         for folder in (self.root, self.locks):
             try:
                 make_folders(folder, 0o700)

@@ -8,6 +8,7 @@ from reflayer.store.containers import (
     Container,
     containers,
     find_container,
+    is_unfinished,
     remove_container,
 )
 from reflayer.store.parts import Parts, default_root
@@ -227,12 +228,13 @@ class Store:
 
         A rollback of it that was cut off is finished before.
         """
-        from reflayer.store.checkpoints import finish
-
         self._parts.go_on()
-        with self._parts.database.kept_open():
-            with self._parts.database.reading() as db:
-                found = find_container(db, name, self._parts)
+        with self._parts.database.reading() as db:
+            found = find_container(db, name, self._parts)
+            was_cut_off = is_unfinished(db, found)
+        if was_cut_off:
+            from reflayer.store.checkpoints import finish
+
             finish(self._parts, found)
         return found
 
@@ -501,7 +503,7 @@ class Store:
             StoreError: there is no such image, or more than one.
             ImageError: ``name`` is none, as Docker reads names.
         """
-        from reflayer.store.images import tag
+        from reflayer.store.names import tag
 
         return tag(self._parts, image, name)
 
@@ -537,7 +539,7 @@ class Store:
             StoreError: there is none; or, without ``force``, there are containers of it, or its id
                 is given but it has several names.
         """
-        from reflayer.store.images import remove_image
+        from reflayer.store.names import remove_image
 
         return remove_image(self._parts, name, wait, force)
 
@@ -550,7 +552,7 @@ class Store:
             OperationError: something cannot be deleted, the first that could not; all else is.
             StoreError: the database failed.
         """
-        from reflayer.store.images import prune
+        from reflayer.store.names import prune
 
         return prune(self._parts, unused)
 

@@ -5,8 +5,6 @@ The grammar is that of distribution's ``reference`` package.
 
 from __future__ import annotations
 
-import re
-
 from reflayer.errors import ImageError, printable
 from reflayer.record import record
 
@@ -47,23 +45,28 @@ class Reference:
 
     def __str__(self) -> str:
         """The whole of it: ``docker.io/library/alpine:latest``."""
-        return f"{self.domain}/{self.path}{self._suffix}"
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.domain}/{self.path}{tag}{digest}"
 
     def familiar(self) -> str:
         """As Docker shows it, without what is the default: ``alpine:latest``."""
-        if self.domain != _DEFAULT_DOMAIN:
-            return str(self)
-        short = self.path.removeprefix(_OFFICIAL)
-        return (self.path if "/" in short else short) + self._suffix
+        return familiar(str(self))
 
-    @property
-    def _suffix(self) -> str:
-        tag = f":{self.tag}" if self.tag else ""
-        return f"{tag}@{self.digest}" if self.digest else tag
+
+def familiar(name: str) -> str:
+    """The whole name of an image as Docker shows it; where an image came from stays as it is."""
+    path = name.removeprefix(f"{_DEFAULT_DOMAIN}/")
+    if path == name:
+        return name
+    short = path.removeprefix(_OFFICIAL)
+    return path if "/" in short else short
 
 
 def parse_reference(text: str) -> Reference:
     """Read ``[DOMAIN/]PATH[:TAG][@DIGEST]``; the tag is ``latest`` where there is neither."""
+    import re
+
     if len(text) == _ID_LENGTH and re.fullmatch(_IDENTIFIER, text):
         raise _bad(text, "64 hexadecimal digits are an id, not a name")
     name, at, digest = text.partition("@")
