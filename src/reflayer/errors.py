@@ -8,6 +8,8 @@ ReflayerError
         QuotaError
     ImageError                  an image or its content is not there, or not right
         RegistryError
+            DeniedError         it asks for credentials, or for others
+            MissingError        it has nothing of that name
     StoreError                  the store refuses
         UnknownNameError        there is no container or image of that name
         TakenNameError          there is one already
@@ -123,6 +125,18 @@ class RegistryError(ImageError):
     """A registry cannot be reached, refuses, or answers what it should not."""
 
     code = "registry"
+
+
+class DeniedError(RegistryError):
+    """A registry asks for credentials, or refuses those that it got (401, 403)."""
+
+    code = "denied"
+
+
+class MissingError(RegistryError):
+    """What is asked for is not in the registry (404)."""
+
+    code = "missing"
 
 
 class StoreError(ReflayerError):

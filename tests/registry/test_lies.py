@@ -311,6 +311,39 @@ def test_an_unreachable_registry_is_told_at_once(root: Path, name: str, message:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "code", "told"),
+    [
+        (Answer(404), "missing", "x has no tag latest: 404 Not Found"),
+        (
+            Answer(401, headers={"WWW-Authenticate": 'Basic realm="r"'}),
+            "denied",
+            "x: not there, or",
+        ),
+        (
+            Answer(403, body=b'{"errors": [{"code": "DENIED"}]}'),
+            "denied",
+            "x: the tag latest cannot be had: 403 Forbidden: DENIED: not there, or not for "
+            "everybody: docker login or podman login keeps them",
+        ),
+        (Answer(429, headers={"Retry-After": "999"}), "registry", "cannot be had: 429 Too Many"),
+        (Answer(501), "registry", "x: the tag latest cannot be had: 501 Not Implemented"),
+        (Answer(503, headers={"Retry-After": "999"}), "registry", "cannot be had: 503 Service"),
+    ],
+    ids=lambda value: str(value.status) if isinstance(value, Answer) else "",
+)
+@pytest.mark.usefixtures("no_credentials")
+def test_a_refusal_is_a_line_and_a_code(
+    root: Path, silly: Silly, answer: Answer, code: str, told: str
+) -> None:
+    silly.always("GET", MANIFESTS, answer)
+    done = reflayer(root, "pull", "--json", f"{silly.host}/x")
+    (line,) = done.stderr.splitlines()
+    error = json.loads(line)["error"]
+    assert (done.returncode, done.stdout, error["code"]) == (1, "", code)
+    assert told in error["message"]
+
+
 def test_a_missing_image_says_what_the_registry_says(root: Path, silly: Silly) -> None:
     with pytest.raises(ReflayerError, match="x has no tag none: 404 Not Found"):
         Store(root).pull(f"{silly.host}/x:none")

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from reflayer import Store
-from reflayer.errors import ReflayerError
+from reflayer.errors import DeniedError, ReflayerError
 from reflayer.images.registry import Access, Credentials
 from reflayer.images.registry.credentials import find_credentials
 from reflayer.images.registry.token import Challenge, parse_challenges
@@ -98,6 +98,18 @@ def test_a_registry_with_a_password_lets_us_in(
     assert str(pushed).startswith(f"{host}/in/{how}:latest@sha256:")
     pulled = Store(base / "other").pull(f"{host}/in/{how}", access=access)
     assert pulled.id == made.image_id
+
+
+def test_who_is_known_but_may_not_is_told_by_which_credentials(
+    root: Path, silly: Silly, no_credentials: Path
+) -> None:
+    shut(silly)
+    silly.always("GET", "/manifests/", Answer(403))
+    auth_file(no_credentials / ".docker/config.json", silly.host)
+    with pytest.raises(
+        DeniedError, match=r"403 Forbidden: .* not for the credentials .*config.json"
+    ):
+        Store(root).pull(f"{silly.host}/x")
 
 
 def helper(home: Path, monkeypatch: pytest.MonkeyPatch, answer: str, status: int = 0) -> Path:

@@ -19,6 +19,7 @@ from reflayer.images.registry.transport import (
     is_loopback,
     origin_of,
     refuse_status,
+    said,
 )
 
 TYPE_CHECKING = False
@@ -73,6 +74,7 @@ class Repository:
         body: Body | None = None,
         also: tuple[str, ...] = (),
         accept: tuple[int, ...] = (),
+        missing: str = "",
     ) -> Iterator[urllib3.HTTPResponse]:
         """Ask once; the block reads the answer, which is a success or of a status in ``accept``.
 
@@ -82,6 +84,7 @@ class Repository:
             body: makes what is sent; called anew for each time.
             also: scopes that are needed beside that of the repository.
             accept: statuses that are no failure.
+            missing: what is to be said in place of ``what`` where it is not there.
 
         Raises:
             TemporaryError: it may be worth another try, unlike any other RegistryError.
@@ -104,8 +107,10 @@ class Repository:
         with self._transport.answering(response, host):
             if is_refused and 401 not in accept:
                 raise self._auth.refused(f"{self.path}: not there, or it ")
+            if response.status == 403 and origin == self._origin and 403 not in accept:
+                raise self._auth.denied(f"{host}: {what}: {said(response)}")
             if response.status not in accept:
-                refuse_status(response, host, what)
+                refuse_status(response, host, what, missing)
             yield response
 
     def interrupt(self) -> None:

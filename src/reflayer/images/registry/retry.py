@@ -43,10 +43,6 @@ class NotConnectedError(TemporaryError):
     """No answer at an address."""
 
 
-class MissingError(RegistryError):
-    """What is asked for is not there (404)."""
-
-
 class NoTlsError(RegistryError):
     """An answer, but none of TLS."""
 

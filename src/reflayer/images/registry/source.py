@@ -6,7 +6,15 @@ import io
 import os
 from contextlib import closing, suppress
 
-from reflayer.errors import ImageError, RegistryError, brief, failing, listed, printable
+from reflayer.errors import (
+    ImageError,
+    MissingError,
+    RegistryError,
+    brief,
+    failing,
+    listed,
+    printable,
+)
 from reflayer.images.content import partial_download
 from reflayer.images.content.coming import fetch_layers
 from reflayer.images.content.resolve import find_image
@@ -27,7 +35,7 @@ from reflayer.images.model.document import Document
 from reflayer.images.model.image import LARGEST_CONFIG, LARGEST_MANIFEST, Index, parse_manifest
 from reflayer.images.registry.download import download
 from reflayer.images.registry.repository import Repository
-from reflayer.images.registry.retry import MissingError, retry
+from reflayer.images.registry.retry import retry
 from reflayer.images.registry.transport import read_limited
 from reflayer.record import record
 
@@ -180,10 +188,12 @@ class _Documents:
     def _get(self, rest: str, most: int, accept: str) -> tuple[bytes, str, str]:
         """The body, and the media type and the digest that the registry claims it to have."""
         url = self._repo.url(rest)
-        what = f"{self._repo.path} has no {_in_words(rest)}"
+        what = f"{self._repo.path}: the {_in_words(rest)} cannot be had"
+        missing = f"{self._repo.path} has no {_in_words(rest)}"
+        headers = {"Accept": accept}
 
         def get() -> tuple[bytes, str, str]:
-            with self._repo.request("GET", url, what, headers={"Accept": accept}) as response:
+            with self._repo.request("GET", url, what, headers=headers, missing=missing) as response:
                 data = read_limited(response, most, self._repo.name)
                 claimed = media_type(response.headers.get("Content-Type", ""))
                 digest = response.headers.get("Docker-Content-Digest", "")

@@ -13,7 +13,7 @@ from base64 import b64encode
 from functools import cached_property
 from urllib.parse import urlencode
 
-from reflayer.errors import ReflayerError, RegistryError
+from reflayer.errors import DeniedError, ReflayerError, RegistryError
 from reflayer.images.model.document import Document
 from reflayer.images.registry.transport import follow, origin_of, read_limited, refuse_status
 from reflayer.record import record
@@ -71,7 +71,7 @@ class Authorizer:
         self._challenge: Challenge | None = None
         self._why_none = "docker login or podman login keeps them, or give --creds"
         self._tokens: dict[tuple[str, ...], _Token] = {}
-        self._refusals: dict[tuple[str, ...], _RefusedError] = {}
+        self._refusals: dict[tuple[str, ...], DeniedError] = {}
         self._more: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._lock = threading.RLock()
 
@@ -111,13 +111,21 @@ class Authorizer:
                 del self._tokens[scopes]
             return self._challenge.scheme == "bearer" or self._credentials is not None
 
-    def refused(self, what: str = "") -> RegistryError:
+    def denied(self, reason: str) -> DeniedError:
+        """A refusal (403) for ``reason``, and what may be done about it."""
+        with self._lock:
+            known = None if self._challenge is None else self._credentials
+        if known is None:
+            return DeniedError(f"{reason}: not there, or not for everybody: {self._why_none}")
+        return DeniedError(f"{reason}: not there, or not for the credentials {known.origin}")
+
+    def refused(self, what: str = "") -> DeniedError:
         """Why ``what`` is not to be had: for want of credentials, or in spite of them."""
         with self._lock:
             known = self._credentials
         if known is None:
-            return _RefusedError(f"{self._name}: {what}asks for credentials: {self._why_none}")
-        return _RefusedError(f"{self._name}: {what}refuses the credentials {known.origin}")
+            return DeniedError(f"{self._name}: {what}asks for credentials: {self._why_none}")
+        return DeniedError(f"{self._name}: {what}refuses the credentials {known.origin}")
 
     @cached_property
     def _credentials(self) -> Credentials | None:
@@ -148,7 +156,7 @@ class Authorizer:
         if refusal is None:
             try:
                 return self._fetch(challenge, (*scopes, *more))
-            except _RefusedError as error:
+            except DeniedError as error:
                 refusal = self._refusals[scopes] = error
         if more:
             return self._fetch(challenge, more)
@@ -186,10 +194,6 @@ class Authorizer:
             refuse_status(response, server.name, "no token could be had")
             data = read_limited(response, _LARGEST, server.name)
         return _token(data, server.name)
-
-
-class _RefusedError(RegistryError):
-    """The credentials, or having none, do not do."""
 
 
 def _token(data: bytes, host: str) -> _Token:

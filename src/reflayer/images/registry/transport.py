@@ -26,10 +26,9 @@ from urllib3.poolmanager import PoolKey
 from urllib3.util import Timeout, Url, parse_url
 
 from reflayer import __version__
-from reflayer.errors import RegistryError, printable
+from reflayer.errors import MissingError, RegistryError, printable
 from reflayer.images.content.transfer import StoppedError
 from reflayer.images.registry.retry import (
-    MissingError,
     TemporaryError,
     registry_errors,
     seconds_to_wait,
@@ -278,14 +277,19 @@ def follow(
     raise RegistryError(f"{trusted.name}: redirects more than {_MOST_REDIRECTS} times")
 
 
-def refuse_status(response: urllib3.HTTPResponse, host: str, what: str) -> None:
-    """Raise an error that says ``what`` is not possible, unless ``host`` answers with success."""
+def refuse_status(response: urllib3.HTTPResponse, host: str, what: str, missing: str = "") -> None:
+    """Raise an error that says ``what`` is not possible, unless ``host`` answers with success.
+
+    Where something is not there, ``missing`` says so.
+    """
     if 200 <= response.status < 300:
         return
-    reason = f"{host}: {what}: {_said(response)}"
+    if response.status == HTTPStatus.NOT_FOUND:
+        raise MissingError(f"{host}: {missing or what}: {said(response)}")
+    reason = f"{host}: {what}: {said(response)}"
     if response.status in _TEMPORARY:
         raise TemporaryError(reason, seconds_to_wait(response.headers.get("Retry-After")))
-    raise (MissingError if response.status == HTTPStatus.NOT_FOUND else RegistryError)(reason)
+    raise RegistryError(reason)
 
 
 def read_limited(response: urllib3.HTTPResponse, most: int, host: str) -> bytes:
@@ -309,7 +313,7 @@ def read_limited(response: urllib3.HTTPResponse, most: int, host: str) -> bytes:
     return data
 
 
-def _said(response: urllib3.HTTPResponse) -> str:
+def said(response: urllib3.HTTPResponse) -> str:
     """The status, and what a registry says of it (distribution-spec, "Error Codes")."""
     try:
         status = f"{response.status} {HTTPStatus(response.status).phrase}"
