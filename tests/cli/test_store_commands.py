@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -284,6 +285,27 @@ def test_without_root_owners_are_kept_or_the_line_says_how_to_leave_them_out(
     assert (done.returncode, done.stderr) == (0, "")
     assert _unprivileged(root, "rm", "--wait", "xx", "yy").stdout == "xx\nyy\n"
     assert_clean(root)
+
+
+@pytest.mark.parametrize("kind", ["xfs", "ext4"])
+def test_that_no_blocks_are_shared_is_told_with_the_first_image(
+    place_on: Callable[[str], Path], kind: str
+) -> None:
+    require_root()
+    place = place_on(kind)
+    made = image(place / "image", BASE)
+
+    def told(root: str, *arguments: str) -> str:
+        command = [*PROGRAM, "--root", str(place / root), *arguments, made]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+    words = (
+        f"reflayer: ext4 shares no blocks: each container takes all of its image's size; reflayer "
+        f"doctor {place}/one tells what would do better\n"
+    )
+    assert told("one", "create") == (words if kind == "ext4" else "")
+    assert told("one", "create") == ""
+    assert told("two", "--quiet", "create") == told("two", "create") == ""
 
 
 def test_create_tells_what_it_left_out_of_a_folder(base: Path, root: Path) -> None:

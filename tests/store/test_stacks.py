@@ -155,7 +155,16 @@ def test_processes_that_pull_images_with_a_common_base_at_once_make_it_once(base
         root = base / f"store-{turn}"
         started = [
             subprocess.Popen(
-                [*PROGRAM, "--root", root, "create", "--name", tag, f"oci:{layout.folder}:{tag}"],
+                [
+                    *PROGRAM,
+                    "--root",
+                    root,
+                    "--quiet",
+                    "create",
+                    "--name",
+                    tag,
+                    f"oci:{layout.folder}:{tag}",
+                ],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -156,6 +156,9 @@ def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
         known, called = _on_record(db, wanted)
         layer = images.layer_there(db, known.layer, parts) if known else None
         blobs = images.blobs_on_record(db, known.id) if known else frozenset()
+        is_first = db.execute("SELECT 1 FROM images").fetchone() is None
+    if is_first and wanted.warn:
+        _warn_of_copies(parts, wanted.warn)
     if known is not None:
         if layer is not None:
             images.refuse_incomplete(layer, parts)
@@ -266,6 +269,16 @@ def _warn_of_platform(found: str, wanted: Wanted) -> None:
     platform = wanted.platform or Platform.of_machine()
     if wanted.warn and found not in map(str, platform.fitting()):
         wanted.warn(f"{printable(wanted.text)}: is for {found}, not for {platform}")
+
+
+def _warn_of_copies(parts: Parts, warn: Callable[[str], None]) -> None:
+    """Tell, with a store's first image, that its file system shares no blocks."""
+    found = parts.driver.status()
+    if found["Shared Blocks"] == "false":
+        warn(
+            f"{found['Backing Filesystem']} shares no blocks: each container takes all of its "
+            f"image's size; reflayer doctor {printable(parts.root)} tells what would do better"
+        )
 
 
 def _from_folder(source: RootFs, wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:

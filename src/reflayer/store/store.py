@@ -109,7 +109,8 @@ class Store:
             access: how a registry is spoken to; by default as Docker's and Podman's files say.
             size: bytes that it may take, its image's part included; 0 for any number.
             progress: is told of ``fetch``, ``unpack`` and ``clone``.
-            warn: is told in a line what was left out of a folder, or of another platform's image.
+            warn: is told in a line what was left out of a folder, of another platform's image, or,
+                with a store's first image, that its file system shares no blocks.
 
         Raises:
             QuotaError: there is a ``size``, but the file system has no quotas for it.
