@@ -107,3 +107,27 @@ def test_what_is_no_capability_is_left_to_the_kernel(value: bytes) -> None:
 def test_a_malformed_acl_is_an_error() -> None:
     with pytest.raises(ArchiveError, match="posix_acl_access is malformed"):
         MAP.attributes_to_host({"system.posix_acl_access": acl((_USER, 6, 0))[:-1]})
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("0:100000", "0:100000:1"),
+        ("0:100000:1000,1000:5000:1", "0:100000:1000,1000:5000:1"),
+        ("u0:1:2", "0:1:2"),
+        ("u0:1:2,g0:3:2", "u0:1:2,g0:3:2"),
+        ("0:1:2,g9:8:7", "u0:1:2,g0:1:2,g9:8:7"),
+    ],
+)
+def test_a_map_is_written_as_it_is_read(text: str, written: str) -> None:
+    assert str(IdMap.parse(text)) == written
+    assert IdMap.parse(written) == IdMap.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "0:1:2:3", "x0:1:2", "ug0:1:2", "0:-1:2", "0:1:0", "0:1:2,1:7:1", "0:1:2,5:2:1"],
+)
+def test_what_is_no_map_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"id|not CONTAINER:HOST"):
+        IdMap.parse(text)

@@ -110,7 +110,7 @@ def cloner(
     os.umask(umask)
     owner = os.geteuid() if uid < 0 else uid
     return lambda left: native.clone_names(
-        src, dst, method, owner, os.getegid(), umask, 0o700, leave, left
+        src, dst, method, owner, os.getegid(), b"", b"", umask, 0o700, leave, left
     )
 
 
@@ -509,7 +509,7 @@ def merged(
         packed = struct.pack(f"{len(roots)}i", *roots)
         result = native.clone_merged(
             packed, b"in/it", avoid, device, into, STREAM, os.geteuid(), os.getegid(),
-            0o022, 0o755, leave,
+            b"", b"", 0o022, 0o755, leave,
         )  # fmt: skip
     if result is None:
         assert os.listdir(dst) == []

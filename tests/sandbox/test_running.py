@@ -251,3 +251,29 @@ def test_any_runtime_runs_the_spec(base: Path, root: Path, source: str) -> None:
     by_hand = ["runc", "--root", str(base / "state"), "run", "--bundle", str(bundle), "by-hand"]
     run = subprocess.run(by_hand, capture_output=True, text=True, check=False, timeout=60)
     assert (run.stdout, run.returncode) == ("by hand\n", 0), run.stderr
+
+
+def test_a_container_with_a_map_runs_in_a_user_namespace(
+    run: Run, runtime: str, base: Path, root: Path, source: str
+) -> None:
+    mapped = ("--map", "0:100000:65536")
+    if runtime in ("bwrap", "namespaces"):
+        refused = run(*mapped, source, "true")
+        assert "with a map of ids is run by crun or runc alone" in refused.stderr
+        return
+    words = ("-w", "/made", "-v", f"{base}:/seen", *mapped)
+    script = "id -u; cat /proc/self/uid_map; stat -c %u:%g / /made /bin/busybox; touch /new"
+    done = run(*words, source, "sh", "-c", script)
+    shown = [line.split() for line in lines(done)]
+    assert shown == [["0"], ["0", "100000", "65536"], *[["0:0"]] * 3]
+    reflayer(root, "create", "--name", "box", *mapped, source)
+    done = reflayer(root, "run", "--runtime", runtime, "-u", "7:8", "box", "touch", "/tmp/mine")
+    assert lines(done) == []
+    assert lines(reflayer(root, "diff", "box")) == ["C /tmp", "A /tmp/mine"]
+    path = Store(root).container("box").path
+    status = os.stat(f"{path}/tmp/mine")
+    assert (status.st_uid, status.st_gid) == (100_007, 100_008)
+    refused = reflayer(root, "run", "--runtime", runtime, "-u", "70000", "box", "true")
+    assert "by the map of the container: Container ID 70000" in refused.stderr
+    modes = [os.stat(one).st_mode & 0o707 for one in (root, root / "layers", root / "running")]
+    assert modes == [0o700] * 3

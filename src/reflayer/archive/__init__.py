@@ -22,8 +22,8 @@ if TYPE_CHECKING:
         difference_size,
         difference_usage,
     )
-    from reflayer.archive.id_map import IdMap, IdRange
     from reflayer.archive.pack import Packing, pack_difference, pack_layer, pack_tree
+    from reflayer.walk.id_map import IdMap, IdRange
 
 __all__ = [
     "AppliedLayer",
@@ -51,8 +51,8 @@ __getattr__ = on_first_use(
     {
         "AppliedLayer": "reflayer.archive.apply",
         "Change": "reflayer.archive.changed",
-        "IdMap": "reflayer.archive.id_map",
-        "IdRange": "reflayer.archive.id_map",
+        "IdMap": "reflayer.walk.id_map",
+        "IdRange": "reflayer.walk.id_map",
         "Packing": "reflayer.archive.pack",
         "Usage": "reflayer.archive.changed",
         "apply_layer": "reflayer.archive.apply",

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from hashlib import _Hash as Hash
     from typing import BinaryIO, TypeVar
 
-    from reflayer.archive.id_map import IdMap
     from reflayer.archive.layer_metadata import LayerFolder
     from reflayer.archive.tar_header import Entry
     from reflayer.walk.folders import AnyPath
+    from reflayer.walk.id_map import IdMap
     from reflayer.walk.stack import Stack
 
     T = TypeVar("T")

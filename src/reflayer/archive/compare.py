@@ -16,7 +16,6 @@ import stat
 from reflayer.linux.fiemap import share_all_data
 from reflayer.walk.facts import list_attributes, read_attributes, read_attributes_at
 from reflayer.walk.folders import OPEN_FILE, Folder, names_in, open_noatime
-from reflayer.walk.overlay import tree_attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,10 +112,9 @@ def is_same_inode(now: os.stat_result, before: os.stat_result) -> bool:
     return now.st_ino == before.st_ino and now.st_ctime_ns == before.st_ctime_ns
 
 
-def attributes_in_tree(file: int, *, is_whole: bool) -> dict[str, bytes]:
-    """The extended attributes of an open file or folder, of a layer that may not be whole."""
-    found = read_attributes(file, list_attributes(file))
-    return found if is_whole else tree_attributes(found)
+def attributes_in_tree(file: int, part: Part) -> dict[str, bytes]:
+    """The extended attributes of an open file or folder of a layer."""
+    return part.attributes(read_attributes(file, list_attributes(file)))
 
 
 def is_same_entry(
@@ -133,7 +131,7 @@ def is_same_entry(
     ):
         return False
     earlier = read_attributes_at(old.fd, name)
-    return read_attributes_at(new, name) == (earlier if old.is_whole else tree_attributes(earlier))
+    return read_attributes_at(new, name) == old.attributes(earlier)
 
 
 def _is_same_file(
@@ -143,8 +141,8 @@ def _is_same_file(
     try:
         other = open_noatime(name, old.fd, OPEN_FILE)
         try:
-            earlier = attributes_in_tree(other, is_whole=old.is_whole)
-            if attributes_in_tree(one, is_whole=True) != earlier:
+            earlier = attributes_in_tree(other, old)
+            if read_attributes(one, list_attributes(one)) != earlier:
                 return False
             # On btrfs each subvolume has a device number, and places are told for all together.
             if now.st_dev == before.st_dev and _lie_together(one, other):

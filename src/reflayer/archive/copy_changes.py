@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from reflayer.walk.folders import AnyPath
+    from reflayer.walk.id_map import Conversion
     from reflayer.walk.stack import AnyStack
 
 _TRIES = 10  # at a file that others write to
@@ -78,6 +79,7 @@ def copy_changes(
     *,
     known: Mapping[int, int] | None = None,
     paths: Mapping[bytes, int] | None = None,
+    ids: Conversion | None = None,
     method: str = "auto",
     ownership: str = "keep",
     workers: int | None = None,
@@ -92,6 +94,7 @@ def copy_changes(
             it stays empty.
         known: the inodes of folders in ``root`` at that time, as ``undo`` takes them.
         paths: likewise.
+        ids: what makes the owners in the difference of those in ``root``.
         method: how content is copied, as for ``copy_tree``.
         ownership: as for ``copy_tree``.
         workers: threads that look at it.
@@ -115,7 +118,7 @@ def copy_changes(
                     return Copied(0, 0, True, scan.folders)
                 fd = os.open(upper, OPEN_ANY_FOLDER)
                 try:
-                    return _Changes(path, top, fd, below, method, ownership).copy(scan)
+                    return _Changes(path, top, fd, below, ids, method, ownership).copy(scan)
                 finally:
                     os.close(fd)
         finally:
@@ -130,12 +133,20 @@ class _Changes:
     """One difference that is being filled."""
 
     def __init__(
-        self, path: bytes, top: int, upper: int, below: Union, method: str, ownership: str
+        self,
+        path: bytes,
+        top: int,
+        upper: int,
+        below: Union,
+        ids: Conversion | None,
+        method: str,
+        ownership: str,
     ) -> None:
         self._path = path
         self._top = top
         self._below = below
-        self._to = Upper(upper, method, ownership)
+        self._ids = ids
+        self._to = Upper(upper, method, ownership, ids)
         self._made: dict[bytes, bool] = {b"": False}  # folders; whether they are of the difference
         self._links: dict[tuple[int, int], tuple[bytes, bytes]] = {}
         self._folders: dict[bytes, int] = {}
@@ -256,9 +267,9 @@ class _Changes:
             if status.st_nlink > 1 and identity(status) in self._links:
                 self._link(identity(status), dst, name)
             else:
-                part, skip = Part(src, True, 0), self._to.metadata.skip
-                copy = self._copy_content
-                copy_up(part, status, name, dst, self._to.metadata, self._to.marks, copy, skip)
+                part, skip = Part(src, True, 0, self._ids), self._to.metadata.skip
+                to, copy = self._to, self._copy_content
+                copy_up(part, part.status(status), name, dst, to.metadata, to.marks, copy, skip)
         except SizeChangedError as error:
             return FailedError("copy", OSError(errno.ESTALE, str(error)))
         except FailedError as error:
@@ -400,7 +411,7 @@ class _Changes:
             with self._opened(path) as (src, dst):
                 if not self._made[path]:
                     self._to.marks.set_implied(dst)
-                facts = folder_facts(Part(src, True, 0), self._to.metadata.skip)
+                facts = folder_facts(Part(src, True, 0, self._ids), self._to.metadata.skip)
                 self._to.metadata.set_all(dst, facts, -1, -1, -1)
         except FailedError as error:
             raise self._failed(path, b"", error.cause, error.operation) from error

@@ -7,12 +7,12 @@ import stat
 
 from reflayer.walk.facts import Facts, list_attributes, read_attributes, read_attributes_at
 from reflayer.walk.folders import NEW_FILE, OPEN_FILE, identity, open_noatime
-from reflayer.walk.overlay import difference_attributes, is_whiteout, tree_attributes
+from reflayer.walk.overlay import difference_attributes, is_whiteout
 from reflayer.walk.stack import Union
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from reflayer.walk.metadata import Metadata
     from reflayer.walk.overlay import Marks
@@ -29,7 +29,7 @@ def folder_facts(part: Part, skip: Callable[[str], None] | None = None) -> Facts
     With ``skip`` the attributes of the system are in it, too, as ``read_attributes`` has them.
     """
     found = read_attributes(part.fd, list_attributes(part.fd), skip)
-    return _facts(part, os.fstat(part.fd), found)
+    return _facts(part, part.status(os.fstat(part.fd)), found)
 
 
 def copy_up(
@@ -99,6 +99,5 @@ def tops_of(folder: Union, root: Union) -> list[Part]:
     return [root.parts[part.layer] for part in folder.parts]
 
 
-def _facts(part: Part, status: os.stat_result, attributes: Mapping[str, bytes]) -> Facts:
-    found = attributes if part.is_whole else tree_attributes(attributes)
-    return Facts(status, difference_attributes(found))
+def _facts(part: Part, status: os.stat_result, attributes: dict[str, bytes]) -> Facts:
+    return Facts(status, difference_attributes(part.attributes(attributes)))

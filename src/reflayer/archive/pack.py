@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
     from reflayer.archive.compare import FolderPair
-    from reflayer.archive.id_map import IdMap
     from reflayer.archive.tree_diff import Difference
     from reflayer.walk.folders import AnyPath
+    from reflayer.walk.id_map import Conversion, IdMap
     from reflayer.walk.stack import AnyStack
 
 _CHUNK = 1 << 18  # bytes that headers are gathered to, and that are read of a file at once
@@ -64,7 +64,8 @@ def pack_layer(
         cloned: when the clone was complete, as for ``changes``.
         id_map: the ids in the layer are those of the container that ``root`` is of.
     """
-    return Packing(TreeDiff(root, parent, cloned), is_layer=True, id_map=id_map)
+    ids = None if id_map is None else id_map.for_container
+    return Packing(TreeDiff(root, parent, cloned), is_layer=True, ids=ids)
 
 
 def pack_difference(upper: AnyPath, *, id_map: IdMap | None = None) -> Packing:
@@ -74,7 +75,8 @@ def pack_difference(upper: AnyPath, *, id_map: IdMap | None = None) -> Packing:
     """
     from reflayer.archive.upper_diff import UpperDiff
 
-    return Packing(UpperDiff(upper), is_layer=True, id_map=id_map)
+    ids = None if id_map is None else id_map.for_container
+    return Packing(UpperDiff(upper), is_layer=True, ids=ids)
 
 
 def pack_tree(root: AnyPath, *, id_map: IdMap | None = None) -> Packing:
@@ -82,7 +84,8 @@ def pack_tree(root: AnyPath, *, id_map: IdMap | None = None) -> Packing:
 
     ``id_map`` is as for ``pack_layer``.
     """
-    return Packing(TreeDiff(root), is_layer=False, id_map=id_map)
+    ids = None if id_map is None else id_map.for_container
+    return Packing(TreeDiff(root), is_layer=False, ids=ids)
 
 
 class Packing:
@@ -108,9 +111,12 @@ class Packing:
         *,
         is_layer: bool,
         is_copy: bool = False,
-        id_map: IdMap | None = None,
+        ids: Conversion | None = None,
     ) -> None:
-        """A copy has access times, too, and the attributes that are the system's."""
+        """A copy has access times, too, and the attributes that are the system's.
+
+        ``ids`` makes the owners in it of those in the tree.
+        """
         self.entries = 0
         self.size = 0
         self.skipped: dict[str, int] = {}
@@ -118,7 +124,7 @@ class Packing:
         self._is_layer = is_layer
         self._is_copy = is_copy
         self._unread = self._skip if is_copy else None
-        self._id_map = id_map
+        self._ids = ids
         self._has_records = not is_copy and not may_all()
 
     def __iter__(self) -> Generator[bytes, None, None]:
@@ -277,9 +283,9 @@ class Packing:
         records: Mapping[bytes, bytes] | None = None,
     ) -> bytes:
         uid, gid, mtime = status.st_uid, status.st_gid, status.st_mtime_ns
-        if self._id_map is not None:
-            attributes = self._id_map.attributes_to_container(attributes)
-            uid, gid = self._id_map.to_container(uid, gid)
+        if self._ids is not None:
+            attributes = self._ids.attributes(attributes)
+            uid, gid = self._ids.owner(uid, gid)
         device = types.NO_DEVICE
         if kind in (types.CHAR, types.BLOCK_DEVICE):
             device = os.major(status.st_rdev), os.minor(status.st_rdev)

@@ -60,7 +60,7 @@ _KINDS = {
 def copy_as_tar(job: Job, root: folder.Folder, progress: Progress | None) -> Counts:
     """Copy ``root``, its own metadata too, and close it; after an error what was made stays."""
     path = b"/proc/self/fd/%d" % root.src
-    packing = Packing(_Walk(path, job), is_layer=False, is_copy=True)
+    packing = Packing(_Walk(path, job), is_layer=False, is_copy=True, ids=job.source.ids)
     unpacker = _Unpacker(job, root.dst, progress)
     try:
         with closing(iter(packing)) as pieces, ReadAhead(_Reader(pieces), None) as ahead:

@@ -34,7 +34,7 @@ from reflayer.walk.folders import (
     open_noatime,
 )
 from reflayer.walk.mounts import is_mounted, mounts_below, status_at_mount
-from reflayer.walk.stack import Union, stack_of
+from reflayer.walk.stack import Part, Union, stack_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from reflayer.archive.untouched import Touched
     from reflayer.walk.folders import AnyPath
-    from reflayer.walk.stack import AnyStack, Part, Stack
+    from reflayer.walk.stack import AnyStack, Stack
 
 ADDED, MODIFIED, DELETED = "A", "C", "D"
 """The kinds of changes, as Docker's diff prints them."""
@@ -114,7 +114,9 @@ class TreeDiff:
             if self._parent is not None:
                 old = self._open(self._parent)
             with failing(self._root_path, "look at"):
-                before = None if old is None else os.fstat(old.parts[0].fd)
+                before = None
+                if old is not None:
+                    before = old.parts[0].status(os.fstat(old.parts[0].fd))
                 root = FolderPair(None, b"", new, old, os.fstat(new), before)
                 self._learn(new, old)
         except BaseException:
@@ -174,10 +176,10 @@ class TreeDiff:
                 if name in fresh:
                     part = before = None
                 elif plain is not None:
-                    part, before = plain, os.lstat(name, dir_fd=plain.fd)
+                    part, before = plain, plain.status(os.lstat(name, dir_fd=plain.fd))
                 else:
                     part, before = self._before(pair, name)
-            except OSError as error:
+            except (FailedError, OSError) as error:
                 raise self.failure(error, pair, name, "stat") from error
             if is_mount:
                 if before is None:
@@ -196,7 +198,7 @@ class TreeDiff:
     def _tell_gone(self, pair: FolderPair, name: bytes) -> Iterator[Difference]:
         try:
             _, before = self._before(pair, name)
-        except OSError as error:
+        except (FailedError, OSError) as error:
             raise self.failure(error, pair, name, "stat") from error
         yield from _tell(pair, MODIFIED)
         yield Difference(DELETED, pair, name, before)
@@ -279,8 +281,8 @@ class TreeDiff:
             return True
         before = pair.old.parts[0]
         try:
-            earlier = attributes_in_tree(before.fd, is_whole=before.is_whole)
-            return attributes_in_tree(pair.fd, is_whole=self.is_whole) != earlier
+            now = Part(pair.fd, self.is_whole, 0)
+            return attributes_in_tree(pair.fd, now) != attributes_in_tree(before.fd, before)
         except (FailedError, OSError) as error:
             raise self.failure(error, pair, b"", "compare") from error
 

@@ -297,20 +297,18 @@ class _Undo:
         """Give the folder at ``path`` the metadata that it has in the stack."""
         from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes
         from reflayer.walk.metadata import Metadata
-        from reflayer.walk.overlay import tree_attributes
 
         metadata = Metadata(ownership)
         try:
             with self._opened(path) as fd, self._before(path) as union:
                 part = union.parts[0]
                 names = list_attributes(part.fd)
-                found = read_attributes(part.fd, names, metadata.skip)
-                if not part.is_whole:
-                    found = tree_attributes(found)
+                found = part.attributes(read_attributes(part.fd, names, metadata.skip))
                 for name in list_attributes(fd):
                     if name not in found:
                         os.removexattr(fd, name)
-                metadata.set_all(fd, Facts(os.fstat(part.fd), found), -1, -1, -1)
+                status = part.status(os.fstat(part.fd))
+                metadata.set_all(fd, Facts(status, found), -1, -1, -1)
         except FailedError as error:
             where = os.path.join(self._root, path)
             raise OperationError.from_os_error(error.cause, where, error.operation) from error

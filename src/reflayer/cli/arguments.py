@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from reflayer.cli.output import complain
-from reflayer.errors import OperationError, QuotaError, ReflayerError
+from reflayer.errors import OperationError, QuotaError, ReflayerError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from reflayer.store import Store
+    from reflayer.walk.id_map import IdMap
 
     Command = Callable[[Any], int]
     Option = Callable[[ArgumentParser], object]  # adds itself
@@ -137,6 +138,26 @@ WAIT = option("--wait", "wait until the files are deleted", action="store_true")
 PLATFORM = option(
     "--platform OS/ARCH[/VARIANT]", "take the image for this platform; by default for this machine"
 )
+
+
+MAP = option(
+    "--map CONTAINER:HOST[:SIZE]",
+    "give its files the ids of a user namespace: HOST and those after it in place of CONTAINER and "
+    "those after it, SIZE of them; u or g before it: of users or groups alone. Can be given again",
+    action="append",
+)
+
+
+def map_of(arguments: Namespace) -> IdMap | None:
+    """What ``MAP`` says."""
+    if arguments.map is None:
+        return None
+    from reflayer.walk.id_map import IdMap
+
+    try:
+        return IdMap.parse(",".join(arguments.map))
+    except ValueError as error:
+        raise UsageError(f"--map {error}") from None
 
 
 def ownership(default: str | None = None) -> Option:

@@ -63,6 +63,7 @@ def container_fields(container: Container) -> dict[str, object]:
         "image_id": container.image_id,
         "created": timestamp(container.created),
         "path": container.path,
+        **({"map": str(container.id_map)} if container.id_map else {}),
     }
 
 

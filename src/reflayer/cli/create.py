@@ -6,8 +6,10 @@ import sys
 
 from reflayer.cli.arguments import (
     JSON,
+    MAP,
     PLATFORM,
     image_name,
+    map_of,
     open_store,
     option,
     ownership,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
         type=size,
         default=0,
     ),
+    MAP,
     ACCESS,
     ownership(),
     JSON,
@@ -62,6 +65,11 @@ def create(arguments: Namespace) -> int:
 
     What the store has already is neither read nor unpacked again. It is all there, or
     nothing is: a container that could not be made leaves nothing behind.
+
+      reflayer create --map 0:100000:65536 debian      for a user namespace with those ids
+
+    Owners, ACLs and file capabilities have the ids of the host then, and an id without one is
+    an error. Whatever is made of the container has those of the image again.
     """
     store = open_store(arguments)
     warnings: list[str] = []
@@ -73,6 +81,7 @@ def create(arguments: Namespace) -> int:
             pull=arguments.pull,
             access=access_of(arguments),
             size=arguments.size,
+            id_map=map_of(arguments),
             progress=progress,
             warn=warnings.append,
         )

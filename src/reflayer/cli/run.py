@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 from reflayer.cli.arguments import (
+    MAP,
     PLATFORM,
     any_path,
     container_name,
+    map_of,
     open_store,
     option,
     ownership,
@@ -101,6 +103,7 @@ _SETTINGS = (
         "--runtime NAME", "what runs it; by default the first that is there", choices=list(NAMES)
     ),
     PLATFORM,
+    MAP,
     ACCESS,
     ownership(),
     option(
@@ -137,8 +140,8 @@ def _run(arguments: Namespace) -> int:
     wanted = _wanted(arguments)
     container = _that_is_there(store, arguments.image)
     if container is not None:
-        if arguments.rm or arguments.name:
-            word = "--rm" if arguments.rm else "--name"
+        if arguments.rm or arguments.name or arguments.map:
+            word = "--rm" if arguments.rm else "--name" if arguments.name else "--map"
             raise UsageError(f"{word} is for a new container, but there is a {container.name}")
         return foreground(store, container, wanted, arguments.runtime, reads=arguments.interactive)
     if not arguments.rm:
@@ -256,6 +259,7 @@ def _create(store: Store, arguments: Namespace, name: str | None) -> Container:
             arguments.image,
             name=name,
             platform=arguments.platform,
+            id_map=map_of(arguments),
             access=access_of(arguments),
             progress=progress,
             warn=warnings.append,

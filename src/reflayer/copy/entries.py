@@ -123,7 +123,7 @@ class Entries:
         ``dst`` was made with ``mode_now``.
         """
         new, source = self._job.new, self._job.source
-        attributes = source.tree_names(layer, attributes)
+        attributes, status = source.tree_names(layer, attributes), source.owned(status)
         if attributes or mode != mode_now or status.st_uid != new.uid or status.st_gid != new.gid:
             found = read_attributes(src, attributes, self._metadata.skip)
             facts = Facts(status, source.tree_attributes(layer, found))
@@ -188,7 +188,8 @@ class Entries:
                     dst = os.open(name, OPEN_FOLDER, dir_fd=folder.dst)
                 else:
                     dst = os.open(name, NEW_FILE, 0o600, dir_fd=folder.dst)
-                self._metadata.set_all(dst, Facts(status, {}), new.uid, new.gid, -1)
+                facts = Facts(self._job.source.owned(status), {})
+                self._metadata.set_all(dst, facts, new.uid, new.gid, -1)
                 self._metadata.skip("mount")
                 self.made["directory" if is_folder else "file"] += 1
         except (OSError, FailedError) as error:

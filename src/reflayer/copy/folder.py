@@ -44,11 +44,12 @@ class Job:
         root: identity of the destination's root, which must not be met inside the source.
         new: what inodes have that are made in the destination.
         folder_mode: the mode that folders have until they get their own.
+        ids: what the owners are to be, for the part in C.
         folders: gets ``folder_key`` of each folder below the root and the inode of its copy.
     """
 
     __slots__ = (
-        "cross_mounts", "folder_mode", "folders", "leave", "links", "method", "mount_names",
+        "cross_mounts", "folder_mode", "folders", "ids", "leave", "links", "method", "mount_names",
         "mounts", "new", "ownership", "root", "source",
     )  # fmt: skip
 
@@ -67,6 +68,7 @@ class Job:
         self.root = identity(os.fstat(dst))
         self.new = NewInode(dst)
         self.folder_mode = 0o755 & ~self.new.umask  # what most folders have
+        self.ids = (b"", b"") if source.ids is None else source.ids.packed()
         self.folders: list[int] | None = None
 
     def path(self, below: bytes, layer: int = 0) -> bytes:

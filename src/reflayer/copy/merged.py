@@ -39,7 +39,8 @@ def merge(job: Job, folder: Folder, layers: list[int], skip: Callable[[str], Non
             return
         names = job.source.tree_names(folder.layer, names)
         found = read_attributes(folder.src, names, skip)
-        facts = Facts(folder.status, job.source.tree_attributes(folder.layer, found))
+        attributes = job.source.tree_attributes(folder.layer, found)
+        facts = Facts(job.source.owned(folder.status), attributes)
     except (OSError, FailedError) as error:
         raise job.failure(folder, b"", "open", error) from error
     folder.merged = Merged(job.source, layers, facts)

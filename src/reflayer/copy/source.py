@@ -13,6 +13,7 @@ from reflayer.walk.folders import OPEN_ANY_FOLDER, identity, open_beneath, open_
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.walk.facts import Facts
+    from reflayer.walk.id_map import Conversion
     from reflayer.walk.stack import AnyStack
 
 
@@ -24,6 +25,7 @@ class Source:
         roots: their descriptors.
         differences: how many of them are differences.
         strict: whether a whiteout in the lowest is an error.
+        ids: what makes the owners in the tree of those in the layers; None: they are the same.
     """
 
     def __init__(self, source: AnyStack, cross_mounts: bool) -> None:
@@ -36,12 +38,14 @@ class Source:
         self._cross_mounts = cross_mounts
         self.roots: list[int] = []
         self.strict = False
+        self.ids: Conversion | None = None
         if isinstance(source, (str, bytes, os.PathLike)):
             self.paths: tuple[bytes, ...] = (os.fsencode(source),)
         else:
             from reflayer.walk.stack import Stack, stack_of
 
-            self.paths = stack_of(source).paths
+            stack = stack_of(source)
+            self.paths, self.ids = stack.paths, stack.ids
             self.strict = not isinstance(source, Stack)
         self.differences = len(self.paths) - 1
         try:
@@ -108,21 +112,39 @@ class Source:
             raise FailedError("copy", error) from error
 
     def tree_attributes(self, layer: int, attributes: dict[str, bytes]) -> dict[str, bytes]:
-        """The attributes in the tree of what has ``attributes`` in a layer."""
-        if not attributes or layer >= self.differences:
-            return attributes
-        from reflayer.walk.overlay import tree_attributes
+        """The attributes in the tree of what has ``attributes`` in a layer.
 
-        return tree_attributes(attributes)
+        Raises:
+            FailedError: one of the ids in them has none that stands for it.
+        """
+        if not attributes:
+            return attributes
+        if layer < self.differences:
+            from reflayer.walk.overlay import tree_attributes
+
+            attributes = tree_attributes(attributes)
+        if self.ids is None:
+            return attributes
+        from reflayer.walk.id_map import converted_attributes
+
+        return converted_attributes(self.ids, attributes)
+
+    def owned(self, status: os.stat_result) -> os.stat_result:
+        """``status`` with the owners in the tree; FailedError where one has none."""
+        if self.ids is None:
+            return status
+        from reflayer.walk.id_map import converted_status
+
+        return converted_status(self.ids, status)
 
     def status(self, layer: int, folder: int, name: bytes) -> os.stat_result:
         """The status in the tree of ``name``, no whiteout, in an open folder of a layer."""
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if layer >= self.differences:
-            return status
-        from reflayer.walk.stack import tree_status
+        if layer < self.differences:
+            from reflayer.walk.stack import tree_status
 
-        return tree_status(folder, name, status)
+            status = tree_status(folder, name, status)
+        return self.owned(status)
 
     def is_device(self, layer: int, attributes: list[str]) -> bool:
         """Whether an empty file with these attributes in a layer stands for a device 0:0."""

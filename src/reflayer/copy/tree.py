@@ -80,7 +80,7 @@ def copy_tree(
             is empty.
     """
     move = MOVES.get(method)
-    is_stack = not isinstance(src, (str, bytes, os.PathLike))
+    is_stack = not isinstance(src, (str, bytes, os.PathLike)) and getattr(src, "differences", True)
     if method not in METHODS and move is None:
         raise ValueError(f"method {method!r} is not one of {', '.join((*METHODS, *MOVES))}")
     if ownership not in OWNERSHIPS:

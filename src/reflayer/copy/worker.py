@@ -205,6 +205,7 @@ class Worker:
             LADDER.index(method),
             new.uid,
             new.gid,
+            *job.ids,
             new.umask,
             job.folder_mode,
             job.leave,
@@ -219,7 +220,8 @@ class Worker:
             folder = Folder(parent, name, opened[-1], dst, layers[-1])
             folder.children = children
             top = os.fstat(opened[0])
-            merged = folder.merged = Merged(job.source, layers, Facts(top, {}))
+            facts = Facts(job.source.owned(top), {})
+            merged = folder.merged = Merged(job.source, layers, facts)
             if job.folders is not None:
                 job.folders += (folder_key(layers[0], top.st_ino), os.fstat(dst).st_ino)
             if any(above):
@@ -341,6 +343,7 @@ class Worker:
             LADDER.index(method),
             new.uid,
             new.gid,
+            *self._job.ids,
             new.umask,
             self._job.folder_mode,
             leave,

@@ -147,11 +147,11 @@ def rollback(home: str, id: str, to: str, making: Making, progress: Progress | N
         paths = folder_paths(home, id, stands[1])
         made = undo(
             layer,
-            stack(home, to),
+            stack(home, to, making.id_map),
             stands[1],
             known=_known(home, id, stands),
             paths=paths,
-            was=stack(home, stands[0]) if between else None,
+            was=stack(home, stands[0], making.id_map) if between else None,
             between=between,
             method=making.method,
             ownership=making.ownership,
@@ -213,6 +213,7 @@ def _make_difference(
             upper,
             known=known,
             paths=folder_paths(home, id, since),
+            ids=stack(home, id).ids,
             method=making.method,
             ownership=making.ownership,
             workers=making.workers,

@@ -53,7 +53,7 @@ def clone(
         CopyError: a step failed; what is at ``path`` then is the caller's.
     """
     while True:
-        layers = stack(home, id)
+        layers = stack(home, id, making.id_map)
         held: list[int] = []
         failed = report = None
         with ExitStack() as until:
@@ -100,7 +100,9 @@ def _clone(
     if making.method in ("auto", "snapshot"):
         started = time.monotonic()
         with failing(path, "snapshot", CopyError):
-            refusal = snapshot(whole, path) if not layers.differences else "it is a difference"
+            refusal: str | None = "it is a difference"
+            if not layers.differences:
+                refusal = snapshot(whole, path) if layers.ids is None else "its owners are mapped"
         if refusal is None:
             from reflayer.copy.report import CopyReport
 
@@ -115,7 +117,7 @@ def _clone(
     from reflayer.archive.methods import copy_tree
 
     return copy_tree(
-        layers if layers.differences else layers.whole,
+        layers if layers.differences or layers.ids else layers.whole,
         path,
         method=making.method,
         ownership=making.ownership,

@@ -15,6 +15,7 @@ from reflayer.driver.differences import (
     upper_path,
 )
 from reflayer.driver.home import layer_path, opened
+from reflayer.driver.maps import map_of
 from reflayer.driver.trash import delete_behind
 from reflayer.driver.trees import hold, let_go
 from reflayer.errors import LayerError, OperationError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
     from reflayer.driver.home import Making
+    from reflayer.walk.id_map import IdMap
     from reflayer.walk.stack import Stack
 
     Item = TypeVar("Item")
@@ -42,6 +44,7 @@ class Sides:
         root: the folder of the layer: its tree; or that of a difference, if it ``is_difference``.
         parent: what it is told from; None for nothing at all.
         cloned: when ``root`` was a complete clone of that, as ``changes`` takes it.
+        id_map: what the ids in ``root`` are in an image, and in ``parent``; None: the same.
         is_difference: ``root`` lies on ``parent``, and has all that is different.
     """
 
@@ -49,6 +52,7 @@ class Sides:
     parent: Stack | None
     cloned: float | None
     is_difference: bool
+    id_map: IdMap | None = None
 
 
 @contextmanager
@@ -70,19 +74,20 @@ def compared(home: str, id: str, parent: str | None, making: Making) -> Iterator
     held = None if is_difference else hold(home, id, making)
     try:
         root = upper_path(home, id) if is_difference else layer_path(home, id)
-        below = None if parent is None else stack(home, parent)
+        id_map = map_of(home, id)
+        below = None if parent is None else stack(home, parent, id_map)
         cloned = None
         if parent is not None and held is None and not is_difference:
             cloned = cloned_at(home, id, parent)
         with opened(root) as fd:
             failed = None
             try:
-                yield Sides(root, below, cloned, is_difference)
+                yield Sides(root, below, cloned, is_difference, id_map)
             except OperationError as error:
                 failed = error
             # Its own deletion may have emptied folders before they were read.
             is_gone = not is_at(root, fd)
-            if is_gone or (parent is not None and _stack(home, parent) != below):
+            if is_gone or (parent is not None and _stack(home, parent, id_map) != below):
                 gone = id if is_gone else parent
                 raise LayerError(
                     f"layer {gone} was removed while it was being compared"
@@ -157,9 +162,9 @@ def cloned_at(home: str, id: str, parent: str) -> float | None:
     return found.get(parent)
 
 
-def _stack(home: str, id: str) -> Stack | None:
+def _stack(home: str, id: str, id_map: IdMap | None) -> Stack | None:
     try:
-        return stack(home, id)
+        return stack(home, id, id_map)
     except LayerError:
         return None
 

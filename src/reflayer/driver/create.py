@@ -36,6 +36,7 @@ from reflayer.driver.home import (
     taken,
     write_out,
 )
+from reflayer.driver.maps import note_map
 from reflayer.driver.spares import key
 from reflayer.driver.trash import delete
 from reflayer.driver.write_back import writing_back
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from reflayer.copy import CopyReport
     from reflayer.driver.home import Making
     from reflayer.progress import Progress
+    from reflayer.walk.id_map import IdMap
 
 
 @contextmanager
@@ -94,7 +96,7 @@ def new_layer(
             noted = note(home, path, parent, details)
         with keeping(noted, id):
             yield path, report
-            publish(path, home, id, folder if durable else None)
+            publish(path, home, id, folder if durable else None, making.id_map)
 
 
 @contextmanager
@@ -175,7 +177,9 @@ def building(home: str, id: str) -> Iterator[str]:
         claim.release()
 
 
-def publish(path: str, home: str, id: str, folder: int | None = None) -> None:
+def publish(
+    path: str, home: str, id: str, folder: int | None = None, id_map: IdMap | None = None
+) -> None:
     """Let the complete folder ``path`` appear as the whole layer ``id``, which must not be there.
 
     Both are written out to disk if ``folder`` is given: ``dir/``, open since before ``path`` was
@@ -191,6 +195,7 @@ def publish(path: str, home: str, id: str, folder: int | None = None) -> None:
     with failing(layer, "rename"), naming(home):
         if os.path.lexists(layer) or is_difference(home, id):
             raise taken(id)
+        note_map(home, id, id_map)
         os.rename(path, layer)
     if folder is not None:
         with failing(layer, "fsync"):

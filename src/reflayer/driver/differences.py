@@ -27,11 +27,13 @@ from reflayer.driver.home import (
     relink,
     unlink,
 )
+from reflayer.driver.maps import map_of
 from reflayer.errors import LayerError, OperationError, failing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reflayer.driver.home import Making
+    from reflayer.walk.id_map import IdMap
     from reflayer.walk.stack import Stack
 
 _UPPER, _LOWER, _NEW, _LEVEL = "upper", "lower", "new", "level"
@@ -98,11 +100,14 @@ def lower_in(path: str) -> str | None:
     return None
 
 
-def stack(home: str, id: str) -> Stack:
+def stack(home: str, id: str, id_map: IdMap | None = None) -> Stack:
     """The folders of which layer ``id`` is the union; nothing holds them.
 
+    The ids in it are those that images have, or by ``id_map`` the host's.
+
     Raises:
-        LayerError: one of the layers is not there, or what it lies on was not told yet.
+        LayerError: one of the layers is not there, or what it lies on was not told yet; or it has
+            the host's ids by another map.
     """
     from reflayer.walk.stack import Stack
 
@@ -115,7 +120,14 @@ def stack(home: str, id: str) -> Stack:
         if is_difference(home, at):
             reason = "it was not told yet what lies below"
         raise LayerError(f"{reason} layer {at}{f', which {id} lies on' if at != id else ''}")
-    return Stack(tuple(differences), os.fsencode(layer_path(home, at)))
+    own, ids = map_of(home, at), None
+    if own is None:
+        ids = None if id_map is None else id_map.for_host
+    elif id_map is None:
+        ids = own.for_container
+    elif id_map != own:
+        raise LayerError(f"layer {at} has a user namespace of its own: make a checkpoint of it")
+    return Stack(tuple(differences), os.fsencode(layer_path(home, at)), ids)
 
 
 def make_difference(path: str, parent: str | None, *, is_new: bool) -> str:

@@ -23,6 +23,7 @@ from reflayer.driver.home import (
     write_out,
 )
 from reflayer.driver.layers import Layers
+from reflayer.driver.maps import mapped
 from reflayer.driver.recovery import recover
 from reflayer.driver.trash import delete_behind, delete_trash, empty_trash, left_in_trash
 from reflayer.errors import NO_ROOM, LayerError, OperationError, failing
@@ -103,6 +104,7 @@ class Driver(Layers):
         *,
         size: int | None = None,
         mount_label: str = "",
+        id_map: IdMap | None = None,
         progress: Progress | None = None,
     ) -> CopyReport | None:
         """Make the whole layer ``id``, a clone of ``parent`` or empty; it is not forced to disk.
@@ -113,6 +115,8 @@ class Driver(Layers):
             size: bytes that it may take, 0 for any number; None for the driver's ``size``. What it
                 has from its parent counts too, and is an error if it is more.
             mount_label: the SELinux label of its root; of no effect where the kernel has none.
+            id_map: gives its files the ids of the host that stand for those of ``parent``, whose
+                ids are what all is told of it by, and made of it, as long as it is there.
             progress: called some times a second with ``clone`` and the entries so far.
 
         Returns:
@@ -121,30 +125,38 @@ class Driver(Layers):
 
         Raises:
             LayerError: ``id`` is there already, ``parent`` is not, or one of them is no id.
-            CopyError: the clone failed. Nothing of it is left.
+            CopyError: the clone failed, as where an id has none on the host. Nothing is left.
             OperationError: another step failed. Nothing of it is left.
             QuotaError: there is a size, but the file system has no quotas for it.
+            ArchiveError: ``id_map`` has no root.
         """
+        making = mapped(self._making, id_map)
         size = self._size if size is None else size
         self._check_new(id, parent, size)
         has_spares = parent is not None and not size and not (mount_label and has_labels())
         if parent is None or not has_spares or not spares.use(self.home, parent):
-            return self._with_room(self._create, id, parent, size, mount_label, progress)
+            return self._with_room(self._create, id, parent, making, size, mount_label, progress)
         from reflayer.driver.fill import fill_behind
 
         started = time.monotonic()
         try:
-            if spares.take(self.home, parent, id, self._making):
+            if spares.take(self.home, parent, id, making):
                 return spares.report(time.monotonic() - started)
-            return self._with_room(self._create, id, parent, size, mount_label, progress)
+            return self._with_room(self._create, id, parent, making, size, mount_label, progress)
         finally:
             fill_behind(self.home, parent)
 
     def _create(
-        self, id: str, parent: str | None, size: int, label: str, progress: Progress | None
+        self,
+        id: str,
+        parent: str | None,
+        making: Making,
+        size: int,
+        label: str,
+        progress: Progress | None,
     ) -> CopyReport | None:
         with new_layer(
-            self.home, id, parent, self._making, size=size, label=label, progress=progress
+            self.home, id, parent, making, size=size, label=label, progress=progress
         ) as (_, report):
             return report
 
@@ -269,7 +281,8 @@ class Driver(Layers):
 
         checked_id(id)
         checked_id(to)
-        trash = self._with_room(rollback, self.home, id, to, self._making, progress)
+        making = mapped(self._making, self.id_map(id))
+        trash = self._with_room(rollback, self.home, id, to, making, progress)
         if trash is not None:
             delete_behind(self.home)
 
@@ -412,7 +425,8 @@ class Driver(Layers):
         from reflayer.driver.fill import fill_behind
         from reflayer.driver.remove import recycle
 
-        removed = recycle(self.home, id, self._making, behind=not wait)
+        making = mapped(self._making, self.id_map(id))
+        removed = recycle(self.home, id, making, behind=not wait)
         if removed is None:
             return None, ""
         if removed.layer is not None and not wait:

@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from reflayer.walk.id_map import IdMap
+
 LAYERS = "dir"
 DIFFERENCES = "differences"
 CHILDREN = "children"
@@ -28,6 +30,7 @@ SPARES = "spares"
 WARM = "warm"
 KEEP_FREE = "keep-free"
 RESERVED = "unanswered"
+MAPS = "maps"
 PUBLISH_LOCK = "publish.lock"
 TRASH_LOCK = "trash.lock"
 QUOTA_LOCK = "quota.lock"
@@ -43,12 +46,16 @@ _mutex = _thread.allocate_lock()  # on NFS a lock file keeps no threads of one p
 
 @record
 class Making:
-    """How the layers of a home are made; ``owner`` is that of the root of an empty one."""
+    """How the layers of a home are made; ``owner`` is that of the root of an empty one.
+
+    With an ``id_map`` a clone has the host's ids in place of those that the layers have.
+    """
 
     method: str
     ownership: str
     workers: int | None
     owner: tuple[int, int] | None
+    id_map: IdMap | None = None
 
 
 def checked_id(id: str) -> str:

@@ -11,6 +11,7 @@ from reflayer.driver import compare, differences, trees
 from reflayer.driver.compare import while_compared
 from reflayer.driver.differences import is_difference, is_there
 from reflayer.driver.home import checked_id, layer_path
+from reflayer.driver.maps import map_of
 from reflayer.driver.room import is_short
 from reflayer.driver.trash import delete_behind, left_in_trash
 
@@ -122,6 +123,10 @@ class Layers:
         """The folders whose union layer ``id`` is. Nothing holds them."""
         return differences.stack(self.home, checked_id(id))
 
+    def id_map(self, id: str) -> IdMap | None:
+        """The map by which the folder of layer ``id`` has the host's ids, if it has a map."""
+        return map_of(self.home, checked_id(id))
+
     def exists(self, id: str) -> bool:
         """Whether layer ``id`` is there."""
         return is_there(self.home, checked_id(id))
@@ -201,7 +206,7 @@ class Layers:
 
     @contextmanager
     def packing(self, id: str, parent: str, id_map: IdMap | None) -> Iterator[Packing]:
-        """What ``diff`` packs, by another map of ids, while the block runs."""
+        """What ``diff`` packs, by another map of ids than the home's, while the block runs."""
         with compare.compared(self.home, id, parent, self._making) as sides:
             yield _pack(sides, id_map)
 
@@ -245,6 +250,7 @@ class Layers:
 def _pack(sides: Sides, id_map: IdMap | None) -> Packing:
     from reflayer.archive import pack_difference, pack_layer
 
+    id_map = sides.id_map or id_map
     if sides.is_difference:
         return pack_difference(sides.root, id_map=id_map)
     return pack_layer(sides.root, sides.parent, cloned=sides.cloned, id_map=id_map)

@@ -19,6 +19,7 @@ from reflayer.driver import spares
 from reflayer.driver.clone_times import boot_id, forget
 from reflayer.driver.differences import is_there
 from reflayer.driver.home import BUILDS, RESERVED, checked_id, is_id, taken, unlink
+from reflayer.driver.maps import forget_lost_maps
 from reflayer.driver.trash import delete_behind, discard, left_in_trash
 from reflayer.driver.trees import drop_trees
 from reflayer.errors import NO_ROOM, ArchiveError, LayerError, OperationError, failing
@@ -45,6 +46,7 @@ def recover(home: str, remake: Remake) -> None:
                 forget(home, os.path.basename(path))  # where it was complete but not published
             discard(path, home)
         drop_trees(home, earlier=True)
+        forget_lost_maps(home)
         spares.tidy(home)
         if left_in_trash(home):
             delete_behind(home)

@@ -148,7 +148,7 @@ def _undo(
 
     undo(
         path,
-        stack(home, clone.layer),
+        stack(home, clone.layer, making.id_map),
         clone.cloned,
         known=known,
         held=held,

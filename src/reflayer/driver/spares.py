@@ -34,6 +34,7 @@ from reflayer.driver.home import (
     unlink,
     write_new,
 )
+from reflayer.driver.maps import note_map
 from reflayer.driver.room import is_short
 from reflayer.driver.trash import delete_trash, discard
 from reflayer.errors import LayerError, OperationError, failing
@@ -81,6 +82,8 @@ def key(making: Making) -> str | None:
         with suppress(OSError), open(f"/proc/self/{name}") as file:
             maps.append("_".join(file.read().split()))
     user = f"{os.geteuid()}_{os.getegid()}"
+    if making.id_map is not None:
+        maps.append(str(making.id_map))
     text = "-".join((making.method, making.ownership, owner, user, *maps))
     return text if len(text) <= _LONGEST else None
 
@@ -92,6 +95,11 @@ def making_of(made_by: str) -> Making | None:
     method, ownership, owner, *_ = (*made_by.split("-"), "", "")
     user, _, group = owner.partition("_")
     making = Making(method, ownership, 1, (int(user), int(group)) if owner else None)
+    if ":" in made_by:
+        from reflayer.walk.id_map import IdMap
+
+        id_map = IdMap.parse(made_by.rpartition("-")[2])
+        making = Making(method, ownership, 1, making.owner, id_map)
     return making if key(making) == made_by else None
 
 
@@ -349,6 +357,7 @@ def take(home: str, layer: str, id: str, making: Making) -> bool:
             raise taken(id)
         spare = find(home, layer, making)
         if spare is not None:
+            note_map(home, id, making.id_map)
             hand_out(home, spare, id)
     return spare is not None
 

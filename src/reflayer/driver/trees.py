@@ -43,6 +43,7 @@ from reflayer.driver.home import (
     unlink,
     write_out,
 )
+from reflayer.driver.maps import forget_map
 from reflayer.driver.trash import delete_trash, discard
 from reflayer.errors import LayerError, OperationError, failing
 from reflayer.workers.lock import flock, is_at
@@ -154,6 +155,7 @@ def withdraw(home: str, id: str, *, to: str | None = None) -> list[str] | None:
             discard(difference_path(home, id), home),
         )
         clear_mark(home, id)
+        forget_map(home, id)
         unlink(f"{home}/{CHANGING}/{id}")
         forget_children(home, id)
         if parent is not None:

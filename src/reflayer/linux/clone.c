@@ -19,6 +19,8 @@ struct clone {
     uid_t uid;                  /* what is made in dst has these owners from its birth, */
     gid_t gid;
     mode_t withheld;            /* and never these bits of its mode */
+    const uint32_t (*uids)[3], (*gids)[3]; /* first, what stands for it, how many; or none */
+    Py_ssize_t uids_size, gids_size;       /* bytes */
     mode_t folder_mode;         /* what folders are made with */
     const char *leave;          /* names not to touch, each between two zeros; or NULL */
     Py_ssize_t leave_size;
@@ -34,6 +36,22 @@ static int is_to_leave(const struct clone *c, const char *name)
     int size = snprintf(key, sizeof key, "%c%s", 0, name);
     return size >= (int)sizeof key || memmem(c->leave, (size_t)c->leave_size, key,
                                                     (size_t)size + 1);
+}
+
+/* What stands for an id; (uid_t)-1 where nothing does, which is handed back. */
+static uint32_t owner_of(const uint32_t (*ranges)[3], Py_ssize_t size, uint32_t id)
+{
+    for (Py_ssize_t i = 0; i < size / (Py_ssize_t)sizeof *ranges; i++)
+        if (id - ranges[i][0] < ranges[i][2]) return ranges[i][1] + (id - ranges[i][0]);
+    return size ? (uint32_t)-1 : id;
+}
+
+/* Let a status have the owners of what is made of it; 0 where there are none. */
+static int set_owners(const struct clone *c, struct stat *s)
+{
+    s->st_uid = owner_of(c->uids, c->uids_size, s->st_uid);
+    s->st_gid = owner_of(c->gids, c->gids_size, s->st_gid);
+    return s->st_uid != (uid_t)-1 && s->st_gid != (gid_t)-1;
 }
 
 static int move_extent(const struct clone *c, int src, int dst, off_t at, off_t end)
@@ -85,7 +103,8 @@ static int clone_file(struct clone *c, const char *name)
     if (src < 0) return 0;
     if (fstat(src, &s) < 0 || !S_ISREG(s.st_mode) || s.st_nlink != 1 || s.st_mode & 07000 ||
         (c->method != 0 && s.st_size > LARGEST) || has_attributes(flistxattr(src, NULL, 0)) ||
-        (s.st_size == 0 && pread(src, &byte, 1, 0) != 0)) /* a file of proc(5) has content */
+        (s.st_size == 0 && pread(src, &byte, 1, 0) != 0) || /* a file of proc(5) has content */
+        !set_owners(c, &s))
         goto hand_back;
     dst = openat(c->dst, name, NEW_FILE, s.st_mode & 0777);
     if (dst < 0) goto hand_back;
@@ -110,7 +129,8 @@ static int clone_link(struct clone *c, const char *name)
     char target[PATH_MAX], path[NAME_MAX + 64];
     struct stat s;
     ssize_t size;
-    if (fstatat(c->src, name, &s, AT_SYMLINK_NOFOLLOW) || !S_ISLNK(s.st_mode) || s.st_nlink != 1)
+    if (fstatat(c->src, name, &s, AT_SYMLINK_NOFOLLOW) || !S_ISLNK(s.st_mode) ||
+        s.st_nlink != 1 || !set_owners(c, &s))
         return 0;
     snprintf(path, sizeof path, "/proc/self/fd/%d/%s", c->src, name);
     if (has_attributes(llistxattr(path, NULL, 0))) /* no such call takes a folder and a name */
@@ -147,8 +167,9 @@ PyObject *clone_names(PyObject *Py_UNUSED(self), PyObject *args)
     struct dirent64 *entry;
     Py_buffer left = {0};
     PyObject *result;
-    if (!PyArg_ParseTuple(args, "iiiIIIIy#y*:clone_names", &c.src, &c.dst, &c.method, &c.uid,
-                          &c.gid, &c.withheld, &c.folder_mode, &c.leave, &c.leave_size, &left) ||
+    if (!PyArg_ParseTuple(args, "iiiIIy#y#IIy#y*:clone_names", &c.src, &c.dst, &c.method,
+                          &c.uid, &c.gid, &c.uids, &c.uids_size, &c.gids, &c.gids_size,
+                          &c.withheld, &c.folder_mode, &c.leave, &c.leave_size, &left) ||
         take_left(&n, &left) < 0)
         return NULL;
     if (c.method == 2 && (c.piece = malloc(PIECE)) == NULL) return PyErr_NoMemory();
@@ -239,8 +260,8 @@ static void clone_layers(struct clone *c, struct names *n, struct names *above,
     }
 }
 
-/* clone_merged(layers, path, avoid, device, dst, method, uid, gid, withheld, folder_mode, leave):
- * make in dst what the folder at path is in all of those layers, packed, the topmost first: a name
+/* clone_merged(layers, path, avoid, device, dst, method, uid, gid, uids, gids, withheld,
+ * folder_mode, leave): make in dst what the folder at path is in all of those layers, packed, the topmost first: a name
  * hides that of layers below, but folders are one. None, and nothing is made, where not all of them
  * are ordinary: on that device, not the inode to avoid, and above the last with few names and no
  * attributes. The facts are files, links, folders, bytes, the folder's descriptors, packed, and
@@ -255,9 +276,10 @@ PyObject *clone_merged(PyObject *Py_UNUSED(self), PyObject *args)
     unsigned long long avoid, device;
     Py_ssize_t size, ends[OPEN + 1] = {0};
     int layers[OPEN], last, i, opened = 0, is_ordinary = 1, is_whole;
-    if (!PyArg_ParseTuple(args, "y#yKKiiIIIIy#:clone_merged", &packed, &size, &path, &avoid,
-                          &device, &c.dst, &c.method, &c.uid, &c.gid, &c.withheld, &c.folder_mode,
-                          &c.leave, &c.leave_size))
+    if (!PyArg_ParseTuple(args, "y#yKKiiIIy#y#IIy#:clone_merged", &packed, &size, &path, &avoid,
+                          &device, &c.dst, &c.method, &c.uid, &c.gid, &c.uids, &c.uids_size,
+                          &c.gids, &c.gids_size, &c.withheld, &c.folder_mode, &c.leave,
+                          &c.leave_size))
         return NULL;
     if (size < (Py_ssize_t)sizeof *layers || size > (Py_ssize_t)sizeof layers || !*path)
         Py_RETURN_NONE;

@@ -99,6 +99,16 @@ def make_file(root: int, path: str, made: list[Made]) -> str:
     return _place(root, path)
 
 
+def give(root: int, made: list[Made], uid: int, gid: int) -> None:
+    """Let what was made belong to a user and group."""
+    for path, *_ in made:
+        fd = _open(root, path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            os.chown(fd, uid, gid)
+        finally:
+            os.close(fd)
+
+
 def unmake(root: int, made: list[Made]) -> None:
     """Take away what was made, the last first, unless something has come into it meanwhile."""
     for path, is_folder, accessed, before, after in reversed(made):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from reflayer.store import Container, Store
+    from reflayer.walk.id_map import IdMap
 
     Json = dict[str, Any]
 else:
@@ -71,7 +72,8 @@ def spec(store: Store, name: str, wanted: Wanted) -> Bundle:
 def _bundle(store: Store, container: Container, wanted: Wanted) -> Bundle:
     image = store.image_config(container.image_id)
     hosts = "" if wanted.network == "host" else _hosts(store)
-    return bundle_of(container.path, hostname_of(container, wanted), image, wanted, hosts)
+    name = hostname_of(container, wanted)
+    return bundle_of(container.path, name, image, wanted, hosts, container.id_map)
 
 
 def _hosts(store: Store) -> str:
@@ -102,9 +104,12 @@ def prepared(
     """
     bundle = _bundle(store, container, wanted)
     user = bundle.process.user
-    chosen = runtimes.find(runtime, is_root=not user.uid and not user.gid)
+    is_root = not user.uid and not user.gid
+    chosen = runtimes.find(runtime, is_root=is_root, is_mapped=container.id_map is not None)
     runtimes.fit(bundle.config, chosen)
     folder = _folder(store)
+    if container.id_map is not None:
+        _let_pass(store, container, container.id_map)
     mark = claim_new(folder, container.id[:_DIGITS])
     info = -1
     try:
@@ -128,6 +133,16 @@ def prepared(
             os.close(info)
         _clear(store, mark.path)
         mark.release()
+
+
+def _let_pass(store: Store, container: Container, id_map: IdMap) -> None:
+    """Let the root of a user namespace get to the container's, and to what is bound into it."""
+    from reflayer.walk.id_map import let_pass
+
+    above = os.path.dirname(container.path)
+    for one in (store.root, os.path.dirname(above), above, _folder(store)):
+        with failing(one, "let the root of a user namespace pass"):
+            let_pass(one, id_map.root[0])
 
 
 def _refuse_missing(path: str, bundle: Bundle) -> None:
@@ -251,7 +266,7 @@ def _another(container: Container, config: Json, wanted: Wanted) -> Json:
         found = process_of(settings, wanted, root, config["hostname"])
     finally:
         os.close(root)
-    process = process_json(found, Rights.of_this_process())
+    process = process_json(found, Rights.of_this_process(), container.id_map)
     if not wanted.user:
         process["user"], process["capabilities"] = first["user"], first["capabilities"]
     return process

@@ -47,8 +47,10 @@ class Runtime:
         return self.name in ("crun", "runc")
 
 
-def find(name: str | None = None, *, is_root: bool = True) -> Runtime:
+def find(name: str | None = None, *, is_root: bool = True, is_mapped: bool = False) -> Runtime:
     """The runtime that is called ``name``, or the best that can run something, as root or another.
+
+    With ``is_mapped`` in a user namespace with ids of its own, which OCI runtimes alone can.
 
     Raises:
         SandboxError: it is not there, or cannot.
@@ -61,10 +63,14 @@ def find(name: str | None = None, *, is_root: bool = True) -> Runtime:
         if not program or (one == "bwrap" and not is_root):
             continue
         runtime = Runtime(one, program)
+        if is_mapped and not runtime.is_oci:
+            continue
         needs_cgroup = runtime.is_oci and rights.is_root and not has_cgroups(runtime, rights)
         if name is None and (needs_cgroup or _is_refused(runtime)):
             continue
         return runtime
+    if is_mapped:
+        raise SandboxError("a container with a map of ids is run by crun or runc alone")
     if name == "bwrap" and _which(name):
         raise SandboxError("bubblewrap runs a container's root alone: -u 0, or another --runtime")
     raise SandboxError(f"the program {name} is not there")

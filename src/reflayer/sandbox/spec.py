@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from reflayer.errors import SandboxError, failing, printable
+from reflayer.errors import ArchiveError, SandboxError, failing, printable
 from reflayer.record import record
 from reflayer.sandbox import inside
 from reflayer.sandbox.process import Process, Volume, Wanted, process_of, volumes_of
@@ -17,6 +17,8 @@ from reflayer.sandbox.process import Process, Volume, Wanted, process_of, volume
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from reflayer.walk.id_map import IdMap
 
     Json = dict[str, object]
 
@@ -92,7 +94,12 @@ class Bundle:
 
 
 def bundle_of(
-    path: str, name: str, image: Mapping[str, object], wanted: Wanted, hosts: str
+    path: str,
+    name: str,
+    image: Mapping[str, object],
+    wanted: Wanted,
+    hosts: str,
+    id_map: IdMap | None = None,
 ) -> Bundle:
     """The bundle that runs something in the container at ``path``.
 
@@ -105,6 +112,7 @@ def bundle_of(
         image: its image's config (OCI image-spec, config.md), or what is in the place of one.
         wanted: what is to be run, and how.
         hosts: a file, the container's ``/etc/hosts`` where it has not the host's network.
+        id_map: that of the user namespace that it is to have, which its files were made for.
 
     Raises:
         SandboxError: it cannot be run so.
@@ -114,15 +122,18 @@ def bundle_of(
     settings = settings if isinstance(settings, dict) else {}
     rights = Rights.of_this_process()
     made: list[inside.Made] = []
+    stays: list[inside.Made] = []
     with failing(path, "open"):
         root = inside.open_root(path)
     try:
         with failing(path, "prepare"):
             process = process_of(settings, wanted, root, name)
-            inside.make_folder(root, process.cwd, [])
-            mounts = [*_mounts(root, rights, wanted, made)]
-            volumes = [*_names(wanted, hosts), *_volumes(root, path, settings, wanted)]
+            inside.make_folder(root, process.cwd, stays)
+            mounts = [*_mounts(root, rights, wanted, made, id_map)]
+            volumes = [*_names(wanted, hosts), *_volumes(root, path, settings, wanted, stays)]
             mounts += [_bind(root, volume, made) for volume in volumes]
+            if id_map is not None:
+                inside.give(root, [*stays, *made], *id_map.root)
     finally:
         os.close(root)
     namespaces = ["pid", "ipc", "uts", "mount"]
@@ -141,24 +152,40 @@ def bundle_of(
         linux["uidMappings"], linux["gidMappings"] = (
             [{"containerID": 0, "hostID": own, "size": 1}] for own in (rights.uid, rights.gid)
         )
+    elif id_map is not None:
+        linux["namespaces"] = [{"type": kind} for kind in ("user", *namespaces)]
+        linux["uidMappings"], linux["gidMappings"] = (
+            [
+                {"containerID": one.container_id, "hostID": one.host_id, "size": one.size}
+                for one in ranges
+            ]
+            for ranges in (id_map.uids, id_map.gids)
+        )
     if rights.cgroups:
         linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
     config: Json = {
         "ociVersion": "1.0.2",
         "hostname": name,
         "root": {"path": path, "readonly": wanted.read_only},
-        "process": process_json(process, rights),
+        "process": process_json(process, rights, id_map),
         "mounts": mounts,
         "linux": linux,
     }
     return Bundle(config, process, made)
 
 
-def process_json(process: Process, rights: Rights) -> Json:
+def process_json(process: Process, rights: Rights, id_map: IdMap | None = None) -> Json:
     """A process (runtime-spec, config.md: Process)."""
     user = process.user
     known = _known(rights)
     groups = user.groups
+    if id_map is not None:
+        known = None
+        for number in (0, *groups):
+            try:
+                id_map.to_host(user.uid, number or user.gid)
+            except ArchiveError as error:
+                raise SandboxError(f"by the map of the container: {error.reason}") from error
     if known is not None:
         from reflayer.linux.user_namespace import why_none
 
@@ -204,7 +231,9 @@ def _known(rights: Rights) -> tuple[int, int] | None:
     return 1, 1
 
 
-def _mounts(root: int, rights: Rights, wanted: Wanted, made: list[inside.Made]) -> Iterator[Json]:
+def _mounts(
+    root: int, rights: Rights, wanted: Wanted, made: list[inside.Made], id_map: IdMap | None
+) -> Iterator[Json]:
     """What every container has."""
 
     def mount(destination: str, kind: str, source: str, options: str) -> Json:
@@ -222,11 +251,13 @@ def _mounts(root: int, rights: Rights, wanted: Wanted, made: list[inside.Made]) 
     yield mount("/dev", "tmpfs", "tmpfs", "nosuid strictatime mode=755 size=65536k")
     known = _known(rights)
     owner = " gid=5" if known is None or known[1] > 5 else ""
+    if id_map is not None and not id_map.has_group(5):
+        owner = ""
     options = f"nosuid noexec newinstance ptmxmode=0666 mode=0620{owner}"
     yield mount("/dev/pts", "devpts", "devpts", options)
     yield mount("/dev/shm", "tmpfs", "shm", "nosuid noexec nodev mode=1777 size=65536k")
     yield mount("/dev/mqueue", "mqueue", "mqueue", "nosuid noexec nodev")
-    if rights.is_root or wanted.network == "none":
+    if (rights.is_root and id_map is None) or wanted.network == "none":
         yield mount("/sys", "sysfs", "sysfs", "nosuid noexec nodev ro")
         if rights.cgroups and os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
             yield mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid noexec nodev relatime ro")
@@ -246,7 +277,11 @@ def _names(wanted: Wanted, hosts: str) -> Iterator[Volume]:
 
 
 def _volumes(
-    root: int, path: str, settings: Mapping[str, object], wanted: Wanted
+    root: int,
+    path: str,
+    settings: Mapping[str, object],
+    wanted: Wanted,
+    made: list[inside.Made],
 ) -> Iterator[Volume]:
     """The folders that the image says are volumes, where they are not writable anyway; the others.
 
@@ -258,7 +293,7 @@ def _volumes(
     own = [one for one in volumes_of(settings) if os.path.normpath(one) not in given]
     volumes = [*wanted.volumes]
     for one in own:
-        really = inside.make_folder(root, one, [])
+        really = inside.make_folder(root, one, made)
         if wanted.read_only:
             volumes.append(Volume(path + really, one))
     return iter(sorted(volumes, key=lambda volume: volume.destination.count("/")))

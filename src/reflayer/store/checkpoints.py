@@ -27,6 +27,7 @@ from reflayer.store.containers import (
     new_id,
     require_folder,
 )
+from reflayer.store.create import refuse_map
 from reflayer.store.images import StoredLayer, add_layer
 
 TYPE_CHECKING = False
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from reflayer.progress import Progress
     from reflayer.store.containers import Container
     from reflayer.store.parts import Parts
+    from reflayer.walk.id_map import IdMap
 
 
 @record
@@ -79,8 +81,12 @@ def fork(
     new: str | None,
     size: int,
     progress: Progress | None = None,
+    id_map: IdMap | None = None,
 ) -> Container:
-    """Without a checkpoint, of one that is made now, unless nothing has changed since the last."""
+    """Without a checkpoint, of one that is made now, unless nothing has changed since the last.
+
+    Without an ``id_map`` it has that of the container, if there is one.
+    """
     if new is not None:
         checked_name(new)
     with making(parts):
@@ -93,7 +99,9 @@ def fork(
                 layer = _find(db, one, checkpoint).layer
         id = new_id()
         with marked(parts) as agree:
-            parts.driver.create(id, layer, size=size, progress=progress)
+            ids = id_map or parts.driver.id_map(one.id)
+            refuse_map(parts, ids)
+            parts.driver.create(id, layer, size=size, id_map=ids, progress=progress)
             with parts.database.writing() as db:
                 row = (id, new or free_name(db), one.image_id, one.image, time.time())
                 _refuse_taken(db, row[1])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from reflayer.store.parts import Parts
     from reflayer.walk.folders import AnyPath
+    from reflayer.walk.id_map import IdMap
 
 _COLUMNS = """SELECT id, name, CASE
     WHEN image_name LIKE '%@sha%' -- a digest cannot become another image's
@@ -74,6 +75,13 @@ class Container:
     created: float
     path: str
     _parts: Parts
+
+    @property
+    def id_map(self) -> IdMap | None:
+        """The map by which its files have the host's ids; None: they have those of the image."""
+        from reflayer.driver.maps import map_of
+
+        return map_of(self._parts.layers, self.id)
 
     def __enter__(self) -> Self:
         return self

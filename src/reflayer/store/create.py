@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from reflayer.progress import Progress
     from reflayer.store.containers import Container
     from reflayer.store.parts import Parts
+    from reflayer.walk.id_map import IdMap
 
     T = TypeVar("T")
 
@@ -70,14 +71,16 @@ class Pulled:
     stamp: str = ""  # tells whether its source is still the same; empty: unknown
 
 
-def create(parts: Parts, wanted: Wanted, name: str | None, size: int) -> Container:
+def create(
+    parts: Parts, wanted: Wanted, name: str | None, size: int, id_map: IdMap | None = None
+) -> Container:
     if name is not None:
         checked_name(name)
     if size:  # before anything is fetched for it
         parts.driver.require_quota()
 
     def make() -> Container:
-        return _create(parts, wanted, name, size)
+        return _create(parts, wanted, name, size, id_map)
 
     try:
         return _with_room(parts, wanted, make)
@@ -96,7 +99,10 @@ def _with_room(parts: Parts, wanted: Wanted, step: Callable[[], T]) -> T:
     return step()
 
 
-def _create(parts: Parts, wanted: Wanted, name: str | None, size: int) -> Container:
+def _create(
+    parts: Parts, wanted: Wanted, name: str | None, size: int, id_map: IdMap | None
+) -> Container:
+    refuse_map(parts, id_map)
     with making(parts) as until:
         if name is not None:
             with parts.database.reading() as db:
@@ -104,9 +110,8 @@ def _create(parts: Parts, wanted: Wanted, name: str | None, size: int) -> Contai
         pulled = pull_image(wanted, parts, until)
         container_id = new_id()
         with marked(parts) as agree:
-            parts.driver.create(
-                container_id, pulled.image.layer, size=size, progress=wanted.progress
-            )
+            layer, progress = pulled.image.layer, wanted.progress
+            parts.driver.create(container_id, layer, size=size, id_map=id_map, progress=progress)
             with parts.database.writing() as db:
                 container = _record(db, parts, container_id, name, pulled)
             agree()
@@ -128,6 +133,15 @@ def _record(
     )
     parts.remember_ownership(db)
     return container_of((container_id, name, pulled.called, image, created), parts)
+
+
+def refuse_map(parts: Parts, id_map: IdMap | None) -> None:
+    """Raise StoreError where owners that a container is to have by a map are not kept."""
+    if id_map is not None and parts.ownership != "keep":
+        raise StoreError(
+            "owners are mapped where they are kept, as root or by reflayer unshare, with "
+            f"--ownership keep: this store has them as {parts.ownership} says"
+        )
 
 
 def _refuse_taken(db: Connection, name: str) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from reflayer.store.usage import Usage
     from reflayer.store.warm import WarmImage
     from reflayer.walk.folders import AnyPath
+    from reflayer.walk.id_map import IdMap
 
 
 class Store:
@@ -93,6 +94,7 @@ class Store:
         pull: str = "missing",
         access: Access | None = None,
         size: int = 0,
+        id_map: IdMap | str | None = None,
         progress: Progress | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> Container:
@@ -108,6 +110,9 @@ class Store:
                 has it; ``never`` to take nothing but what the store has.
             access: how a registry is spoken to; by default as Docker's and Podman's files say.
             size: bytes that it may take, its image's part included; 0 for any number.
+            id_map: that of a user namespace that it is to run in, as ``IdMap.parse`` takes it, say
+                ``0:100000:65536``: its files have the host's ids then. What is told or made of it,
+                changes, images, archives and checkpoints, has the image's.
             progress: is told of ``fetch``, ``unpack`` and ``clone``.
             warn: is told in a line what was left out of a folder, of another platform's image, or,
                 with a store's first image, that its file system shares no blocks.
@@ -115,18 +120,22 @@ class Store:
         Raises:
             QuotaError: there is a ``size``, but the file system has no quotas for it.
             ReflayerError: it cannot be made; the store is as it was before.
-            ValueError: ``pull`` is none of these.
+            ValueError: ``pull`` is none of these, or ``id_map`` no map.
         """
         from reflayer.store.create import Wanted, create
 
+        if isinstance(id_map, str):
+            from reflayer.walk.id_map import IdMap
+
+            id_map = IdMap.parse(id_map)
         text = _text(image)
         if "@" in text:
             from reflayer.store.checkpoints import fork, named
 
             if checkpoint := named(self._parts, text):
-                return fork(self._parts, *checkpoint, name, size, progress)
+                return fork(self._parts, *checkpoint, name, size, progress, id_map)
         wanted = Wanted(text, _platform(platform), pull, access, progress, warn)
-        return create(self._parts, wanted, name, size)
+        return create(self._parts, wanted, name, size, id_map)
 
     def pull(
         self,
@@ -397,7 +406,8 @@ class Store:
         from reflayer.store.checkpoints import opened
 
         container = opened(self._parts, name)
-        packing = pack_tree(container.path, id_map=self._parts.ids_in_layers())
+        id_map = container.id_map or self._parts.ids_in_layers()
+        packing = pack_tree(container.path, id_map=id_map)
         for chunk in packing:
             out.write(chunk)
             if progress is not None:

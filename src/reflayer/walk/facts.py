@@ -64,6 +64,14 @@ class Facts:
         self.attributes = attributes
 
 
+def changed_status(status: os.stat_result, fields: Mapping[int, int]) -> os.stat_result:
+    """The status with others of its first ten fields."""
+    values = [fields.get(at, value) for at, value in enumerate(status)]
+    others = status.__reduce__()[1][1]  # times in nanoseconds, and what has no place in the tuple
+    assert isinstance(others, dict)
+    return os.stat_result(values, others)
+
+
 def list_attributes(file: int | bytes, *, follow: bool = True) -> list[str]:
     """The names of a file's extended attributes; none where the file system has none."""
     try:

@@ -25,12 +25,15 @@ from reflayer.walk.folders import (
     open_noatime,
     open_parent,
 )
-from reflayer.walk.overlay import is_device, is_opaque, is_whiteout
+from reflayer.walk.id_map import converted_attributes, converted_status
+from reflayer.walk.overlay import is_device, is_opaque, is_whiteout, tree_attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Self
+
+    from reflayer.walk.id_map import Conversion
 
 
 @record
@@ -39,10 +42,12 @@ class Stack:
 
     A plain sequence of paths means the same, but then a whiteout in the lowest is an error: it
     would hide what is not there, so perhaps a layer is missing. Here it is a device of the tree.
+    With ``ids`` all owners in the tree are others than those that the layers have.
     """
 
     differences: tuple[bytes, ...]  # the topmost first
     whole: bytes
+    ids: Conversion | None = None
 
     @property
     def paths(self) -> tuple[bytes, ...]:
@@ -77,10 +82,20 @@ class Part:
     fd: int  # open
     is_whole: bool  # the layer is the lowest: devices 0:0 and attributes are what they are
     layer: int  # which one: 0 is the topmost
+    ids: Conversion | None = None  # what the tree's are
 
     def at(self, fd: int) -> Part:
         """Another folder of the same layer."""
-        return Part(fd, self.is_whole, self.layer)
+        return Part(fd, self.is_whole, self.layer, self.ids)
+
+    def status(self, status: os.stat_result) -> os.stat_result:
+        """The status in the tree of what has this one, and stands for nothing else."""
+        return status if self.ids is None else converted_status(self.ids, status)
+
+    def attributes(self, found: dict[str, bytes]) -> dict[str, bytes]:
+        """The attributes in the tree of what has these."""
+        found = found if self.is_whole else tree_attributes(found)
+        return found if self.ids is None else converted_attributes(self.ids, found)
 
 
 class Union:
@@ -110,7 +125,7 @@ class Union:
             for layer, path in enumerate(stack.paths):
                 is_whole = layer == len(stack.differences)
                 fd = open_noatime(path, None, OPEN_ANY_FOLDER)
-                union.parts.append(Part(fd, is_whole, layer))
+                union.parts.append(Part(fd, is_whole, layer, stack.ids))
                 if not is_whole and is_opaque(fd):
                     break
         except BaseException:
@@ -185,7 +200,9 @@ class Union:
             for place in self._places.get(name, ())[:1]:
                 part = self.parts[place]
                 status = os.lstat(name, dir_fd=part.fd)
-                return part, status if part.is_whole else tree_status(part.fd, name, status)
+                if not part.is_whole:
+                    status = tree_status(part.fd, name, status)
+                return part, part.status(status)
             return None
         for part in self.parts:
             try:
@@ -193,10 +210,10 @@ class Union:
             except FileNotFoundError:
                 continue
             if part.is_whole:
-                return part, status
+                return part, part.status(status)
             if is_whiteout(status):
                 return None
-            return part, tree_status(part.fd, name, status)
+            return part, part.status(tree_status(part.fd, name, status))
         return None
 
     def names(self) -> dict[bytes, Part]:
@@ -296,15 +313,11 @@ def tree_status(folder: int, name: bytes, status: os.stat_result) -> os.stat_res
     if not stat.S_ISREG(status.st_mode) or status.st_size:
         return status
     from reflayer.linux.xattrs import path_at
-    from reflayer.walk.facts import list_attributes
+    from reflayer.walk.facts import changed_status, list_attributes
 
     if not is_device(list_attributes(path_at(folder, name), follow=False)):
         return status
-    fields = list(status)
-    fields[0] = stat.S_IFCHR | stat.S_IMODE(status.st_mode)
-    times = status.__reduce__()[1][1]  # in nanoseconds, and what else has no place in the tuple
-    assert isinstance(times, dict)
-    return os.stat_result(fields, times)
+    return changed_status(status, {0: stat.S_IFCHR | stat.S_IMODE(status.st_mode)})
 
 
 def _names_in(part: Part) -> list[tuple[bytes, bool, bool]]:
