@@ -14,6 +14,7 @@ A home is a folder as Docker's own vfs driver has it, which may have filled it:
 - ``keep-free``: how much of the disk stays free (``room``).
 - ``cloned/BOOT/ID``: when a layer was cloned, and from which; or was the same as another last.
 - ``changing/ID``: locked while a checkpoint of a container is made, or it is rolled back.
+- ``maps/ID``: the map of ids of a container's layer that has the host's (``maps``).
 - ``unanswered/ID``: a note of a layer that its engine is not told of yet (``recovery``).
 - ``publish.lock``: held while a layer gets its name or loses it; ``quota.lock``, while it gets a
   project.

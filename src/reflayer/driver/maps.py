@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from reflayer.driver.home import MAPS, naming, relink, unlink
+from reflayer.driver.home import MAPS, relink, unlink
 from reflayer.errors import failing
 from reflayer.record import replace
 
@@ -42,19 +42,6 @@ def note_map(home: str, id: str, id_map: IdMap | None) -> None:
 def forget_map(home: str, id: str) -> None:
     """Take the note away, within ``naming``, when there is no such layer."""
     unlink(f"{home}/{MAPS}/{id}")
-
-
-def forget_lost_maps(home: str) -> None:
-    """Take away those of layers that a crash has kept from being there."""
-    from reflayer.driver.differences import is_there
-
-    folder = f"{home}/{MAPS}"
-    with failing(folder, "list"), suppress(FileNotFoundError):
-        names = os.listdir(folder)
-        with naming(home):
-            for name in names:
-                if not is_there(home, name):
-                    unlink(f"{folder}/{name}")
 
 
 def mapped(making: Making, id_map: IdMap | None) -> Making:

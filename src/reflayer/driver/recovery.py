@@ -18,8 +18,7 @@ from contextlib import contextmanager, suppress
 from reflayer.driver import spares
 from reflayer.driver.clone_times import boot_id, forget
 from reflayer.driver.differences import is_there
-from reflayer.driver.home import BUILDS, RESERVED, checked_id, is_id, taken, unlink
-from reflayer.driver.maps import forget_lost_maps
+from reflayer.driver.home import BUILDS, MAPS, RESERVED, checked_id, is_id, naming, taken, unlink
 from reflayer.driver.trash import delete_behind, discard, left_in_trash
 from reflayer.driver.trees import drop_trees
 from reflayer.errors import NO_ROOM, ArchiveError, LayerError, OperationError, failing
@@ -46,7 +45,7 @@ def recover(home: str, remake: Remake) -> None:
                 forget(home, os.path.basename(path))  # where it was complete but not published
             discard(path, home)
         drop_trees(home, earlier=True)
-        forget_lost_maps(home)
+        _forget_lost_maps(home)
         spares.tidy(home)
         if left_in_trash(home):
             delete_behind(home)
@@ -109,6 +108,17 @@ def _read(note: str) -> str:
             return os.readlink(note)
         except FileNotFoundError:
             return ""
+
+
+def _forget_lost_maps(home: str) -> None:
+    """Take away the maps of layers that a crash has kept from being there."""
+    folder = f"{home}/{MAPS}"
+    with failing(folder, "list"), suppress(FileNotFoundError):
+        names = os.listdir(folder)
+        with naming(home):
+            for name in names:
+                if not is_there(home, name):
+                    unlink(f"{folder}/{name}")
 
 
 def _unfold_all(home: str, remake: Remake) -> None:
