@@ -6,8 +6,10 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.sandbox.images import image, in_one_version, nothing_runs
-from tests.store.users import COUNT, FIRST, USER, User
+from tests.store.users import User
 
 
 def by(user: User, *words: str) -> subprocess.CompletedProcess[str]:
@@ -55,43 +57,98 @@ def test_with_ranges_there_are_the_images_users(runtime: str, base: Path) -> Non
     assert os.stat(user.store).st_uid == 1000
 
 
-def test_his_programs_have_sandboxes_where_his_commands_are(base: Path) -> None:
-    user = User(base, ranges=True)
-    source = image(base / "other", User="web")
-    assert by(user, "pull", source).returncode == 0
-    code = (
-        "import sys, reflayer\n"
-        "with reflayer.Sandbox(sys.argv[1]) as box:\n"
-        "    print(box.run(['id', '-u'], check=True).stdout)"
-    )
-    done = by(user, "unshare", user.program[0], "-c", code, source)
-    assert (done.stdout.strip(), done.returncode) == ("101", 0), done.stderr
+_PROGRAM = """
+import io, multiprocessing, os, signal, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+import reflayer
+
+source, web = sys.argv[1:]
+
+def in_own(number):
+    with reflayer.Sandbox(source, user="0") as box:
+        box.run(["touch", f"/{number}"], check=True)
+        return [name for name in box.run(["ls", "/"]).stdout.split() if name.isdigit()]
+
+with reflayer.Sandbox(source) as box:
+    assert box.run(["id", "-u"]).stdout.strip() == web, box.run(["id", "-u"])
+    box.run(["touch", "/new"], user="0")
+    assert os.path.exists(f"{box.path}/new")
+    assert box.checkpoint("one").name == "one"
+    os.unlink(f"{box.path}/new")
+    box.rollback()
+    assert os.path.exists(f"{box.path}/new")
+    try:
+        box.run(["nosuch"])
+    except reflayer.ReflayerError as error:
+        assert error.status == 127
+    words = [["echo", str(number)] for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert [one.stdout for one in pool.map(box.run, words)] == ["0\\n", "1\\n", "2\\n", "3\\n"]
+        assert [*pool.map(in_own, range(4))] == [[str(number)] for number in range(4)]
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    assert pool.map(in_own, range(3)) == [["0"], ["1"], ["2"]]
+
+store, stages = reflayer.Store(), []
+with store.create(source, progress=lambda stage, *_: stages.append(stage)) as one:
+    assert "clone" in stages
+    one.checkpoint()
+    open(f"{one.path}/new", "w").close()
+    assert [(change.kind, change.path) for change in store.changes(one.name)] == [("A", "/new")]
+    tar = io.BytesIO()
+    assert store.export(one.name, tar).size == len(tar.getvalue()) > 0
+    assert store.find("box:1") if store.commit(one.name, "box:1") else False
+    with one.fork() as other:
+        assert os.path.exists(f"{other.path}/new")
+try:
+    store.create(source, progress=lambda *_: 1 // 0)
+except ZeroDivisionError:
+    pass
+assert store.containers() == []
+
+parent, told = multiprocessing.Pipe()
+if not os.fork():
+    with reflayer.Sandbox(source) as box:
+        told.send(box.path)
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        box.run(["sleep", "1000"])
+path = parent.recv()
+os.wait()
+while os.path.exists(path):  # where there is a namespace, it goes by itself
+    with reflayer.Sandbox(source):
+        pass
+print("done")
+"""
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "none"])
+def test_his_programs_have_sandboxes(base: Path, ranges: bool) -> None:
+    user = User(base, ranges=ranges)
+    source = image(base / "other", User="web" if ranges else "0")
+    (base / "program.py").write_text(_PROGRAM)
+    words = (str(base / "program.py"), source, "101" if ranges else "0")
+
+    def told() -> str:
+        done = subprocess.run(
+            in_one_version(*user.start_other(user.program[0], *words)),
+            capture_output=True,
+            text=True,
+            timeout=200,
+            cwd="/",
+        )
+        return done.stdout + done.stderr
+
+    assert told() == "done\n"
     assert nothing_runs(user.store)
+    if ranges:
+        assert user.do("create", "--name", "one", source)  # it is where his commands are
+        (base / "ranges").write_text("")
+        assert "which this process is not in: /etc/subuid has no line for" in told()
 
 
-def test_his_programs_that_are_elsewhere_are_told_the_way(base: Path) -> None:
-    user = User(base, ranges=True)
-    source = image(base / "other", User="web")
-    code = (
-        "import sys, reflayer\n"
-        "try:\n"
-        "    with reflayer.Sandbox(sys.argv[1], user=sys.argv[2]) as box:\n"
-        "        print(box.run(['id', '-u'], check=True).stdout)\n"
-        "except reflayer.ReflayerError as error:\n"
-        "    print(error)\n"
-    )
-
-    def told(as_user: str) -> str:
-        command = user.start_other(user.program[0], "-c", code, source, as_user)
-        done = subprocess.run(in_one_version(*command), capture_output=True, text=True, cwd="/")
-        assert done.stderr == ""
-        return done.stdout.strip()
-
-    assert told("0") == "0"
-    assert "no user 101 here" in told("web")
-    (base / "ranges").write_text("")
-    assert "/etc/subuid has no line for" in told("web")
-    (base / "ranges").write_text(f"{USER}:{FIRST}:{COUNT}\n")
-    assert "a program started by reflayer unshare has more" in told("web")
-    assert by(user, "pull", source).returncode == 0  # in a namespace; the store is of that now
-    assert "which this process is not in" in told("0")
+def test_his_program_is_told_which_users_there_are(base: Path) -> None:
+    user = User(base, ranges=False)
+    code = "import sys, reflayer\nwith reflayer.Sandbox(sys.argv[1]) as box: box.run(['id'])"
+    words = (user.program[0], "-c", code, image(base / "other", User="web"))
+    done = subprocess.run(user.start_other(*words), capture_output=True, text=True, cwd="/")
+    assert "no user 101 here" in done.stderr
+    assert "/etc/subuid has no line for" in done.stderr

@@ -13,7 +13,8 @@ import pytest
 
 from reflayer import Store
 from tests.file_systems import require_module, require_root
-from tests.sandbox.images import image, nothing_runs
+from tests.sandbox.images import image, in_one_version, nothing_runs
+from tests.store.users import User
 
 _PLUGIN = "reflayer.sandbox.pytest_plugin"
 _TESTS = """
@@ -60,6 +61,24 @@ def test_each_test_has_a_fresh_root(base: Path, root: Path, workers: tuple[str, 
     assert "1 failed" in done.stdout
     assert store.containers() == []
     assert nothing_runs(root)
+
+
+def test_an_ordinary_user_has_one_as_the_images_user(base: Path) -> None:
+    user = User(base, ranges=True)
+    source = image(base / "image", User="web")
+    project = user.home / "project"
+    project.mkdir()
+    (project / "pytest.ini").write_text(f"[pytest]\nreflayer_image = {source}\n")
+    (project / "test_it.py").write_text(
+        "def test_it(fresh_root):\n    assert fresh_root.run(['id', '-u']).stdout == '101\\n'\n"
+    )
+    plugin = () if _is_installed() else ("-p", _PLUGIN)
+    words = (user.program[0], "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin)
+    done = subprocess.run(
+        in_one_version(*user.start_other(*words)), cwd=project, capture_output=True, text=True
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert nothing_runs(user.store)
 
 
 def test_without_an_image_it_says_so(tmp_path: Path) -> None:

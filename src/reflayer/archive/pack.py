@@ -126,6 +126,10 @@ class Packing:
         self._unread = self._skip if is_copy else None
         self._ids = ids
         self._has_records = not is_copy and not may_all()
+        self._has_owners = os.geteuid() == 0
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def __iter__(self) -> Generator[bytes, None, None]:
         """The next bytes.
@@ -293,7 +297,9 @@ class Packing:
         mode = stat.S_IMODE(status.st_mode)
         if self._has_records and any(map(is_record, attributes)):
             if OWNER in attributes:
-                uid, gid = owner_of(attributes[OWNER], uid, gid)
+                found = owner_of(attributes[OWNER], uid, gid)
+                # In a namespace what was given to somebody since has him, and is not root's.
+                uid, gid = (uid or found[0], gid or found[1]) if self._has_owners else found
             if STATUS in attributes:
                 full, device = recorded_mode(attributes[STATUS], status)
                 mode = stat.S_IMODE(full)

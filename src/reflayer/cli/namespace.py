@@ -36,8 +36,7 @@ def enter_namespace(source: str = "", *, is_image: bool = False) -> None:
         enter(source)
     except NamespaceError as error:  # doctor tells why
         if is_image and isinstance(error, ForeignError):
-            hint = "reflayer copy --ownership ignore makes a copy that is this user's"
-            raise ReflayerError(f"{printable(str(error))}: {hint}") from error
+            raise ReflayerError(str(error)) from None
     if home is not None:  # inside, passwd(5) has another user's
         os.environ.setdefault("HOME", home)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager, suppress
 
+from reflayer.errors import ReflayerError, printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +26,7 @@ _FORBIDDEN = (  # what may forbid them, the value that does, and what that is ca
     ("user/max_user_namespaces", "0"),
     ("kernel/apparmor_restrict_unprivileged_userns", "1"),
 )
+_failed: list[NamespaceError] = []  # for which there is none in this process
 # Of capabilities(7): CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SYS_ADMIN, MKNOD and SETFCAP.
 _ALL_POWERS = sum(1 << number for number in (0, 1, 3, 4, 21, 27, 31))
 
@@ -36,7 +39,10 @@ class ForeignError(NamespaceError):
     """Something belongs to a user or group who would be nobody in the namespace."""
 
     def __init__(self, path: str, id: int) -> None:
-        super().__init__(f"{path} belongs to user or group {id}, who is not in the namespace")
+        super().__init__(
+            f"{printable(path)} belongs to user or group {id}, who is not in the namespace: "
+            "reflayer copy --ownership ignore makes a copy that is this user's"
+        )
 
 
 def enter(source: str = "") -> None:
@@ -51,11 +57,23 @@ def enter(source: str = "") -> None:
     Raises:
         NamespaceError: why not; ForeignError where it is for ``source``.
     """
-    with _made(source) as namespace:
-        try:
-            _setns(namespace)
-        except OSError as error:
-            raise NamespaceError(f"setns: {error.strerror}{_forbidden()}") from error
+    try:
+        with _made(source) as namespace:
+            try:
+                _setns(namespace)
+            except OSError as error:
+                raise NamespaceError(f"setns: {error.strerror}{_forbidden()}") from error
+    except NamespaceError as error:
+        _failed.append(error)
+        raise
+
+
+def has_ranges() -> bool:
+    """Whether this user has ranges of ids, and ``enter`` has not failed in this process."""
+    try:
+        return not _failed and all(_map(file) for file, _ in _KINDS)
+    except NamespaceError:
+        return False
 
 
 def why_none() -> str:
@@ -71,9 +89,8 @@ def why_none() -> str:
 def _made(source: str = "") -> Iterator[int]:
     """A descriptor of a new namespace with all ids, which a child is in."""
     wanted = [(program, _map(file)) for file, program in _KINDS]
-    with suppress(OSError):  # which the command will tell
-        if source:
-            _refuse_foreign(source, *(words for _, words in wanted))
+    if source:
+        _look_for_foreign(source, *(words for _, words in wanted))
     with _child_in_namespace() as child:
         _map_ids(child, wanted)
         with _opened(child) as namespace:
@@ -158,8 +175,16 @@ def _map(file: str) -> list[str]:
     return words
 
 
-def _refuse_foreign(source: str, uids: list[str], gids: list[str]) -> None:
-    """Look for what belongs to others in ``source``, as far as this user may look into it."""
+def refuse_foreign(source: str) -> None:
+    """Raise a ReflayerError where something in a folder would be nobody's in the namespace."""
+    try:
+        _look_for_foreign(source, *(_map(file) for file, _ in _KINDS))
+    except ForeignError as error:
+        raise ReflayerError(str(error)) from None
+
+
+def _look_for_foreign(source: str, uids: list[str], gids: list[str]) -> None:
+    """As far as this user may look into it."""
     known: set[tuple[int, int]] = set()
 
     def look(path: str, status: os.stat_result) -> None:
@@ -171,7 +196,8 @@ def _refuse_foreign(source: str, uids: list[str], gids: list[str]) -> None:
                     raise ForeignError(path, id)
             known.add(owner)
 
-    look(source, os.stat(source))
+    with suppress(OSError):  # which the command will tell
+        look(source, os.stat(source))
     folders = [source]
     while folders:
         with suppress(OSError), os.scandir(folders.pop()) as scan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 from reflayer.errors import SandboxError
 from reflayer.record import replace
@@ -10,7 +11,7 @@ from reflayer.sandbox.process import Volume, Wanted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from os import PathLike
     from subprocess import CompletedProcess, Popen
@@ -76,7 +77,7 @@ class Sandbox:
             read_only=read_only,
         )
         self._runtime = runtime
-        self._entered: tuple[Store, Container, AbstractContextManager[None], int] | None = None
+        self._entered: tuple[Store, Container, AbstractContextManager[Container], int] | None = None
 
     def __enter__(self) -> Self:
         """Make the container.
@@ -84,22 +85,18 @@ class Sandbox:
         Raises:
             ReflayerError: it cannot be made.
         """
-        from reflayer.sandbox.run import removing, sweep
         from reflayer.store import Store
 
         if self._entered is not None:
             raise SandboxError("a sandbox is entered once")
         store = self._given or Store()
-        sweep(store)
-        name = f"sandbox-{os.urandom(8).hex()}"
-        mark = removing(store, name)
-        mark.__enter__()
-        try:
-            container = store.create(self._image, name=name)
-        except BaseException as error:
-            mark.__exit__(type(error), error, error.__traceback__)
-            raise
-        self._entered = store, container, mark, os.getpid()
+        if store._parts.is_outside:
+            from reflayer.workers.in_namespace import held
+
+            made = held(_made, store, self._image)
+        else:
+            made = _made(store, self._image)
+        self._entered = store, made.__enter__(), made, os.getpid()
         return self
 
     def __exit__(
@@ -163,8 +160,6 @@ class Sandbox:
         """
         import subprocess
 
-        from reflayer.sandbox.run import prepared, refuse_failure
-
         if isinstance(command, str):
             raise TypeError("a command is a list of words: ['sh', '-c', 'ls | wc -l']")
         store, container, *_ = self._open
@@ -176,27 +171,9 @@ class Sandbox:
             user=user or self._wanted.user,
         )
         data = input.encode("utf-8", "surrogateescape") if isinstance(input, str) else input
-        with prepared(store, container, wanted, self._runtime, tidy=False) as ready:
-            with subprocess.Popen(
-                ready.words,
-                stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=(ready.info,),
-                start_new_session=True,
-            ) as process:
-                try:
-                    out, err = process.communicate(data, timeout)
-                except BaseException as error:
-                    printed = _end(ready, process, store)
-                    if isinstance(error, subprocess.TimeoutExpired):
-                        raise subprocess.TimeoutExpired(
-                            list(wanted.command), error.timeout, *printed
-                        ) from None
-                    raise
-            code = process.returncode
-            status = 128 - code if code < 0 else code
-            refuse_failure(f"{ready.folder}/log", status, ready.runtime)
+        status, out, err = store._parts.do(
+            _run, store, container, wanted, self._runtime, data, timeout
+        )
         words = list(wanted.command)
         done = subprocess.CompletedProcess(words, status, _text(out), _text(err))
         if check:
@@ -219,17 +196,69 @@ class Sandbox:
             SandboxError: something runs in it.
             ReflayerError: there is no such checkpoint, or it cannot be done.
         """
-        from reflayer.sandbox.run import refuse_running
-
         store, container, *_ = self._open
-        refuse_running(store, container)
-        store.rollback(container.id, checkpoint)
+        store._parts.do(_roll_back, store, container, checkpoint)
 
     @property
-    def _open(self) -> tuple[Store, Container, AbstractContextManager[None], int]:
+    def _open(self) -> tuple[Store, Container, AbstractContextManager[Container], int]:
         if self._entered is None:
             raise SandboxError("a sandbox is there within its with statement alone")
         return self._entered
+
+
+@contextmanager
+def _made(store: Store, image: str | PathLike[str]) -> Iterator[Container]:
+    """A container that is removed in the end."""
+    from reflayer.sandbox.run import removing, sweep
+
+    sweep(store)
+    name = f"sandbox-{os.urandom(8).hex()}"
+    with removing(store, name):
+        yield store.create(image, name=name)
+
+
+def _run(
+    store: Store,
+    container: Container,
+    wanted: Wanted,
+    runtime: str | None,
+    data: bytes | None,
+    timeout: float | None,
+) -> tuple[int, bytes, bytes]:
+    """Run a command; return its status and what it printed."""
+    import subprocess
+
+    from reflayer.sandbox.run import prepared, refuse_failure
+
+    with prepared(store, container, wanted, runtime, tidy=False) as ready:
+        with subprocess.Popen(
+            ready.words,
+            stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=(ready.info,),
+            start_new_session=True,
+        ) as process:
+            try:
+                out, err = process.communicate(data, timeout)
+            except BaseException as error:
+                printed = _end(ready, process, store)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise subprocess.TimeoutExpired(
+                        list(wanted.command), error.timeout, *printed
+                    ) from None
+                raise
+        code = process.returncode
+        status = 128 - code if code < 0 else code
+        refuse_failure(f"{ready.folder}/log", status, ready.runtime)
+    return status, out, err
+
+
+def _roll_back(store: Store, container: Container, checkpoint: str | None) -> None:
+    from reflayer.sandbox.run import refuse_running
+
+    refuse_running(store, container)
+    store.rollback(container.id, checkpoint)
 
 
 def _end(ready: Prepared, process: Popen[bytes], store: Store) -> tuple[str, str]:

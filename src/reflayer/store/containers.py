@@ -87,31 +87,27 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
-        parts = self._parts
-        with parts.database.reading() as db:
-            is_there = db.execute("SELECT 1 FROM containers WHERE id = ?", (self.id,)).fetchone()
-        if is_there:
-            remove_container(parts, self.id)
+        self._parts.do(remove_if_there, self._parts, self.id)
 
     def checkpoint(self, name: str | None = None, *, freeze: AnyPath | None = None) -> Checkpoint:
         """Keep what it is now, as ``Store.checkpoint``."""
         cgroup = None if freeze is None else os.fsdecode(freeze)
-        made: Checkpoint = self._parts.words().checkpoint(self._parts, self.id, name, cgroup)
+        made: Checkpoint = self._parts.say("checkpoint", self.id, name, cgroup)
         return made
 
     def rollback(self, checkpoint: str | None = None) -> Checkpoint | None:
         """Let it be again what it was, as ``Store.rollback``."""
-        to: Checkpoint | None = self._parts.words().rollback(self._parts, self.id, checkpoint)
+        to: Checkpoint | None = self._parts.say("rollback", self.id, checkpoint)
         return to
 
     def fork(self, checkpoint: str | None = None, *, new: str | None = None) -> Container:
         """Make another one of what it is, or was at a checkpoint, as ``Store.fork``."""
-        made: Container = self._parts.words().fork(self._parts, self.id, checkpoint, new, 0)
+        made: Container = self._parts.say("fork", self.id, checkpoint, new, 0)
         return made
 
     def checkpoints(self) -> list[Checkpoint]:
         """Its checkpoints, the oldest first."""
-        found: list[Checkpoint] = self._parts.words().checkpoints(self._parts, self.id)
+        found: list[Checkpoint] = self._parts.say("checkpoints", self.id)
         return found
 
     def __eq__(self, other: object) -> bool:
@@ -205,6 +201,13 @@ def remove_container(
         if reason and warn is not None:
             warn(f"{container.name} was deleted, not recycled: {reason}")
         return container
+
+
+def remove_if_there(parts: Parts, id: str) -> None:
+    with parts.database.reading() as db:
+        is_there = db.execute("SELECT 1 FROM containers WHERE id = ?", (id,)).fetchone()
+    if is_there:
+        remove_container(parts, id)
 
 
 def _forget(parts: Parts, id: str) -> None:

@@ -19,11 +19,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from sqlite3 import Connection
-    from typing import Any
+    from typing import Any, ParamSpec, TypeVar
 
     from reflayer.archive import IdMap
     from reflayer.driver import Driver
     from reflayer.images.content.blob_store import BlobStore
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 
 def default_root() -> str:
@@ -85,6 +88,30 @@ class Parts:
                     reason += NO_ACCESS
                 raise OperationError(where, "mkdir", reason, error.errno) from error
         self.check_ids()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Parts, (self.root, self._method, self._said, self._workers, self.words)
+
+    @cached_property
+    def is_outside(self) -> bool:
+        """Whether what is asked for is done in the user's namespace, and this process is not."""
+        if os.geteuid() == 0:
+            return False
+        from reflayer.workers.in_namespace import is_outside
+
+        return is_outside()
+
+    def do(self, function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+        """Call a function where that is done."""
+        if not self.is_outside:
+            return function(*arguments, **named)
+        from reflayer.workers.in_namespace import ask
+
+        return ask(function, *arguments, **named)
+
+    def say(self, word: str, *arguments: object) -> Any:
+        """Do what a container can do itself, by its word."""
+        return self.do(getattr(self.words(), word), self, *arguments)
 
     def lock_of(self, name: str) -> str:
         """The lock file of one thing that only one may make at a time."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from functools import wraps
 
+from reflayer.linux.user_namespace import refuse_foreign
 from reflayer.store.containers import (
     Container,
     containers,
@@ -17,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from os import PathLike
-    from typing import Any, BinaryIO
+    from typing import Any, BinaryIO, TypeVar
 
     from reflayer.archive import Change, Packing
     from reflayer.images.build.manifest import ConfigChanges
@@ -33,7 +35,31 @@ if TYPE_CHECKING:
     from reflayer.walk.folders import AnyPath
     from reflayer.walk.id_map import IdMap
 
+    S = TypeVar("S")
 
+
+def _where_commands_are(store: type[S]) -> type[S]:
+    """Let what a store does be done in the user's namespace, where he has one and is not in it."""
+    for name, method in [*vars(store).items()]:
+        if callable(method) and not name.startswith("_"):
+            setattr(store, name, _in_there(method))
+    return store
+
+
+def _in_there(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def wrapper(self: Store, *arguments: Any, **named: Any) -> Any:
+        if not self._parts.is_outside:
+            return method(self, *arguments, **named)
+        image = named.get("image", *arguments[:1])
+        if isinstance(image, str) and image.startswith("rootfs:"):
+            refuse_foreign(image.removeprefix("rootfs:"))
+        return self._parts.do(wrapper, self, *arguments, **named)
+
+    return wrapper
+
+
+@_where_commands_are
 class Store:
     """The images and containers of one machine; any thread and any process may use it at once.
 

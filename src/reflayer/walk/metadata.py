@@ -178,6 +178,7 @@ class Metadata:
             if not self.records:
                 return False
             with suppress(OSError):
+                os.chown(fd, os.geteuid(), os.getegid())  # with another's it would not count
                 os.chmod(fd, 0o700)  # a user attribute needs it (xattr(7))
             _set_owner(fd, _record_of(facts))
             return True
