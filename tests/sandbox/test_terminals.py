@@ -30,13 +30,14 @@ def test_a_shell_in_a_terminal(runtime: str, source: str, root: Path) -> None:
     if not pid:
         words = command(root, "run", "--rm", "-it", "--runtime", runtime, source, "sh")
         os.execvp(words[0], words)
-    ioctl(fd, termios.TIOCSWINSZ, struct.pack("4H", 33, 99, 0, 0))
     _until(fd, b"# ")
+    ioctl(fd, termios.TIOCSWINSZ, struct.pack("4H", 33, 99, 0, 0))
+    os.write(fd, b"until [ \"$(busybox stty size)\" = '33 99' ]; do :; done; echo as' 'large\n")
+    _until(fd, b"as large")
     os.write(fd, b"test -t 0 && test -t 1 && echo term=$TERM\n")
     _until(fd, b"term=xterm")
-    os.write(fd, b"sleep 1000\n")
-    _until(fd, b"sleep 1000\r\n")
-    time.sleep(0.3)
+    os.write(fd, b"sh -c 'echo runs$((1)); exec sleep 1000'\n")
+    _until(fd, b"runs1")  # not before: the shell would have it for its next line
     os.write(fd, b"\x03")
     _until(fd, b"# ")
     os.write(fd, b"exit 6\n")

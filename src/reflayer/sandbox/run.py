@@ -48,12 +48,14 @@ class Prepared:
         folder: the bundle's.
         runtime: what runs it.
         info: a descriptor that it is to inherit.
+        console: the path of the socket over which its terminal comes; empty where it gets one.
     """
 
     words: list[str]
     folder: str
     runtime: Runtime
     info: int
+    console: str
 
 
 def hostname_of(container: Container, wanted: Wanted) -> str:
@@ -127,7 +129,8 @@ def prepared(
         _refuse_missing(container.path, bundle)
         id = os.path.basename(mark.path)
         words = runtimes.running(chosen, f"{folder}/.state", mark.path, id, bundle.config, info)
-        yield Prepared(words, mark.path, chosen, info)
+        console = runtimes.console_of(chosen, f"{mark.path}/run") if wanted.terminal else ""
+        yield Prepared(words, mark.path, chosen, info, console)
     finally:
         if info >= 0:
             os.close(info)
@@ -245,13 +248,15 @@ def execute(store: Store, container: Container, wanted: Wanted, *, reads: bool =
         _write(path, process)
     try:
         id = os.path.basename(folder)
-        words = runtimes.executing(runtime, f"{store.root}/running/.state", folder, id, path, log)
+        states, terminal = f"{store.root}/running/.state", wanted.terminal
+        words = runtimes.executing(runtime, states, folder, id, path, log, terminal=terminal)
         via = runtime if runtime.is_oci else Runtime("namespaces", "")
-        status = _spawn_and_wait(Prepared(words, folder, via, -1), wanted.terminal, reads)
+        console = runtimes.console_of(runtime, path) if terminal else ""
+        status = _spawn_and_wait(Prepared(words, folder, via, -1, console), terminal, reads)
         refuse_failure(log, status, runtime)
         return status
     finally:
-        for made in (path, log):
+        for made in (path, log, runtimes.console_of(runtime, path)):
             with suppress(FileNotFoundError):
                 os.unlink(made)
 
@@ -311,16 +316,17 @@ def _spawn_and_wait(ready: Prepared, terminal: bool, reads: bool) -> int:
     early: list[int] = []
     pty = None
     streams: list[tuple[Any, ...]] = []
-    if terminal:  # an OCI runtime makes another, but only where it has one itself
+    if terminal:  # runc makes another, but only where it has one itself
         from reflayer.sandbox.terminal import Terminal
 
-        pty = Terminal()
-        streams = [
-            (os.POSIX_SPAWN_OPEN, 0, pty.path, os.O_RDWR, 0),
-            (os.POSIX_SPAWN_DUP2, 0, 1),
-            (os.POSIX_SPAWN_DUP2, 0, 2),
-        ]
-    elif not reads:
+        pty = Terminal(ready.console)
+        if pty.path:
+            streams = [
+                (os.POSIX_SPAWN_OPEN, 0, pty.path, os.O_RDWR, 0),
+                (os.POSIX_SPAWN_DUP2, 0, 1),
+                (os.POSIX_SPAWN_DUP2, 0, 2),
+            ]
+    if not streams and (pty is not None or not reads):
         streams = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
 
     def pass_on(number: int, _: object) -> None:

@@ -29,6 +29,7 @@ _CODE = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
     "from reflayer.sandbox.namespaces import main; main(*sys.argv[2:])"
 )
+_CONSOLE = ".tty"
 _BOTH = (
     "keeps apart processes, mounts, IPC and host name, and the network with --network none; hides "
     "what Docker hides of /proc and /sys"
@@ -114,18 +115,20 @@ def running(
     What is no OCI runtime writes to the descriptor ``info`` which process its first one is.
     """
     if runtime.is_oci:
-        return [*_oci(runtime, states, f"{bundle}/log"), "run", "--bundle", bundle, id]
+        told = _console(runtime, f"{bundle}/run") if config["process"]["terminal"] else []
+        return [*_oci(runtime, states, f"{bundle}/log"), "run", *told, "--bundle", bundle, id]
     if runtime.name == "bwrap":
         return [runtime.program, *_bubblewrap(config, info)]
     return _own(runtime, "run", bundle, f"{bundle}/log", str(info))
 
 
 def executing(
-    runtime: Runtime, states: str, bundle: str, id: str, process: str, log: str
+    runtime: Runtime, states: str, bundle: str, id: str, process: str, log: str, *, terminal: bool
 ) -> list[str]:
     """The command that runs what the file ``process`` tells beside; errors go to ``log``."""
     if runtime.is_oci:
-        return [*_oci(runtime, states, log), "exec", "--process", process, id]
+        told = _console(runtime, process) if terminal else []
+        return [*_oci(runtime, states, log), "exec", *told, "--process", process, id]
     return _own(Runtime("namespaces", sys.executable), "exec", bundle, log, process)
 
 
@@ -134,6 +137,19 @@ def ending(runtime: Runtime, states: str, bundle: str, id: str) -> list[str]:
     if runtime.is_oci:
         return [*_oci(runtime, states, f"{bundle}/log"), "delete", "--force", id]
     return []
+
+
+def console_of(runtime: Runtime, path: str) -> str:
+    """The socket, beside the file ``path``, over which the terminal of what it tells of comes.
+
+    It is empty where the command gets ours: runc hands none over to who waits for it.
+    """
+    return f"{path}{_CONSOLE}" if runtime.name == "crun" else ""
+
+
+def _console(runtime: Runtime, path: str) -> list[str]:
+    socket = console_of(runtime, path)
+    return [f"--console-socket={socket}"] if socket else []
 
 
 def _oci(runtime: Runtime, states: str, log: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import socket
 import termios
 from contextlib import contextmanager, suppress
 
@@ -16,26 +17,54 @@ _CHUNK = 65536  # bytes
 
 
 class Terminal:
-    """A new pair; ``path`` is the command's side.
+    """A new pair; ``path`` is the command's side, empty where the runtime makes the pair.
 
     Between ``read`` and the end of the block ours is raw, if there is one.
     """
 
-    def __init__(self) -> None:
-        self.master, slave = os.openpty()
-        self.path = os.ttyname(slave)
-        self._slave = slave
+    def __init__(self, console: str = "") -> None:
+        """With ``console`` the runtime makes it, and hands ours over by a socket of that path.
+
+        Else it would have a second one, and crun (1.8) would not tell that how large ours is.
+        """
+        self.path = ""
+        self._slave = self.master = -1
+        self._console = None
+        if console:
+            self._console = _listening(console)
+            return
+        self.master, self._slave = os.openpty()
+        self.path = os.ttyname(self._slave)
         self.resize()
 
     def resize(self) -> None:
         """Make it as large as ours is."""
-        with suppress(OSError):
-            size = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
-            fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
+        if self.master >= 0:
+            with suppress(OSError):
+                size = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
+                fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
+
+    def _receive(self, done: int) -> bool:
+        """Have what the runtime hands over; False where it has ended before."""
+        assert self._console is not None
+        with self._console as console:
+            if console.fileno() not in select.select([console.fileno(), done], (), ())[0]:
+                return False
+            connection, _ = console.accept()
+            with connection:
+                _, fds, *_ = socket.recv_fds(connection, _CHUNK, 1)
+        if fds:
+            self.master = fds[0]
+            os.set_inheritable(self.master, False)
+            self.resize()
+        return bool(fds)
 
     def join(self, done: int, *, reads: bool) -> None:
         """Pass on what is printed, and typed where ``reads``, until ``done`` can be read."""
-        os.close(self._slave)
+        if self._slave >= 0:
+            os.close(self._slave)
+        elif not self._receive(done):
+            return
         sources = [self.master, done, *([0] if reads else [])]
         with _raw(reads):
             while True:
@@ -60,6 +89,18 @@ class Terminal:
             return False
         _write(1, printed)
         return bool(printed)
+
+
+def _listening(path: str) -> socket.socket:
+    """A socket at a path that may be longer than the address of one (unix(7))."""
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+        listener.listen()
+    finally:
+        os.close(folder)
+    return listener
 
 
 def _write(fd: int, data: bytes) -> None:
