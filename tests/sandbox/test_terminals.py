@@ -55,3 +55,8 @@ def test_a_terminal_where_there_is_none(runtime: str, source: str, root: Path) -
     script = "test -t 0 && test -t 1 && test -t 2 && echo all"
     words = ("run", "--rm", "-t", "--runtime", runtime, source, "sh", "-c", script)
     assert lines(reflayer(root, *words)) == ["all"]
+
+
+def test_what_is_piped_to_a_terminal_has_an_end(runtime: str, source: str, root: Path) -> None:
+    words = ("run", "--rm", "-it", "--runtime", runtime, source, "cat")
+    assert lines(reflayer(root, *words, typed="typed\n")) == ["typed", "typed"]

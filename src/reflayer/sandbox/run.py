@@ -319,7 +319,7 @@ def _spawn_and_wait(ready: Prepared, terminal: bool, reads: bool) -> int:
     if terminal:  # runc makes another, but only where it has one itself
         from reflayer.sandbox.terminal import Terminal
 
-        pty = Terminal(ready.console)
+        pty = Terminal(ready.console, nested=ready.runtime.is_oci)
         if pty.path:
             streams = [
                 (os.POSIX_SPAWN_OPEN, 0, pty.path, os.O_RDWR, 0),

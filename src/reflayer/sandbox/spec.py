@@ -201,8 +201,14 @@ def process_json(process: Process, rights: Rights, id_map: IdMap | None = None) 
         groups = tuple(one for one in groups if one < known[1]) if known[1] > 1 else ()
     granted = CAPABILITIES if user.uid == 0 else ()
     capabilities = {"bounding": CAPABILITIES, "effective": granted, "permitted": granted}
+    size = {}
+    if process.terminal:
+        from reflayer.sandbox.terminal import console_size
+
+        size = console_size()
     return {
         "terminal": process.terminal,
+        **({"consoleSize": size} if size else {}),
         "user": {
             "uid": user.uid,
             "gid": user.gid,

@@ -6,6 +6,7 @@ import fcntl
 import os
 import select
 import socket
+import struct
 import termios
 from contextlib import contextmanager, suppress
 
@@ -22,10 +23,11 @@ class Terminal:
     Between ``read`` and the end of the block ours is raw, if there is one.
     """
 
-    def __init__(self, console: str = "") -> None:
+    def __init__(self, console: str, *, nested: bool) -> None:
         """With ``console`` the runtime makes it, and hands ours over by a socket of that path.
 
-        Else it would have a second one, and crun (1.8) would not tell that how large ours is.
+        Else it would have a second one, and crun (1.8) would not tell that how large ours is. With
+        ``nested`` it has one: what is typed means something there alone.
         """
         self.path = ""
         self._slave = self.master = -1
@@ -35,14 +37,18 @@ class Terminal:
             return
         self.master, self._slave = os.openpty()
         self.path = os.ttyname(self._slave)
+        if nested:
+            mode = termios.tcgetattr(self._slave)
+            mode[0] &= ~(termios.ICRNL | termios.IXON)
+            mode[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN)
+            termios.tcsetattr(self._slave, termios.TCSANOW, mode)
         self.resize()
 
     def resize(self) -> None:
         """Make it as large as ours is."""
         if self.master >= 0:
             with suppress(OSError):
-                size = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
-                fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
+                fcntl.ioctl(self.master, termios.TIOCSWINSZ, _size())
 
     def _receive(self, done: int) -> bool:
         """Have what the runtime hands over; False where it has ended before."""
@@ -89,6 +95,18 @@ class Terminal:
             return False
         _write(1, printed)
         return bool(printed)
+
+
+def _size() -> bytes:
+    return fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
+
+
+def console_size() -> dict[str, int]:
+    """How large ours is, as a spec has it (runtime-spec, config.md); empty where there is none."""
+    with suppress(OSError):
+        rows, columns, *_ = struct.unpack("4H", _size())
+        return {"height": rows, "width": columns}
+    return {}
 
 
 def _listening(path: str) -> socket.socket:
