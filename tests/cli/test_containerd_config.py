@@ -106,6 +106,9 @@ def test_a_runtime_class_alone_uses_it(version: str, path: tuple[str, ...]) -> N
         "plugins"
     ]
     assert plugins.pop("io.containerd.transfer.v1.local") == UNPACKED
+    assert plugins.pop("io.containerd.cri.v1.images") == {
+        "runtime_platforms": {"sandboxes": {"snapshotter": "reflayer"}}
+    }
     runtime = {"runtime_type": "io.containerd.runc.v2", "snapshotter": "reflayer"}
     assert plugins == {path[0]: {path[1]: {"runtimes": {"sandboxes": runtime}}}}
 

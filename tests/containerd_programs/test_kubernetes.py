@@ -9,6 +9,7 @@ import pytest
 
 from tests.containerd_programs.conftest import Pair, Start
 from tests.containerd_programs.containerd import (
+    release,
     require_config_version,
     require_runtime_snapshotters,
     until,
@@ -87,6 +88,9 @@ def test_a_pod_is_pulled_run_logged_and_removed(
         for word in ("first", "file", "link", "new", "null", "other", "pipe", "symlink")
     ]
     assert len(names(pair) - pulled) == 2  # the pod's and the container's
+    if release() >= (1, 7):  # which is told where the snapshots are
+        (stats,) = cri.runtime.ListContainerStats(make.Nothing()).stats
+        assert stats.writable_layer.fs_id.mountpoint == str(pair.home)  # the kubelet looks there
 
     cri.runtime.RemoveContainer(container)
     request = make.SandboxRequest(pod_sandbox_id=sandbox)

@@ -51,12 +51,20 @@ def containerd_toml(
     capabilities = "".join(f"  # {one}: {_CAPABILITIES[one]}.\n" for one in told)
     if told:
         capabilities += f"  capabilities = [{', '.join(map(_quoted, told))}]\n"
-    tables, options = _KUBERNETES[version], ""
+    tables, options, measured = _KUBERNETES[version], "", ""
     about = "the line belongs into the table of that name, where the file has one"
     if runtime is not None:
         tables = (f"{_RUNTIMES[version]}.runtimes.{runtime}",)
         options = '  runtime_type = "io.containerd.runc.v2"\n'
         about = "the options of the runc table (SystemdCgroup, for one) belong here, too"
+        # containerd 2 looks here alone for where such a snapshotter is; without it all that the
+        # kubelet asks of what pods take fails, and with that its evictions.
+        measured = f"""\
+
+# Where the kubelet measures what these pods take: without it, it evicts no pod of the node.
+[{_CRI_IMAGES}.runtime_platforms.{runtime}]
+  snapshotter = "{NAME}"
+"""
     kubernetes = "\n".join(f'[{table}]\n{options}  snapshotter = "{NAME}"' for table in tables)
     return f"""\
 # A file that has a version line already keeps its own; it has to be this one.
@@ -71,7 +79,7 @@ version = {version}
 
 # Kubernetes (CRI): {about}.
 {kubernetes}
-
+{measured}
 # Into which snapshotters containerd 2 unpacks what its transfer service pulls, for ctr and, from
 # 2.1 on, for Kubernetes. The first is its own default, which goes where it is not listed.
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
