@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -100,6 +101,54 @@ def test_a_pod_is_pulled_run_logged_and_removed(
         cri.images.RemoveImage(cri.image(f"{registry}/{image}:t"))
     until(lambda: names(pair) == set(), "all snapshots are gone")
     until(lambda: not any(pair.home.rglob("trash/*")), "the trash is empty")
+
+
+@pytest.mark.parametrize("kind", ["xfs", "ext4"])
+def test_a_pod_with_users_of_its_own_has_the_owners_of_the_image(
+    start: Start, place_on: Callable[[str], Path], kind: str, registry: str, tmp_path: Path
+) -> None:
+    require_config_version(3)
+    pair = start(place_on(kind), pause=f"{registry}/pause:t", config_version=3)
+    pair.containerd.folder.chmod(0o711)  # as /run is
+    cri = Cri(pair.containerd.folder / "socket", tmp_path / "cri")
+    make, name = cri.messages, f"{registry}/image:t"
+    uids, gids = ([{"host_id": id, "length": 65536}] for id in (100_000, 200_000))
+    options = {"namespace_options": {"userns_options": {"uids": uids, "gids": gids}}}
+    pod = make.PodSandboxConfig(
+        metadata={"name": "pod", "uid": "1", "namespace": "default"},
+        hostname="pod",
+        log_directory=str(tmp_path / "logs"),
+        linux={"security_context": options},
+    )
+    cri.pull(name, pod)
+    sandbox = cri.runtime.RunPodSandbox(make.RunPodSandboxRequest(config=pod)).pod_sandbox_id
+    script = "cat /proc/self/uid_map; stat -c '%u:%g %h' /kept/file; echo new > /new"
+    request = make.CreateContainerRequest(
+        pod_sandbox_id=sandbox,
+        config={
+            "metadata": {"name": "container"},
+            "image": {"image": name},
+            "command": ["sh", "-c", script],
+            "log_path": "container.log",
+            "linux": {"security_context": options},
+        },
+        sandbox_config=pod,
+    )
+    id = cri.runtime.CreateContainer(request).container_id
+    container = make.ContainerRequest(container_id=id)
+    cri.runtime.StartContainer(container)
+
+    def ended() -> bool:
+        status = cri.runtime.ContainerStatus(container).status
+        return bool(status.state == make.CONTAINER_EXITED and status.exit_code == 0)
+
+    until(ended, "the container ends with success")
+    lines = (tmp_path / "logs/container.log").read_text().splitlines()
+    told = [line.split(maxsplit=3)[3].split() for line in lines]
+    assert told == [["0", "100000", "65536"], ["1234:5678", "2"]]
+    mount = pair.containerd.ctr("-n", "k8s.io", "snapshots", "mounts", "/target", id).split()
+    assert [os.stat(f"{mount[3]}/{name}").st_uid for name in ("new", "kept/file")] == [0, 1234]
+    cri.close()
 
 
 def names(pair: Pair) -> set[str]:
