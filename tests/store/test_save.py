@@ -214,8 +214,10 @@ def test_a_folder_that_was_taken_in_goes_out_the_same_each_time(base: Path, root
     name = f"rootfs:{base}/tree"
     store.create(name)
     store.save(name, f"oci:{base}/out:one")
+    config = store.image_config(name)
     store.create(name)
     store.save(name, f"oci:{base}/out:two", compression="zstd")
+    assert store.image_config(name) == config
     assert manifest(base / "out", "one") == manifest(base / "out", "two")
     assert_same(tree(store, name), tree(Store(base / "other"), f"oci:{base}/out:one"))
     assert_clean(root)

@@ -215,7 +215,7 @@ def config_of(known: StoredImage, parts: Parts) -> dict[str, object]:
     from reflayer.images.model.descriptor import check_digest_is, digest_bytes
     from reflayer.images.model.document import Document
 
-    if known.manifest is None:
+    if known.is_folder:  # packed or not, whose config has other bytes
         from reflayer.images.build.manifest import config_of as minimal_config
         from reflayer.images.model.platform import Platform
 
