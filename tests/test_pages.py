@@ -82,7 +82,7 @@ def test_every_file_and_name_of_the_code_is_there(page: Path) -> None:
 
 @pytest.mark.parametrize("name", TO_BEGIN_WITH)
 def test_a_page_to_begin_with_is_read_in_two_minutes(name: str) -> None:
-    text = (PROJECT / "docs" / f"{name}.md").read_text()
+    text = re.sub(r"<!-- .* -->\n+", "", (PROJECT / "docs" / f"{name}.md").read_text())
     assert len(text.splitlines()) <= 40
     assert len(text.split()) <= 450
 

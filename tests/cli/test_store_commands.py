@@ -356,7 +356,7 @@ def test_a_store_of_somebody_else_is_one_line(root: Path, arguments: tuple[str, 
 def test_a_result_that_cannot_be_written_leaves_no_container(root: Path, base: Path) -> None:
     made = image(base / "image", BASE)
     with open("/dev/full", "w") as full:
-        command = [*PROGRAM, "--root", str(root), "create", made]
+        command = [*PROGRAM, "--root", str(root), "--quiet", "create", made]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == (
