@@ -132,21 +132,33 @@ class Driver(Layers):
         """
         making = mapped(self._making, id_map)
         size = self._size if size is None else size
-        self._check_new(id, parent, size)
         has_spares = parent is not None and not size and not (mount_label and has_labels())
-        if parent is None or not has_spares or not spares.use(self.home, parent):
-            return self._with_room(self._create, id, parent, making, size, mount_label, progress)
+        if parent is None or not has_spares or not spares.use(self.home, checked_id(parent)):
+            return self._create(id, parent, making, size, mount_label, progress)
         from reflayer.driver.fill import fill_behind
 
         started = time.monotonic()
+        left = spares.take(self.home, parent, checked_id(id), making)
         try:
-            if spares.take(self.home, parent, id, making):
+            if left is not None:
                 return spares.report(time.monotonic() - started)
-            return self._with_room(self._create, id, parent, making, size, mount_label, progress)
+            return self._create(id, parent, making, size, mount_label, progress)
         finally:
-            fill_behind(self.home, parent)
+            fill_behind(self.home, parent, left)
 
     def _create(
+        self,
+        id: str,
+        parent: str | None,
+        making: Making,
+        size: int,
+        label: str,
+        progress: Progress | None,
+    ) -> CopyReport | None:
+        self._check_new(id, parent, size)
+        return self._with_room(self._clone, id, parent, making, size, label, progress)
+
+    def _clone(
         self,
         id: str,
         parent: str | None,

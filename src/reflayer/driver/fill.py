@@ -47,11 +47,20 @@ class _StoppedError(Exception):
     """The spare that is being made is wanted no more."""
 
 
-def fill_behind(home: str, layer: str | None) -> None:
-    """Let another process make what spares are missing, if ``layer``, or with None any, does."""
+def fill_behind(home: str, layer: str | None, left: int | None = None) -> None:
+    """Let another process make what spares are missing, if ``layer``, or with None any, does.
+
+    ``left`` is how many of that are ready, where the caller has just looked.
+    """
     if layer is None:
         layer = _next(home, {})
-    if layer is None or not _lacks(spares.of_layer(home, layer)) or is_short(home):
+    if layer is None:
+        return
+    if left is None:
+        is_lacking = _lacks(spares.of_layer(home, layer))
+    else:
+        is_lacking = left < (spares.wanted(home, layer) or (0,))[0]
+    if not is_lacking or is_short(home):
         return
     with suppress(OperationError):  # on a full disk there may be no lock file
         turn = open_locked(f"{home}/{SPARES_LOCK}", wait=False)

@@ -38,6 +38,7 @@ from reflayer.driver.maps import note_map
 from reflayer.driver.room import is_short
 from reflayer.driver.trash import delete_trash, discard
 from reflayer.errors import LayerError, OperationError, failing
+from reflayer.linux.user_namespace import id_map
 from reflayer.record import record
 from reflayer.workers.lock import flock, passing_name
 
@@ -79,8 +80,8 @@ def key(making: Making) -> str | None:
     owner = "" if making.owner is None else f"{making.owner[0]}_{making.owner[1]}"
     maps = []
     for name in ("uid_map", "gid_map"):  # user_namespaces(7)
-        with suppress(OSError), open(f"/proc/self/{name}") as file:
-            maps.append("_".join(file.read().split()))
+        with suppress(OSError):
+            maps.append("_".join(id_map(name).split()))
     user = f"{os.geteuid()}_{os.getegid()}"
     if making.id_map is not None:
         maps.append(str(making.id_map))
@@ -346,8 +347,8 @@ def note_of(spare: str) -> str:
     return spare + _NOTE
 
 
-def take(home: str, layer: str, id: str, making: Making) -> bool:
-    """Make a spare of ``layer`` the new layer ``id``; False where there is none.
+def take(home: str, layer: str, id: str, making: Making) -> int | None:
+    """Make a spare of ``layer`` the new layer ``id``; how many are left, None if there was none.
 
     Raises:
         LayerError: there is a layer ``id`` already.
@@ -355,11 +356,11 @@ def take(home: str, layer: str, id: str, making: Making) -> bool:
     with naming(home):
         if is_there(home, id):
             raise taken(id)
-        spare = find(home, layer, making)
-        if spare is not None:
+        found = ready(home, layer, key(making))
+        if found:
             note_map(home, id, making.id_map)
-            hand_out(home, spare, id)
-    return spare is not None
+            hand_out(home, found[0], id)
+    return len(found) - 1 if found else None
 
 
 def use(home: str, layer: str) -> bool:

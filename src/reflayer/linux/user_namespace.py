@@ -291,10 +291,15 @@ def id_maps() -> tuple[str, ...]:
     """The maps of users and of groups of the namespace that this process is in."""
     maps = []
     for name in ("uid_map", "gid_map"):
-        with suppress(OSError), open(f"/proc/self/{name}", "rb") as file:
-            lines = (" ".join(line.decode().split()) for line in file)
-            maps.append(", ".join(lines))
+        with suppress(OSError):
+            maps.append(", ".join(" ".join(line.split()) for line in id_map(name).splitlines()))
     return tuple(maps)
+
+
+def id_map(name: str) -> str:
+    """What ``/proc/self`` has as ``uid_map`` or ``gid_map``; OSError: there is no proc(5)."""
+    with open(f"/proc/self/{name}", "rb", 0) as file:
+        return file.read().decode()
 
 
 def covers(ours: str, others: str) -> bool:
@@ -326,11 +331,10 @@ def may_all() -> bool:
     if os.geteuid() != 0:
         return False
     try:
-        with open("/proc/self/uid_map", "rb") as file:
-            if b" ".join(file.read().split()) != b"0 0 %d" % ALL_IDS:
-                return False
-        with open("/proc/self/status", "rb") as file:
-            powers = next(line for line in file if line.startswith(b"CapEff:"))
-    except (OSError, StopIteration):
+        if id_map("uid_map").split() != ["0", "0", str(ALL_IDS)]:
+            return False
+        with open("/proc/self/status", "rb", 0) as file:
+            powers = file.read().partition(b"\nCapEff:")[2].split(maxsplit=1)
+    except OSError:
         return True
-    return int(powers.split()[1], 16) & _ALL_POWERS == _ALL_POWERS
+    return not powers or int(powers[0], 16) & _ALL_POWERS == _ALL_POWERS

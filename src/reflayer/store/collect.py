@@ -58,22 +58,21 @@ def making(parts: Parts) -> Iterator[ExitStack]:
     held until the end of the block.
     """
     parts.make_folders()
-    with parts.database.kept_open():
-        parts.database.make()
-        if _is_empty(parts.home):
-            _refuse_without_folders(parts)
-        content = os.path.join(parts.root, "content")
-        if _names_in(os.path.join(content, "ingest")):
-            from reflayer.images.content.partial_download import expire
+    parts.database.make()
+    if _is_empty(parts.home):
+        _refuse_without_folders(parts)
+    content = os.path.join(parts.root, "content")
+    if _names_in(os.path.join(content, "ingest")):
+        from reflayer.images.content.partial_download import expire
 
-            expire(content)
-        tidy(parts)
-        try:
-            with locked(parts.lock, shared=True), ExitStack() as until:
-                yield until
-        finally:
-            with suppress(ReflayerError):  # then the next start tells, before it makes anything
-                tidy(parts)
+        expire(content)
+    tidy(parts)
+    try:
+        with locked(parts.lock, shared=True), ExitStack() as until:
+            yield until
+    finally:
+        with suppress(ReflayerError):  # then the next start tells, before it makes anything
+            tidy(parts)
 
 
 @contextmanager

@@ -185,22 +185,21 @@ def remove_container(
 ) -> Container:
     from reflayer.store.collect import collect, marked, tidy, with_room
 
-    with parts.database.kept_open():
-        with parts.database.reading() as db:
-            container = find_container(db, name, parts)
-            asked = "SELECT 1 FROM standing WHERE container = ?"
-            has_layers = db.execute(asked, (container.id,)).fetchone() is not None
-        with marked(parts, needs_room=False) as agree:
-            # The folder first: one that cannot be removed still has its record.
-            reason = parts.driver.remove(container.id, wait=wait, recycle=recycle)
-            with_room(parts, lambda: _forget(parts, container.id))
-            is_used = _is_used(parts, container.image_id)
-            if is_used and not has_layers:
-                agree()
-        (tidy if is_used and not has_layers else collect)(parts, wait=wait)
-        if reason and warn is not None:
-            warn(f"{container.name} was deleted, not recycled: {reason}")
-        return container
+    with parts.database.reading() as db:
+        container = find_container(db, name, parts)
+        asked = "SELECT 1 FROM standing WHERE container = ?"
+        has_layers = db.execute(asked, (container.id,)).fetchone() is not None
+    with marked(parts, needs_room=False) as agree:
+        # The folder first: one that cannot be removed still has its record.
+        reason = parts.driver.remove(container.id, wait=wait, recycle=recycle)
+        with_room(parts, lambda: _forget(parts, container.id))
+        is_used = _is_used(parts, container.image_id)
+        if is_used and not has_layers:
+            agree()
+    (tidy if is_used and not has_layers else collect)(parts, wait=wait)
+    if reason and warn is not None:
+        warn(f"{container.name} was deleted, not recycled: {reason}")
+    return container
 
 
 def remove_if_there(parts: Parts, id: str) -> None:

@@ -102,48 +102,47 @@ _LOG = 1 << 21  # bytes: for many transactions, before a disk has to be waited f
 _NEW = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
+class _Open:
+    """A connection that a thread keeps, and the file that it is of."""
+
+    __slots__ = ("db", "file", "is_current")
+
+    def __init__(self, db: sqlite3.Connection, file: os.stat_result) -> None:
+        self.db = db
+        self.file = file
+        self.is_current = False  # whether its schema is the newest
+
+
 class Database:
     """The database in the file ``path``; any thread may use it.
 
-    Each transaction opens it anew, unless a block has said that more will follow.
+    Each thread keeps it open from one transaction to the next, since to open it is most of what a
+    small one takes. No lock is held between them. What was forked opens it anew, and so does who
+    finds another file there, or has met an error.
     """
 
     def __init__(self, path: str, lock: str, home: str) -> None:
         self._path = path
         self._lock = lock  # under which it is made
         self._home = home  # of layers and containers: where some are, there was a database
-        self._kept: dict[int, sqlite3.Connection | None] = {}  # by thread
-        self._current: set[int] = set()  # threads that keep one of the newest schema
+        self._open: dict[int, _Open] = {}  # by thread
+        self._pid = os.getpid()
 
-    @contextmanager
-    def kept_open(self) -> Iterator[None]:
-        """Let the transactions of this thread in the block, one after the other, open it once.
-
-        Opening it is most of what a small transaction takes.
-        """
-        thread = get_ident()
-        if thread in self._kept:
-            yield
-            return
-        self._kept[thread] = None
-        try:
-            yield
-        finally:
-            self._current.discard(thread)
-            if (kept := self._kept.pop(thread)) is not None:
-                with telling(self._path):
-                    kept.close()
+    def __del__(self) -> None:
+        if self._pid == os.getpid():
+            for thread in list(self._open):
+                self._close(thread)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection for reading, at one moment's state; an empty database if there is none."""
         with telling(self._path):
-            if _is_there(self._path):
-                with self._connection() as db, transaction(db, "DEFERRED"):
-                    if version := self._version_of(db):
+            if (file := _status(self._path)) is not None:
+                with self._connection(file) as kept, transaction(kept.db, "DEFERRED"):
+                    if version := self._version_of(kept):
                         is_old = version < SCHEMA_VERSION
-                        with _upgraded(db, version) if is_old else nullcontext():
-                            yield db
+                        with _upgraded(kept.db, version) if is_old else nullcontext():
+                            yield kept.db
                         return
             self._refuse_lost()
             with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
@@ -163,28 +162,27 @@ class Database:
 
     @contextmanager
     def _made(self) -> Iterator[sqlite3.Connection]:
-        if not _is_there(self._path):
+        file = _status(self._path)
+        if file is None:
             self._make()
-        with self._connection() as db:
-            version = self._version_of(db)
-            if not version:
-                self._make()
-            elif version < SCHEMA_VERSION:
-                from reflayer.workers.lock import locked
+            file = os.stat(self._path)
+        with self._connection(file) as kept:
+            if not kept.is_current:
+                version = self._version_of(kept)
+                if not version:
+                    self._make()
+                elif version < SCHEMA_VERSION:
+                    from reflayer.workers.lock import locked
 
-                # The lock file stays until a whole collection: of what an older version has left.
-                with locked(self._lock):
-                    _upgrade(db)
-            yield db
+                    # The lock file stays until a whole collection: of what an older version left.
+                    with locked(self._lock):
+                        _upgrade(kept.db)
+            yield kept.db
 
-    def _version_of(self, db: sqlite3.Connection) -> int:
-        """As ``version_of``, which is asked for once as long as a connection is kept."""
-        thread = get_ident()
-        if thread in self._current and self._kept.get(thread) is db:
-            return SCHEMA_VERSION
-        version = version_of(db)
-        if version == SCHEMA_VERSION and self._kept.get(thread) is db:
-            self._current.add(thread)
+    def _version_of(self, kept: _Open) -> int:
+        """As ``known_version``; noted, since it only grows."""
+        version = known_version(kept.db, self._path, SCHEMA_VERSION)
+        kept.is_current = version == SCHEMA_VERSION
         return version
 
     def _make(self) -> None:
@@ -205,26 +203,43 @@ class Database:
             )
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """One that is in no transaction: this thread's, or a new one for the block."""
+    def _connection(self, file: os.stat_result) -> Iterator[_Open]:
+        """One of ``file`` that is in no transaction: this thread's, or a new one for the block."""
+        if self._pid != os.getpid():
+            _of_parents.append(self._open)
+            self._open, self._pid = {}, os.getpid()
         thread = get_ident()
-        kept = self._kept.get(thread)
-        if kept is not None and not kept.in_transaction:
+        kept = self._open.get(thread)
+        if kept is not None and kept.db.in_transaction:
+            with closing(connect(self._path)) as db:
+                yield _Open(db, file)
+            return
+        if kept is not None and not os.path.samestat(kept.file, file):
+            self._close(thread)
+            kept = None
+        if kept is None:
+            kept = self._open[thread] = _Open(connect(self._path), file)
+        try:
             yield kept
-        elif kept is None and thread in self._kept:
-            self._kept[thread] = kept = connect(self._path, SCHEMA_VERSION)
-            yield kept
-        else:
-            with closing(connect(self._path, SCHEMA_VERSION)) as db:
-                yield db
+        except sqlite3.Error:
+            self._close(thread)
+            raise
+
+    def _close(self, thread: int) -> None:
+        with suppress(sqlite3.Error):
+            self._open.pop(thread).db.close()
 
 
-def connect(path: str, version: int, *, alone: bool = False) -> sqlite3.Connection:
-    """Open the database ``path``, whose ``user_version`` may be ``version`` at most.
+_of_parents: list[dict[int, _Open]] = []
+"""What was open at a fork stays so: closed here, it would undo what the parent is at."""
 
-    Where it is used ``alone``, no other connection opens it; any thread may use this one, in turn.
+
+def connect(path: str, *, alone: bool = False) -> sqlite3.Connection:
+    """Open the database ``path``.
+
+    Where it is used ``alone``, no other connection opens it. Any thread may use it, in turn.
     """
-    db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=not alone)
+    db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
     try:
         if alone:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -235,16 +250,21 @@ def connect(path: str, version: int, *, alone: bool = False) -> sqlite3.Connecti
                 make_room(f"{path}-wal", _LOG)
         db.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
         db.execute("PRAGMA foreign_keys = ON")
-        found = version_of(db)
-        if found > version:
-            raise StoreError(
-                f"{path}: a newer reflayer made it (schema {found}, this one knows {version}): use "
-                "that one, or another folder"
-            )
     except BaseException:
         db.close()
         raise
     return db
+
+
+def known_version(db: sqlite3.Connection, path: str, most: int) -> int:
+    """As ``version_of``; StoreError: it is more than ``most``."""
+    found = version_of(db)
+    if found > most:
+        raise StoreError(
+            f"{path}: a newer reflayer made it (schema {found}, this one knows {most}): use "
+            "that one, or another folder"
+        )
+    return found
 
 
 def _upgrade(db: sqlite3.Connection) -> None:
@@ -273,8 +293,8 @@ def make(path: str, schema: str, version: int, *, alone: bool = False) -> None:
     """Make the database ``path`` where it is absent or empty; under a lock."""
     with suppress(FileExistsError):
         os.close(_open(path, _NEW | os.O_EXCL))
-    with closing(connect(path, version)) as db:
-        if version_of(db) == version:
+    with closing(connect(path)) as db:
+        if known_version(db, path, version) == version:
             return
         db.execute("PRAGMA journal_mode = DELETE")  # the one that stays is made below
         db.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
@@ -352,16 +372,15 @@ def _open(path: str, flags: int) -> int:
     return fd
 
 
-def _is_there(path: str) -> bool:
+def _status(path: str) -> os.stat_result | None:
     try:
-        os.stat(path)
+        return os.stat(path)
     except FileNotFoundError:
-        return False
+        return None
     except PermissionError as error:
         raise OperationError(path, "stat", f"{error.strerror}{NO_ACCESS}", error.errno) from error
     except OSError as error:
         raise OperationError.from_os_error(error, path, "stat") from error
-    return True
 
 
 def ids_with(db: sqlite3.Connection, table: str, start: str) -> list[str]:

@@ -78,7 +78,7 @@ class Parts:
         """Make the store's folder where it is absent, for its owner alone."""
         from reflayer.linux.mkdir import make_folders
 
-        for folder in (self.root, self.locks):
+        for folder in () if os.path.isdir(self.locks) else (self.root, self.locks):
             try:
                 make_folders(folder, 0o700)
             except OSError as error:

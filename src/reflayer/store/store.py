@@ -315,13 +315,12 @@ class Store:
         from reflayer.store.checkpoints import layer_of
         from reflayer.store.images import image_with_id
 
-        with self._parts.database.kept_open():
-            container, layer = layer_of(self._parts, name)
-            if since is not None:
-                _, parent = layer_of(self._parts, since)
-            else:
-                with self._parts.database.reading() as db:
-                    parent = image_with_id(db, container.image_id).layer
+        container, layer = layer_of(self._parts, name)
+        if since is not None:
+            _, parent = layer_of(self._parts, since)
+        else:
+            with self._parts.database.reading() as db:
+                parent = image_with_id(db, container.image_id).layer
         return self._parts.driver.changes(layer, parent)
 
     def checkpoint(

@@ -113,8 +113,9 @@ class Records:
         with database.telling(path):
             if not os.path.exists(path) or not os.path.getsize(path):
                 database.make(path, _SCHEMA, SCHEMA_VERSION, alone=True)
-            self._db = database.connect(path, SCHEMA_VERSION, alone=True)
+            self._db = database.connect(path, alone=True)
             try:
+                database.known_version(self._db, path, SCHEMA_VERSION)
                 rows = self._db.execute(f"SELECT {_COLUMNS} FROM snapshots")
                 self._snapshots = {row[0]: _snapshot(row) for row in rows}
             except BaseException:
