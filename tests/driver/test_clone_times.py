@@ -279,3 +279,25 @@ def test_with_the_time_and_without_it_the_same_is_told(driver: Driver, seed: int
     assert told == [(change.kind, change.path) for change in slow]
     if seed < 2:
         assert driver.cloned("work", "base") is not None
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["stamps", "ticks"])
+@pytest.mark.parametrize("kind", ["xfs", "ext4", "btrfs", "tmpfs"])
+def test_a_time_is_after_all_stamps_until_then_and_before_all_to_come(
+    place_on: Callable[[str], Path], kind: str, tells: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not tells:
+        monkeypatch.setattr(clone_times, "_stamp", lambda _: None)
+    place = place_on(kind)
+    files = [place / name for name in ("looked at", "not looked at")]
+    for number in range(50):
+        for file in files:
+            file.write_text(str(number))
+        files[0].stat()
+        files[0].chmod(0o600 + number % 2)
+        before = [file.stat().st_ctime_ns for file in files]
+        time = clone_times.later(str(place))
+        new = place / f"new{number}"
+        new.touch()
+        files[1].chmod(0o600 + number % 2)
+        assert max(before) < time <= min(new.stat().st_ctime_ns, files[1].stat().st_ctime_ns)

@@ -21,7 +21,6 @@ stands on the layer that it stood on, and all that was made has changed since.
 from __future__ import annotations
 
 import os
-import time
 from contextlib import contextmanager, suppress
 
 from reflayer.driver.clone import clone
@@ -30,12 +29,12 @@ from reflayer.driver.clone_times import (
     first_clone,
     folder_paths,
     keeping,
+    later,
     note,
     note_path,
     now,
     renote,
     same_as,
-    wait,
 )
 from reflayer.driver.create import building, copy_label, new_layer, publish_difference
 from reflayer.driver.differences import (
@@ -107,14 +106,13 @@ def checkpoint(
     with failing(layer, "stat"):
         if not os.path.isdir(layer):
             raise LayerError(f"there is no whole layer {id}")
-    began = time.time_ns()
+    began = later(home)  # so that nothing is taken for changed the next time that is in this one
     made: Checkpoint | None = None
     paths: dict[bytes, int] = {}
     if keeps_differences:
-        made, paths = _make_difference(home, id, new, making, began)
+        made, paths = _make_difference(home, id, new, making)
     if made is None:
-        # A snapshot need not wait, and after a copy a few files more count as changed.
-        began = now()
+        began = now()  # it may have taken a while
         with new_layer(home, new, id, making, durable=True) as (_, report):
             assert report is not None
             made = Checkpoint(new, True, None, sum(report.bytes.values()))
@@ -158,7 +156,7 @@ def rollback(home: str, id: str, to: str, making: Making, progress: Progress | N
             workers=making.workers,
         )
         if made is not None or between:
-            renote(home, id, to, time.time_ns(), paths)
+            renote(home, id, to, later(home), paths)
         return None
     from reflayer.driver.quota import use_of
 
@@ -183,7 +181,7 @@ def rollback(home: str, id: str, to: str, making: Making, progress: Progress | N
 
 
 def _make_difference(
-    home: str, id: str, new: str, making: Making, began: int
+    home: str, id: str, new: str, making: Making
 ) -> tuple[Checkpoint | None, dict[bytes, int]]:
     """Make ``new`` a difference on what ``id`` stands on; None where that cannot be.
 
@@ -205,7 +203,6 @@ def _make_difference(
         opened(f"{home}/{DIFFERENCES}", follow=True) as folder,
     ):
         upper = make_difference(path, below, is_new=False)
-        wait(began)  # so that nothing is taken for changed the next time that is in this one
         copied = copy_changes(
             layer_path(home, id),
             layers,

@@ -83,7 +83,7 @@ def note(
     root = _root(path)
     if boot is None or root is None:
         return None
-    cloned = _complete_at(time.time_ns() if is_late else root[1])
+    cloned = _complete_at(home, time.time_ns() if is_late else root[1])
     folder = f"{home}/{CLONED}/{boot}"
     record = f"{folder}/{os.path.basename(path)}"
     if details:
@@ -101,7 +101,7 @@ def note(
 def renote(home: str, id: str, parent: str, cloned: int, paths: Mapping[bytes, int]) -> None:
     """Note that layer ``id`` was the same as ``parent`` at ``cloned``, by the clock of inodes.
 
-    ``paths`` has the inodes of its folders then. That holds when the clock has come to that time.
+    ``paths`` has the inodes of its folders then.
     """
     path = layer_path(home, id)
     boot, root = boot_id(), _root(path)
@@ -121,7 +121,6 @@ def renote(home: str, id: str, parent: str, cloned: int, paths: Mapping[bytes, i
         except FileNotFoundError:
             _begin_boot(home, boot)
             write_new(record, content)
-        wait(cloned)
 
 
 def folder_paths(home: str, id: str, cloned: int) -> dict[bytes, int]:
@@ -143,34 +142,57 @@ def now() -> int:
     return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
 
 
-def later() -> int:
-    """A time that is after all changes until now, and not after those to come."""
-    wanted = time.time_ns()
-    wait(wanted)
+def later(folder: str) -> int:
+    """A time after all stamps of a file system until now, and not after those to come.
+
+    The clock that stamps inodes goes on in ticks, of some milliseconds, and this waits for the
+    next one, but where a stamp itself tells.
+
+    Args:
+        folder: on that file system.
+    """
+    wanted = _stamp(folder)
+    if wanted is None:
+        wanted = time.time_ns()
+        while now() < wanted:
+            time.sleep(time.clock_getres(_CLOCK_REALTIME_COARSE) / 8)
     return wanted
 
 
-def wait(until: int) -> None:
-    """Wait until what changes from now on has a ctime of ``until``, which is not to come, or later.
+def _stamp(folder: str) -> int | None:
+    """A stamp that is given now, if it is later than those before and none to come is earlier.
 
-    That clock goes on in ticks, but an inode whose ctime was looked at gets the next one in
-    between (Linux 6.13, multigrain timestamps).
+    An inode whose ctime was looked at gets a finer one with its next change, and from then on no
+    other gets an earlier one (Linux 6.13, multigrain timestamps). Or a tick has just begun.
     """
-    tick = time.clock_getres(_CLOCK_REALTIME_COARSE)
-    while now() < until:
-        time.sleep(tick / 8)
+    flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+    files: list[int] = []
+    with suppress(OSError):
+        try:
+            files.append(os.open(folder, flags, 0o600))
+            first = os.fstat(files[0]).st_ctime_ns
+            os.fchmod(files[0], 0o400)
+            stamp = os.fstat(files[0]).st_ctime_ns
+            files.append(os.open(folder, flags, 0o600))
+            if first < stamp <= os.fstat(files[1]).st_ctime_ns:
+                return stamp
+        finally:
+            for file in files:
+                os.close(file)
+    return None
 
 
-def _complete_at(begun: int) -> int:
+def _complete_at(home: str, begun: int) -> int:
     """When a clone is complete, by the clock that stamps inodes: if it is large, after all stamps.
 
-    That clock stands still for a tick, some milliseconds. What the clone did in the last one has
-    the stamp that a change right after it would have, too, and is always looked at closely. Where
-    the clone took much longer than a tick, waiting for the next one is cheaper.
+    What it did in the last tick has the stamp that a change right after it would have, too, and is
+    always looked at closely, where no stamp tells. Where the clone took much longer than a tick,
+    waiting for the next one is cheaper.
     """
-    time_now = now()
     tick = time.clock_getres(_CLOCK_REALTIME_COARSE)
-    return time_now if time_now - begun < _MUCH * tick * 1e9 else later()
+    if now() - begun < _MUCH * tick * 1e9:
+        return _stamp(home) or now()
+    return later(home)
 
 
 @contextmanager
