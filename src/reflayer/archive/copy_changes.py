@@ -25,7 +25,6 @@ from reflayer.archive.undo import is_known
 from reflayer.archive.untouched import Scan, look
 from reflayer.archive.upper import Upper
 from reflayer.errors import OperationError, failing
-from reflayer.linux.names import listed
 from reflayer.record import record
 from reflayer.walk.empty import empty_folder
 from reflayer.walk.facts import FailedError, SizeChangedError
@@ -33,6 +32,7 @@ from reflayer.walk.folders import (
     LONGEST_PATH,
     NO_FOLDER,
     OPEN_ANY_FOLDER,
+    OPEN_FILE,
     OPEN_FOLDER,
     identity,
     names_in,
@@ -44,7 +44,7 @@ from reflayer.walk.stack import Part, Union, opened_in, stack_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from reflayer.walk.folders import AnyPath
     from reflayer.walk.id_map import Conversion
@@ -159,10 +159,12 @@ class _Changes:
         for path in scan.touched:
             self._enter(path)
             self._made[path] = True
+        for path, names in scan.stale.items():  # before any is copied, so that none is waited for
+            with suppress(_GoneError), self._opened(path) as (src, _):
+                _write_back(src, names)
         for path, names in scan.stale.items():
             with suppress(_GoneError), self._opened(path) as (src, dst):
-                for name in self._clone(src, dst, names):
-                    self._copy_name(path, src, dst, name)
+                self._make_names(path, src, dst, names)
         for path in scan.others:
             self._copy_tree(path)
         for path in scan.touched:
@@ -279,7 +281,7 @@ class _Changes:
         return None
 
     def _copy_content(self, src: int, dst: int, size: int, device: int) -> None:
-        _write_back(src)
+        _write_back_if_held(src)
         try:
             if os.fstat(src).st_size != size:
                 raise SizeChangedError
@@ -321,55 +323,45 @@ class _Changes:
     def _fill(self, path: bytes, src: int, dst: int) -> list[bytes]:
         """Make all names of an open folder in its counterpart; return those of empty folders."""
         folders: list[bytes] = []
-        if self._to.clones(src):
-            rest: list[bytes] = []
-            left: bytes | None = b""
-            while left is not None:
-                (files, links, size), made, others, left = self._to.clone_some(src, dst, left)
-                folders += made
-                rest += [name for _, name in others]
-                self._names += files + links + len(made)
-                self._size += size
-        else:
-            rest = [*names_in(src)]
-        for name in rest:
-            with suppress(FileNotFoundError):
-                if stat.S_ISDIR(os.lstat(name, dir_fd=src).st_mode):
-                    os.mkdir(name, 0o700, dir_fd=dst)
-                    folders.append(name)
-                    self._names += 1
-                else:
-                    self._copy_name(path, src, dst, name)
+        names: list[bytes] = []
+        with os.scandir(src) as scan:
+            for entry in scan:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                (folders if is_folder else names).append(os.fsencode(entry.name))
+        for name in folders:
+            os.mkdir(name, 0o700, dir_fd=dst)
+        self._names += len(folders)
+        if self._to.method.on(os.fstat(src).st_dev) != "reflink":  # which writes it back
+            _write_back(src, names)
+        self._make_names(path, src, dst, names)
         return folders
 
-    def _clone(self, src: int, dst: int, names: list[bytes]) -> list[bytes]:
-        """Make those names that are ordinary, as the part in C does; return the others.
+    def _make_names(self, path: bytes, src: int, dst: int, names: Iterable[bytes]) -> None:
+        """Make what is no folder, and was written back where that is needed, in a counterpart.
 
-        A reflink writes out a mapped file, so that this needs no ``_write_back``.
+        A file that changes meanwhile is made once more.
         """
-        if not self._to.clones(src):
-            return names
         found = {name: _status(src, name) for name in names}
         ordinary = {
             name: status
             for name, status in found.items()
             if status is not None and status.st_nlink == 1 and not stat.S_ISDIR(status.st_mode)
         }
+        rest = [name for name in found if name not in ordinary]
         kinds = [(stat.S_IFMT(status.st_mode) >> 12, name) for name, status in ordinary.items()]
-        for left in listed(kinds):
-            while left:
-                _, _, others, left = self._to.clone_some(src, dst, left)
-                for _, name in others:
-                    del ordinary[name]
-        for name, status in [*ordinary.items()]:
+        for name in self._to.clone_names(src, dst, kinds):
+            del ordinary[name]
+            self._copy_name(path, src, dst, name)
+        for name, status in ordinary.items():
             after = _status(src, name)
             if after is None or _version(after) != _version(status):
                 os.unlink(name, dir_fd=dst)
-                del ordinary[name]
+                rest.append(name)
             else:
                 self._names += 1
                 self._size += status.st_size if stat.S_ISREG(status.st_mode) else 0
-        return [name for name in names if name not in ordinary]
+        for name in rest:
+            self._copy_name(path, src, dst, name)
 
     def _hide(self, path: bytes) -> None:
         """Hide the names below that a folder has no more."""
@@ -437,7 +429,25 @@ def _depth(path: bytes) -> int:
     return path.count(b"/") + 1 if path else 0
 
 
-def _write_back(file: int) -> None:
+def _write_back(folder: int, names: Iterable[bytes]) -> None:
+    """Begin to write out some files, and wait for it where somebody may write to one.
+
+    A file is written out before it is reflinked, and all of them in the end.
+    """
+    from reflayer.linux.libc import begin_to_write_out
+
+    for name in names:
+        with suppress(OSError):  # what it is, and why it cannot be read, the copy tells
+            if stat.S_ISREG(os.lstat(name, dir_fd=folder).st_mode):
+                fd = open_noatime(name, folder, OPEN_FILE)
+                try:
+                    if not _write_back_if_held(fd):
+                        begin_to_write_out(fd)
+                finally:
+                    os.close(fd)
+
+
+def _write_back_if_held(file: int) -> bool:
     """Let whoever stores into a mapping of an open file from now on change its ctime by that.
 
     That is so where its pages are clean, as after a reflink. It is only done for what somebody may
@@ -449,3 +459,5 @@ def _write_back(file: int) -> None:
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError:
         os.fdatasync(file)
+        return True
+    return False

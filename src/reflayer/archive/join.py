@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from reflayer.archive.copy_up import copy_up, folder_facts
 from reflayer.archive.upper import Upper
 from reflayer.errors import OperationError, failing
-from reflayer.linux.names import listed
 from reflayer.linux.xattrs import path_at
 from reflayer.walk.facts import FailedError, list_attributes
 from reflayer.walk.folders import OPEN_ANY_FOLDER, identity, open_beneath, open_noatime
@@ -111,22 +110,11 @@ class _Join:
             else:
                 names.setdefault(places[0][0], []).append(name)
         for layer, some in names.items():
-            for name in self._clone(sources[layer], dst, some):
-                self._copy(path, sources[layer], dst, name)
+            src = sources[layer]
+            kinds = [(stat.S_IFMT(os.lstat(name, dir_fd=src).st_mode) >> 12, name) for name in some]
+            for name in self._upper.clone_names(src, dst, kinds):
+                self._copy(path, src, dst, name)
         return folders
-
-    def _clone(self, src: int, dst: int, names: list[bytes]) -> list[bytes]:
-        """Make what is ordinary by the part in C; the others."""
-        if not self._upper.clones(src):
-            return names
-        kinds = [(stat.S_IFMT(os.lstat(name, dir_fd=src).st_mode) >> 12, name) for name in names]
-        rest = []
-        for piece in listed(kinds):
-            left: bytes | None = piece
-            while left:
-                _, _, others, left = self._upper.clone_some(src, dst, left)
-                rest += [name for _, name in others]
-        return rest
 
     def _copy(self, path: bytes, src: int, dst: int, name: bytes) -> None:
         own = os.lstat(name, dir_fd=src)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 
 from reflayer.copy.method import LADDER, Method
-from reflayer.linux.names import native
+from reflayer.linux.names import listed, names_listed, native
 from reflayer.walk.metadata import Metadata, NewInode
 from reflayer.walk.overlay import Marks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from reflayer.walk.id_map import Conversion
 
 _clone_names: Any = getattr(native, "clone_names", None)
-_REFLINK = LADDER.index("reflink")
 
 
 class Upper:
@@ -39,12 +39,32 @@ class Upper:
         self._new = NewInode(fd)
         self._ids = (b"", b"") if ids is None else ids.packed()
 
-    def clones(self, folder: int) -> bool:
-        """Whether the part in C is there, and content of an open folder shares its blocks."""
-        return _clone_names is not None and self.method.on(os.fstat(folder).st_dev) == "reflink"
+    def clone_names(
+        self, src: int, dst: int, names: Iterable[tuple[int, bytes]]
+    ) -> Iterator[bytes]:
+        """Make in ``dst`` those of an open folder's names that are ordinary, by the part in C.
 
-    def clone_some(self, src: int, dst: int, left: bytes) -> Any:
-        """As ``clone_names`` of the part in C."""
-        new = self._new
+        Args:
+            src: the folder.
+            dst: its counterpart.
+            names: with their types, as a listing has them.
+
+        Yields:
+            The others, which the caller is to make before it asks for the next.
+        """
+        if _clone_names is None:
+            yield from (name for _, name in names)
+            return
+        device, new = os.fstat(src).st_dev, self._new
         owner = (new.uid, new.gid, *self._ids)
-        return _clone_names(src, dst, _REFLINK, *owner, new.umask, 0o700, b"", left)
+        method = self.method.on(device)
+        for piece in listed(names):
+            left = piece
+            while left:
+                if self.method.on(device) != method:  # for which more may have to be done before
+                    yield from names_listed(left)
+                    break
+                _, _, others, left = _clone_names(
+                    src, dst, LADDER.index(method), *owner, new.umask, 0o700, b"", left
+                )
+                yield from (name for _, name in others)

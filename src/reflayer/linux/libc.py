@@ -12,6 +12,7 @@ _AT_EMPTY_PATH = 0x1000
 AT_FDCWD = -100
 _AT_STATX_DONT_SYNC = 0x4000
 _STATX_TYPE, _STATX_INO, _STATX_BTIME = 0x1, 0x100, 0x800
+_SYNC_FILE_RANGE_WRITE = 2
 _STRUCT_STATX = 256  # bytes
 _STATX_MASK = struct.Struct("=I")
 _IDENTITY = struct.Struct("=28xH2xQ96xII")  # mode, inode number, device
@@ -58,6 +59,16 @@ def identity_at(path: bytes, dir_fd: int = AT_FDCWD) -> tuple[int, int, int]:
     checked(LIBC.statx(dir_fd, path, _AT_STATX_DONT_SYNC, _STATX_TYPE | _STATX_INO, buffer))
     mode, inode, major, minor = _IDENTITY.unpack_from(buffer)
     return os.makedev(major, minor), int(inode), int(mode)
+
+
+def begin_to_write_out(fd: int) -> None:
+    """Begin to write out what the open file ``fd`` has; not its metadata (sync_file_range(2)).
+
+    Raises:
+        OSError: as that says.
+    """
+    size, at = ctypes.c_int64(0), ctypes.c_int64(0)
+    checked(LIBC.sync_file_range(ctypes.c_int(fd), at, size, _SYNC_FILE_RANGE_WRITE))
 
 
 def syncfs(fd: int) -> None:

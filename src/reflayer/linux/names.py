@@ -42,3 +42,12 @@ def listed(names: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
         piece.append(_HEAD.pack(1, 0, size, kind) + name.ljust(size - _HEAD.size, b"\0"))
         room -= size
     yield b"".join(piece)
+
+
+def names_listed(piece: bytes) -> Iterator[bytes]:
+    """The names in such a piece."""
+    at = 0
+    while at < len(piece):
+        size = _HEAD.unpack_from(piece, at)[2]
+        yield piece[at + _HEAD.size : at + size].rstrip(b"\0")
+        at += size
