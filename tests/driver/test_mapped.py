@@ -20,7 +20,7 @@ from reflayer.driver import Driver
 from reflayer.driver.home import Making
 from reflayer.driver.maps import mapped
 from reflayer.driver.spares import key, making_of
-from reflayer.errors import ArchiveError, CopyError, LayerError
+from reflayer.errors import ArchiveError, CopyError, LayerError, OperationError
 from reflayer.walk.id_map import IdMap
 from tests.copy import hard_cases
 from tests.driver.layers import change, kept, leftovers, put_to_rest, stacked, tree
@@ -242,6 +242,13 @@ def test_what_the_host_left_in_it_cannot_be_in_an_image(driver: Driver) -> None:
         pytest.raises(ArchiveError, match="of the host: Host ID 0 cannot be mapped"),
     ):
         stream.read()
+    with (
+        pytest.raises(OperationError, match="of the host: map its owners: Host ID 0 cannot"),
+        driver.changing("container"),
+        driver.checkpoint("container", "kept"),
+    ):
+        pass
+    assert not driver.exists("kept")
 
 
 def test_the_map_goes_with_the_container(place_on: Callable[[str], Path]) -> None:
@@ -258,6 +265,10 @@ def test_the_map_goes_with_the_container(place_on: Callable[[str], Path]) -> Non
     assert list(driver.changes("same", "container")) == []
     with pytest.raises(LayerError, match="has a user namespace of its own"):
         driver.create("other", "container", id_map=IdMap.parse("0:7:1"))
+    driver.remove("container")
+    os.symlink("0:7:1", f"{driver.home}/maps/container")
+    driver.create("container")
+    assert driver.id_map("container") is None
     driver.remove("container")
     os.symlink("0:7:1", f"{driver.home}/maps/lost")
     assert Driver(driver.home).id_map("lost") is None

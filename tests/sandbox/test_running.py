@@ -273,6 +273,9 @@ def test_a_container_with_a_map_runs_in_a_user_namespace(
     path = Store(root).container("box").path
     status = os.stat(f"{path}/tmp/mine")
     assert (status.st_uid, status.st_gid) == (100_007, 100_008)
+    written = json.loads(reflayer(root, "spec", "box", "true").stdout)["linux"]
+    assert written["uidMappings"] == [{"containerID": 0, "hostID": 100_000, "size": 65536}]
+    assert {"type": "user"} in written["namespaces"]
     refused = reflayer(root, "run", "--runtime", runtime, "-u", "70000", "box", "true")
     assert "by the map of the container: Container ID 70000" in refused.stderr
     modes = [os.stat(one).st_mode & 0o707 for one in (root, root / "layers", root / "running")]

@@ -32,11 +32,13 @@ def map_of(home: str, id: str) -> IdMap | None:
 
 
 def note_map(home: str, id: str, id_map: IdMap | None) -> None:
-    """Note the map of the layer that is to be called ``id``, within ``naming``."""
-    if id_map is not None:
-        with failing(f"{home}/{MAPS}", "mkdir"):
-            os.makedirs(f"{home}/{MAPS}", 0o700, exist_ok=True)
-        relink(f"{home}/{MAPS}/{id}", str(id_map))
+    """Note the map of the layer that is to be called ``id``, or that it has none; in ``naming``."""
+    if id_map is None:
+        forget_map(home, id)  # that of one that could not be published
+        return
+    with failing(f"{home}/{MAPS}", "mkdir"):
+        os.makedirs(f"{home}/{MAPS}", 0o700, exist_ok=True)
+    relink(f"{home}/{MAPS}/{id}", str(id_map))
 
 
 def forget_map(home: str, id: str) -> None:

@@ -44,6 +44,7 @@ class Sandbox:
         network: str = "host",
         read_only: bool = False,
         runtime: str | None = None,
+        id_map: str | None = None,
     ) -> None:
         """Nothing is made before the block is entered.
 
@@ -58,6 +59,7 @@ class Sandbox:
             network: ``host`` or ``none``.
             read_only: whether only volumes can be changed.
             runtime: ``crun``, ``runc``, ``bwrap`` or ``namespaces``; by default the best there is.
+            id_map: that of a user namespace of its own, as for ``Store.create``; by crun or runc.
 
         Raises:
             ValueError: one of these is none.
@@ -77,6 +79,7 @@ class Sandbox:
             read_only=read_only,
         )
         self._runtime = runtime
+        self._id_map = id_map
         self._entered: tuple[Store, Container, AbstractContextManager[Container], int] | None = None
 
     def __enter__(self) -> Self:
@@ -93,9 +96,9 @@ class Sandbox:
         if store._parts.is_outside:
             from reflayer.workers.in_namespace import held
 
-            made = held(_made, store, self._image)
+            made = held(_made, store, self._image, self._id_map)
         else:
-            made = _made(store, self._image)
+            made = _made(store, self._image, self._id_map)
         self._entered = store, made.__enter__(), made, os.getpid()
         return self
 
@@ -207,14 +210,14 @@ class Sandbox:
 
 
 @contextmanager
-def _made(store: Store, image: str | PathLike[str]) -> Iterator[Container]:
+def _made(store: Store, image: str | PathLike[str], id_map: str | None) -> Iterator[Container]:
     """A container that is removed in the end."""
     from reflayer.sandbox.run import removing, sweep
 
     sweep(store)
     name = f"sandbox-{os.urandom(8).hex()}"
     with removing(store, name):
-        yield store.create(image, name=name)
+        yield store.create(image, name=name, id_map=id_map)
 
 
 def _run(
