@@ -41,7 +41,10 @@ _SOCKET = 3  # the descriptor, in the process that is started
 _READY = b"."
 _KILLED = "the process that works in the user's namespace was killed"
 _CALL, _RETURNED, _RAISED = "call", "returned", "raised"
-_IMPORTED = ("reflayer.store.create", "reflayer.sandbox.box")  # once, and not for each request
+_IMPORTED = (  # once, and not for each request
+    *("reflayer.store.create", "reflayer.store.checkpoints", "reflayer.sandbox.box"),
+    *("reflayer.sandbox.run", "reflayer.copy", "json", "subprocess"),
+)
 
 _lock = _thread.allocate_lock()
 _started: dict[int, socket.socket | None] = {}
