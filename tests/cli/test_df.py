@@ -88,12 +88,20 @@ def test_it_tells_what_images_share_with_each_other(root: Path) -> None:
     assert 0 < common["size"] <= min(one["shared"] + one["own"] for one in told["images"])
 
 
-@pytest.mark.parametrize("command", ["ps", "images", "df", "doctor"])
+@pytest.mark.parametrize("command", ["ps", "images", "df", "doctor", "checkpoints one"])
 def test_a_list_fits_a_terminal_of_80_columns(root: Path, command: str) -> None:
     require("script")
     reflayer(
         root, "tag", f"oci:{root.parent}/image:latest", "localhost:5000/a-long-name/of-an-image:1"
     )
+    reflayer(
+        root,
+        "create",
+        "--name",
+        "a-long-name-" * 5 + "1",
+        "localhost:5000/a-long-name/of-an-image:1",
+    )
+    reflayer(root, "checkpoint", "one", "a-long-name-" * 5 + "1")
     line = " ".join([*PROGRAM, "--root", str(root), command])
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     done = subprocess.run(
@@ -107,7 +115,7 @@ def test_a_list_fits_a_terminal_of_80_columns(root: Path, command: str) -> None:
     plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]|\r.*\r(?!\n)", "", done.stdout)
     folder = f"Folder:               {root.parent}"  # a path is whole
     shown = [one for one in plain.splitlines() if not one.startswith(folder)]
-    assert len(shown) > 2
+    assert len(shown) > 1
     assert max(map(len, shown)) <= 80
 
 

@@ -39,9 +39,9 @@ def _failure(root: Path, *arguments: str, status: int = 1) -> str:
 
 
 def test_errors_have_a_code_for_scripts(base: Path, root: Path) -> None:
-    def code(*arguments: str) -> dict[str, object]:
+    def code(*arguments: str, status: int = 1) -> dict[str, object]:
         done = reflayer(root, *arguments, "--json")
-        assert (done.returncode, done.stdout) == (1, "")
+        assert (done.returncode, done.stdout) == (status, "")
         told: dict[str, object] = json.loads(done.stderr)["error"]
         assert str(told.pop("message"))
         return told
@@ -53,6 +53,9 @@ def test_errors_have_a_code_for_scripts(base: Path, root: Path) -> None:
     assert code("create", f"{made}x") == {"code": "image"}
     assert code("create", "localhost:1/web") == {"code": "registry"}
     missing = str(base / "missing")
+    assert code("doctor", missing, status=2) == {"code": "usage"}
+    assert code("path", "web", status=2) == {"code": "usage"}  # there is nothing to list
+    assert reflayer(root, "exec", "webb", "ls", "--json").stderr.startswith("reflayer: webb: ")
     told = code("create", f"rootfs:{missing}")
     assert told == {"code": "copy", "path": missing, "errno": "ENOENT"}
 

@@ -124,23 +124,9 @@ def _parse_and_run(line: list[str]) -> object:
 
 
 def _complain_of(error: ReflayerError) -> None:
-    """Print the error: in a line, or after ``--json`` as an object with its code."""
-    if "--json" not in sys.argv:
-        _complain(error)
-        return
-    import errno
-    import json
+    from reflayer.cli.output import complain_of
 
-    from reflayer.errors import OperationError
-
-    fields: dict[str, object] = {"code": error.code, "message": str(error)}
-    if isinstance(error, OperationError):
-        fields["path"] = error.path
-        fields["errno"] = errno.errorcode.get(error.errno or 0)
-    try:
-        print(json.dumps({"error": fields}), file=sys.stderr, flush=True)
-    except OSError:
-        pass
+    complain_of(error)
 
 
 def _complain(message: object) -> None:

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 @takes(QUIET, JSON)
 def ps(arguments: Namespace) -> int:
-    """List the containers, the newest first."""
+    """List the containers, the newest first. PATH, which reflayer path prints, is left out on a
+    terminal that is too narrow for it.
+    """
     containers = open_store(arguments).containers()
     if arguments.json:
         print_json([container_fields(one) for one in containers])
@@ -50,6 +52,7 @@ def ps(arguments: Namespace) -> int:
                 (one.id[:12], one.name, images[one.image], ago(one.created), one.path)
                 for one in containers
             ],
+            has_spare=True,
         )
     return 0
 

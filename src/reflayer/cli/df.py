@@ -186,16 +186,19 @@ def _print_chart(listings: Sequence[Listing], total: str) -> None:
         table = Table(box=None, padding=(0, _PADDING, 0, 0), pad_edge=False, header_style="bold")
         rows = [heads, *(cells for cells, _ in lines)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        # Bars and numbers are whole; where the terminal is too narrow names are not.
-        left = console.width - width - 1 - sum(widths[1:]) - _PADDING * len(widths)
+        # Numbers are whole; where the terminal is too narrow names are not, and then no bar is.
+        left = console.width - sum(widths[1:]) - _PADDING * (len(widths) - 1)
+        has_bar = left - _PADDING - width - 1 >= _NARROWEST
+        left -= has_bar * (_PADDING + width + 1)
         table.add_column(heads[0], no_wrap=True, width=min(widths[0], max(_NARROWEST, left)))
         for head, least in zip(heads[1:], widths[1:], strict=True):
             table.add_column(head, justify="right", no_wrap=True, width=least)
-        table.add_column("", no_wrap=True, width=width + 1)  # what is small takes a character, too
+        if has_bar:
+            table.add_column("", no_wrap=True, width=width + 1)  # the least takes one, too
         for cells, space in lines:
             bar = Text(_OWN[0] * _characters(space.own, longest, width), _OWN[1])
             bar.append(_SHARED[0] * _characters(space.shared, longest, width), _SHARED[1])
-            table.add_row(*(Text(printable(cell)) for cell in cells), bar)
+            table.add_row(*(Text(printable(cell)) for cell in cells), *[bar][:has_bar])
         table.add_row()
         console.print(table)
     console.print(Text.assemble(_OWN, " own  ", _SHARED, " shared   ", total))

@@ -12,11 +12,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from reflayer.errors import ReflayerError
+
 _LONGEST = 500  # characters of a message
 _BETWEEN = "   "  # two columns of a table
 _WIDTH = 80  # columns of a terminal that does not tell
 _COLOURS = {"red": 31, "green": 32, "yellow": 33}
+_RUNNING = frozenset(("run", "exec", "spec", "unshare"))  # what follows them may be a program's
 _NARROWEST = 10  # characters of a column that is cut
+_TREE = " *-"  # what stands before a name in a tree of them
 
 _MINUTE = 60
 _HOUR = 60 * _MINUTE
@@ -60,6 +64,31 @@ def complain(message: object) -> None:
         return
 
 
+def complain_of(error: ReflayerError) -> None:
+    """Print an error: in a line, or after ``--json`` as an object with its code."""
+    if not asks_for_json():
+        complain(error)
+        return
+    import errno
+    import json
+
+    from reflayer.errors import OperationError
+
+    fields: dict[str, object] = {"code": error.code, "message": str(error)}
+    if isinstance(error, OperationError):
+        fields["path"] = error.path
+        fields["errno"] = errno.errorcode.get(error.errno or 0)
+    try:
+        print(json.dumps({"error": fields}), file=sys.stderr, flush=True)
+    except OSError:
+        return
+
+
+def asks_for_json() -> bool:
+    """Whether the line has ``--json``, which is no word of a program that is to be run."""
+    return "--json" in sys.argv and not _RUNNING.intersection(sys.argv[1:5])
+
+
 def one_line(message: str) -> str:
     """``message`` without what gives orders to a terminal; the middle of a long one is left out."""
     text = printable(message)
@@ -80,16 +109,23 @@ def print_json(value: object) -> None:
     print(json.dumps(value))
 
 
-def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, has_spare: bool = False
+) -> None:
     """Print a table as Docker does: a line of heads, columns as wide as they have to be.
 
-    On a terminal that is too narrow the longest names lose their middle.
+    On a terminal that is too narrow the longest names lose their middle; before that the last
+    column is left out where it is a spare one.
     """
     lines = [tuple(heads), *map(_printable_row, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if sys.stdout.isatty():
-        is_prose = [any(" " in cell for cell in column[1:]) for column in zip(*lines, strict=True)]
-        widths = _fitting(widths, is_prose, terminal_width())
+        most = terminal_width()
+        if has_spare and sum(widths) + len(_BETWEEN) * (len(widths) - 1) > most:
+            lines, widths = [line[:-1] for line in lines], widths[:-1]
+        columns = zip(*lines, strict=True)
+        is_prose = [any(" " in cell.lstrip(_TREE) for cell in column[1:]) for column in columns]
+        widths = _fitting(widths, is_prose, most)
         lines = [tuple(map(_shortened, line, widths)) for line in lines]
     form = _BETWEEN.join(f"%-{width}s" for width in widths)
     print("\n".join([(form % line).rstrip() for line in lines]))

@@ -14,6 +14,7 @@ from itertools import takewhile
 
 from reflayer import __version__
 from reflayer.cli.commands import COMMANDS, add_quiet, add_root, function_of
+from reflayer.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,8 +87,11 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=_Help, **options)
 
     def error(self, message: str) -> NoReturn:
-        from reflayer.cli.output import one_line
+        from reflayer.cli.output import asks_for_json, complain_of, one_line
 
+        if asks_for_json():
+            complain_of(UsageError(f"{self.prog}: {message}"))
+            self.exit(2)
         formatter = _Help(f"{self.prog} [OPTION...]")
         formatter.add_usage(None, self._get_positional_actions(), [])
         usage = formatter.format_help()
