@@ -279,9 +279,10 @@ def test_somebody_elses_folder_is_copied_outside(base: Path, user: User) -> None
     assert "chown: Operation not permitted" in done.stderr
     user.do("copy", "--ownership", "ignore", str(tree), str(user.home / "copy"))
     assert (user.home / "copy/file").stat().st_uid == USER
-    done = user.run("create", f"rootfs:{tree}")
-    assert f"{tree}/file belongs to user or group 0, who is not in the namespace" in done.stderr
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    for command, status in (("create", 1), ("pull", 1), ("run", 125)):
+        done = user.run(command, f"rootfs:{tree}")
+        assert f"{tree}/file belongs to user or group 0, who is not in the namespace" in done.stderr
+        assert (done.returncode, done.stderr.count("\n")) == (status, 1)
     user.do("create", f"rootfs:{user.home}/copy")
 
 

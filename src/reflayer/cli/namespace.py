@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from reflayer.cli.arguments import option, takes
 from reflayer.cli.output import complain
@@ -12,8 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
 
-_TAKE_IN = ("create", "warm")  # a folder as an image
+_TAKE_IN = ("create", "pull", "run", "warm")  # a folder as an image
 _NOT_FOUND, _NOT_STARTED = 127, 126  # as a shell's status tells it
+_NOT_RUN = 125  # as Docker's does
 
 
 def enter_namespace(source: str = "", *, is_image: bool = False) -> None:
@@ -45,7 +47,13 @@ def enter_for(arguments: Namespace) -> None:
     """Enter one for a command."""
     image: str = getattr(arguments, "image", None) or ""
     if arguments.command in _TAKE_IN and image.startswith("rootfs:"):
-        enter_namespace(image.removeprefix("rootfs:"), is_image=True)
+        try:
+            enter_namespace(image.removeprefix("rootfs:"), is_image=True)
+        except ReflayerError as error:
+            if arguments.command != "run":
+                raise
+            complain(error)
+            sys.exit(_NOT_RUN)
     else:
         enter_namespace(getattr(arguments, "src", ""))
 
