@@ -95,7 +95,7 @@ def _asked(
                 [_by_number(one, called) for one in arguments],
                 {name: _by_number(one, called) for name, one in named.items()},
                 stays,
-                os.getcwd(),
+                _folder(),
                 dict(os.environ),
             )
             _send(file, request)
@@ -118,6 +118,13 @@ def _asked(
             told, value = _answer(file, [])
             if told == _RAISED:
                 raise value
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was deleted; nothing needs it but a relative path
+        return "/"
 
 
 def _hand_over(connection: socket.socket) -> None:

@@ -38,7 +38,7 @@ _MOST_LAYERS = 500  # that overlayfs takes, and so anybody; Docker makes 125 at 
 class NoImageError(ImageError):
     """What is there is no container image but of another ``kind``, and right as such perhaps."""
 
-    def __init__(self, message: str, kind: str) -> None:
+    def __init__(self, message: str, kind: str = "") -> None:  # without it by pickle alone
         super().__init__(message)
         self.kind = kind
 
