@@ -43,13 +43,45 @@ def test_the_database_has_a_version_and_room_in_its_journal(root: Path) -> None:
 
 
 def test_a_newer_schema_is_refused_and_left_alone(root: Path, made: str) -> None:
+    used = Store(root)
+    used.images()
     with closing(sqlite3.connect(root / "reflayer.db")) as db:
         db.execute("PRAGMA user_version = 7")
-    for use in (Store(root).containers, Store(root).images, lambda: Store(root).create(made)):
+    creates = [lambda store=store: store.create(made) for store in (used, Store(root))]
+    for use in (used.containers, Store(root).containers, Store(root).images, *creates):
         with pytest.raises(StoreError, match=r"a newer reflayer made it \(schema 7"):
             use()
     with closing(sqlite3.connect(root / "reflayer.db")) as db:
         assert db.execute("SELECT count(*) FROM containers").fetchone() == (1,)
+
+
+def test_another_database_in_its_place_is_what_is_used(root: Path, made: str) -> None:
+    store, path = Store(root), root / "reflayer.db"
+    store.containers()
+    content = path.read_bytes()
+    path.rename(root / "before.db")
+    path.write_bytes(content)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE containers SET name = 'other'")
+    assert [one.name for one in store.containers()] == ["other"]
+    store.create(made, name="new")
+    assert {one.name for one in Store(root).containers()} == {"new", "other"}
+
+
+def test_what_is_forked_opens_the_database_anew(root: Path, made: str) -> None:
+    store = Store(root)
+    store.containers()
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            store.create(made, name="of_child")
+            status = 0
+        finally:
+            os._exit(status)
+    store.create(made, name="of_parent")
+    assert os.waitpid(pid, 0)[1] == 0
+    assert {one.name for one in store.containers()} == {"first", "of_child", "of_parent"}
 
 
 @pytest.mark.parametrize("arguments", [("ps",), ("create", "MADE"), ("rm", "first")])
