@@ -132,7 +132,8 @@ def ready(home: str, layer: str, made_by: str | None) -> list[str]:
     folder = _folder(home, layer)
     if folder is None or not made_by:
         return []
-    found = [f"{folder}/{name}" for name in _names(folder) if _key_of(name) == made_by]
+    names = [name for name in _names(folder) if name.rpartition(".")[0] == made_by]
+    found = [f"{folder}/{name}" for name in names]
     return found if found and _stack_of(folder) == (stamp(home, layer) or "") else []
 
 

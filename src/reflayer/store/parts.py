@@ -194,12 +194,15 @@ class Parts:
         """As it was said, else as the last image or container was made; at first the best."""
         if self._said is None:
             with self.database.reading() as db:
-                return _remembered(db)
+                return _remembered(db) or _best()
         return self._said
 
     def remember_ownership(self, db: Connection) -> None:
         """Record the ownership, in the transaction that records what was made with it."""
-        if self.ownership != _remembered(db):
+        before = _remembered(db)
+        if before is None and self._said is None:
+            return
+        if self.ownership != (before or _best()):
             db.execute("CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT)")
             db.execute("INSERT OR REPLACE INTO settings VALUES ('ownership', ?)", (self.ownership,))
 
@@ -217,10 +220,14 @@ class Parts:
         return IdMap(uids=(IdRange(0, user, 1), same), gids=(IdRange(0, group, 1), same))
 
 
-def _remembered(db: Connection) -> str:
+def _remembered(db: Connection) -> str | None:
     # The table came after the first release of the schema, which had no need of another version.
     if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'settings'").fetchone():
         row = db.execute("SELECT value FROM settings WHERE name = 'ownership'").fetchone()
         if row is not None:
             return str(row[0])
+    return None
+
+
+def _best() -> str:
     return "keep" if may_all() else "record"
