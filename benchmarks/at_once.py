@@ -1,6 +1,7 @@
 """What does a container cost where a spare is ready, and what do the spares cost?
 
-Each step is timed in this process, or as a whole process of its own:
+Each step is timed in this process, or as a whole process of its own; the last column is what it may
+take at most:
 
     TMPDIR=/dev/shm .venv/bin/python -m benchmarks.at_once --file-system xfs --tree debian
 """
@@ -119,11 +120,12 @@ def timed(
     return spent[1:]
 
 
-def told(name: str, spent: list[float], of: list[float] | None = None) -> None:
+def told(name: str, spent: list[float], of: list[float] | None = None, limit: str = "") -> None:
     """A line of the table."""
     part = "" if of is None else f"{median(spent) / median(of):.3f}"
     late = quantiles(spent, n=20, method="inclusive")[-1]
-    print(f"| {name} | {median(spent):.2f} | {late:.2f} | {max(spent):.2f} | {part} |", flush=True)
+    figures = f"{median(spent):.2f} | {late:.2f} | {max(spent):.2f} | {part}"
+    print(f"| {name} | {figures} | {limit} |", flush=True)
 
 
 def measure(setting: Setting, runs: int) -> None:
@@ -149,7 +151,8 @@ def measure(setting: Setting, runs: int) -> None:
     removed = timed(remove, runs, create)
     told("its removal", removed)
     store.warm(image, 1)
-    told("`Store.create`, a spare ready", timed(create, runs * 5, after=remove), clones)
+    spent = timed(create, runs * 5, after=remove)
+    told("`Store.create`, a spare ready", spent, clones, "95 of 100: 2")
     version = timed(lambda: setting.run("--version"), runs)
     told("`reflayer --version`", version)
 
@@ -157,7 +160,7 @@ def measure(setting: Setting, runs: int) -> None:
         setting.remove(store.container("bench"))
 
     process = timed(lambda: setting.run("create", "--name=bench", image), runs, after=remove_named)
-    told("`reflayer create`, a spare ready, of that", process, version)
+    told("`reflayer create`, a spare ready, of that", process, version, "part: 1.5")
 
     store.warm(image, 0)
     setting.until_still()
@@ -165,15 +168,17 @@ def measure(setting: Setting, runs: int) -> None:
     change(0)
     for entries in () if setting.recycle(made.pop()) else (0, _CHANGED):
         recycled = timed(recycle, runs, partial(change, entries))
-        told(f"recycling, {entries} entries changed, of clone and removal", recycled, of_both)
+        name = f"recycling, {entries} entries changed, of clone and removal"
+        told(name, recycled, of_both, "median: 40, part: 0.15")
     store.warm(image, 0)
     store.warm(image, _IN_A_ROW)
-    spent = []
+    spent.clear()
     for _ in range(_IN_A_ROW):
         started = time.perf_counter()
         create()
         spent.append((time.perf_counter() - started) * 1e3)
-    told(f"{_IN_A_ROW} times `Store.create` in a row, as many spares ready", spent)
+    name = f"{_IN_A_ROW} times `Store.create` in a row, as many spares ready"
+    told(name, spent, limit="longest: 10")
     store.warm(image, 0)
     while made:
         store.remove_container(made.pop().id)
@@ -195,7 +200,7 @@ def measure(setting: Setting, runs: int) -> None:
         store.warm(image, 200, wait=False)
         time.sleep(0.2)  # it has begun by then
         beside += timed(copied, 1, after=uncopied)
-    told("`reflayer copy` beside what makes spares, of that", beside, alone)
+    told("`reflayer copy` beside what makes spares, of that", beside, alone, "part: 1.15")
     store.warm(image, 0)
     setting.until_still()
     remove()
@@ -247,7 +252,8 @@ def main() -> None:
             time.sleep(2.1)  # what has just changed is taken in anew
             setting = Setting(Path(folder), Path(folder) / "tree")
             print(f"\n{arguments.tree} on {place.name}: milliseconds\n")
-            print("| | median | 95 of 100 | longest | part |\n| --- | --- | --- | --- | --- |")
+            print("| | median | 95 of 100 | longest | part | at most |")
+            print(f"|{' --- |' * 6}")
             measure(setting, arguments.runs)
             if arguments.lasting:
                 last(setting, arguments.lasting)
