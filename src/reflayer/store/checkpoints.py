@@ -27,7 +27,6 @@ from reflayer.store.containers import (
     new_id,
     require_folder,
 )
-from reflayer.store.create import refuse_map
 from reflayer.store.images import StoredLayer, add_layer
 
 TYPE_CHECKING = False
@@ -100,6 +99,8 @@ def fork(
         id = new_id()
         with marked(parts) as agree:
             ids = id_map or parts.driver.id_map(one.id)
+            from reflayer.store.create import refuse_map  # it brings the driver
+
             refuse_map(parts, ids)
             parts.driver.create(id, layer, size=size, id_map=ids, progress=progress)
             with parts.database.writing() as db:
