@@ -107,10 +107,14 @@ assert store.containers() == []
 
 parent, told = multiprocessing.Pipe()
 if not os.fork():
-    with reflayer.Sandbox(source) as box:
-        told.send(box.path)
-        threading.Timer(1, os.kill, (os.getpid(), signal.SIGKILL)).start()
-        box.run(["sleep", "1000"])
+    try:
+        with reflayer.Sandbox(source) as box:
+            told.send(box.path)
+            threading.Timer(1, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            box.run(["sleep", "1000"])
+    finally:
+        os._exit(1)
+told.close()
 path = parent.recv()
 os.wait()
 while os.path.exists(path):  # where there is a namespace, it goes by itself
