@@ -86,6 +86,8 @@ def fork(
 
     Without an ``id_map`` it has that of the container, if there is one.
     """
+    from reflayer.store.create import refuse_map  # it brings the driver
+
     if new is not None:
         checked_name(new)
     with making(parts):
@@ -99,8 +101,6 @@ def fork(
         id = new_id()
         with marked(parts) as agree:
             ids = id_map or parts.driver.id_map(one.id)
-            from reflayer.store.create import refuse_map  # it brings the driver
-
             refuse_map(parts, ids)
             parts.driver.create(id, layer, size=size, id_map=ids, progress=progress)
             with parts.database.writing() as db:
