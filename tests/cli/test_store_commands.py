@@ -294,7 +294,6 @@ def test_without_root_owners_are_kept_or_the_line_says_how_to_leave_them_out(
 def test_that_no_blocks_are_shared_is_told_with_the_first_image(
     place_on: Callable[[str], Path], kind: str
 ) -> None:
-    require_root()
     place = place_on(kind)
     made = image(place / "image", BASE)
 
