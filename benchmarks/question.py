@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import compileall
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 
 import reflayer
@@ -119,6 +121,9 @@ def _parser(title: str) -> argparse.ArgumentParser:
         metavar="PROGRAM",
         help="another version's reflayer, to be a row after each of ours",
     )
+    parser.add_argument(
+        "--cold", action="store_true", help="drop all caches before each run, as root"
+    )
     parser.add_argument("--json", action="store_true", help="all times as JSON")
     return parser
 
@@ -139,11 +144,20 @@ def _measure(
         if ours is None:
             names = ", ".join(one.name for one in found)
             raise SystemExit(f"--first {arguments.first}: only {names} are there")
+        if arguments.cold:
+            ours, *found = (replace(one, before=partial(_cool, one)) for one in (ours, *found))
         only = arguments.only or [""]
         others = [
-            one for one in found if any(part in one.name for part in only) and one is not ours
+            one for one in found if any(part in one.name for part in only) and one.name != ours.name
         ]
         return alternate([ours, *others], new, arguments.runs, _watch)
+
+
+def _cool(rival: Rival) -> None:
+    """Do what has to be done first, and let nothing of the disk be in memory (proc_sys_vm(5))."""
+    rival.before()
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
 def _beside(program: str, ours: Rival) -> Iterator[Rival]:
