@@ -224,7 +224,10 @@ def _library_for(service: str) -> Iterator[None]:
         )
         if "/dist-packages/" in __file__:  # Debian's package
             package = "protobuf" if library == "google" else library.replace("_", "-")
-            how = f"apt-get install python3-{package}"
+            how = (
+                f"apt-get install python3-{package}; where Debian has none, packaging/install "
+                f"{service} in a checkout of reflayer"
+            )
         raise ServiceError(f"the library {library} is not installed: {how}") from error
 
 
