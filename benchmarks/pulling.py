@@ -24,7 +24,7 @@ def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:
     for program in ("docker-registry", "skopeo", "umoci"):
         if shutil.which(program) is None:
             raise SystemExit(f"{program} is needed: apt-get install {program}")
-    name = _registry(setting, stack)
+    name = registry(setting, stack)
     store, image, bundle = (setting.folder / part for part in ("pulled", "copied", "bundle"))
     copy = ["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{name}", f"oci:{image}:1"]
     unpack = ["umoci", "unpack", "--image", f"{image}:1", str(bundle)]
@@ -47,7 +47,7 @@ def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:
     ]
 
 
-def _registry(setting: Setting, stack: ExitStack) -> str:
+def registry(setting: Setting, stack: ExitStack) -> str:
     """Have the image in a registry that runs until ``stack`` ends; what it is called there."""
     state = setting.folder / "registry"
     state.mkdir()
