@@ -390,7 +390,7 @@ def test_random_changes_of_clones_of_stacks_are_undone(
                 edit(os.fsencode(clone), *one)
             undo(clone, layers, at, known=known, held=frozenset())
             assert_same(before, told(clone))
-            there = {p.stat().st_ino for p in clone.rglob("*") if p.is_dir() and not p.is_symlink()}
+            there = {p.stat().st_ino for p in clone.rglob("*") if not p.is_symlink() and p.is_dir()}
             assert {*known.values()} == there
         finally:
             remove_tree(here)
@@ -405,5 +405,5 @@ def _known(source: Path, clone: Path, names: list[str]) -> dict[int, int]:
 
 
 def _some_known(source: Path, clone: Path) -> dict[int, int]:
-    folders = [path for path in clone.rglob("*") if path.is_dir() and not path.is_symlink()]
+    folders = [path for path in clone.rglob("*") if not path.is_symlink() and path.is_dir()]
     return _known(source, clone, [str(path.relative_to(clone)) for path in folders[::2]])

@@ -37,5 +37,5 @@ def place_on(place_on: Callable[[str], Path]) -> Iterator[Callable[[str], Path]]
     yield place
     for folder in made:
         for child in folder.iterdir():
-            if child.is_dir() and not child.is_symlink():
+            if not child.is_symlink() and child.is_dir():
                 remove_tree(child)

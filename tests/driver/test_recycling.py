@@ -174,7 +174,7 @@ def test_all_folders_of_a_clone_are_known(driver: Driver) -> None:
     root = Path(driver.path("box"))
     clone = clone_times.first_clone(note_path(driver.home, "box"), str(root))
     assert clone is not None
-    below = [path for path in root.rglob("*") if path.is_dir() and not path.is_symlink()]
+    below = [path for path in root.rglob("*") if not path.is_symlink() and path.is_dir()]
     assert sorted(clone.folders[1::2]) == sorted(path.stat().st_ino for path in below)
 
 
