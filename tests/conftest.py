@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,6 +18,9 @@ from hypothesis import HealthCheck, settings
 
 from reflayer.walk.holders import _FIRST_NAMESPACE
 from tests.file_systems import kinds, miss, mounted, require_root, users_folders
+
+# What gRPC does before a fork(2) may wait for its own threads without an end.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 # A busy machine is no failure: no example has to be made or tested in a given time.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -121,10 +125,10 @@ def alone(undisturbed: None) -> None:
 def _delete(folder: Path) -> None:
     # rm(1) copes with any depth; rmtree of Python 3.11 does not.
     if os.geteuid() != 0:
-        os.spawnlp(os.P_WAIT, "chmod", "chmod", "-R", "-f", "u+rwX", str(folder))
+        subprocess.run(["chmod", "-R", "-f", "u+rwX", folder], check=False)
     if shutil.which("chattr"):
-        os.spawnlp(os.P_WAIT, "chattr", "chattr", "-R", "-f", "-i", str(folder))
-    os.spawnlp(os.P_WAIT, "rm", "rm", "-rf", str(folder))
+        subprocess.run(["chattr", "-R", "-f", "-i", folder], check=False)
+    subprocess.run(["rm", "-rf", folder], check=False)
 
 
 @pytest.fixture

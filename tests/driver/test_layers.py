@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -206,7 +207,7 @@ def test_nothing_is_inherited_from_the_homes_own_folder(place_on: Callable[[str]
     place = place_on("ext4")
     os.chown(place, -1, 12345)
     place.chmod(0o2777)
-    os.spawnlp(os.P_WAIT, "setfacl", "setfacl", "-d", "-m", "u:1234:rwx", str(place))
+    subprocess.run(["setfacl", "-d", "-m", "u:1234:rwx", place], check=True)
     driver = Driver(place / "home")
     driver.create("base")
     status = os.stat(driver.path("base"))
