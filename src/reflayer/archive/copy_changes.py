@@ -421,8 +421,9 @@ def _status(folder: int, name: bytes) -> os.stat_result | None:
     return None
 
 
-def _version(status: os.stat_result) -> tuple[int, int]:
-    return status.st_ino, status.st_ctime_ns
+def _version(status: os.stat_result) -> tuple[int, int, int]:
+    # A write sets the ctime before the size.
+    return status.st_ino, status.st_ctime_ns, status.st_size
 
 
 def _depth(path: bytes) -> int:
