@@ -37,6 +37,7 @@ def mounted(kind: str) -> Iterator[Path]:
     if os.geteuid() != 0:
         raise SystemExit(f"mounting {kind} needs root; --place measures in a folder that is there")
     with tempfile.TemporaryDirectory(prefix="reflayer-benchmarks-", dir=_IMAGES) as folder:
+        os.chmod(folder, 0o711)  # some of what is measured is an ordinary user's
         image, place = Path(folder, "image"), Path(folder, kind)
         place.mkdir()
         with open(image, "wb") as file:
