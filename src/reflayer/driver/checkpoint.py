@@ -106,13 +106,14 @@ def checkpoint(
     with failing(layer, "stat"):
         if not os.path.isdir(layer):
             raise LayerError(f"there is no whole layer {id}")
-    began = later(home)  # so that nothing is taken for changed the next time that is in this one
     made: Checkpoint | None = None
     paths: dict[bytes, int] = {}
     if keeps_differences:
+        began = later(home)  # so that what is in this one is not in the next one, too
         made, paths = _make_difference(home, id, new, making)
     if made is None:
-        began = now()  # it may have taken a while
+        # A snapshot need not wait, and after a copy a few files more count as changed.
+        began = now()
         with new_layer(home, new, id, making, durable=True) as (_, report):
             assert report is not None
             made = Checkpoint(new, True, None, sum(report.bytes.values()))
