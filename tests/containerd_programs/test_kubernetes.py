@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,29 @@ def cri(pair: Pair, tmp_path: Path) -> Iterator[Cri]:
     client.close()
 
 
+def run_container(
+    cri: Cri, sandbox: str, pod: Any, config: Mapping[str, object]
+) -> tuple[Any, list[str]]:
+    """Run a container of a pod to its end; the request that names it, and the lines of its log."""
+    make = cri.messages
+    request = make.CreateContainerRequest(
+        pod_sandbox_id=sandbox,
+        config={"metadata": {"name": "container"}, "log_path": "container.log", **config},
+        sandbox_config=pod,
+    )
+    container = make.ContainerRequest(
+        container_id=cri.runtime.CreateContainer(request).container_id
+    )
+    cri.runtime.StartContainer(container)
+
+    def ended() -> bool:
+        status = cri.runtime.ContainerStatus(container).status
+        return bool(status.state == make.CONTAINER_EXITED and status.exit_code == 0)
+
+    until(ended, "the container ends with success")
+    return container, Path(pod.log_directory, "container.log").read_text().splitlines()
+
+
 def test_a_pod_is_pulled_run_logged_and_removed(
     pair: Pair, cri: Cri, registry: str, handler: str, tmp_path: Path
 ) -> None:
@@ -63,27 +87,11 @@ def test_a_pod_is_pulled_run_logged_and_removed(
 
     wanted = make.RunPodSandboxRequest(config=pod, runtime_handler=handler)
     sandbox = cri.runtime.RunPodSandbox(wanted).pod_sandbox_id
-    request = make.CreateContainerRequest(
-        pod_sandbox_id=sandbox,
-        config={
-            "metadata": {"name": "container"},
-            "image": {"image": name, "runtime_handler": handler},
-            "command": ["sh", "-c", "cat /kept/file; echo; echo new > /kept/new; ls /kept"],
-            "log_path": "container.log",
-        },
-        sandbox_config=pod,
-    )
-    container = make.ContainerRequest(
-        container_id=cri.runtime.CreateContainer(request).container_id
-    )
-    cri.runtime.StartContainer(container)
-
-    def ended() -> bool:
-        status = cri.runtime.ContainerStatus(container).status
-        return bool(status.state == make.CONTAINER_EXITED and status.exit_code == 0)
-
-    until(ended, "the container ends with success")
-    lines = (tmp_path / "logs/container.log").read_text().splitlines()
+    config = {
+        "image": {"image": name, "runtime_handler": handler},
+        "command": ["sh", "-c", "cat /kept/file; echo; echo new > /kept/new; ls /kept"],
+    }
+    container, lines = run_container(cri, sandbox, pod, config)
     assert [line.split(maxsplit=3)[1:] for line in lines] == [
         ["stdout", "F", word]
         for word in ("first", "file", "link", "new", "null", "other", "pipe", "symlink")
@@ -123,27 +131,13 @@ def test_a_pod_with_users_of_its_own_has_the_owners_of_the_image(
     cri.pull(name, pod)
     sandbox = cri.runtime.RunPodSandbox(make.RunPodSandboxRequest(config=pod)).pod_sandbox_id
     script = "cat /proc/self/uid_map; stat -c '%u:%g %h' /kept/file; echo new > /new"
-    request = make.CreateContainerRequest(
-        pod_sandbox_id=sandbox,
-        config={
-            "metadata": {"name": "container"},
-            "image": {"image": name},
-            "command": ["sh", "-c", script],
-            "log_path": "container.log",
-            "linux": {"security_context": options},
-        },
-        sandbox_config=pod,
-    )
-    id = cri.runtime.CreateContainer(request).container_id
-    container = make.ContainerRequest(container_id=id)
-    cri.runtime.StartContainer(container)
-
-    def ended() -> bool:
-        status = cri.runtime.ContainerStatus(container).status
-        return bool(status.state == make.CONTAINER_EXITED and status.exit_code == 0)
-
-    until(ended, "the container ends with success")
-    lines = (tmp_path / "logs/container.log").read_text().splitlines()
+    config = {
+        "image": {"image": name},
+        "command": ["sh", "-c", script],
+        "linux": {"security_context": options},
+    }
+    container, lines = run_container(cri, sandbox, pod, config)
+    id = container.container_id
     told = [line.split(maxsplit=3)[3].split() for line in lines]
     assert told == [["0", "100000", "65536"], ["1234:5678", "2"]]
     mount = pair.containerd.ctr("-n", "k8s.io", "snapshots", "mounts", "/target", id).split()
