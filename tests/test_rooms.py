@@ -31,7 +31,7 @@ ROOMS = (
     "linux",
 )
 """From the top down."""
-OPEN_TO_ALL = ("errors", "lazy", "progress", "xdg", "__version__", "record")
+OPEN_TO_ALL = ("errors", "lazy", "progress", "xdg", "__version__", "record", "contexts")
 
 
 def modules() -> Iterator[tuple[Path, str]]:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from reflayer.cli.commands import COMMANDS, read_plainly
 from reflayer.cli.program import parser
 from tests.cli.processes import PROGRAM, reflayer
 from tests.file_systems import require, require_root
+from tests.store.stores import BASE, image
 
 
 @pytest.mark.parametrize(
@@ -131,6 +133,27 @@ def test_help_fits_a_terminal(command: str) -> None:
     assert told.startswith(f"usage: reflayer {command}".rstrip())
     assert max(map(len, told.splitlines())) <= 80
     assert len(told.splitlines()) > 6
+
+
+@pytest.mark.parametrize(
+    "line", ["--help", "--version", "path web", "ps", "images", "checkpoints web"]
+)
+def test_what_only_looks_imports_little(tmp_path: Path, line: str) -> None:
+    """Each of these would take a tenth of the command's time or more."""
+    root = str(tmp_path / "root")
+    reflayer("--root", root, "create", "--name", "web", image(tmp_path / "image", BASE))
+    code = (
+        "import os, sys; before = {*sys.modules};"
+        "os._exit = lambda _: print(*{*sys.modules} - before);"
+        "from reflayer.cli import main; main()"
+    )
+    words = line.split() if line[0] == "-" else ["--root", root, *line.split()]
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert "reflayer.cli" in imported
+    heavy = {"argparse", "re", "contextlib", "threading", "datetime", "json"}
+    assert imported & {*heavy, "reflayer.driver", "reflayer.store.collect"} == set()
 
 
 @pytest.mark.parametrize("size", [10, 100_000])

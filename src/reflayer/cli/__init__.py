@@ -98,6 +98,11 @@ def _parse_and_run(line: list[str]) -> object:
 
         print(f"reflayer {__version__}")
         return 0
+    if line in (["--help"], ["-h"]):
+        from reflayer.cli.help import help_text
+
+        print(help_text(), end="")
+        return 0
     if not line:
         try:
             sys.stderr.write(START)

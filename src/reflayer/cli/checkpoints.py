@@ -14,7 +14,6 @@ from reflayer.cli.arguments import (
 )
 from reflayer.cli.interrupt import ignore_signals
 from reflayer.cli.output import ago, print_json, print_path, print_table, size_text, timestamp
-from reflayer.cli.progress_bars import bars
 from reflayer.errors import UsageError
 
 TYPE_CHECKING = False
@@ -68,6 +67,8 @@ def rollback(arguments: Namespace) -> int:
 
     If it is cut off, the next command that has to do with the container finishes it.
     """
+    from reflayer.cli.progress_bars import bars
+
     store = open_store(arguments)
     if os.path.isdir(f"{store.root}/running"):
         from reflayer.sandbox.run import refuse_running
@@ -92,6 +93,8 @@ def fork(arguments: Namespace) -> int:
     Without a checkpoint one is made first, unless nothing has changed since the last. Each
     is a container of its own, with checkpoints of its own, and stays when the first one goes.
     """
+    from reflayer.cli.progress_bars import bars
+
     if arguments.new is not None and arguments.count > 1:
         raise UsageError("fork: one name is not enough for several: leave out --name or --count")
     name, _, checkpoint = arguments.name.partition("@")

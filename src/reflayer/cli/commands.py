@@ -13,46 +13,54 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, Self
 
-COMMANDS = {
-    "create": ("create", "make a container from an image, print its root's path"),
-    "run": ("run", "run a command in a container, as its image says"),
-    "exec": ("run", "run one more command where one runs"),
-    "spec": ("run", "write a container's config.json for any OCI runtime"),
-    "warm": ("warm", "keep containers of an image ready, so that create costs a rename"),
-    "ps": ("containers", "list the containers"),
-    "path": ("containers", "print the path of a container's root"),
-    "rm": ("containers", "remove containers"),
-    "diff": ("containers", "list what changed in a container"),
-    "commit": ("commit", "make an image of a container"),
-    "checkpoint": ("checkpoints", "keep what a container is now, to go back to it"),
-    "rollback": ("checkpoints", "let a container be again what it was"),
-    "fork": ("checkpoints", "make containers of what one is, or was at a checkpoint"),
-    "checkpoints": ("checkpoints", "list the checkpoints of a container"),
-    "export": ("containers", "write all of a container as a tar"),
-    "pull": ("registries", "fetch an image from a registry and unpack it"),
-    "push": ("registries", "send an image to a registry"),
-    "save": ("images", "write an image to a layout or archive for other programs"),
-    "images": ("images", "list the images"),
-    "inspect": ("images", "print what containers and images are, their command and environment"),
-    "tag": ("images", "give an image another name"),
-    "rmi": ("images", "remove images"),
-    "prune": ("images", "delete what was removed and is still there, and unused images"),
-    "containerd-config": (
-        "containerd_config",
-        "print what containerd, BuildKit and Docker have to be told to use it",
-    ),
-    "df": ("df", "show what containers and images really take, and what rm would give back"),
-    "copy": ("copy", "make one folder the same tree as another"),
-    "doctor": ("doctor", "tell what a folder's file system can do, and what to change"),
-    "serve": ("serve", "keep the layers of Docker or containerd, as their plugin"),
-    "unshare": ("namespace", "run a program where an ordinary user has the owners of images"),
-    "bench": ("bench", "measure the methods in a folder, side by side"),
-    "completion": ("completion", "print what bash, zsh or fish completes command lines by"),
+GROUPS = {
+    "containers": {
+        "create": ("create", "make a container from an image, print its root's path"),
+        "run": ("run", "run a command in a container, as its image says"),
+        "exec": ("run", "run one more command where one runs"),
+        "spec": ("run", "write a container's config.json for any OCI runtime"),
+        "warm": ("warm", "keep containers ready, so that create costs a rename"),
+        "ps": ("containers", "list the containers"),
+        "path": ("containers", "print the path of a container's root"),
+        "rm": ("containers", "remove containers"),
+        "diff": ("containers", "list what changed in a container"),
+        "commit": ("commit", "make an image of a container"),
+        "checkpoint": ("checkpoints", "keep what a container is now, to go back to it"),
+        "rollback": ("checkpoints", "let a container be again what it was"),
+        "fork": ("checkpoints", "make containers of what one is, or was at a checkpoint"),
+        "checkpoints": ("checkpoints", "list the checkpoints of a container"),
+        "export": ("containers", "write all of a container as a tar"),
+    },
+    "images": {
+        "pull": ("registries", "fetch an image from a registry and unpack it"),
+        "push": ("registries", "send an image to a registry"),
+        "save": ("images", "write an image to a layout or archive for other programs"),
+        "images": ("images", "list the images"),
+        "inspect": ("images", "print what images and containers are, as Docker does"),
+        "tag": ("images", "give an image another name"),
+        "rmi": ("images", "remove images"),
+        "prune": ("images", "delete what was removed and is still on the disk"),
+    },
+    "all else": {
+        "containerd-config": (
+            "containerd_config",
+            "print the settings of containerd, BuildKit, Docker",
+        ),
+        "df": ("df", "show what each really takes, and what rm would give back"),
+        "copy": ("copy", "make one folder the same tree as another"),
+        "doctor": ("doctor", "tell what a file system can do, and what to change"),
+        "serve": ("serve", "keep the layers of Docker or containerd, as their plugin"),
+        "unshare": ("namespace", "run a program that has the owners of images, without root"),
+        "bench": ("bench", "measure the methods in a folder, side by side"),
+        "completion": ("completion", "print what bash, zsh or fish completes command lines by"),
+    },
 }
-"""Each command with the file that it is in, and its line of help.
+"""The commands as help shows them, each with the file that it is in, and its line of help.
 
 The function of its name in module ``reflayer.cli.FILE`` does it, and returns its exit status.
 """
+
+COMMANDS = {name: told for group in GROUPS.values() for name, told in group.items()}
 
 START = """\
 usage: reflayer [OPTION...] COMMAND ...
@@ -73,6 +81,7 @@ class Argument:
 
     def __init__(self, names: Sequence[str], settings: dict[str, Any]) -> None:
         self.completed_by: str | None = None
+        self.help: str = settings["help"]
         self._settings = settings
         long = [name for name in names if name.startswith("--")]
         name = (long or names)[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
 
 from reflayer.cli.arguments import (
     ANY_NAME,
@@ -20,6 +19,7 @@ from reflayer.cli.arguments import (
 )
 from reflayer.cli.interrupt import ignore_signals
 from reflayer.cli.output import ago, print_json, print_path, print_table, remark, timestamp
+from reflayer.contexts import contextmanager
 from reflayer.errors import StoreError, UsageError, counted, failing, printable
 
 TYPE_CHECKING = False

@@ -6,7 +6,7 @@ import os
 import sys
 
 from reflayer.cli.arguments import JSON, folder, option, takes
-from reflayer.cli.output import coloured, print_json, size_text, terminal_width
+from reflayer.cli.output import coloured, filled, print_json, size_text, terminal_width
 from reflayer.errors import LayerError, printable
 
 TYPE_CHECKING = False
@@ -130,10 +130,8 @@ def _filled(text: str, indent: int) -> str:
     """``text`` in lines that fit the terminal, the first not indented; elsewhere as it is."""
     if not sys.stdout.isatty():
         return text
-    from textwrap import fill
-
     width = max(terminal_width() - indent, _NARROWEST)
-    lines = "\n".join(fill(line, width, break_long_words=False) for line in text.splitlines())
+    lines = "\n".join(filled(line, width) for line in text.splitlines())
     return lines.replace("\n", "\n" + " " * indent)
 
 

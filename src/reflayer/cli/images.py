@@ -18,7 +18,6 @@ from reflayer.cli.arguments import (
 )
 from reflayer.cli.interrupt import ignore_signals
 from reflayer.cli.output import ago, print_json, print_table, seconds_of, size_text, timestamp
-from reflayer.cli.progress_bars import bars
 from reflayer.errors import brief
 
 TYPE_CHECKING = False
@@ -195,6 +194,8 @@ def save(arguments: Namespace) -> int:
     In a layout, layers that came compressed go out as the same bytes; in an archive all are
     plain, as docker save writes them. It is there when all of it is written.
     """
+    from reflayer.cli.progress_bars import bars
+
     with bars() as progress:
         open_store(arguments).save(
             arguments.image,

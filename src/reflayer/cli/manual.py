@@ -167,10 +167,9 @@ def _md(text: str) -> str:
 
 
 def _man_of_all(program: ArgumentParser) -> str:
-    description = f"{program.description}".partition("\n")[0]
     lines = _head("reflayer", "container layers as plain directories, cloned in the kernel")
     lines += [".SH SYNOPSIS", ".B reflayer", "[OPTION...] COMMAND ..."]
-    lines += [".SH DESCRIPTION", _roff(description), *_man_text(f"{program.epilog}")]
+    lines += [".SH DESCRIPTION", _roff(f"{program.description}"), *_man_text(f"{program.epilog}")]
     lines += [".SH OPTIONS", *_man_options(arguments_of(program)[1]), ".SH COMMANDS"]
     for name, (_, told) in COMMANDS.items():
         lines += [".TP", f".BR reflayer\\-{_roff(name)} (1)", _roff(told)]

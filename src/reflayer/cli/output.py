@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 500  # characters of a message
 _BETWEEN = "   "  # two columns of a table
-_WIDTH = 80  # columns of a terminal that does not tell
+WIDTH = 80  # columns of a terminal that does not tell
 _COLOURS = {"red": 31, "green": 32, "yellow": 33}
 _RUNNING = frozenset(("run", "exec", "spec", "unshare"))  # what follows them may be a program's
 _NARROWEST = 10  # characters of a column that is cut
@@ -146,9 +146,24 @@ def _fitting(widths: list[int], is_prose: list[bool], most: int) -> list[int]:
 def terminal_width() -> int:
     """The columns of the terminal that standard output is."""
     try:
-        return os.get_terminal_size(1).columns or _WIDTH
+        return os.get_terminal_size(1).columns or WIDTH
     except OSError:
-        return _WIDTH
+        return WIDTH
+
+
+def filled(text: str, width: int, rest: str = "") -> str:
+    """``text`` in lines of at most ``width`` characters where its words allow it.
+
+    All but the first begin with ``rest``. (To import ``textwrap`` takes longer than most commands.)
+    """
+    lines, line = [], ""
+    for number, word in enumerate(text.split(" ")):
+        if line.strip() and len(line) + 1 + len(word) > width:
+            lines.append(line.rstrip())
+            line = rest + word
+        else:
+            line += " " * (number > 0) + word
+    return "\n".join([*lines, line])
 
 
 def coloured(text: str, colour: str) -> str:

@@ -6,7 +6,6 @@ It is argparse's, since most commands take less time than the import of a larger
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from contextlib import suppress
@@ -14,35 +13,14 @@ from itertools import takewhile
 
 from reflayer import __version__
 from reflayer.cli.commands import COMMANDS, add_quiet, add_root, function_of
+from reflayer.cli.help import DESCRIPTION, EPILOG, VERSION, help_text
+from reflayer.cli.output import WIDTH, filled, terminal_width
 from reflayer.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any, NoReturn
-
-_DESCRIPTION = """\
-Container layers as plain directories, cloned in the kernel.
-
-  reflayer create IMAGE            a container's root file system from an image: \
-debian:12, localhost:5000/x:1, oci:DIR:TAG, docker-archive:FILE
-  reflayer run IMAGE COMMAND       a command in a container; exec, spec
-  reflayer warm IMAGE              containers made ahead, so that create takes one at once
-  reflayer ps, path, rm            what there is, where it is, and away with it
-  reflayer diff, commit, export    what changed in a container; an image, or a tar, of it
-  reflayer checkpoint, rollback    keep what a container is, and go back to it; fork goes on from it
-  reflayer pull, push, save        images from registries, to them, and for other programs
-  reflayer df                      how much disk each really takes, sharing counted
-  reflayer copy SRC DST            the copy alone: one tree the same as another
-  reflayer doctor DIR              what that folder's file system can do
-  reflayer serve SERVICE           the layers of docker or containerd, as their plugin
-"""
-_EPILOG = """\
-What a script wants is the only thing on standard output; progress and messages go to standard
-error. The exit status is 0, 1 (failed) or 2 (wrong usage). "reflayer COMMAND --help" tells more.
-"""
-
-_WIDTH = 80  # columns that help takes at the most
 
 # It looks each of its words up in files of translations, which it does not come with.
 argparse._ = lambda words: words  # type: ignore[attr-defined]
@@ -52,29 +30,18 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     """Help as wide as the terminal; argparse imports ``shutil`` to find that out."""
 
     def __init__(self, prog: str) -> None:
-        try:
-            columns = os.get_terminal_size(1).columns
-        except OSError:
-            columns = _WIDTH
-        super().__init__(prog, width=min(columns, _WIDTH))
+        super().__init__(prog, width=min(terminal_width(), WIDTH))
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         """Paragraphs filled, and each line that begins with a space below its second column.
 
         A line that begins with more spaces goes on with the one before.
         """
-        if len(text) <= width and "\n" not in text:
-            return indent + text  # so --version does not import textwrap
-        from textwrap import fill
-
         return "\n".join(
-            fill(
-                line,
+            filled(
+                indent + line,
                 width,
-                initial_indent=indent,
-                subsequent_indent=indent + " " * len(re.match(r"(?: .*?\S {2,})?", line)[0]),  # type: ignore[index]
-                break_long_words=False,
-                break_on_hyphens=False,
+                indent + " " * len(re.match(r"(?: .*?\S {2,})?", line)[0]),  # type: ignore[index]
             )
             for line in re.sub(r"(?<=\S)\n(?:(?=\S)| {4,})", " ", text).splitlines()
         )
@@ -205,8 +172,10 @@ def whole_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argument
 
 def _with_commands(names: Iterable[str]) -> tuple[_Parser, dict[str, _Command]]:
     """The parser with these commands: each takes its time."""
-    program = _Parser(prog="reflayer", description=_DESCRIPTION, epilog=_EPILOG)
-    program.add_argument("--version", action="version", version=f"reflayer {__version__}")
+    program = _Parser(prog="reflayer", description=DESCRIPTION, epilog=EPILOG)
+    program.format_help = help_text  # type: ignore[method-assign]
+    version = f"reflayer {__version__}"
+    program.add_argument("--version", action="version", version=version, help=VERSION)
     add_root(program, default=None)
     add_quiet(program, default=False)
     commands = program.add_subparsers(

@@ -21,7 +21,7 @@ from reflayer.cli.interrupt import ignore_signals
 from reflayer.cli.output import complain, remark
 from reflayer.cli.progress_bars import bars
 from reflayer.cli.registries import ACCESS, access_of
-from reflayer.errors import ReflayerError, SandboxError, StoreError, UsageError
+from reflayer.errors import ReflayerError, SandboxError, StoreError, TakenNameError, UsageError
 from reflayer.sandbox.process import Volume, Wanted
 from reflayer.sandbox.runtimes import NAMES
 
@@ -149,7 +149,9 @@ def _run(arguments: Namespace) -> int:
         return foreground(store, container, wanted, arguments.runtime, reads=arguments.interactive)
     name = arguments.name or f"run-{os.urandom(6).hex()}"
     if arguments.name and _that_is_there(store, name):
-        raise StoreError(f"{name}: there is a container of this name: take another, or remove it")
+        raise TakenNameError(
+            f"{name}: there is a container of this name: take another, or remove it"
+        )
     with removing(store, name):
         container = _create(store, arguments, name)
         status = foreground(

@@ -8,8 +8,8 @@ uidmap brings.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
 
+from reflayer.contexts import contextmanager, suppress
 from reflayer.errors import ReflayerError, printable
 
 TYPE_CHECKING = False

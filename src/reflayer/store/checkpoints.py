@@ -13,18 +13,29 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 
-from reflayer.errors import CopyError, StoreError, did_you_mean, failing, listed, printable
+from reflayer.errors import (
+    CopyError,
+    StoreError,
+    TakenNameError,
+    UnknownNameError,
+    did_you_mean,
+    failing,
+    listed,
+    printable,
+)
 from reflayer.record import record
 from reflayer.store.collect import collect, dirtying, making, marked
 from reflayer.store.containers import (
     Checkpoint,
     checked_name,
+    checkpoints_of,
     container_of,
     find_container,
     free_name,
     is_unfinished,
     look_for_container,
     new_id,
+    refuse_taken,
     require_folder,
 )
 from reflayer.store.images import StoredLayer, add_layer
@@ -105,18 +116,12 @@ def fork(
             parts.driver.create(id, layer, size=size, id_map=ids, progress=progress)
             with parts.database.writing() as db:
                 row = (id, new or free_name(db), one.image_id, one.image, time.time())
-                _refuse_taken(db, row[1])
+                refuse_taken(db, row[1])
                 db.execute("INSERT INTO containers VALUES (?, ?, ?, ?, ?)", row)
                 _stand(db, id, _Standing(layer, None))
                 parts.remember_ownership(db)
             agree()
         return container_of((id, row[1], one.image, one.image_id, row[4]), parts)
-
-
-def checkpoints(parts: Parts, container: str) -> list[Checkpoint]:
-    with parts.database.reading() as db:
-        one = find_container(db, container, parts)
-        return _all(db, one)
 
 
 def remove_checkpoint(parts: Parts, container: str, name: str, wait: bool) -> Checkpoint:
@@ -180,8 +185,8 @@ def _checkpoint(
     with parts.database.reading() as db:
         if name is None:
             name = _free_name(db, one)
-        elif _row(db, one, name) is not None:
-            raise StoreError(
+        elif _look_for(db, one, name) is not None:
+            raise TakenNameError(
                 f"{one.name}@{name}: there is a checkpoint of this name: take another, or remove it"
             )
     with ExitStack() as freezing:
@@ -257,37 +262,17 @@ def _is_unfinished(parts: Parts, one: Container) -> bool:
         return is_unfinished(db, one)
 
 
-def _all(db: Connection, one: Container) -> list[Checkpoint]:
-    current = _standing(db, one).checkpoint
-    rows = db.execute(
-        "SELECT name, parent, created, size, layer FROM checkpoints WHERE container = ? "
-        "ORDER BY created, name",
-        (one.id,),
-    )
-    return [
-        Checkpoint(name, parent, created, size, name == current, layer)
-        for name, parent, created, size, layer in rows
-    ]
-
-
 def _find(db: Connection, one: Container, name: str) -> Checkpoint:
-    found = _row(db, one, name)
+    found = _look_for(db, one, name)
     if found is None:
-        names = [other.name for other in _all(db, one)]
+        names = [other.name for other in checkpoints_of(db, one)]
         hint = did_you_mean(name, names) or (f"; there are: {listed(names)}" if names else "")
-        raise StoreError(f"{one.name}@{printable(name)}: no such checkpoint{hint}")
+        raise UnknownNameError(f"{one.name}@{printable(name)}: no such checkpoint{hint}")
     return found
 
 
-def _row(db: Connection, one: Container, name: str) -> Checkpoint | None:
-    row = db.execute(
-        "SELECT parent, created, size, layer FROM checkpoints WHERE container = ? AND name = ?",
-        (one.id, name),
-    ).fetchone()
-    if row is None:
-        return None
-    parent, created, size, layer = row
-    return Checkpoint(name, parent, created, size, _standing(db, one).checkpoint == name, layer)
+def _look_for(db: Connection, one: Container, name: str) -> Checkpoint | None:
+    return next(iter(checkpoints_of(db, one, name)), None)
 
 
 def _free_name(db: Connection, one: Container) -> str:
@@ -295,7 +280,7 @@ def _free_name(db: Connection, one: Container) -> str:
     [[number]] = db.execute("SELECT count(*) FROM checkpoints WHERE container = ?", (one.id,))
     while True:
         number += 1
-        if _row(db, one, str(number)) is None:
+        if _look_for(db, one, str(number)) is None:
             return str(number)
 
 
@@ -307,8 +292,3 @@ def _checked(name: str) -> str:
             f"{printable(name)!r} is no name for a checkpoint: it takes a-z, A-Z, 0-9, '_', '.' "
             "and '-'"
         ) from None
-
-
-def _refuse_taken(db: Connection, name: str) -> None:
-    if db.execute("SELECT 1 FROM containers WHERE name = ?", (name,)).fetchone():
-        raise StoreError(f"{name}: there is a container of this name: take another, or remove it")

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 
-from reflayer.errors import ImageError, StoreError, UnknownNameError, did_you_mean, printable
+from reflayer.errors import (
+    ImageError,
+    StoreError,
+    TakenNameError,
+    UnknownNameError,
+    did_you_mean,
+    printable,
+)
 from reflayer.record import record
 from reflayer.store.database import ids_with
 
@@ -107,8 +114,7 @@ class Container:
 
     def checkpoints(self) -> list[Checkpoint]:
         """Its checkpoints, the oldest first."""
-        found: list[Checkpoint] = self._parts.say("checkpoints", self.id)
-        return found
+        return self._parts.do(checkpoints, self._parts, self.id)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Container) and (self.id, self.path) == (other.id, other.path)
@@ -168,6 +174,26 @@ def require_folder(container: Container) -> None:
 def container_of(row: tuple[str, str, str, str, float], parts: Parts) -> Container:
     """The container of id, name, image, the image's id and time."""
     return Container(*row, f"{parts.home}/{row[0]}", parts)
+
+
+def checkpoints(parts: Parts, container: str) -> list[Checkpoint]:
+    with parts.database.reading() as db:
+        return checkpoints_of(db, find_container(db, container, parts))
+
+
+def checkpoints_of(db: Connection, one: Container, name: str | None = None) -> list[Checkpoint]:
+    """All of a container, the oldest first, or that which is called ``name``."""
+    standing = db.execute("SELECT checkpoint FROM standing WHERE container = ?", (one.id,))
+    current = (standing.fetchone() or (None,))[0]
+    rows = db.execute(
+        "SELECT name, parent, created, size, layer FROM checkpoints WHERE container = ?"
+        f"{' AND name = ?' if name is not None else ''} ORDER BY created, name",
+        (one.id,) if name is None else (one.id, name),
+    )
+    return [
+        Checkpoint(called, parent, created, size, called == current, layer)
+        for called, parent, created, size, layer in rows
+    ]
 
 
 def is_unfinished(db: Connection, container: Container) -> bool:
@@ -251,6 +277,14 @@ def free_name(db: Connection) -> str:
 def is_taken(db: Connection, name: str) -> bool:
     """Whether there is a container of this name."""
     return db.execute("SELECT 1 FROM containers WHERE name = ?", (name,)).fetchone() is not None
+
+
+def refuse_taken(db: Connection, name: str) -> None:
+    """Raise TakenNameError where there is a container of this name."""
+    if is_taken(db, name):
+        raise TakenNameError(
+            f"{name}: there is a container of this name: take another, or remove it"
+        )
 
 
 def _one_of(choice: str) -> str:

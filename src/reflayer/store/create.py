@@ -12,7 +12,6 @@ from reflayer.errors import (
     OperationError,
     RegistryError,
     StoreError,
-    TakenNameError,
     counted,
     did_you_mean,
     printable,
@@ -20,7 +19,7 @@ from reflayer.errors import (
 from reflayer.record import record, replace
 from reflayer.store import images
 from reflayer.store.collect import making, mark_dirty, marked
-from reflayer.store.containers import checked_name, container_of, free_name, is_taken, new_id
+from reflayer.store.containers import checked_name, container_of, free_name, new_id, refuse_taken
 from reflayer.store.images import StoredImage, StoredLayer
 from reflayer.workers.lock import locked
 
@@ -106,7 +105,7 @@ def _create(
     with making(parts) as until:
         if name is not None:
             with parts.database.reading() as db:
-                _refuse_taken(db, name)
+                refuse_taken(db, name)
         pulled = pull_image(wanted, parts, until)
         container_id = new_id()
         with marked(parts) as agree:
@@ -124,7 +123,7 @@ def _record(
     if name is None:
         name = free_name(db)
     else:
-        _refuse_taken(db, name)
+        refuse_taken(db, name)
     images.add_image(db, pulled.image, pulled.blobs, pulled.stamp)
     image, created = pulled.image.id, time.time()
     db.execute(
@@ -141,13 +140,6 @@ def refuse_map(parts: Parts, id_map: IdMap | None) -> None:
         raise StoreError(
             "owners are mapped where they are kept, as root or by reflayer unshare, with "
             f"--ownership keep: this store has them as {parts.ownership} says"
-        )
-
-
-def _refuse_taken(db: Connection, name: str) -> None:
-    if is_taken(db, name):
-        raise TakenNameError(
-            f"{name}: there is a container of this name: take another, or remove it"
         )
 
 

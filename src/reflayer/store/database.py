@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 from _thread import get_ident
-from contextlib import closing, contextmanager, nullcontext, suppress
 
+from reflayer.contexts import closing, contextmanager, suppress
 from reflayer.errors import OperationError, StoreError, failing, printable
 
 TYPE_CHECKING = False
@@ -140,8 +140,7 @@ class Database:
             if (file := _status(self._path)) is not None:
                 with self._connection(file) as kept, transaction(kept.db, "DEFERRED"):
                     if version := self._version_of(kept):
-                        is_old = version < SCHEMA_VERSION
-                        with _upgraded(kept.db, version) if is_old else nullcontext():
+                        with _upgraded(kept.db, version):
                             yield kept.db
                         return
             self._refuse_lost()
@@ -280,6 +279,9 @@ def _upgrade(db: sqlite3.Connection) -> None:
 @contextmanager
 def _upgraded(db: sqlite3.Connection, version: int) -> Iterator[None]:
     """Let a database of an older version be read in the block as if it were upgraded."""
+    if version == SCHEMA_VERSION:
+        yield
+        return
     db.execute("PRAGMA temp_store = MEMORY")
     views = _AS_WITHOUT_CHECKPOINTS | (_AS_UPGRADED if version == 1 else {})
     for name, query in views.items():

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
-from functools import cached_property
 
 from reflayer import xdg
+from reflayer.contexts import cached_property, suppress
 from reflayer.errors import OperationError, ReflayerError, StoreError, failing, printable
 from reflayer.linux.user_namespace import ALL_IDS, is_of_user, may_all
 from reflayer.store.database import NO_ACCESS, Database

@@ -398,7 +398,7 @@ class Store:
 
     def checkpoints(self, name: str) -> list[Checkpoint]:
         """The checkpoints of a container, the oldest first; StoreError: there is none."""
-        from reflayer.store.checkpoints import checkpoints
+        from reflayer.store.containers import checkpoints
 
         return checkpoints(self._parts, name)
 

@@ -1,0 +1,46 @@
+"""``reflayer --help``. Commands have argparse's: here, to import it would take most of the time."""
+
+from __future__ import annotations
+
+from reflayer.cli.commands import GROUPS, Arguments, add_quiet, add_root
+from reflayer.cli.output import WIDTH, filled, terminal_width
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+DESCRIPTION = "Container layers as plain directories, cloned in the kernel."
+EPILOG = """\
+What a script wants is the only thing on standard output; progress and messages go to standard
+error. The exit status is 0, 1 (failed) or 2 (wrong usage). "reflayer COMMAND --help" tells more.
+"""
+VERSION = "show the version and exit"
+_USAGE = "usage: reflayer [--root DIR] [--quiet] COMMAND ..."
+_NAMES = 21  # columns, the longest name of a command and four spaces
+
+
+def help_text() -> str:
+    """As wide as the terminal, and at most 80 columns."""
+    taken = Arguments()
+    add_root(taken)  # type: ignore[arg-type]
+    add_quiet(taken)  # type: ignore[arg-type]
+    options = {
+        "-h, --help": "show this help and exit",
+        "--version": VERSION,
+        "--root DIR": taken.options["--root"].help,
+        "--quiet": taken.options["--quiet"].help,
+    }
+    groups = {title: {name: one[1] for name, one in GROUPS[title].items()} for title in GROUPS}
+    parts = [_USAGE, DESCRIPTION]
+    for title, told in {**groups, "options": options}.items():
+        parts.append("\n".join([f"{title}:", *_lines(told.items())]))
+    return "\n\n".join([*parts, filled(EPILOG.replace("\n", " ").strip(), _width())]) + "\n"
+
+
+def _lines(told: Iterable[tuple[str, str]]) -> list[str]:
+    indent = " " * _NAMES
+    return [filled(f"  {name:{_NAMES - 2}}{words}", _width(), indent) for name, words in told]
+
+
+def _width() -> int:
+    return min(terminal_width(), WIDTH)
