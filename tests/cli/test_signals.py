@@ -165,5 +165,6 @@ main()
 """
     with open("/dev/full", "w") as full:
         assert (
-            subprocess.run([sys.executable, "-c", program, "--help"], stderr=full).returncode == 143
+            subprocess.run([sys.executable, "-c", program, "ps", "--help"], stderr=full).returncode
+            == 143
         )

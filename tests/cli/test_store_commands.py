@@ -60,6 +60,28 @@ def test_errors_have_a_code_for_scripts(base: Path, root: Path) -> None:
     assert told == {"code": "copy", "path": missing, "errno": "ENOENT"}
 
 
+def test_the_environment_asks_any_command_for_codes(
+    base: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFLAYER_ERRORS", "json")
+    made = image(base / "image", BASE)
+    _line(root, "create", "--name", "web", made)
+
+    def codes(*arguments: str, status: int = 1) -> list[object]:
+        done = reflayer(root, *arguments)
+        assert done.returncode == status
+        return [json.loads(line)["error"]["code"] for line in done.stderr.splitlines()]
+
+    assert codes("path", "webb") == ["not-found"]
+    assert codes("rm", "webb", "web", "wob") == ["not-found"] * 2
+    assert codes("rollback", "web", "1") == ["not-found"]
+    assert codes("tag", made, "A") == ["image"]
+    assert codes("crate", status=2) == ["usage"]
+    assert codes("exec", "webb", "ls", status=125) == ["not-found"]
+    assert codes("unshare", "/no/such", status=127) == ["sandbox"]
+    assert codes("copy", "/no/such", str(base / "new")) == ["copy"]
+
+
 def test_create_prints_the_path_alone(base: Path, root: Path) -> None:
     path = _line(root, "create", "--name", "web", image(base / "image", BASE))
     assert (Path(path) / "bin/sh").exists()

@@ -35,7 +35,7 @@ def main() -> NoReturn:
         status = _run()
         ignore_signals()
     except Interrupted as interrupted:
-        _complain(interrupted)
+        _complain_with("interrupted", interrupted)
         status = interrupted.status
     # All is written and shut: to take the interpreter apart would take longer than many a command.
     os._exit(status)
@@ -84,7 +84,7 @@ def _run() -> int:
         return 1
     except OSError as error:
         where = printable(error.filename or "standard output")  # all other failures have a path
-        _complain(f"{where}: {error.strerror or error}")
+        _complain_with("operation", f"{where}: {error.strerror or error}")
         return 1
     assert isinstance(status, int)
     return status
@@ -134,7 +134,7 @@ def _complain_of(error: ReflayerError) -> None:
     complain_of(error)
 
 
-def _complain(message: object) -> None:
-    from reflayer.cli.output import complain
+def _complain_with(code: str, message: object) -> None:
+    from reflayer.cli.output import complain_with
 
-    complain(message)
+    complain_with(code, message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from reflayer.cli.output import complain
+from reflayer.cli.output import complain_of
 from reflayer.errors import OperationError, QuotaError, ReflayerError, UsageError
 
 TYPE_CHECKING = False
@@ -127,7 +127,7 @@ def each(names: Iterable[str], action: Callable[[str], None]) -> int:
         try:
             action(name)
         except ReflayerError as error:
-            complain(error)
+            complain_of(error)
             status = 1
     return status
 

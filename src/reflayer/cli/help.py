@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 DESCRIPTION = "Container layers as plain directories, cloned in the kernel."
 EPILOG = """\
 What a script wants is the only thing on standard output; progress and messages go to standard
-error. The exit status is 0, 1 (failed) or 2 (wrong usage). "reflayer COMMAND --help" tells more.
+error. The exit status is 0, 1 (failed) or 2 (wrong usage). After --json, and for all commands with
+REFLAYER_ERRORS=json in the environment, an error is a JSON object with a code that stays. "reflayer
+COMMAND --help" tells more.
 """
 VERSION = "show the version and exit"
 _USAGE = "usage: reflayer [--root DIR] [--quiet] COMMAND ..."

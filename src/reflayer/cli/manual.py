@@ -34,6 +34,7 @@ _ENVIRONMENT = {
     "REFLAYER_ROOT": "the store's folder, where --root does not name it",
     "XDG_DATA_HOME": "the folder in which an ordinary user's store is, as reflayer",
     "REFLAYER_PURE": "1: leave the part in C out",
+    "REFLAYER_ERRORS": "json: an error is an object with a code, whatever the command is",
     "NO_COLOR": "not empty: no colours",
 }
 _FILES = {
@@ -42,7 +43,7 @@ _FILES = {
 }
 _STATUS = {
     "0": "done",
-    "1": "failed: a line on standard error says why; after --json it is an object with a code",
+    "1": "failed: a line on standard error says why, or an object with a code",
     "2": "wrong usage",
 }
 

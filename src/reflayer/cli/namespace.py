@@ -6,7 +6,7 @@ import os
 import sys
 
 from reflayer.cli.arguments import option, takes
-from reflayer.cli.output import complain
+from reflayer.cli.output import complain_of, complain_with
 from reflayer.errors import ReflayerError, printable
 
 TYPE_CHECKING = False
@@ -52,7 +52,7 @@ def enter_for(arguments: Namespace) -> None:
         except ReflayerError as error:
             if arguments.command != "run":
                 raise
-            complain(error)
+            complain_of(error)
             sys.exit(_NOT_RUN)
     else:
         enter_namespace(getattr(arguments, "src", ""))
@@ -87,5 +87,5 @@ def unshare(arguments: Namespace) -> int:
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        complain(f"{printable(command[0])}: {error.strerror}")
+        complain_with("sandbox", f"{printable(command[0])}: {error.strerror}")
         return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_STARTED

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
 
-from reflayer.errors import printable
+from reflayer.errors import OperationError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,27 +66,34 @@ def complain(message: object) -> None:
 
 
 def complain_of(error: ReflayerError) -> None:
-    """Print an error: in a line, or after ``--json`` as an object with its code."""
-    if not asks_for_json():
-        complain(error)
+    """Print an error: in a line, or as an object with its code for whom it is to be JSON."""
+    fields: dict[str, object] = {}
+    if isinstance(error, OperationError):
+        fields = {"path": error.path, "errno": errno.errorcode.get(error.errno or 0)}
+    complain_with(error.code, error, **fields)
+
+
+def complain_with(code: str, message: object, **fields: object) -> None:
+    """Print what is no error of ours as one."""
+    if not wants_json():
+        complain(message)
         return
-    import errno
     import json
 
-    from reflayer.errors import OperationError
-
-    fields: dict[str, object] = {"code": error.code, "message": str(error)}
-    if isinstance(error, OperationError):
-        fields["path"] = error.path
-        fields["errno"] = errno.errorcode.get(error.errno or 0)
+    told = {"code": code, "message": str(message), **fields}
     try:
-        print(json.dumps({"error": fields}), file=sys.stderr, flush=True)
+        print(json.dumps({"error": told}), file=sys.stderr, flush=True)
     except OSError:
         return
 
 
-def asks_for_json() -> bool:
-    """Whether the line has ``--json``, which is no word of a program that is to be run."""
+def wants_json() -> bool:
+    """Whether errors are to be JSON.
+
+    That is said by the environment, or by ``--json``, which is no word of a program that is to run.
+    """
+    if os.environ.get("REFLAYER_ERRORS") == "json":
+        return True
     return "--json" in sys.argv and not _RUNNING.intersection(sys.argv[1:5])
 
 

@@ -54,9 +54,9 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=_Help, **options)
 
     def error(self, message: str) -> NoReturn:
-        from reflayer.cli.output import asks_for_json, complain_of, one_line
+        from reflayer.cli.output import complain_of, one_line, wants_json
 
-        if asks_for_json():
+        if wants_json():
             complain_of(UsageError(f"{self.prog}: {message}"))
             self.exit(2)
         formatter = _Help(f"{self.prog} [OPTION...]")

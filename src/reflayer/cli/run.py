@@ -18,7 +18,7 @@ from reflayer.cli.arguments import (
     telling_of_ownership,
 )
 from reflayer.cli.interrupt import ignore_signals
-from reflayer.cli.output import complain, remark
+from reflayer.cli.output import complain_of, remark, wants_json
 from reflayer.cli.progress_bars import bars
 from reflayer.cli.registries import ACCESS, access_of
 from reflayer.errors import ReflayerError, SandboxError, StoreError, TakenNameError, UsageError
@@ -278,9 +278,9 @@ def _told(action: Callable[[], int]) -> int:
     except UsageError:
         raise
     except SandboxError as error:
-        if not error.is_told:
-            complain(error)
+        if not error.is_told or wants_json():
+            complain_of(error)
         return error.status
     except ReflayerError as error:
-        complain(error)
+        complain_of(error)
         return _FAILED
