@@ -45,9 +45,9 @@ def test_a_session(box: Path, root: Path) -> None:
     table = [line[:10].rstrip() for line in _line(root, "checkpoints", "box").split("\n")]
     assert table == ["  CHECKPOI", "  1", "* - other", "  two"]
     assert _line(root, "rm", "box@1", "box@two") == "box@1\nbox@two"
-    assert [one["name"] for one in json.loads(_line(root, "checkpoints", "box", "--json"))] == [
-        "other"
-    ]
+    told = json.loads(_line(root, "checkpoints", "box", "--json"))
+    names = [one["name"] for one in told]
+    assert _line(root, "checkpoints", "box", "-q").split() == names == ["other"]
     assert_clean(root)
 
 

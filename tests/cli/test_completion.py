@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import pty
 import shlex
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 
@@ -85,22 +88,110 @@ def test_a_shell_reads_its_script(tmp_path: Path, shell: str) -> None:
     assert all(name in script.read_text() for name in COMMANDS)
 
 
-def test_fish_completes_names(tmp_path: Path, root: Path) -> None:
-    require("fish")
-    script = tmp_path / "script.fish"
-    script.write_text(completion_script("fish"))
-    program = tmp_path / "reflayer"
+@pytest.fixture
+def typed(base: Path, root: Path) -> Callable[[str, str], list[str]]:
+    """What a shell makes of a line: the whole line, or all that it offers."""
+    require("zsh", "fish")
+    program = base / "bin/reflayer"
+    program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {shlex.join(PROGRAM)} "$@"\n')
     program.chmod(0o755)
-    line = f"reflayer --root {root} path w"
-    done = subprocess.run(
-        ["fish", "-c", f"source {script}; complete -C '{line}'"],
-        env={**os.environ, "HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "webserver\n"
+    for name in ("one", "two"):
+        reflayer("--root", str(root), "checkpoint", "webserver", name)
+    env = {
+        **{key: value for key, value in os.environ.items() if key != "ZDOTDIR"},
+        "HOME": str(base),
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "REFLAYER_ROOT": str(root),
+        "TERM": "dumb",
+    }
+
+    def complete(shell: str, line: str) -> list[str]:
+        script = base / f"script.{shell}"
+        script.write_text(completion_script(shell))
+        if shell == "fish":
+            command = ["fish", "-c", f"source {script}; complete -C 'reflayer {line}'"]
+            done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+            assert done.stderr == ""
+            return [one.partition("\t")[0] for one in done.stdout.splitlines()]
+        return _typed(shell, script, f"reflayer {line}\t", env)
+
+    return complete
+
+
+_SHELLS = {
+    "bash": (
+        ["bash", "--norc", "--noprofile", "-i"],
+        "bind 'set bell-style none'; show() { echo \"<$READLINE_LINE>\"; };"
+        "bind -x '\"\\C-g\": show'; PS1=; source %s; echo rea''dy\n",
+    ),
+    "zsh": (
+        ["zsh", "-f", "-i"],
+        'autoload -U compinit; compinit -u -D; show() { print -r -- "<$BUFFER>" };'
+        "zle -N show; bindkey '^G' show; PS1= RPS1=; source %s; echo rea''dy\n",
+    ),
+}
+"""How each is started, and told to show the line that is typed at a Ctrl-G."""
+
+
+def _typed(shell: str, script: Path, line: str, env: dict[str, str]) -> list[str]:
+    """The words of the line after the command, as a shell at a terminal has completed it."""
+    command, settings = _SHELLS[shell]
+    process, terminal = pty.fork()
+    if not process:
+        os.execvpe(command[0], command, env)
+    try:
+        _read_until(terminal, settings % script, "ready")
+        shown = _read_until(terminal, f"{line}\x07", ">")
+    finally:
+        os.close(terminal)
+        os.kill(process, SIGKILL)
+        os.waitpid(process, 0)
+    return shown.rpartition("<")[2].removesuffix(">").split()[1:]
+
+
+def _read_until(terminal: int, typed: str, end: str) -> str:
+    """What a terminal shows after something is typed, up to ``end``."""
+    os.write(terminal, typed.encode())
+    shown = ""
+    while not shown.endswith(end):
+        shown += os.read(terminal, 1).decode(errors="replace")
+    return shown
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("path we", "path webserver"),
+        ("path --root %s we", "path --root %s webserver"),
+        ("rollback webserver t", "rollback webserver two"),
+        ("rollback --json webserver o", "rollback --json webserver one"),
+        ("fork webserver@t", "fork webserver@two"),
+        ("diff webserver@one webserver@t", "diff webserver@one webserver@two"),
+        ("rm webserver@o", "rm webserver@one"),
+        ("rmi localhost:50", "rmi localhost:5000/team/app:1"),
+        ("fork --name t webserver@t", "fork --name t webserver@two"),
+    ],
+)
+def test_a_shell_completes_names(
+    typed: Callable[[str, str], list[str]], root: Path, shell: str, line: str, words: str
+) -> None:
+    line, words = line.replace("%s", str(root)), words.replace("%s", str(root))
+    expected = words.split()
+    found = typed(shell, line)
+    assert found == (expected[-1:] if shell == "fish" else expected)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "line", ["path webserver ", "rollback webserver one ", "checkpoint webserver "]
+)
+def test_a_shell_offers_no_name_where_none_follows(
+    typed: Callable[[str, str], list[str]], shell: str, line: str
+) -> None:
+    names = [word for word in typed(shell, line) if word[0] != "-"]  # options may follow
+    assert names == ([] if shell == "fish" else line.split())
 
 
 def test_each_command_has_a_page_that_troff_has_no_complaint_of(tmp_path: Path) -> None:

@@ -40,7 +40,9 @@ def option(spec: str, told: str, completed_by: str | None = None, **settings: An
     Args:
         spec: its names and what its value is called, as help shows them: ``-o --output FILE``.
         told: what help tells of it.
-        completed_by: the names that a shell completes it by: "containers", "images" or "either".
+        completed_by: the names that a shell completes it by: "containers", "images" or "either";
+            "checkpoints" of the container that is the first argument; "states", what a container
+            is or was: NAME[@CHECKPOINT].
         settings: others of argparse's ``add_argument``.
     """
     names = spec.split()

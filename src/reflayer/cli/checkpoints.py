@@ -54,6 +54,7 @@ def checkpoint(arguments: Namespace) -> int:
         "to which; by default the last that was made or gone back to, or the container as it was "
         "at first",
         nargs="?",
+        completed_by="checkpoints",
     ),
     JSON,
 )
@@ -81,7 +82,7 @@ def rollback(arguments: Namespace) -> int:
 
 
 @takes(
-    option("name NAME[@CHECKPOINT]", "the container", completed_by="containers"),
+    option("name NAME[@CHECKPOINT]", "the container", completed_by="states"),
     option("--name NEW", "the new container's name; by default one is made up", dest="new"),
     option("--count N", "how many to make, by default 1", type=at_least_one, default=1),
     JSON,
@@ -112,7 +113,7 @@ def fork(arguments: Namespace) -> int:
     return 0
 
 
-@takes(container_name(), JSON)
+@takes(container_name(), option("-q --quiet", "print names alone", action="store_true"), JSON)
 def checkpoints(arguments: Namespace) -> int:
     """List the checkpoints of a container, each below the one that it goes on from.
 
@@ -121,6 +122,10 @@ def checkpoints(arguments: Namespace) -> int:
     found = open_store(arguments).checkpoints(arguments.name)
     if arguments.json:
         print_json([_fields(one) for one in found])
+        return 0
+    if arguments.quiet:
+        for one in found:
+            print(one.name)
         return 0
     below: dict[str | None, list[Checkpoint]] = {}
     for one in found:

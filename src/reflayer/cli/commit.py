@@ -111,7 +111,7 @@ _IMAGE_CONFIG = group(
     option(
         "name NAME[@CHECKPOINT]",
         "the container's name, its id, or the beginning of its id; or a checkpoint of it",
-        completed_by="containers",
+        completed_by="states",
     ),
     image_name("what to call the image: [HOST/]NAME[:TAG]"),
     option("-a --author", "who made it", default=""),

@@ -1,7 +1,7 @@
 """``reflayer completion``: what bash, zsh and fish complete a command line by.
 
 Made from the parser, as a script that knows every command and option by itself: only names of
-containers and images are asked of the program.
+containers, images and checkpoints are asked of the program.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHELLS = ("bash", "zsh", "fish")
-_NAMES = ("containers", "images", "either")
+_NAMES = ("containers", "images", "either", "checkpoints", "states")
+_MANY = ("+", "*", REMAINDER)
 _FILES = ("FILE", "PATH", "SRC", "DST", "DEST")
 _LONGEST = 60  # characters of what a shell tells of an option
 
 _LIST = {
     "containers": "ps 2>/dev/null | awk 'NR > 1 { print $2 }'",
     "images": "images 2>/dev/null | awk 'NR > 1 && $1 != \"<none>\" { print $1 }'",
+    "checkpoints": "checkpoints -q",  # and the container's name
 }
 
 
@@ -96,21 +98,32 @@ _BASH = """\
 # What bash completes reflayer's command lines by: made by "reflayer completion bash".
 _reflayer_of() {
     case $1 in
-%s
+%(commands)s
     esac
 }
 
 _reflayer_names() {
     case $1 in
-    containers) reflayer "${root[@]}" %s ;;
-    images) reflayer "${root[@]}" %s ;;
+    containers) reflayer "${root[@]}" %(containers)s ;;
+    images) reflayer "${root[@]}" %(images)s ;;
     either) _reflayer_names containers; _reflayer_names images ;;
+    checkpoints) reflayer "${root[@]}" %(checkpoints)s "$first" 2>/dev/null ;;
+    states)
+        if [[ $current == *@* ]]; then
+            local first=${current%%%%@*} name
+            while read -r name; do
+                echo "$first@$name"
+            done < <(_reflayer_names checkpoints)
+        else
+            _reflayer_names containers
+        fi
+        ;;
     esac
 }
 
 _reflayer() {
     local line=${COMP_LINE:0:COMP_POINT} current='' before='' command='' expected='' kind=''
-    local words word options last count=0 root=() kinds=()
+    local words word options last first='' count=0 root=() kinds=()
     local -A values=()
     read -ra words <<<"$line"
     if [[ $line != *[[:space:]] ]]; then
@@ -128,6 +141,7 @@ _reflayer() {
             command=$word kinds=()
             _reflayer_of "$command"
         elif [[ $word != -?* ]]; then
+            [[ $count != 0 ]] || first=$word
             count=$((count + 1))
         fi
     done
@@ -150,10 +164,12 @@ _reflayer() {
     @*) COMPREPLY=($(compgen -W "$(_reflayer_names "${kind#@}")" -- "$current")) ;;
     *) COMPREPLY=($(compgen -W "${kind// /$IFS}" -- "$current")) ;;
     esac
-    # What stands before the last of these is there already.
+    # What stands before the last of these is there already; an @ itself is taken as new.
     before=$before$current
     [[ $COMP_WORDBREAKS == *:* ]] || return 0
-    before=${before%%"${before##*[:=]}"}
+    [[ $COMP_WORDBREAKS == *@* ]] && last='*[:=@]' || last='*[:=]'
+    before=${before%%"${before##$last}"}
+    before=${before%%@}
     COMPREPLY=("${COMPREPLY[@]#"${before#--*=}"}")
 }
 complete -F _reflayer reflayer
@@ -171,27 +187,45 @@ def _bash() -> str:
             for flag in one.option_strings
         )
         kinds = [_kind(one) for one in positional]
-        if positional and positional[-1].nargs not in ("+", "*", REMAINDER):
+        if positional and positional[-1].nargs not in _MANY:
             kinds.append("")  # nothing follows
         words = " ".join(map(quote, kinds if name else [" ".join(COMMANDS)]))
         cases.append(
             f"    {name or quote('')})\n        options={quote(flags)}\n"
             f"        values=({values})\n        kinds=({words})\n        ;;"
         )
-    return _BASH % ("\n".join(cases), _LIST["containers"], _LIST["images"])
+    return _BASH % {**_LIST, "commands": "\n".join(cases)}
 
 
 _ZSH = """\
 #compdef reflayer
 # What zsh completes reflayer's command lines by: made by "reflayer completion zsh".
+_reflayer_ask() {
+    reflayer $reflayer_root ${opt_args[--root]:+--root} ${(Q)opt_args[--root]} "$@"
+}
+
 _reflayer_containers() {
-    local -a names=(${(f)"$(reflayer $reflayer_root %s)"})
+    local -a names=(${(f)"$(_reflayer_ask %(containers)s)"})
     compadd -a names
 }
 
 _reflayer_images() {
-    local -a names=(${(f)"$(reflayer $reflayer_root %s)"})
+    local -a names=(${(f)"$(_reflayer_ask %(images)s)"})
     compadd -a names
+}
+
+_reflayer_checkpoints() {
+    local -a names=(${(f)"$(_reflayer_ask %(checkpoints)s $line[1] 2>/dev/null)"})
+    compadd -a names
+}
+
+_reflayer_states() {
+    if [[ $PREFIX == *@* ]]; then
+        compset -P '*@'
+        line=($IPREFIX[1,-2]) _reflayer_checkpoints
+    else
+        _reflayer_containers
+    fi
 }
 
 _reflayer_either() {
@@ -203,18 +237,18 @@ _reflayer() {
     local curcontext=$curcontext state line
     local -a reflayer_root commands
     local -A opt_args
-    _arguments -C %s '1:command:->command' '*::argument:->argument'
+    _arguments -C -A '-*' %(options)s '1:command:->command' '*::argument:->argument'
     [[ -z $opt_args[--root] ]] || reflayer_root=(--root ${(Q)opt_args[--root]})
     case $state in
     command)
         commands=(
-%s
+%(names)s
         )
         _describe command commands
         ;;
     argument)
         case $words[1] in
-%s
+%(commands)s
         esac
         ;;
     esac
@@ -236,20 +270,19 @@ def _zsh() -> str:
             own = " ".join(specs)
             continue
         for number, one in enumerate(positional, 1):
-            place = "*" if one.nargs in ("+", "*", REMAINDER) else str(number)
+            place = "*" if one.nargs in _MANY else str(number)
             optional = ":" if one.nargs == "?" else ""
             what = str(one.metavar or one.dest).lower().partition("[")[0]
             specs.append(quote(f"{place}:{optional}{what}:{_zsh_action(one)}"))
         lines = " \\\n                ".join(specs)
         cases.append(f"        {name})\n            _arguments -s \\\n                {lines}")
     listed = [f"            {quote(f'{name}:{COMMANDS[name][1]}')}" for name in COMMANDS]
-    return _ZSH % (
-        _LIST["containers"],
-        _LIST["images"],
-        own,
-        "\n".join(listed),
-        "\n            ;;\n".join(cases) + "\n            ;;",
-    )
+    return _ZSH % {
+        **_LIST,
+        "options": own,
+        "names": "\n".join(listed),
+        "commands": "\n            ;;\n".join(cases) + "\n            ;;",
+    }
 
 
 def _zsh_option(action: Action) -> str:
@@ -273,18 +306,31 @@ def _zsh_action(action: Action) -> str:
 
 _FISH = """\
 # What fish completes reflayer's command lines by: made by "reflayer completion fish".
+function __reflayer_with_value
+    switch $argv[1]
+%(commands)s
+    end
+end
+
 function __reflayer_words
     set -g __reflayer_root
     set -g __reflayer_command
+    set -g __reflayer_given
     set -l expected
+    set -l with_value --root
     for word in (commandline -opc)[2..]
         if test -n "$expected"
+            test "$expected" = --root; and set __reflayer_root --root $word
             set expected
-            set __reflayer_root --root $word
-        else if test "$word" = --root
+        else if contains -- $word $with_value
             set expected $word
-        else if test -z "$__reflayer_command"; and not string match -q -- '-*' $word
+        else if string match -q -- '-?*' $word
+            continue
+        else if test -z "$__reflayer_command"
             set __reflayer_command $word
+            set with_value --root (__reflayer_with_value $word)
+        else
+            set -a __reflayer_given $word
         end
     end
 end
@@ -294,12 +340,30 @@ function __reflayer_is
     test "$__reflayer_command" = "$argv[1]"
 end
 
+function __reflayer_at
+    __reflayer_is $argv[1]; and test (count $__reflayer_given) $argv[2] $argv[3]
+end
+
 function __reflayer_containers
-    reflayer $__reflayer_root %s
+    reflayer $__reflayer_root %(containers)s
 end
 
 function __reflayer_images
-    reflayer $__reflayer_root %s
+    reflayer $__reflayer_root %(images)s
+end
+
+function __reflayer_checkpoints
+    set -q argv[1]; or set argv $__reflayer_given[1]
+    reflayer $__reflayer_root %(checkpoints)s $argv 2>/dev/null
+end
+
+function __reflayer_states
+    set -l parts (string split -m 1 @ -- (commandline -ct))
+    if set -q parts[2]
+        string join \\n $parts[1]@(__reflayer_checkpoints $parts[1])
+    else
+        __reflayer_containers
+    end
 end
 
 function __reflayer_either
@@ -312,8 +376,11 @@ complete -c reflayer -f
 
 
 def _fish() -> str:
-    lines = [_FISH % (_LIST["containers"], _LIST["images"])]
+    lines, cases = [], []
     for name, positional, options in _commands():
+        with_value = [flag for one in options if _takes_value(one) for flag in one.option_strings]
+        cases.append(f"        case {name or quote('')}\n            string split ' ' -- ")
+        cases[-1] += quote(" ".join(with_value))
         start = f"complete -c reflayer -n '__reflayer_is {name}'" if name else _FISH_START
         for action in options:
             flags = [
@@ -323,12 +390,14 @@ def _fish() -> str:
             value = _fish_value(action, "-x") if _takes_value(action) else ""
             told = f"-d {_fish_quote(summary(action))}"
             lines.append(" ".join(filter(None, [start, *flags, value, told])) + "\n")
-        kinds = dict.fromkeys(_fish_value(one, "") for one in positional)
-        lines += [f"{start} {value}\n" for value in kinds if value]
+        for number, one in enumerate(positional):
+            if value := _fish_value(one, ""):
+                place = f"-ge {number}" if one.nargs in _MANY else f"-eq {number}"
+                lines.append(f"complete -c reflayer -n '__reflayer_at {name} {place}' {value}\n")
     lines += [
         f"{_FISH_START} -a {name} -d {_fish_quote(told)}\n" for name, (_, told) in COMMANDS.items()
     ]
-    return "".join(lines)
+    return "".join([_FISH % {**_LIST, "commands": "\n".join(cases)}, *lines])
 
 
 _FISH_START = "complete -c reflayer -n '__reflayer_is \"\"'"

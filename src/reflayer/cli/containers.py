@@ -89,7 +89,7 @@ def path(arguments: Namespace) -> int:
 
 
 @takes(
-    option("names NAME[@CHECKPOINT]", ANY_NAME, nargs="+", completed_by="containers"),
+    option("names NAME[@CHECKPOINT]", ANY_NAME, nargs="+", completed_by="states"),
     option(
         "--recycle",
         "undo what changed in it, so that the next container of its image is had at once",
@@ -134,12 +134,12 @@ def rm(arguments: Namespace) -> int:
 
 
 @takes(
-    option("name NAME[@CHECKPOINT]", "the container", completed_by="containers"),
+    option("name NAME[@CHECKPOINT]", "the container", completed_by="states"),
     option(
         "since NAME[@CHECKPOINT]",
         "what it is told from; by default its image",
         nargs="?",
-        completed_by="containers",
+        completed_by="states",
     ),
     JSON,
 )
