@@ -119,5 +119,6 @@ with TemporaryDirectory() as build:
         options={
             "bdist_wheel": {"py_limited_api": "cp311"},  # one wheel for 3.11 and later
             "build": {"build_base": build},  # one in the project keeps modules that are gone by now
+            "egg_info": {"egg_base": build},  # in src it would be found as a second installation
         },
     )

@@ -72,6 +72,11 @@ def test_a_wheel_is_the_same_bytes_each_time_and_tells_what_is_in_it(wheels: lis
     assert entries <= {0o644, 0o755}
 
 
+def test_to_make_one_leaves_nothing_beside_the_package(wheels: list[Path]) -> None:
+    """An ``egg-info`` there would be a second installation to all that look for plugins."""
+    assert os.listdir(wheels[0].parents[1] / "src") == ["reflayer"]
+
+
 def test_the_debian_package_has_the_version_of_the_project() -> None:
     changelog = (PROJECT / "packaging/debian/changelog").read_text()
     assert changelog.startswith(f"reflayer ({__version__}) ")
