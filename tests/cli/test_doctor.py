@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.cli.processes import reflayer, unprivileged
 from tests.file_systems import require, require_native, require_root
+from tests.sandbox.images import in_one_version
 
 
 @pytest.mark.parametrize(
@@ -105,3 +107,20 @@ def test_it_tells_whether_the_part_in_c_is_in_use(
 
 def test_what_is_no_folder_is_wrong_usage(tmp_path: Path) -> None:
     assert reflayer("doctor", str(tmp_path / "nowhere")).returncode == 2
+
+
+def test_it_tells_why_better_runtimes_are_passed_over(tmp_path: Path) -> None:
+    require_root()
+    require("crun", "mount")
+    words = [sys.executable, "-m", "reflayer", "doctor", str(tmp_path)]
+    for command in (words, in_one_version(*words)):
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        told = json.loads(subprocess.check_output([*command, "--json"]))
+        assert all(
+            f"{name}:" in shown and why in shown for name, why in told["passed_over"].items()
+        )
+        if command == words and os.path.ismount("/sys/fs/cgroup/unified"):
+            assert "versions 1 and 2" in told["passed_over"]["crun"]
+            assert not told["runtime"].endswith("crun")
+        else:
+            assert "crun" not in told["passed_over"] or "cgroup" in told["passed_over"]["crun"]

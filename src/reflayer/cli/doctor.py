@@ -49,7 +49,7 @@ def doctor(arguments: Namespace) -> int:
     """
     from reflayer.doctor import examine
     from reflayer.record import as_dict
-    from reflayer.sandbox.runtimes import find, isolation
+    from reflayer.sandbox.runtimes import find, isolation, passed_over
     from reflayer.store import default_root
 
     root = os.path.abspath(arguments.root or default_root())
@@ -58,14 +58,15 @@ def doctor(arguments: Namespace) -> int:
     where = arguments.folder or _nearest(root)
     findings = examine(where)
     runtime = find()
-    isolates = isolation(runtime)
+    isolates, others = isolation(runtime), passed_over(runtime)
     if arguments.json:
-        runs = {"runtime": runtime.program, "isolation": list(isolates)}
+        runs = {"runtime": runtime.program, "isolation": list(isolates), "passed_over": others}
         print_json({**as_dict(findings), **runs})
     else:
         own = runtime.name == "namespaces"
-        name = "namespaces of reflayer's own: crun does more" if own else runtime.program
-        _print(findings, [("Run by", name), *(("", line) for line in isolates)])
+        runs_by = ("Run by", "namespaces of reflayer's own" if own else runtime.program)
+        unused = ((f"  {name}", f"no: {why}") for name, why in others.items())
+        _print(findings, [runs_by, *(("", line) for line in isolates), *unused])
     return 0
 
 

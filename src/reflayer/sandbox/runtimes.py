@@ -66,8 +66,7 @@ def find(name: str | None = None, *, is_root: bool = True, is_mapped: bool = Fal
         runtime = Runtime(one, program)
         if is_mapped and not runtime.is_oci:
             continue
-        needs_cgroup = runtime.is_oci and rights.is_root and not has_cgroups(runtime, rights)
-        if name is None and (needs_cgroup or _is_refused(runtime)):
+        if name is None and _why_not(runtime, rights):
             continue
         return runtime
     if is_mapped:
@@ -75,6 +74,23 @@ def find(name: str | None = None, *, is_root: bool = True, is_mapped: bool = Fal
     if name == "bwrap" and _which(name):
         raise SandboxError("bubblewrap runs a container's root alone: -u 0, or another --runtime")
     raise SandboxError(f"the program {name} is not there")
+
+
+def passed_over(runtime: Runtime) -> dict[str, str]:
+    """Those that are better than the one that ``find`` found, and why each does not do."""
+    rights = Rights.of_this_process()
+    better = [Runtime(name, _which(name)) for name in NAMES[: NAMES.index(runtime.name)]]
+    return {one.name: _why_not(one, rights) for one in better}
+
+
+def _why_not(runtime: Runtime, rights: Rights) -> str:
+    if not runtime.program:
+        return "it is not installed"
+    if _is_refused(runtime):
+        return "it runs nothing where cgroups of versions 1 and 2 are mounted beside each other"
+    if runtime.is_oci and rights.is_root and not rights.cgroups:
+        return "it gets no cgroup here, without which root could use the devices of an image"
+    return ""
 
 
 def has_cgroups(runtime: Runtime, rights: Rights) -> bool:
