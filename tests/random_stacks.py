@@ -21,11 +21,12 @@ STACKS = st.tuples(TREES, st.lists(EDITS, min_size=1, max_size=4))
 def overlay(place: Path, layers: Sequence[Path], upper: Path | None = None) -> Iterator[Path]:
     """A mount below ``place`` of ``layers``, topmost first, with ``upper`` written to."""
     point = place / "mount"
-    options = ["lowerdir=" + ":".join(map(str, layers)), "redirect_dir=off", "metacopy=off"]
+    # Seen from there: fsconfig(2), by which newer versions of mount(8) do it, takes 255 bytes.
+    lower = [os.path.relpath(layer, place) for layer in layers]
+    options = ["redirect_dir=off", "metacopy=off"]
     if upper is None:
-        empty = place / "empty"  # one layer alone is none
-        empty.mkdir(exist_ok=True)
-        options[0] += f":{empty}"
+        (place / "empty").mkdir(exist_ok=True)  # one layer alone is none
+        lower.append("empty")
     else:
         work = upper.with_name(f"{upper.name}-work")
         for folder in (work, upper):
@@ -33,8 +34,11 @@ def overlay(place: Path, layers: Sequence[Path], upper: Path | None = None) -> I
         # Volatile: it need not be written out when it is unmounted.
         options += [f"upperdir={upper}", f"workdir={work}", "index=off", "volatile"]
     point.mkdir(exist_ok=True)
+    options.append("lowerdir=" + ":".join(lower))
     subprocess.run(
-        ["mount", "-t", "overlay", "-o", ",".join(options), "overlay", point], check=True
+        ["mount", "-t", "overlay", "-o", ",".join(options), "overlay", point],
+        check=True,
+        cwd=place,
     )
     try:
         yield point

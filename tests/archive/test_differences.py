@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import subprocess
 import tempfile
 import threading
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from tests.archive.differences import Layers
 from tests.archive.tars import NOBODY, Entry, apply, as_nobody, entry, folder, tar, text, xattr
 from tests.archive.test_entries import ACL, CAPABILITY
 from tests.file_systems import require, require_root
+from tests.random_stacks import overlay
 from tests.trees import assert_same, facts
 
 PlaceOn = Callable[[str], Path]
@@ -247,20 +247,13 @@ def test_a_kernel_s_overlay_shows_the_same(place_on: PlaceOn) -> None:
     layers.apply(
         tar(entry(".wh.replaced"), folder("replaced"), entry("dir/.wh.old"), entry("gone/x"))
     )
-    point = place / "overlay"
-    point.mkdir()
-    below = ":".join(map(os.fsdecode, layers.stack.paths))
-    options = f"ro,xino=off,lowerdir={below}"
-    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(point)], check=True)
-    try:
+    with overlay(place, [Path(os.fsdecode(path)) for path in layers.stack.paths]) as mount:
         shown = {
             path: fact._replace(
                 xattrs={n: v for n, v in fact.xattrs.items() if "overlay." not in n}, atime=None
             )
-            for path, fact in facts(point).items()
+            for path, fact in facts(mount).items()
         }
-    finally:
-        subprocess.run(["umount", str(point)], check=True)
     in_place = facts(layers.tree, atime=False)
     implied = shown[b"gone"].mtime
     assert_same({**in_place, b"gone": in_place[b"gone"]._replace(mtime=implied)}, shown)

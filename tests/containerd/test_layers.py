@@ -17,6 +17,7 @@ import pytest
 
 from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
 from tests.containerd.served import Served, code, folders_of, served, until
+from tests.random_stacks import overlay
 from tests.trees import assert_same, facts
 
 FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
@@ -126,32 +127,8 @@ def test_a_container_is_a_clone_of_all_its_layers(service: Served, tmp_path: Pat
     assert not (container / "etc/gone").exists()
     assert os.listdir(container / "usr") == []
     assert (container / "etc/hosts").samefile(container / "etc/other")
-    with overlay(tmp_path / "union", service.home / "dir" / tree, upper) as union:
+    with overlay(tmp_path, [upper, service.home / "dir" / tree]) as union:
         assert_same(facts(container, atime=False), facts(union, atime=False))
-
-
-def overlay(place: Path, *layers: Path) -> Mounted:
-    """The kernel's union of layers, the lowest first."""
-    return Mounted(place, ":".join(map(str, reversed(layers))))
-
-
-class Mounted:
-    """An overlay mount, gone after the block."""
-
-    def __init__(self, place: Path, lower: str) -> None:
-        self._place = place
-        self._lower = lower
-
-    def __enter__(self) -> Path:
-        self._place.mkdir()
-        subprocess.run(
-            ["mount", "-t", "overlay", "overlay", "-o", f"lowerdir={self._lower}", self._place],
-            check=True,
-        )
-        return self._place
-
-    def __exit__(self, *_: object) -> None:
-        subprocess.run(["umount", self._place], check=True)
 
 
 def test_a_commit_of_a_container_is_whole(service: Served) -> None:
