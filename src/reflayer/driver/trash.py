@@ -68,12 +68,12 @@ def discard(path: str, home: str) -> str | None:
 def delete(path: str) -> None:
     """Delete the folder ``path`` with all in it, which others may be deleting as well."""
     from reflayer.copy.remove import remove_tree
-    from reflayer.workers.pool import usable_cpus
+    from reflayer.workers.pool import is_crowded, usable_cpus
 
     for tries_left in reversed(range(_TRIES)):
         try:
             if not _destroy_subvolume(path):
-                remove_tree(path, workers=usable_cpus())
+                remove_tree(path, workers=1 if is_crowded() else usable_cpus())
         except OperationError as error:
             if error.errno not in _IN_MOTION or not tries_left:
                 raise

@@ -43,6 +43,21 @@ def usable_cpus() -> int:
     return max(1, count if quota is None else min(count, -int(-quota // 1)))
 
 
+def is_crowded() -> bool:
+    """Whether more than two threads for each processor of the machine want to run at this moment.
+
+    Workers that share a file system's locks are of no use then: one that has lost its processor has
+    the others wait for the lock that it holds, and in a group of processes (cgroups(7), sched(7) on
+    autogroups) they only share what one alone would get.
+    """
+    try:
+        with open("/proc/loadavg", "rb", 0) as file:
+            running = file.read().split()[3].partition(b"/")[0]
+    except OSError:
+        return False
+    return int(running) > 2 * (os.cpu_count() or 1)
+
+
 def _quota() -> float | None:
     """The tightest quota of this process's cgroup and those above it (cgroups(7), cpu.max)."""
     try:
