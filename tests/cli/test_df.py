@@ -88,8 +88,9 @@ def test_it_tells_what_images_share_with_each_other(root: Path) -> None:
     assert 0 < common["size"] <= min(one["shared"] + one["own"] for one in told["images"])
 
 
-@pytest.mark.parametrize("command", ["ps", "images", "df", "doctor", "checkpoints one"])
-def test_a_list_fits_a_terminal_of_80_columns(root: Path, command: str) -> None:
+@pytest.mark.parametrize("command", ["ps", "images", "df", "doctor", "checkpoints one", "--help"])
+@pytest.mark.parametrize("width", [80, 60])
+def test_a_list_fits_the_terminal(root: Path, command: str, width: int) -> None:
     require("script")
     reflayer(
         root, "tag", f"oci:{root.parent}/image:latest", "localhost:5000/a-long-name/of-an-image:1"
@@ -102,7 +103,7 @@ def test_a_list_fits_a_terminal_of_80_columns(root: Path, command: str) -> None:
         "localhost:5000/a-long-name/of-an-image:1",
     )
     reflayer(root, "checkpoint", "one", "a-long-name-" * 5 + "1")
-    line = " ".join([*PROGRAM, "--root", str(root), command])
+    line = f"stty cols {width}; " + " ".join([*PROGRAM, "--root", str(root), command])
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     done = subprocess.run(
         ["script", "-qec", line, "/dev/null"],
@@ -116,7 +117,10 @@ def test_a_list_fits_a_terminal_of_80_columns(root: Path, command: str) -> None:
     folder = f"Folder:               {root.parent}"  # a path is whole
     shown = [one for one in plain.splitlines() if not one.startswith(folder)]
     assert len(shown) > 1
-    assert max(map(len, shown)) <= 80
+    assert max(map(len, shown)) <= width
+    if command in ("ps", "images"):
+        ids = [line.split()[command == "images"] for line in shown[1:]]
+        assert all(re.fullmatch("[0-9a-f]{8,12}", one) for one in ids)  # the beginning of one
 
 
 def test_what_may_not_be_read_is_told(root: Path) -> None:

@@ -29,6 +29,7 @@ from tests.store.stores import BASE, image
         ("rm", "rm", "the following arguments are required: NAME"),
         ("crate alpine", "", "crate is no command: did you mean create?"),
         ("frobnicate", "", "frobnicate is no command: reflayer --help lists them"),
+        ("restore web", "", "restore is no command: did you mean rollback?"),
         ("--rooot /x ps", "", "unrecognized option --rooot: did you mean --root?"),
         ("--root /x --versoin ps", "", "unrecognized option --versoin: did you mean --version?"),
         ("ps --root", "ps", "argument --root: expected one argument"),
@@ -225,6 +226,26 @@ def test_a_home_that_cannot_be_written_is_told_with_the_way_on(tmp_path: Path) -
         "reflayer: /.local: mkdir: Permission denied: "
         "become who may, by sudo say, or name another folder for the store by --root or "
         "REFLAYER_ROOT\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "command", ["create rootfs:{}/tree", "rm web", "tag a b", "rmi a", "warm a"]
+)
+def test_who_may_not_change_a_store_is_told_the_way_on(tmp_path: Path, command: str) -> None:
+    require_root()
+    require("setpriv")
+    root, tree = tmp_path / "root", tmp_path / "tree"
+    tree.mkdir()
+    os.chown(tree, 54321, 54321)
+    reflayer("--root", str(root), "create", "--name", "web", f"rootfs:{tree}", "--ownership=record")
+    reflayer("--root", str(root), "tag", f"rootfs:{tree}", "a")
+    words = command.format(tmp_path).split()
+    done = _with_home(tmp_path, {"HOME": "/", "REFLAYER_ROOT": str(root)}, *words, user=54321)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"reflayer: {root}: open: this user may not write there: become who may, by sudo say, or "
+        "name another folder for the store by --root or REFLAYER_ROOT\n"
     )
 
 

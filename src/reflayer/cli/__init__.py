@@ -91,21 +91,21 @@ def _run() -> int:
 
 
 def _parse_and_run(line: list[str]) -> object:
-    from reflayer.cli.commands import START, read_plainly
+    from reflayer.cli.commands import read_plainly
 
     if line == ["--version"]:
         from reflayer import __version__
 
         print(f"reflayer {__version__}")
         return 0
-    if line in (["--help"], ["-h"]):
-        from reflayer.cli.help import help_text
+    if line in ([], ["--help"], ["-h"]):
+        from reflayer.cli.help import help_text, start_text
 
-        print(help_text(), end="")
-        return 0
-    if not line:
+        if line:
+            print(help_text(), end="")
+            return 0
         try:
-            sys.stderr.write(START)
+            sys.stderr.write(start_text())
         except OSError:
             pass
         return 2

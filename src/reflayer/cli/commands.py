@@ -62,19 +62,6 @@ The function of its name in module ``reflayer.cli.FILE`` does it, and returns it
 
 COMMANDS = {name: told for group in GROUPS.values() for name, told in group.items()}
 
-START = """\
-usage: reflayer [OPTION...] COMMAND ...
-
-  reflayer create IMAGE         a container: a folder, whose path is printed
-  reflayer run IMAGE COMMAND    a command in a new one, or one that is there
-  reflayer ps                   the containers that there are
-  reflayer diff NAME            what changed in one
-  reflayer commit NAME IMAGE    an image of it
-  reflayer rm NAME              away with it
-
-reflayer --help lists all commands, reflayer COMMAND --help tells of one.
-"""
-
 
 class Argument:
     """An option or a positional argument, as ``add_argument`` is told of it."""

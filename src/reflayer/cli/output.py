@@ -20,7 +20,7 @@ _BETWEEN = "   "  # two columns of a table
 WIDTH = 80  # columns of a terminal that does not tell
 _COLOURS = {"red": 31, "green": 32, "yellow": 33}
 _RUNNING = frozenset(("run", "exec", "spec", "unshare"))  # what follows them may be a program's
-_NARROWEST = 10  # characters of a column that is cut
+_NARROWEST = 8  # characters of a column that is cut
 _TREE = " *-"  # what stands before a name in a tree of them
 
 _MINUTE = 60
@@ -134,7 +134,12 @@ def print_table(
         columns = zip(*lines, strict=True)
         is_prose = [any(" " in cell.lstrip(_TREE) for cell in column[1:]) for column in columns]
         widths = _fitting(widths, is_prose, most)
-        lines = [tuple(map(_shortened, line, widths)) for line in lines]
+        # The beginning of an id is one, too.
+        cuts = [_cut if head.endswith(" ID") else _shortened for head in lines[0]]
+        lines = [
+            tuple([cut(cell, width) for cut, cell, width in zip(cuts, line, widths, strict=True)])
+            for line in lines
+        ]
     form = _BETWEEN.join(f"%-{width}s" for width in widths)
     print("\n".join([(form % line).rstrip() for line in lines]))
 
@@ -179,6 +184,10 @@ def coloured(text: str, colour: str) -> str:
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
+
+
+def _cut(text: str, width: int) -> str:
+    return text[:width]
 
 
 def _shortened(text: str, width: int) -> str:

@@ -22,6 +22,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any, NoReturn
 
+_ELSEWHERE = {  # what other programs call what there is here
+    "ps": "ls list",
+    "rm": "delete remove",
+    "run": "start shell",
+    "exec": "attach",
+    "create": "clone unpack",
+    "commit": "build",
+    "checkpoint": "snapshot",
+    "rollback": "restore revert",
+    "inspect": "history",
+    "path": "mount",
+}
+
 # It looks each of its words up in files of translations, which it does not come with.
 argparse._ = lambda words: words  # type: ignore[attr-defined]
 
@@ -83,7 +96,8 @@ class _Parser(argparse.ArgumentParser):
         if action.dest == "command" and value not in COMMANDS:
             from reflayer.errors import did_you_mean
 
-            close = did_you_mean(value, COMMANDS)
+            ours = next((name for name in _ELSEWHERE if value in _ELSEWHERE[name].split()), value)
+            close = did_you_mean(ours, COMMANDS)
             raise argparse.ArgumentError(
                 None, f"{value} is no command{close or ': reflayer --help lists them'}"
             )

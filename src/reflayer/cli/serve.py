@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shlex
@@ -20,7 +21,7 @@ from reflayer.cli.arguments import (
     takes,
 )
 from reflayer.driver import METHODS
-from reflayer.errors import ServiceError, UsageError
+from reflayer.errors import OperationError, ServiceError, UsageError
 from reflayer.plugins.containerd.config import HOME
 from reflayer.plugins.containerd.config import SOCKET as CONTAINERD_SOCKET
 
@@ -177,7 +178,13 @@ async def _serve(arguments: Namespace) -> None:
         if arguments.metrics is not None:
             stack.callback(counting.close)
             counting.serve(*arguments.metrics)
-        await run_services(services, at_once=_end)
+        try:
+            await run_services(services, at_once=_end)
+        except OperationError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM):
+                raise
+            told = f"{error}: this needs root, or a folder elsewhere (--home)"
+            raise ServiceError(told) from error
 
 
 def _service(name: str, arguments: Namespace, work: Work, metrics: Metrics) -> Service:

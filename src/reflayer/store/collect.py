@@ -104,6 +104,7 @@ def marked(parts: Parts, *, needs_room: bool = True) -> Iterator[Callable[[], No
     Yields:
         What the block has to call when they agree.
     """
+    parts.refuse_unwritable()
     parts.check_ids()
     try:
         mark = claim_new(parts.locks, "mark")

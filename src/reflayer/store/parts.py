@@ -86,7 +86,14 @@ class Parts:
                 if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                     reason += NO_ACCESS
                 raise OperationError(where, "mkdir", reason, error.errno) from error
+        self.refuse_unwritable()
         self.check_ids()
+
+    def refuse_unwritable(self) -> None:
+        """Refuse who may not change the store, before some file of it is named to him."""
+        if os.path.isdir(self.locks) and not os.access(self.locks, os.W_OK):
+            reason = f"this user may not write there{NO_ACCESS}"
+            raise OperationError(self.root, "open", reason, errno.EACCES)
 
     def __reduce__(self) -> tuple[object, ...]:
         return Parts, (self.root, self._method, self._said, self._workers, self.words)
