@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from reflayer import Store
+from reflayer.driver import Driver
 from reflayer.errors import StoreError
 from reflayer.walk.id_map import IdMap
 from tests.driver.layers import tree
@@ -75,6 +76,28 @@ def test_checkpoints_have_the_ids_of_the_image(store: Store) -> None:
     store.commit("box@one", "base:3")
     assert owner(f"{store.create('base:3').path}/new") == (5, 6)
     assert owner(f"{store.create('base:3', id_map='0:7:65536').path}/new") == (12, 13)
+
+
+def test_what_is_kept_ready_for_a_map_is_for_containers_of_that_map_alone(store: Store) -> None:
+    store.warm("base:1", 1, id_map=_MAP)
+    (warm,) = store.spares()
+    assert (warm.count, warm.ready) == (1, 1)
+    (spares,) = Driver(f"{store.root}/layers").spares()
+    ready = os.stat(spares.paths[0])
+    plain = store.create("base:1")
+    assert owner(f"{plain.path}/etc/passwd") == (OWNER, GROUP)
+    other = store.create("base:1", id_map="0:500000:65536")
+    assert owner(f"{other.path}/etc/passwd") == (500_000 + OWNER, 500_000 + GROUP)
+    assert not any(os.path.samestat(ready, os.stat(one.path)) for one in (plain, other))
+    mapped = store.create("base:1", id_map=_MAP)
+    assert os.path.samestat(os.stat(mapped.path), ready)
+    assert mapped.id_map == IdMap.parse(_MAP)
+    assert_same(tree(mapped.path), tree(store.container("box").path))
+    assert list(store.changes(mapped.name)) == []
+    store.warm("base:1", 1)  # an image has one kind
+    plain = store.create("base:1")
+    assert owner(f"{plain.path}/etc/passwd") == (OWNER, GROUP)
+    store.warm("base:1", 0)
 
 
 def test_the_program_maps_and_tells_so(base: Path, root: Path) -> None:

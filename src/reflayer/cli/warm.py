@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from reflayer.cli.arguments import (
     JSON,
+    MAP,
     PLATFORM,
+    map_of,
     number_to,
     open_store,
     option,
@@ -51,6 +53,7 @@ _MOST = 10_000
         type=percent,
     ),
     PLATFORM,
+    MAP,
     ACCESS,
     ownership(),
     JSON,
@@ -62,6 +65,8 @@ def warm(arguments: Namespace) -> int:
       reflayer warm --count 8 debian:12    have eight ready, and keep so many ready
       reflayer warm                        list what is kept warm, and how many are ready
       reflayer warm --count 0 debian:12    have none any more
+      reflayer warm --map 0:100000:65536 debian:12
+          for create --map of the same map, and no others: an image has one kind
 
     An image that the store lacks is fetched first. The command returns when so many are
     ready. Whenever one is taken, a process behind makes the next, with one thread that
@@ -77,8 +82,8 @@ def warm(arguments: Namespace) -> int:
     """
     store = open_store(arguments)
     if arguments.image is None:
-        if arguments.count is not None or arguments.no_wait:
-            raise UsageError("--count and --no-wait are about an image: name one")
+        if arguments.count is not None or arguments.no_wait or arguments.map is not None:
+            raise UsageError("--count, --no-wait and --map are about an image: name one")
         if arguments.keep_free is not None:
             store.keep_free(arguments.keep_free)
             return 0
@@ -93,6 +98,7 @@ def warm(arguments: Namespace) -> int:
             wait=not arguments.no_wait,
             platform=arguments.platform,
             access=access_of(arguments),
+            id_map=map_of(arguments),
             progress=progress,
             warn=warnings.append,
         )

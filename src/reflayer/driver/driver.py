@@ -475,7 +475,13 @@ class Driver(Layers):
             self.make_whole(id)
 
     def keep_spares(
-        self, id: str, count: int, *, wait: bool = False, progress: Progress | None = None
+        self,
+        id: str,
+        count: int,
+        *,
+        id_map: IdMap | None = None,
+        wait: bool = False,
+        progress: Progress | None = None,
     ) -> None:
         """Keep ``count`` spares of layer ``id`` ready, which another process makes; 0 ends that.
 
@@ -487,6 +493,8 @@ class Driver(Layers):
         Args:
             id: the layer.
             count: how many.
+            id_map: as for ``create``, which takes those of its own map alone; a layer has those of
+                one, the last that was said.
             wait: make those that are missing here, and return when they are ready.
             progress: called with ``spares``, how many are ready, and of how many.
 
@@ -495,9 +503,10 @@ class Driver(Layers):
         """
         from reflayer.driver.fill import fill_behind, fill_now
 
-        spares.keep(self.home, checked_id(id), count, self._making)
+        making = mapped(self._making, id_map)
+        spares.keep(self.home, checked_id(id), count, making)
         if wait:
-            fill_now(self.home, id, self._making, progress)
+            fill_now(self.home, id, making, progress)
         fill_behind(self.home, None if wait else id)
         if left_in_trash(self.home):
             delete_behind(self.home)

@@ -150,18 +150,15 @@ class Store:
         """
         from reflayer.store.create import Wanted, create
 
-        if isinstance(id_map, str):
-            from reflayer.walk.id_map import IdMap
-
-            id_map = IdMap.parse(id_map)
+        ids = _id_map(id_map)
         text = _text(image)
         if "@" in text:
             from reflayer.store.checkpoints import fork, named
 
             if checkpoint := named(self._parts, text):
-                return fork(self._parts, *checkpoint, name, size, progress, id_map)
+                return fork(self._parts, *checkpoint, name, size, progress, ids)
         wanted = Wanted(text, _platform(platform), pull, access, progress, warn)
-        return create(self._parts, wanted, name, size, id_map)
+        return create(self._parts, wanted, name, size, ids)
 
     def pull(
         self,
@@ -215,6 +212,7 @@ class Store:
         wait: bool = True,
         platform: str | None = None,
         access: Access | None = None,
+        id_map: IdMap | str | None = None,
         progress: Progress | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
@@ -230,6 +228,8 @@ class Store:
             wait: return when they are ready, which takes a clone each; else they are made behind.
             platform: as for ``create``.
             access: as for ``create``.
+            id_map: as for ``create``, which takes those of its own map alone; an image has those of
+                one, the last that was said.
             progress: is told of ``fetch``, ``unpack`` and ``spares``.
             warn: as for ``create``.
 
@@ -240,7 +240,7 @@ class Store:
         from reflayer.store.warm import warm
 
         wanted = Wanted(_text(image), _platform(platform), "missing", access, progress, warn)
-        warm(self._parts, wanted, count, wait)
+        warm(self._parts, wanted, count, wait, _id_map(id_map))
 
     def spares(self) -> list[WarmImage]:
         """The images that are kept warm, by name: how many containers are ready, of how many."""
@@ -607,6 +607,14 @@ def _platform(text: str | None) -> Platform | None:
     from reflayer.images.model.platform import Platform
 
     return Platform.parse(text)
+
+
+def _id_map(told: IdMap | str | None) -> IdMap | None:
+    if not isinstance(told, str):
+        return told
+    from reflayer.walk.id_map import IdMap
+
+    return IdMap.parse(told)
 
 
 def _words() -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reflayer.driver.spares import all_spares
 from reflayer.extents import measure_trees
 from reflayer.record import record
-from reflayer.store.create import pull
+from reflayer.store.create import pull, refuse_map
 from reflayer.store.images import find, images
 
 TYPE_CHECKING = False
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from reflayer.store.create import Wanted
     from reflayer.store.images import StoredImage
     from reflayer.store.parts import Parts
+    from reflayer.walk.id_map import IdMap
 
 
 @record
@@ -35,9 +36,13 @@ class WarmImage:
     bytes: int
 
 
-def warm(parts: Parts, wanted: Wanted, count: int, wait: bool) -> None:
+def warm(parts: Parts, wanted: Wanted, count: int, wait: bool, id_map: IdMap | None) -> None:
+    refuse_map(parts, id_map)
     layer = pull(parts, wanted).layer if count else find(parts, wanted.text)[0].layer
-    parts.driver.keep_spares(layer, count, wait=wait and count > 0, progress=wanted.progress)
+    is_waited_for = wait and count > 0
+    parts.driver.keep_spares(
+        layer, count, id_map=id_map, wait=is_waited_for, progress=wanted.progress
+    )
 
 
 def warm_images(parts: Parts) -> list[WarmImage]:
