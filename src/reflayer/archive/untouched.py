@@ -183,7 +183,7 @@ class Scan:
         Raises:
             OperationError: EBUSY where a process has something open.
         """
-        full = (place.path + path).rstrip(b"/")
+        full = place.path + path if path else place.path[:-1]
         if isinstance(told, int):
             self.failed[full] = told
             return []
@@ -205,7 +205,7 @@ class Scan:
                 self.linked.append((full, name))
             else:
                 self.stale.setdefault(full, []).append(name)
-        inside = os.path.join(path, b"")
+        inside = path and path + b"/"
         return [(place, inside + name, is_touched) for name in folders]
 
     def _is_in_use(self, path: bytes) -> OperationError:
