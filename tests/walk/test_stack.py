@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 
 from reflayer.copy import remove_tree
 from reflayer.walk.overlay import WHITEOUT_MODE
-from reflayer.walk.stack import Stack, Union, stack_of
+from reflayer.walk.stack import Stack, Union, UnionPaths, stack_of
 from tests.archive.test_random_changes import Edit
 from tests.file_systems import require_root
 from tests.random_stacks import STACKS, make_stack, overlay
@@ -147,6 +147,28 @@ def test_a_shelved_folder_is_opened_again_where_it_was(stack: Stack) -> None:
         with pytest.raises(OSError, match="moved") as caught:
             folder.reopen(b"folder", low, root)
         assert caught.value.errno == errno.ESTALE
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_folders_are_found_by_their_paths_in_any_order(tmp_path: Path) -> None:
+    deep = [b"deep"] * 300
+    upper, lower = tmp_path / "upper", tmp_path / "lower"
+    for layer in (upper, lower):
+        os.makedirs(os.path.join(os.fsencode(layer), *deep))
+        (layer / "deep/deep/other").mkdir()
+        (layer / "deep/file").touch()
+    before = len(os.listdir("/proc/self/fd"))
+    with Union.root(stack_of([upper, lower])) as root, UnionPaths(root) as folders:
+        for names in (deep, deep[:299], deep[:2], [*deep[:2], b"other"], deep, [], deep[:1]):
+            inodes = [os.fstat(part.fd).st_ino for part in folders.at(names).parts]
+            paths = [os.path.join(os.fsencode(layer), *names) for layer in (upper, lower)]
+            assert inodes == [os.stat(path).st_ino for path in paths]
+            assert folders.way == names
+            assert len(os.listdir("/proc/self/fd")) < before + 300
+        for name, error in ((b"none", FileNotFoundError), (b"file", NotADirectoryError)):
+            with pytest.raises(error):
+                folders.at([b"deep", name, b"x"])
+            assert folders.way == [b"deep"]
     assert len(os.listdir("/proc/self/fd")) == before
 
 

@@ -21,7 +21,7 @@ from reflayer.walk.empty import empty_folder
 from reflayer.walk.facts import FailedError
 from reflayer.walk.folders import NO_FOLDER, OPEN_ANY_FOLDER, open_beneath
 from reflayer.walk.overlay import clear_own, is_whiteout
-from reflayer.walk.stack import Union
+from reflayer.walk.stack import UnionPaths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from reflayer.archive.layer_metadata import Key
     from reflayer.walk.facts import Facts
+    from reflayer.walk.stack import Union
 
 _DEEPEST = 64  # folders one in another: all are open in each layer when they are looked up
-_MOST_BELOW = 256  # folders that are open for that
 
 
 class WrongGuessError(Exception):
@@ -138,44 +138,24 @@ class GuessedFolders(UnionFolders):
 
     def _facts_below(self, root: Union) -> Iterator[tuple[bytes, Facts | None]]:
         """The paths of all guesses, and what is there below; None for nothing."""
-        way: list[tuple[bytes, Union]] = []
-        try:
+        with UnionPaths(root) as below:
             for names in sorted(path.split(b"/") for path in self._guesses):
                 path = b"/".join(names)
-                union = self._go_below(root, way, names)
-                if union.parts:
-                    yield path, folder_facts(union.parts[0])
-                elif path not in self._needed:
-                    raise WrongGuessError
-                else:
+                try:
+                    facts = folder_facts(below.at(names).parts[0])
+                except OSError as error:
+                    if not self._is_missing(error, names[: len(below.way) + 1]):
+                        raise
+                    if path not in self._needed:
+                        raise WrongGuessError from None
                     yield path, None
-        finally:
-            for _, union in way:
-                union.close()
+                else:
+                    yield path, facts
 
-    def _go_below(self, root: Union, way: list[tuple[bytes, Union]], names: list[bytes]) -> Union:
-        """The folder at ``names`` below, or an empty union; ``way`` led to the one before it."""
-        common = 0
-        while common < min(len(way), len(names)) and way[common][0] == names[common]:
-            common += 1
-        if sum(len(union.parts) for _, union in way) > _MOST_BELOW:
-            common = 0
-        while len(way) > common:
-            way.pop()[1].close()
-        for depth in range(common, len(names)):
-            above = way[-1][1] if way else root
-            way.append((names[depth], self._enter_below(above, names[: depth + 1])))
-        return way[-1][1]
-
-    def _enter_below(self, above: Union, names: list[bytes]) -> Union:
-        try:
-            return above.enter(names[-1])
-        except OSError as error:
-            if error.errno == errno.ENOENT:
-                return Union([])
-            if error.errno in NO_FOLDER and b"/".join(names) not in self._guesses:
-                return Union([])  # its entry has replaced it
-            raise
+    def _is_missing(self, error: OSError, names: list[bytes]) -> bool:
+        """Whether ``error`` says of a folder below that there is none, or its entry replaced it."""
+        is_other = error.errno in NO_FOLDER and b"/".join(names) not in self._guesses
+        return error.errno == errno.ENOENT or is_other
 
 
 class GuessedWay(Way):

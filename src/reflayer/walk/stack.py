@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from reflayer.walk.id_map import Conversion
 
+_MOST_OPEN = 256  # folders on the way to one
+
 
 @record
 class Stack:
@@ -281,6 +283,60 @@ class Union:
         if not inside.parts:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return inside
+
+
+class UnionPaths:
+    """The folders of a union by their paths; those on the way to the last one stay open.
+
+    So the way to the next is short, where that is near.
+
+    Attributes:
+        way: the names to the last one, or as far as there are folders.
+    """
+
+    def __init__(self, root: Union) -> None:
+        """Those in ``root``, which stays open."""
+        self._root = root
+        self._unions: list[Union] = []  # some on the way are closed, where it is long
+        self._open = 0
+        self.way: list[bytes] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._go_up(0)
+
+    def at(self, names: Sequence[bytes]) -> Union:
+        """The folder at ``names`` from the root, open until the next call.
+
+        Raises:
+            OSError: as ``Union.enter``.
+        """
+        common = 0
+        while common < min(len(self.way), len(names)) and self.way[common] == names[common]:
+            common += 1
+        while common and not self._unions[common - 1].parts:
+            common -= 1
+        self._go_up(common)
+        for name in names[common:]:
+            above = self._unions[-1] if self._unions else self._root
+            inside = above.enter(name)
+            if self._open > _MOST_OPEN:
+                self._shut(self._unions)
+            self.way.append(name)
+            self._unions.append(inside)
+            self._open += len(inside.parts)
+        return self._unions[-1] if self._unions else self._root
+
+    def _go_up(self, depth: int) -> None:
+        self._shut(self._unions[depth:])
+        del self._unions[depth:], self.way[depth:]
+
+    def _shut(self, unions: list[Union]) -> None:
+        for union in unions:
+            self._open -= len(union.parts)
+            union.close()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import errno
 import os
 import stat
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 
 from reflayer.archive.copy_up import folder_facts
 from reflayer.copy import remove_tree
@@ -48,7 +48,7 @@ from reflayer.walk.overlay import (
     is_opaque,
     is_whiteout,
 )
-from reflayer.walk.stack import Union
+from reflayer.walk.stack import Union, UnionPaths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,7 +143,12 @@ class _Mending:
         """Put right all but the folders in the place of a link; note those."""
         self._until = time.time_ns()
         folders: FolderStack[_Unpacked] = FolderStack()
-        with self._failing(), folders:
+        with (
+            self._failing(),
+            self._root_below() as root,
+            UnionPaths(root) as self._folders,
+            folders,
+        ):
             folders.push(self._enter(None, b"."))
             while folders:
                 folder = folders[-1]
@@ -229,32 +234,27 @@ class _Mending:
         path = folder.path()
         union = self._union(path) if folder.has_below else None
         if union is not None:
-            with closing(union):
-                if self._marks is None:
-                    _set_times(folder.fd, os.fstat(union.parts[0].fd))
-                else:
-                    self._metadata.set_all(folder.fd, folder_facts(union.parts[0]), -1, -1, -1)
+            if self._marks is None:
+                _set_times(folder.fd, os.fstat(union.parts[0].fd))
+            else:
+                self._metadata.set_all(folder.fd, folder_facts(union.parts[0]), -1, -1, -1)
         if path and self._marks is not None:  # that of the root says that all is done
             self._marks.set_implied(folder.fd)
 
     def _is_made_now(self, status: os.stat_result) -> bool:
         return self._since <= status.st_mtime_ns <= self._until
 
+    def _root_below(self) -> Union:
+        return Union([]) if self._below is None else Union.root(self._below)
+
     def _union(self, path: bytes) -> Union | None:
         """The folder ``path`` below; None where that is none, or a link is on the way."""
-        assert self._below is not None
-        union = Union.root(self._below)
         try:
-            for name in path.split(b"/") if path else ():
-                inside = union.enter(name)
-                union.close()
-                union = inside
+            return self._folders.at(path.split(b"/") if path else [])
         except OSError as error:
-            union.close()
             if error.errno not in _NOTHING:
                 raise
             return None
-        return union
 
     def _link_below(self, folder: bytes, name: bytes) -> bytes | None:
         """Where the link ``name`` in a folder below leads to; None where it is none, or a loop."""
@@ -278,13 +278,10 @@ class _Mending:
 
     def _read_link(self, folder: bytes, name: bytes) -> bytes | None:
         union = self._union(folder)
-        if union is None:
+        found = None if union is None else union.find(name)
+        if found is None or not stat.S_ISLNK(found[1].st_mode):
             return None
-        with closing(union):
-            found = union.find(name)
-            if found is None or not stat.S_ISLNK(found[1].st_mode):
-                return None
-            return os.readlink(name, dir_fd=found[0].fd)
+        return os.readlink(name, dir_fd=found[0].fd)
 
     def follow_links(self) -> bool:
         """Move what is in the folders in the place of links to where those lead.
