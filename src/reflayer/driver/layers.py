@@ -228,14 +228,16 @@ class Layers:
         That is all of a difference on ``parent``. Of a whole layer, where clones share their
         parents' blocks, it is what is different from ``parent``, else all of it.
         """
-        from reflayer.archive import changed_usage, difference_usage
+        from reflayer.archive import Usage, changed_usage
+        from reflayer.extents import measure_trees
 
         if self.lower(id) is None and not self._abilities.shares_blocks:
             parent = None
         with compare.compared(self.home, id, parent, self._making) as sides:
-            if sides.is_difference:
-                return difference_usage(sides.root)
-            return changed_usage(sides.root, sides.parent, cloned=sides.cloned)
+            if sides.parent is not None and not sides.is_difference:
+                return changed_usage(sides.root, sides.parent, cloned=sides.cloned)
+            (found,) = measure_trees([sides.root], shared=False)
+            return Usage(found.allocated, found.inodes)
 
     def _drops_trees(self) -> bool:
         return is_short(self.home) or not self._abilities.shares_blocks

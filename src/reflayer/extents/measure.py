@@ -97,14 +97,20 @@ def measure_files(folder: AnyPath, names: Iterable[str]) -> TreeUsage:
 
 
 def measure_trees(
-    paths: Sequence[AnyPath], *, workers: int | None = None, progress: Progress | None = None
+    paths: Sequence[AnyPath],
+    *,
+    shared: bool = True,
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> list[TreeUsage]:
     """Measure the trees at ``paths``; what is gone before it is seen has nothing.
 
-    Other mounts inside are left out. Data that is not written yet is written, file by file.
+    Other mounts inside are left out.
 
     Args:
         paths: the trees; none is followed if it is a symbolic link.
+        shared: look which blocks have other owners, too. Data that is not written yet is written
+            for that, file by file. Otherwise all data is untold.
         workers: threads that work on them, this one included; by default as many as there are
             processors. Small trees never wait for one.
         progress: called some times a second with the stage ``measure`` and the entries so far.
@@ -112,7 +118,7 @@ def measure_trees(
     Raises:
         OperationError: something cannot be read for another reason than its permissions.
     """
-    tallies = [Tally(os.fsencode(path)) for path in paths]
+    tallies = [Tally(os.fsencode(path), asks=shared) for path in paths]
     told = 0
 
     def tell() -> None:
@@ -172,15 +178,15 @@ class Tally:
         entries: names that were met.
     """
 
-    def __init__(self, path: bytes) -> None:
-        """Of the tree at ``path``, with nothing in it yet."""
+    def __init__(self, path: bytes, *, asks: bool = True) -> None:
+        """Of the tree at ``path``, with nothing in it yet; ``asks`` where its blocks lie."""
         self.entries = 0
         self._path = path
         self._lock = RLock()
         self._inodes = self._size = self._allocated = self._own = 0
         self._untold = self._unread = 0
         self._inode_size = 0
-        self._is_told = True  # the file system answers FIEMAP
+        self._is_told = asks  # the file system answers FIEMAP
         self._has_sizes = True  # it tells what compressed data takes
         self._shares_nothing = False
         self._shared = array("Q")
