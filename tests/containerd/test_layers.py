@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -434,6 +435,22 @@ def test_layers_are_there_whole_or_not_at_all_after_a_crash(service: Served) -> 
     service.empty()
     service.cleanup()
     assert not service.folders() | service.differences()
+
+
+def test_what_is_unpacked_is_written_out_before_the_commit(service: Served) -> None:
+    upper, _ = service.unpack("extract-1 base")
+    (upper / "file").write_bytes(os.urandom(16 << 20))  # the kernel leaves it in memory for 30 s
+    end = time.monotonic() + 20
+    while not has_places(upper / "file"):
+        assert time.monotonic() < end, "it is in memory only"
+        time.sleep(0.05)
+    assert service.stop() == 0
+
+
+def has_places(path: Path) -> bool:
+    """Whether the file system has given all data of the file its place on the disk."""
+    told = subprocess.run(["filefrag", "-v", path], check=True, capture_output=True, text=True)
+    return "delalloc" not in told.stdout
 
 
 def test_where_clones_are_snapshots_layers_are_whole(

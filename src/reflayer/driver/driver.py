@@ -377,12 +377,19 @@ class Driver(Layers):
                 below=None if below is None else partial(differences.stack, self.home, below),
             )
 
-    def sync(self, id: str) -> None:
-        """Write out to disk layer ``id``, which others have filled by its path or folder."""
+    def sync(self, id: str, folder: int | None = None) -> None:
+        """Write out to disk layer ``id``, which others have filled by its path or folder.
+
+        ``folder`` is one of the home's file system, open since before that: so an error is told
+        that came meanwhile, also one that another has been told.
+        """
         path = self.folder(id)
         differences.set_filled(differences.difference_path(self.home, id))
-        with opened(path) as folder:
+        if folder is not None:
             write_out(folder, path)
+            return
+        with opened(path) as own:
+            write_out(own, path)
 
     def remove(self, id: str, *, wait: bool = True, recycle: bool = False) -> str:
         """Remove layer ``id``; it is no error where there is none. The id is free at once.

@@ -100,6 +100,7 @@ class ContainerdService:
         records = Records(f"{home}/snapshots.db")
         stack.callback(records.close)
         snapshotter = Snapshotter(driver, records, self._work, self._metrics)
+        stack.callback(snapshotter.close)
         snapshotter.recover()
         self._metrics.layers(self.name, records.count, partial(ready_spares, driver))
         self._metrics.limits(snapshotter.limits)

@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import cached_property
 from weakref import WeakValueDictionary
 
-from reflayer.driver.home import opened, write_out
+from reflayer.driver.home import write_out
 from reflayer.driver.quota import size_in_bytes
 from reflayer.errors import LayerError, QuotaError, ReflayerError, StoreError, printable
 from reflayer.plugins.containerd.extraction import (
@@ -34,6 +34,7 @@ from reflayer.plugins.containerd.records import (
     NotFoundError,
     Snapshot,
 )
+from reflayer.plugins.containerd.write_back import WriteBack
 from reflayer.record import record, replace
 
 TYPE_CHECKING = False
@@ -75,8 +76,13 @@ class Snapshotter:
         self._work = work
         self._metrics = metrics
         self._turns = _Turns()
+        self._writing = WriteBack(driver.home)
         self._held: set[str] = set()  # views that have the trees there that they show
         self._children_to_be: Counter[str] = Counter()
+
+    def close(self) -> None:
+        """End what goes on beside the requests."""
+        self._writing.close()
 
     def recover(self) -> None:
         """Let go of what is only half there after a crash or power cut: a folder, or a record.
@@ -170,20 +176,21 @@ class Snapshotter:
             text = f"snapshot {key} is whole: it was not made to be laid on {active.parent}"
             raise FailedPreconditionError(text)
         # To write out waits for the disk, the rest for a processor; then little is left to write.
-        writing = asyncio.ensure_future(self._work.run(self._write_out))
+        writing = asyncio.ensure_future(self._work.run(self._write_out, active.folder))
         try:
             if is_extraction(key):
                 await self._work.run(self._complete, active, parent)
             usage = await self._work.run(self._driver.usage, active.folder, parent)
         finally:
             await writing
-        await self._work.run(self._driver.sync, active.folder)
+        await self._work.run(self._sync, active.folder)
         now = time.time_ns()
         committed = replace(active, name=name, kind=Kind.COMMITTED, labels=kept(labels))
         committed = replace(
             committed, created=now, updated=now, size=usage.bytes, inodes=usage.inodes
         )
         await self._work.run(self._records.commit, key, committed)
+        self._writing.end(active.folder)
 
     async def remove(self, key: str) -> None:
         """Remove a snapshot; what it takes on the disk is deleted after that."""
@@ -275,12 +282,15 @@ class Snapshotter:
                 self._driver.note_use(parent, size=size)
             report = self._driver.create(snapshot.folder, parent, size=size, progress=progress)
         try:
+            if self._is_to_be_unpacked(snapshot):
+                self._writing.begin(snapshot.folder)
             if progress is not None:
                 progress("clone", 0, None)
             mount = self._mount(snapshot)
             self._records.add(snapshot)
         except BaseException:
             if snapshot.has_own_folder:
+                self._writing.end(snapshot.folder)
                 self._driver.remove(snapshot.folder, wait=False)
             else:
                 self._driver.put(snapshot.folder)
@@ -307,10 +317,13 @@ class Snapshotter:
     def _unpacks_differences(self) -> bool:
         return self._driver.keeps_differences and is_unpacked_without_mount(self._driver.home)
 
-    def _write_out(self) -> None:
-        home = self._driver.home
-        with opened(home) as folder:
-            write_out(folder, home)
+    def _write_out(self, folder: str) -> None:
+        with self._writing.opened(folder) as home:
+            write_out(home, self._driver.home)
+
+    def _sync(self, folder: str) -> None:
+        with self._writing.opened(folder) as home:
+            self._driver.sync(folder, home)
 
     def _complete(self, active: Snapshot, parent: str | None) -> None:
         """Let what was unpacked be the layer that it is, on the folder ``parent`` or on none."""
@@ -331,6 +344,7 @@ class Snapshotter:
                 self._driver.remove(snapshot.folder, wait=False, recycle=was_container)
 
         self._records.remove(snapshot.name, remove_folder)
+        self._writing.end(snapshot.folder)
         if snapshot.name in self._held:
             self._held.remove(snapshot.name)
             self._driver.put(snapshot.folder)
