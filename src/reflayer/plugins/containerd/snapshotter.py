@@ -252,7 +252,8 @@ class Snapshotter:
             usage = await self._work.run(self._driver.usage, snapshot.folder, parent)
             return usage.bytes, usage.inodes
         except LayerError:
-            self._records.get(key)  # it was removed meanwhile, which is the better answer
+            async with self._turns.of(key):  # it is being removed, which is the better answer
+                self._records.get(key)
             raise
 
     async def cleanup(self) -> None:
