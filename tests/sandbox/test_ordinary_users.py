@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -55,6 +58,67 @@ def test_with_ranges_there_are_the_images_users(runtime: str, base: Path) -> Non
         assert (done.stdout, done.returncode) == ("0\n", 3), done.stderr
     assert nothing_runs(user.store)
     assert os.stat(user.store).st_uid == 1000
+
+
+@contextmanager
+def running(user: User, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """The program, which runs something that prints a line first; killed at the end of the block.
+
+    What it ran is ended as well, and nothing of it is left.
+    """
+    command = in_one_version(*user.start(*words))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd="/") as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+    assert by(user, "prune").returncode == 0
+    assert nothing_runs(user.store)
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "none"])
+def test_another_command_runs_beside(runtime: str, base: Path, ranges: bool) -> None:
+    user = User(base, ranges)
+    source = image(base / "other")
+    script = "touch /tmp/mark; echo ready; sleep 100"
+    words = ("run", "--rm", "--name", "one", "--runtime", runtime, source, "sh", "-c", script)
+    with running(user, *words):
+        done = by(user, "exec", "one", "sh", "-c", "ls /tmp; ps; exit 3")
+        assert (done.stdout.split()[0], done.returncode) == ("mark", 3), done.stderr
+        assert "sleep 100" in done.stdout
+        if ranges:
+            assert by(user, "exec", "-u", "web", "one", "id", "-u").stdout == "101\n"
+            inside = by(user, "unshare", *user.program, "exec", "one", "true")
+            assert "out of reach from this one" in inside.stderr
+        assert by(user, "exec", "other", "true").returncode == 125
+    done = by(user, "exec", "one", "true")
+    assert (done.returncode, done.stderr.count("\n")) == (125, 1)
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc", "namespaces"], indirect=True)
+def test_what_a_killed_one_left_is_ended_whoever_it_belongs_to(runtime: str, base: Path) -> None:
+    user = User(base, ranges=True)
+    source = image(base / "other", User="web")
+    seconds = f"{100_000 + os.getpid()}"
+    script = f"echo ready; exec sleep {seconds}"
+    with running(user, "run", "--runtime", runtime, "--rm", source, "sh", "-c", script):
+        assert runs("sleep", seconds)
+    deadline = time.monotonic() + 10
+    while runs("sleep", seconds):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def runs(*words: str) -> bool:
+    """Whether some process was started by these words."""
+    wanted = "\0".join(words).encode() + b"\0"
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if path.read_bytes() == wanted:
+                return True
+    return False
 
 
 _PROGRAM = """

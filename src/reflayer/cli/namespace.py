@@ -7,11 +7,13 @@ import sys
 
 from reflayer.cli.arguments import option, takes
 from reflayer.cli.output import complain_of, complain_with
-from reflayer.errors import ReflayerError, printable
+from reflayer.errors import ReflayerError, failing, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
+
+    from reflayer.store import Store
 
 _TAKE_IN = ("create", "pull", "run", "warm")  # a folder as an image
 _NOT_FOUND, _NOT_STARTED = 127, 126  # as a shell's status tells it
@@ -46,6 +48,8 @@ def enter_namespace(source: str = "", *, is_image: bool = False) -> None:
 def enter_for(arguments: Namespace) -> None:
     """Enter one for a command."""
     image: str = getattr(arguments, "image", None) or ""
+    if arguments.command == "exec":  # see enter_beside
+        return
     if arguments.command in _TAKE_IN and image.startswith("rootfs:"):
         try:
             enter_namespace(image.removeprefix("rootfs:"), is_image=True)
@@ -56,6 +60,21 @@ def enter_for(arguments: Namespace) -> None:
             sys.exit(_NOT_RUN)
     else:
         enter_namespace(getattr(arguments, "src", ""))
+
+
+def enter_beside(store: Store, name: str) -> None:
+    """Enter the namespace in which something runs in a container; where nothing does, a new one.
+
+    Nothing that runs in one is in the reach of who is in another, though the ids are the same.
+    """
+    from reflayer.linux.user_namespace import enter_that_of, has_ranges
+    from reflayer.sandbox.run import process_in
+
+    if os.geteuid() != 0 and has_ranges() and (pid := process_in(store, store.container(name))):
+        with failing(f"/proc/{pid}/ns/user", "enter"):
+            enter_that_of(pid)
+    else:
+        enter_namespace()
 
 
 @takes(

@@ -181,8 +181,10 @@ def exec(arguments: Namespace) -> int:  # noqa: A001 - Docker's word
 
 
 def _exec(arguments: Namespace) -> int:
+    from reflayer.cli.namespace import enter_beside
     from reflayer.sandbox.run import execute
 
+    enter_beside(open_store(arguments), arguments.name)
     store = open_store(arguments)
     wanted = Wanted(
         command=tuple(arguments.words),

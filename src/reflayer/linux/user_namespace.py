@@ -68,6 +68,19 @@ def enter(source: str = "") -> None:
         raise
 
 
+def enter_that_of(pid: int) -> None:
+    """Bring this process, which has one thread, into the user namespace of another of its user's.
+
+    Raises:
+        OSError: it has ended, or it is not this user's.
+    """
+    namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _setns(namespace)
+    finally:
+        os.close(namespace)
+
+
 def has_ranges() -> bool:
     """Whether this user has ranges of ids, and ``enter`` has not failed in this process."""
     try:

@@ -9,6 +9,7 @@ from reflayer.errors import ReflayerError, SandboxError, failing, printable
 from reflayer.linux.mkdir import make_folders
 from reflayer.record import record
 from reflayer.sandbox import inside, runtimes
+from reflayer.sandbox.first_process import first_process, is_in_reach, kill_as_its_user
 from reflayer.sandbox.process import (
     NOT_EXECUTABLE,
     NOT_FOUND,
@@ -239,9 +240,15 @@ def execute(store: Store, container: Container, wanted: Wanted, *, reads: bool =
         name = container.name
         raise SandboxError(f"{name}: is not running: reflayer run {name} COMMAND runs it")
     with failing(folder, "read"):
-        config, state = _read(f"{folder}/config.json"), _read(f"{folder}/state.json")
+        config = _read(f"{folder}/config.json")
+    runtime = _runtime_of(folder)
+    first = first_process(runtime, f"{store.root}/running/.state", folder)
+    if first and not is_in_reach(first):
+        raise SandboxError(
+            f"{container.name}: runs in a user namespace that is out of reach from this one: "
+            "reflayer exec does it where reflayer unshare was started"
+        )
     process = _another(container, config, wanted)
-    runtime = Runtime(state["runtime"], state["program"])
     path = f"{folder}/{os.urandom(8).hex()}.json"
     log = f"{path}.log"
     with failing(path, "write"):
@@ -259,6 +266,21 @@ def execute(store: Store, container: Container, wanted: Wanted, *, reads: bool =
         for made in (path, log, runtimes.console_of(runtime, path)):
             with suppress(FileNotFoundError):
                 os.unlink(made)
+
+
+def process_in(store: Store, container: Container) -> int:
+    """The number of the first process of something that runs in a container; 0: nothing runs."""
+    folder = bundle_that_runs(store, container)
+    if folder is None:
+        return 0
+    with failing(folder, "read"):
+        runtime = _runtime_of(folder)
+    return first_process(runtime, f"{store.root}/running/.state", folder)
+
+
+def _runtime_of(folder: str) -> Runtime:
+    state = _read(f"{folder}/state.json")
+    return Runtime(state["runtime"], state["program"])
 
 
 def _another(container: Container, config: Json, wanted: Wanted) -> Json:
@@ -408,6 +430,9 @@ def end(store: Store, folder: str, runtime: Runtime) -> None:
     states, id = f"{store.root}/running/.state", os.path.basename(folder)
     if runtime.is_oci and os.path.isdir(f"{states}/{id}"):
         _quietly(runtimes.ending(runtime, states, folder, id))
+        if pid := first_process(runtime, states, folder):  # it is out of the runtime's reach
+            kill_as_its_user(pid)
+            _quietly(runtimes.ending(runtime, states, folder, id))
 
 
 def _quietly(words: list[str]) -> None:
