@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -16,7 +17,15 @@ import pytest
 from reflayer import Store
 from tests.archive.tars import entry, folder
 from tests.file_systems import require_root
-from tests.sandbox.images import command, image, lines, nothing_runs, reflayer, require_runtime
+from tests.sandbox.images import (
+    command,
+    image,
+    in_one_version,
+    lines,
+    nothing_runs,
+    reflayer,
+    require_runtime,
+)
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -87,6 +96,22 @@ def test_what_fails_before_is_125(run: Run, source: str, base: Path) -> None:
     assert run(f"oci:{base}/nosuch", "true").returncode == 125
     assert run("-v", "/etc:/x", "-v", "/dev:/x", source, "true").returncode == 125
     assert run("-v", "name:/x", source, "true").returncode == 2
+
+
+def test_where_namespaces_are_not_permitted_it_says_how_they_are(
+    runtime: str, source: str, root: Path
+) -> None:
+    without = ("setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin")
+    program = in_one_version(*without, sys.executable, "-m", "reflayer", "--root", str(root))
+    words = ("run", "--rm", "--runtime", runtime, "--ownership", "ignore", source, "true")
+    done = subprocess.run([*program, *words], capture_output=True, text=True)
+    assert done.returncode == 125
+    assert "started with --privileged, or with" in done.stderr.splitlines()[-1]
+    assert nothing_runs(root)
+    told = subprocess.run([*program, "doctor", "--json"], capture_output=True, text=True)
+    findings = json.loads(told.stdout)
+    assert (findings["runtime"], findings["isolation"]) == ("", [])
+    assert "reflayer run runs nothing: no process may have" in findings["advice"][-1]
 
 
 def test_it_reads_and_writes_pipes(run: Run, source: str) -> None:

@@ -48,7 +48,8 @@ def doctor(arguments: Namespace) -> int:
     are differences again.
     """
     from reflayer.doctor import examine
-    from reflayer.record import as_dict
+    from reflayer.linux.user_namespace import why_no_namespaces
+    from reflayer.record import as_dict, replace
     from reflayer.sandbox.runtimes import find, isolation, passed_over
     from reflayer.store import default_root
 
@@ -58,15 +59,18 @@ def doctor(arguments: Namespace) -> int:
     where = arguments.folder or _nearest(root)
     findings = examine(where)
     runtime = find()
-    isolates, others = isolation(runtime), passed_over(runtime)
+    name, isolates, others = runtime.program, isolation(runtime), passed_over(runtime)
+    if why := why_no_namespaces():
+        findings = replace(findings, advice=(*findings.advice, f"reflayer run runs nothing: {why}"))
+        name, isolates, others = "", (), {}
     if arguments.json:
-        runs = {"runtime": runtime.program, "isolation": list(isolates), "passed_over": others}
+        runs = {"runtime": name, "isolation": list(isolates), "passed_over": others}
         print_json({**as_dict(findings), **runs})
     else:
-        own = runtime.name == "namespaces"
-        runs_by = ("Run by", "namespaces of reflayer's own" if own else runtime.program)
-        unused = ((f"  {name}", f"no: {why}") for name, why in others.items())
-        _print(findings, [runs_by, *(("", line) for line in isolates), *unused])
+        own = name and runtime.name == "namespaces"
+        by = "namespaces of reflayer's own" if own else name or "no: namespaces are not permitted"
+        unused = ((f"  {other}", f"no: {reason}") for other, reason in others.items())
+        _print(findings, [("Run by", by), *(("", line) for line in isolates), *unused])
     return 0
 
 

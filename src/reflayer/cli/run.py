@@ -22,7 +22,7 @@ from reflayer.cli.output import complain_of, remark, wants_json
 from reflayer.cli.progress_bars import bars
 from reflayer.cli.registries import ACCESS, access_of
 from reflayer.errors import ReflayerError, SandboxError, StoreError, TakenNameError, UsageError
-from reflayer.sandbox.process import Volume, Wanted
+from reflayer.sandbox.process import FAILED, Volume, Wanted
 from reflayer.sandbox.runtimes import NAMES
 
 TYPE_CHECKING = False
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reflayer.store import Container, Store
-
-_FAILED = 125
 
 
 def _variable(text: str) -> str:
@@ -285,4 +283,4 @@ def _told(action: Callable[[], int]) -> int:
         return error.status
     except ReflayerError as error:
         complain_of(error)
-        return _FAILED
+        return FAILED

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_NEWUSER = 0x10000000  # CLONE_NEWUSER of linux/sched.h
+_NEWNS, _NEWUSER, _NEWPID = 0x20000, 0x10000000, 0x20000000  # CLONE_NEW* of linux/sched.h
 ALL_IDS = 2**32 - 1
 """How many there are; the one that is missing means none (chown(2))."""
 
@@ -278,6 +278,34 @@ def _setns(namespace: int) -> None:
         from reflayer.linux.libc import LIBC, checked
 
         checked(LIBC.setns(namespace, _NEWUSER))
+
+
+def why_no_namespaces() -> str:
+    """Why no process can be started from here in namespaces of its own; empty where one can.
+
+    Root needs no user namespace for it, but may be root of a container that is allowed less.
+    """
+    is_root = os.geteuid() == 0
+    import reflayer.linux.libc  # for the child as well
+
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            kinds = _NEWPID | _NEWNS | (0 if is_root else _NEWUSER)
+            reflayer.linux.libc.checked(reflayer.linux.libc.LIBC.unshare(kinds))
+            status = 0
+        finally:
+            os._exit(status)
+    if not os.waitpid(child, 0)[1]:
+        return ""
+    forbidden = "" if is_root else _forbidden().removeprefix(": ")
+    more = " --cap-add SYS_ADMIN --cap-add NET_ADMIN" if is_root else ""
+    return "no process may have namespaces of its own here: " + (
+        forbidden
+        or "if this is a container, it has to be started with --privileged, or with "
+        f"--security-opt seccomp=unconfined{more}"
+    )
 
 
 def _forbidden() -> str:

@@ -231,7 +231,8 @@ def _run(
     """Run a command; return its status and what it printed."""
     import subprocess
 
-    from reflayer.sandbox.run import prepared, refuse_failure
+    from reflayer.sandbox.failures import refuse_failure
+    from reflayer.sandbox.run import prepared
 
     with prepared(store, container, wanted, runtime, tidy=False) as ready:
         with subprocess.Popen(

@@ -8,14 +8,16 @@ what a dead one left is ended by who has its user's id.
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
+
     from reflayer.sandbox.runtimes import Runtime
+else:
+    import _signal as signal
 
 _RECORDS = {  # of OCI runtimes: the file, and what in it tells the process and its start
     "crun": ("status", "pid", "process-start-time"),
@@ -26,10 +28,12 @@ _START = 19  # of the fields of proc_pid_stat(5) behind the name, from 0 on
 
 def first_process(runtime: Runtime, states: str, bundle: str) -> int:
     """Its number; 0 where there is none, or none any more."""
+    import json
+
     with suppress(OSError, ValueError, KeyError):
         if not runtime.is_oci:
             with open(f"{bundle}/info") as file:
-                return int(json.load(file)["child-pid"])
+                return int(json.loads(file.readline())["child-pid"])
         name, number, start = _RECORDS[runtime.name]
         with open(f"{states}/{os.path.basename(bundle)}/{name}") as file:
             told = json.load(file)

@@ -116,7 +116,7 @@ def _first_process(info: str) -> int:
     """The process id that a file tells, as soon as it does."""
     for _ in range(_TRIES):
         with suppress(ValueError), open(info) as file:
-            return int(json.load(file)["child-pid"])
+            return int(json.loads(file.readline())["child-pid"])
         time.sleep(_PAUSE)
     raise OSError(errno.ESRCH, "nothing runs yet", info)
 
@@ -207,9 +207,17 @@ def _become(config: Json, stage: str, log: int) -> NoReturn:
     os.close(top)
     socket.sethostname(config["hostname"])
     if {"type": "network"} in linux["namespaces"]:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-            fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("=16sh14x", b"lo", _IFF_UP))
+        _set_up_loopback()
     _start(config["process"], log)
+
+
+def _set_up_loopback() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("=16sh14x", b"lo", _IFF_UP))
+        except OSError as error:
+            error.filename = "set up lo"
+            raise
 
 
 def _stage(config: Json, folder: str) -> int:

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-NOT_EXECUTABLE = 126
-NOT_FOUND = 127
+FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127  # docker-run(1), "Exit Status"
 
 
 @record

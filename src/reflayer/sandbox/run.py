@@ -5,18 +5,13 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager, suppress
 
-from reflayer.errors import ReflayerError, SandboxError, failing, printable
+from reflayer.errors import ReflayerError, SandboxError, failing
 from reflayer.linux.mkdir import make_folders
 from reflayer.record import record
 from reflayer.sandbox import inside, runtimes
+from reflayer.sandbox.failures import refuse_failure
 from reflayer.sandbox.first_process import first_process, is_in_reach, kill_as_its_user
-from reflayer.sandbox.process import (
-    NOT_EXECUTABLE,
-    NOT_FOUND,
-    Wanted,
-    process_of,
-    refuse_missing,
-)
+from reflayer.sandbox.process import Wanted, process_of, refuse_missing
 from reflayer.sandbox.runtimes import Runtime
 from reflayer.sandbox.signals import PASSED_ON
 from reflayer.sandbox.spec import Bundle, Rights, bundle_of, process_json
@@ -299,39 +294,6 @@ def _another(container: Container, config: Json, wanted: Wanted) -> Json:
     return process
 
 
-def refuse_failure(log: str, status: int, runtime: Runtime) -> None:
-    """Raise a SandboxError where not the command failed, but the runtime before it, by its log."""
-    if not status:
-        return
-    try:
-        with open(log) as file:
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return
-    import json
-
-    for line in lines:
-        with suppress(ValueError):
-            said = json.loads(line)
-            if said.get("level") == "error":
-                text = str(said.get("msg", "")).strip()
-                status = _status_of(text.lower())
-                raise SandboxError(printable(text), status, is_told=runtime.is_oci)
-
-
-def _status_of(text: str) -> int:
-    """As Docker tells it by the words of a runtime."""
-    if "exec" not in text and "mount" in text:
-        return 125
-    if "chdir to cwd" in text:
-        return NOT_EXECUTABLE
-    if "not found" in text or "no such file" in text:
-        return NOT_FOUND
-    if "permission denied" in text or "is a directory" in text or "exec format error" in text:
-        return NOT_EXECUTABLE
-    return 125
-
-
 def _spawn_and_wait(ready: Prepared, terminal: bool, reads: bool) -> int:
     """In a session of its own, so that a terminal's signals come by us alone."""
     child = 0
@@ -398,8 +360,7 @@ def _join(pty: Any, child: int, reads: bool) -> None:
 def _target(ready: Prepared, child: int) -> int:
     """Whom a signal is for: bubblewrap hands none on."""
     if ready.runtime.name == "bwrap":
-        with suppress(OSError, ValueError, KeyError):
-            return int(_read(f"{ready.folder}/info")["child-pid"])
+        return first_process(ready.runtime, "", ready.folder) or child
     return child
 
 

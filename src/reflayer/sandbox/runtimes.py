@@ -128,7 +128,8 @@ def running(
 ) -> list[str]:
     """The command that runs the bundle in the foreground, its standard streams our own.
 
-    What is no OCI runtime writes to the descriptor ``info`` which process its first one is.
+    What is no OCI runtime writes to the descriptor ``info`` which process its first one is, and
+    bubblewrap in another line with which status that has ended, if it came to be.
     """
     if runtime.is_oci:
         told = _console(runtime, f"{bundle}/run") if config["process"]["terminal"] else []
@@ -190,7 +191,7 @@ def _bubblewrap(config: Json, info: int) -> list[str]:
     words = [
         *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *("--hostname", config["hostname"], "--die-with-parent", "--as-pid-1"),
-        *("--info-fd", str(info)),
+        *("--json-status-fd", str(info)),
     ]
     if "user" in kinds:
         words += ["--unshare-user", "--uid", "0", "--gid", "0"]
