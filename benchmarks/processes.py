@@ -42,3 +42,9 @@ def output(command: list[str], stdin: IO[bytes] | None = None) -> str:
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout
+
+
+def fed(tree: Path, command: list[str]) -> str:
+    """What ``command`` prints, to which ``tree`` is given as a tar; it has to succeed."""
+    with subprocess.Popen(["tar", "-C", tree, "-c", "."], stdout=subprocess.PIPE) as tar:
+        return output(command, stdin=tar.stdout)

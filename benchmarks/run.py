@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import subprocess
 from contextlib import ExitStack
@@ -10,14 +12,16 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.docker.engine import Engine
 from benchmarks.images import Store, oci_image
-from benchmarks.processes import output, run
+from benchmarks.processes import fed, run
 from benchmarks.question import Setting, question
 from reflayer.bench.runs import Rival
 from reflayer.sandbox.runtimes import find
 
+_UDOCKER_MODES = {"P1": "proot", "R1": "runc"}
+
 
 def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:
-    """``reflayer run --rm`` with a spare and without, the runtime alone, Podman and Docker."""
+    """``reflayer run --rm`` with a spare and without, the runtime alone, and other engines."""
     if shutil.which("umoci") is None:
         raise SystemExit("umoci makes the image: apt-get install umoci")
     store = Store(setting, oci_image(setting))
@@ -40,6 +44,7 @@ def rivals(setting: Setting, stack: ExitStack) -> list[Rival]:
         _ready_bundle(setting, store),
         *(_podman(setting, stack, driver) for driver in ("overlay", "vfs")),
         *(_docker(setting, stack, driver) for driver in ("overlay2", "vfs")),
+        *(_udocker(setting, mode) for mode in _UDOCKER_MODES),
     ]
 
 
@@ -62,8 +67,7 @@ def _podman(setting: Setting, stack: ExitStack, driver: str) -> Rival:
     root = setting.folder / f"podman-{driver}"
     state = stack.enter_context(TemporaryDirectory(prefix="podman-", dir="/run"))  # a short path
     podman = ["podman", "--root", str(root), "--runroot", state, f"--storage-driver={driver}"]
-    with subprocess.Popen(["tar", "-C", setting.tree, "-c", "."], stdout=subprocess.PIPE) as tar:
-        image = output([*podman, "import", "-q", "-"], stdin=tar.stdout).split()[-1]
+    image = fed(setting.tree, [*podman, "import", "-q", "-"]).split()[-1]
     return Rival(name, [*podman, "run", "--rm", "--network=host", image, "true"])
 
 
@@ -73,6 +77,30 @@ def _docker(setting: Setting, stack: ExitStack, driver: str) -> Rival:
         engine.load(setting)
     words = engine.docker("run", "--rm", "--network=host", "tree", "true")
     return Rival(f"docker run --rm ({driver})", words, missing=engine.missing)
+
+
+def _udocker(setting: Setting, mode: str) -> Rival:
+    """With the system's programs: an empty ``UDOCKER_TARBALL`` fetches none of its own."""
+    program = _UDOCKER_MODES[mode]
+    name = f"udocker run --rm ({mode}: {program})"
+    paths = {one: shutil.which(one) for one in ("udocker", program)}
+    if absent := [one for one, path in paths.items() if path is None]:
+        return Rival(name, [], missing=f"no {absent[0]} here")
+    folder = setting.folder / "udocker"
+    udocker = [
+        *("env", "UDOCKER_TARBALL=", f"UDOCKER_DIR={folder}"),
+        *(f"UDOCKER_DEFAULT_EXECUTION_MODE={mode}", f"UDOCKER_TMP={setting.folder}"),
+        f"UDOCKER_USE_{program.upper()}_EXECUTABLE={paths[program]}",
+        *("udocker", "--allow-root", "--quiet"),
+    ]
+    if not folder.exists():
+        fed(setting.tree, [*udocker, "import", "-", "tree:1"])
+    words = [*udocker, "run", "--rm", "tree:1", "true"]
+    if mode == "R1":  # without a terminal it ends with status 1 whatever runc says (udocker 1.3.17)
+        words = ["script", "--quiet", "--return", "--command", shlex.join(words), os.devnull]
+    tried = subprocess.run(words, capture_output=True, text=True, check=False)
+    lines = (tried.stdout + tried.stderr).strip().splitlines()
+    return Rival(name, words, missing="; ".join(lines[-1:]) if tried.returncode else None)
 
 
 if __name__ == "__main__":

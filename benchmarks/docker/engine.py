@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 import socket
 import struct
-import subprocess
 import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.processes import run, start
+from benchmarks.processes import fed, run, start
 from benchmarks.question import REFLAYER, Setting
 from reflayer.bench.runs import Rival
 from reflayer.driver.spares import all_spares
@@ -64,10 +63,7 @@ class Engine:
 
     def load(self, setting: Setting) -> None:
         """Import the tree as the image ``tree``."""
-        with subprocess.Popen(
-            ["tar", "-C", setting.tree, "-c", "."], stdout=subprocess.PIPE
-        ) as tar:
-            run(self.docker("import", "-", "tree"), stdin=tar.stdout)
+        fed(setting.tree, self.docker("import", "-", "tree"))
 
     def remove(self, name: str) -> None:
         """Remove a container to its last file, so that the next one is not disturbed."""
