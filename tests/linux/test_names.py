@@ -10,7 +10,9 @@ import socket
 import stat
 import struct
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,7 +120,7 @@ def clone(native: Any, src: Path, dst: Path, **options: Any) -> tuple[int, dict[
     """How many files, and what is handed back."""
     with opened(src, dst) as fds:
         told, _, rest = in_turns(cloner(native, fds[0], fds[1], **options))
-    return sum(files for files, _, _ in told), rest
+    return sum(files for files, *_ in told), rest
 
 
 # --- what is ordinary
@@ -155,11 +157,9 @@ def test_ordinary_files_and_links_are_cloned_whole(
     with opened(src, dst) as fds:
         told, folders, rest = in_turns(cloner(native, fds[0], fds[1], method))
 
-    assert ([sum(counts) for counts in zip(*told, strict=True)][:2], folders, rest) == (
-        [6, 1],
-        [b"folder"],
-        {},
-    )
+    files, links, _, size = (sum(counts) for counts in zip(*told, strict=True))
+    assert (files, links, folders, rest) == (6, 1, [b"folder"], {})
+    assert size == 256_000 + 6 + 1 + LARGEST + (1 << 20)
     assert stat.S_IMODE(os.stat(dst / "folder").st_mode) == 0o700
     os.rmdir(dst / "folder")
     after = facts(dst, holes=True)
@@ -182,8 +182,8 @@ def test_a_folder_of_many_names_is_done_in_turns(
         for number in range(count):
             os.mknod(f"{number}", 0o600 | stat.S_IFREG, dir_fd=source)
         told, _, rest = in_turns(cloner(native, source, clone))
-        assert (sum(files for files, _, _ in told), rest) == (count, {})
-        assert max(files for files, _, _ in told) < 1000
+        assert (sum(files for files, *_ in told), rest) == (count, {})
+        assert max(files for files, *_ in told) < 1000
         os.lseek(source, 0, os.SEEK_SET)
         removed, _, rest = in_turns(lambda left: native.unlink_names(source, left))
         assert (sum(removed), rest) == (count, {})
@@ -209,7 +209,7 @@ def test_what_a_turn_did_not_come_to_is_left_for_the_next(
         (src / f"{number}").write_bytes(bytes(LARGEST))
     with opened(src, dst) as fds:
         told, _, rest = in_turns(cloner(native, *fds))
-    assert [sum(counts) for counts in zip(*told, strict=True)] == [40, 0, 40 * LARGEST]
+    assert [sum(counts) for counts in zip(*told, strict=True)] == [40, 0, *[40 * LARGEST] * 2]
     assert len(told) > 2
     assert rest == {}
 
@@ -326,8 +326,42 @@ def test_another_type_than_told_is_handed_back(
     )()
     left = entry(told, b"name")
     with opened(src, dst) as fds:
-        assert cloner(native, *fds)(left) == ((0, 0, 0), [], [(told, b"name")], b"")
+        assert cloner(native, *fds)(left) == ((0, 0, 0, 0), [], [(told, b"name")], b"")
     assert os.listdir(dst) == []
+
+
+def test_a_file_that_is_written_to_meanwhile_is_handed_back(
+    src: Path, dst: Path, native: Any
+) -> None:
+    (src / "file").write_bytes(bytes(LARGEST))
+    code = "import os, sys\nwhile True: os.pwrite(1, b'x', 0)"
+    end = time.monotonic() + 60
+    with (
+        open(src / "file", "r+b") as file,
+        subprocess.Popen([sys.executable, "-c", code], stdout=file) as writer,
+    ):
+        try:
+            rest: dict[bytes, int] = {}
+            while not rest and time.monotonic() < end:
+                (dst / "file").unlink(missing_ok=True)
+                _, rest = clone(native, src, dst)
+        finally:
+            writer.kill()
+    assert rest == {b"file": FILE}
+    assert os.listdir(dst) == []
+
+
+def test_files_are_written_back_and_nothing_else(src: Path, native: Any) -> None:
+    for name in ("file", "held"):
+        (src / name).write_bytes(b"x" * 10_000)
+    os.mkfifo(src / "fifo")
+    (src / "link").symlink_to("file")
+    (src / "folder").mkdir()
+    with opened(src) as [folder], open(src / "held", "ab"):
+        told = in_turns(lambda left: native.write_back_names(folder, left))
+    assert told == ([None], [], {b"fifo": FIFO, b"link": LINK, b"folder": FOLDER})
+    with open(src / "file", "ab"):  # its lease was let go of
+        pass
 
 
 def test_a_name_that_vanished_is_handed_back_or_needs_no_unlinking(
@@ -337,7 +371,7 @@ def test_a_name_that_vanished_is_handed_back_or_needs_no_unlinking(
         left = entry(kind, b"gone")
         handed = [(kind, b"gone")]
         with opened(src, dst) as (source, clone):
-            assert cloner(native, source, clone)(left) == ((0, 0, 0), [], handed, b"")
+            assert cloner(native, source, clone)(left) == ((0, 0, 0, 0), [], handed, b"")
             assert changed(native, source, left=left)[1:] == ([], handed, b"")
             assert native.measure_names(source, 1, left) == (NOTHING, [], handed, b"")
             assert native.measure_names(source, 0, left) == (NOTHING, [], handed, b"")
@@ -348,7 +382,7 @@ def test_a_name_that_vanished_is_handed_back_or_needs_no_unlinking(
 def test_a_file_that_says_it_is_empty_and_is_not_is_handed_back(dst: Path, native: Any) -> None:
     with opened(Path("/proc/self"), dst) as fds:
         left = entry(FILE, b"status")
-        assert cloner(native, *fds)(left) == ((0, 0, 0), [], [(FILE, b"status")], b"")
+        assert cloner(native, *fds)(left) == ((0, 0, 0, 0), [], [(FILE, b"status")], b"")
     assert os.listdir(dst) == []
 
 
@@ -439,7 +473,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(src: Path, dst: Path, native: 
                 call(file)
         os.close(file)
         told = cloner(native, source, closed)(b"")
-        assert told == ((0, 0, 0), [], [(FILE, b"file")], None)
+        assert told == ((0, 0, 0, 0), [], [(FILE, b"file")], None)
 
 
 @pytest.mark.parametrize(

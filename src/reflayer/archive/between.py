@@ -11,6 +11,7 @@ import os
 import stat
 from contextlib import suppress
 
+from reflayer.archive.untouched import UNKNOWN
 from reflayer.walk.folders import OPEN_ANY_FOLDER, names_in, open_beneath, open_noatime
 from reflayer.walk.overlay import is_opaque
 from reflayer.walk.stack import opened_in
@@ -58,7 +59,7 @@ def add_between(scan: Scan, top: int, target: Union, differences: Iterable[bytes
                 else:
                     others.add(at)
         if found:
-            scan.stale[path] = [*{*found, *scan.stale.get(path, ())}]
+            scan.stale[path] = dict.fromkeys(found, UNKNOWN) | scan.stale.get(path, {})
 
     def goes(path: bytes) -> bool:
         """Whether a folder, or one that it is in, is made anew."""

@@ -22,9 +22,10 @@ from functools import partial
 
 from reflayer.archive.copy_up import copy_up, folder_facts
 from reflayer.archive.undo import is_known
-from reflayer.archive.untouched import Scan, look
+from reflayer.archive.untouched import UNKNOWN, Scan, look
 from reflayer.archive.upper import Upper
 from reflayer.errors import OperationError, failing
+from reflayer.linux.names import listed, native
 from reflayer.record import record
 from reflayer.walk.empty import empty_folder
 from reflayer.walk.facts import FailedError, SizeChangedError
@@ -44,12 +45,19 @@ from reflayer.walk.stack import Part, Union, opened_in, stack_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
+    from typing import Any
 
     from reflayer.walk.folders import AnyPath
     from reflayer.walk.id_map import Conversion
     from reflayer.walk.stack import AnyStack
 
+    Names = Mapping[bytes, int]
+    """Names with their types (getdents64(2): d_type)."""
+
+_write_back_names: Any = getattr(native, "write_back_names", None)
+
+_FILE, _LINK = stat.S_IFREG >> 12, stat.S_IFLNK >> 12
 _TRIES = 10  # at a file that others write to
 _GONE = frozenset({errno.ENOENT, *NO_FOLDER})
 
@@ -113,7 +121,7 @@ def copy_changes(
                     above, _, name = failed.rpartition(b"/")
                     if number not in _GONE:
                         raise OSError(number, os.strerror(number), os.path.join(path, failed))
-                    scan.stale.setdefault(above, []).append(name)
+                    scan.stale.setdefault(above, {})[name] = UNKNOWN
                 if not (scan.touched or scan.stale):
                     return Copied(0, 0, True, scan.folders)
                 fd = os.open(upper, OPEN_ANY_FOLDER)
@@ -178,7 +186,8 @@ class _Changes:
             if not self._gone:
                 break
             self._hide_gone()
-        return Copied(self._names, self._size, False, self._folders)
+        made = self._names + self._to.names
+        return Copied(made, self._size + self._to.size, False, self._folders)
 
     def _enter(self, path: bytes) -> None:
         """Have a folder that is below in the difference, and those on the way to it."""
@@ -323,11 +332,13 @@ class _Changes:
     def _fill(self, path: bytes, src: int, dst: int) -> list[bytes]:
         """Make all names of an open folder in its counterpart; return those of empty folders."""
         folders: list[bytes] = []
-        names: list[bytes] = []
+        names: dict[bytes, int] = {}
         with os.scandir(src) as scan:
             for entry in scan:
-                is_folder = entry.is_dir(follow_symlinks=False)
-                (folders if is_folder else names).append(os.fsencode(entry.name))
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(os.fsencode(entry.name))
+                else:
+                    names[os.fsencode(entry.name)] = _kind(entry)
         for name in folders:
             os.mkdir(name, 0o700, dir_fd=dst)
         self._names += len(folders)
@@ -336,31 +347,9 @@ class _Changes:
         self._make_names(path, src, dst, names)
         return folders
 
-    def _make_names(self, path: bytes, src: int, dst: int, names: Iterable[bytes]) -> None:
-        """Make what is no folder, and was written back where that is needed, in a counterpart.
-
-        A file that changes meanwhile is made once more.
-        """
-        found = {name: _status(src, name) for name in names}
-        ordinary = {
-            name: status
-            for name, status in found.items()
-            if status is not None and status.st_nlink == 1 and not stat.S_ISDIR(status.st_mode)
-        }
-        rest = [name for name in found if name not in ordinary]
-        kinds = [(stat.S_IFMT(status.st_mode) >> 12, name) for name, status in ordinary.items()]
-        for name in self._to.clone_names(src, dst, kinds):
-            del ordinary[name]
-            self._copy_name(path, src, dst, name)
-        for name, status in ordinary.items():
-            after = _status(src, name)
-            if after is None or _version(after) != _version(status):
-                os.unlink(name, dir_fd=dst)
-                rest.append(name)
-            else:
-                self._names += 1
-                self._size += status.st_size if stat.S_ISREG(status.st_mode) else 0
-        for name in rest:
+    def _make_names(self, path: bytes, src: int, dst: int, names: Names) -> None:
+        """Make what is no folder, and was written back where that is needed, in a counterpart."""
+        for name in self._to.clone_names(src, dst, ((kind, name) for name, kind in names.items())):
             self._copy_name(path, src, dst, name)
 
     def _hide(self, path: bytes) -> None:
@@ -421,6 +410,12 @@ def _status(folder: int, name: bytes) -> os.stat_result | None:
     return None
 
 
+def _kind(entry: os.DirEntry[str]) -> int:
+    if entry.is_file(follow_symlinks=False):
+        return _FILE
+    return _LINK if entry.is_symlink() else UNKNOWN
+
+
 def _version(status: os.stat_result) -> tuple[int, int, int]:
     # A write sets the ctime before the size.
     return status.st_ino, status.st_ctime_ns, status.st_size
@@ -430,14 +425,22 @@ def _depth(path: bytes) -> int:
     return path.count(b"/") + 1 if path else 0
 
 
-def _write_back(folder: int, names: Iterable[bytes]) -> None:
+def _write_back(folder: int, names: Names) -> None:
     """Begin to write out some files, and wait for it where somebody may write to one.
 
     A file is written out before it is reflinked, and all of them in the end.
     """
     from reflayer.linux.libc import begin_to_write_out
 
-    for name in names:
+    rest = [name for name, kind in names.items() if kind == _FILE]
+    if _write_back_names is not None:
+        files, rest = [(_FILE, name) for name in rest], []
+        for piece in listed(files):
+            left: bytes | None = piece
+            while left:
+                _, _, others, left = _write_back_names(folder, left)
+                rest += [name for _, name in others]
+    for name in rest:
         with suppress(OSError):  # what it is, and why it cannot be read, the copy tells
             if stat.S_ISREG(os.lstat(name, dir_fd=folder).st_mode):
                 fd = open_noatime(name, folder, OPEN_FILE)

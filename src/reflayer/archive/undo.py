@@ -183,7 +183,7 @@ class _Undo:
             with self._opened(path) as fd:
                 for name in names:
                     _unlink(fd, name)
-            wanted[path] = names
+            wanted[path] = [*names]
         for path in scan.others:
             above, _, name = path.rpartition(b"/")
             with self._opened(above) as fd:

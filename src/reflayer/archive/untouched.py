@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 CHANGED_NAMES: Any = getattr(native, "changed_names", None)
 """The part in C that looks at the names of folders; None where it is absent."""
+UNKNOWN = 0
+"""The type of a name that was not told (getdents64(2): d_type)."""
 _LINKED = 253
 """As type of a name: it is as before, and its inode has several."""
 _HELD = 252
@@ -141,7 +143,7 @@ class Scan:
 
     Attributes:
         touched: paths of the folders, and none of those below ``others``.
-        stale: names of what is no folder, by the path of theirs.
+        stale: names of what is no folder, with their types, by the path of theirs.
         others: paths of folders that may be others than those that were cloned there.
         linked: paths and names of what was not touched, and has several names.
         folders: the inodes of folders by their paths, but for ``others`` and what is in those.
@@ -165,7 +167,7 @@ class Scan:
                 is open or mapped. None where that is not to be looked at.
         """
         self.touched: list[bytes] = []
-        self.stale: dict[bytes, list[bytes]] = {}
+        self.stale: dict[bytes, dict[bytes, int]] = {}
         self.others: list[bytes] = []
         self.linked: list[tuple[bytes, bytes]] = []
         self.folders: dict[bytes, int] = {}
@@ -204,7 +206,7 @@ class Scan:
             if kind == _LINKED:
                 self.linked.append((full, name))
             else:
-                self.stale.setdefault(full, []).append(name)
+                self.stale.setdefault(full, {})[name] = kind
         inside = path and path + b"/"
         return [(place, inside + name, is_touched) for name in folders]
 
@@ -260,12 +262,12 @@ class Scan:
                         is_held = _is_held(fd, name)
                         status = os.lstat(name, dir_fd=fd)  # after all that was done by who had it
                 except FileNotFoundError:  # somebody works in it
-                    rest.append((-1, name))
+                    rest.append((UNKNOWN, name))
                     continue
                 if stat.S_ISDIR(status.st_mode):
                     folders.append(name)
                 elif status.st_ctime_ns >= self._cloned:
-                    rest.append((-1, name))
+                    rest.append((stat.S_IFMT(status.st_mode) >> 12, name))
                 elif is_held:
                     rest.append((_HELD, name))
                 elif status.st_nlink > 1:

@@ -27,6 +27,8 @@ class Upper:
         method: how content is copied.
         metadata: how metadata is set.
         marks: what tells a difference from a tree.
+        names: how many ``clone_names`` has made itself.
+        size: bytes of the files among them.
     """
 
     def __init__(self, fd: int, method: str, ownership: str, ids: Conversion | None = None) -> None:
@@ -35,6 +37,7 @@ class Upper:
         self.method = Method(method)
         self.metadata = Metadata(ownership)
         self.marks = Marks(fd)
+        self.names = self.size = 0
         os.chmod(fd, 0o700)
         self._new = NewInode(fd)
         self._ids = (b"", b"") if ids is None else ids.packed()
@@ -64,7 +67,9 @@ class Upper:
                 if self.method.on(device) != method:  # for which more may have to be done before
                     yield from names_listed(left)
                     break
-                _, _, others, left = _clone_names(
+                (files, links, _, size), _, others, left = _clone_names(
                     src, dst, LADDER.index(method), *owner, new.umask, 0o700, b"", left
                 )
+                self.names += files + links
+                self.size += size
                 yield from (name for _, name in others)

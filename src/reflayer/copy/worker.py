@@ -337,7 +337,7 @@ class Worker:
     def _clone_some(self, folder: Folder, leave: bytes, left: bytes) -> tuple[Names, bytes | None]:
         """Make the next names that are ordinary; the others, and what is left."""
         new, method = self._job.new, self.method.on(folder.status.st_dev)
-        (files, links, size), folders, rest, left_now = _clone_names(
+        (files, links, moved, _), folders, rest, left_now = _clone_names(
             folder.src,
             folder.dst,
             LADDER.index(method),
@@ -352,7 +352,7 @@ class Worker:
         self.entries.count_made(files, links, len(folders))
         if folder.merged is not None and files + links:
             folder.merged.has_others = True
-        self.method.count_moved(method, size)
+        self.method.count_moved(method, moved)
         folder.add(folders)
         return rest, left_now
 

@@ -44,14 +44,18 @@ static PyObject *unlink_names(PyObject *Py_UNUSED(self), PyObject *args)
     return result_of(&n, PyLong_FromLongLong(removed));
 }
 
-/* The facts of a file after all that anybody did who had it open, and whether somebody still has,
- * or has mapped it, which a lease tells (fcntl(2)). Should one who opens it in that moment break the
- * lease, the signal is one that is ignored. */
+/* Whether nobody else has an open file open, or has mapped it, which a lease tells (fcntl(2)). Should
+ * one who opens it in that moment break the lease, the signal is one that is ignored. */
+static int has_lease(int fd)
+{
+    return !fcntl(fd, F_SETSIG, SIGURG) && !fcntl(fd, F_SETLEASE, F_WRLCK);
+}
+
+/* The facts of a file after all that anybody did who had it open, and whether somebody still has. */
 static int is_held(int folder, const char *name, struct stat *s)
 {
     int fd = open_file(folder, name);
-    int is_had = fd >= 0 && !fcntl(fd, F_SETSIG, SIGURG) && !fcntl(fd, F_SETLEASE, F_WRLCK) &&
-        !fstat(fd, s);
+    int is_had = fd >= 0 && has_lease(fd) && !fstat(fd, s);
     if (fd >= 0) close(fd);
     return !is_had;
 }
@@ -146,6 +150,30 @@ static PyObject *changed_names(PyObject *Py_UNUSED(self), PyObject *args)
         : n.at >= n.used && n.ended
         ? Py_BuildValue("NO", told, Py_None)
         : Py_BuildValue("Ny#", told, n.data + n.at, n.used - n.at);
+}
+
+/* write_back_names(folder, left): begin to write out all files, and wait for it where others have one
+ * open, or have mapped it: who stores into it from then on changes its ctime by that. */
+static PyObject *write_back_names(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    struct names n;
+    struct dirent64 *entry;
+    Py_buffer left = {0};
+    int folder, fd, is_begun;
+    if (!PyArg_ParseTuple(args, "iy*:write_back_names", &folder, &left)) return NULL;
+    if (take_left(&n, &left) < 0) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    read_names(&n, folder);
+    while ((entry = next_name(&n)) != NULL) {
+        if (entry->d_type != DT_REG || (fd = open_file(folder, entry->d_name)) < 0) continue;
+        is_begun = has_lease(fd) ? !fcntl(fd, F_SETLEASE, F_UNLCK) &&
+                                       !sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE)
+                                 : !fdatasync(fd);
+        entry->d_type = is_begun ? DONE : DT_REG;
+        close(fd);
+    }
+    Py_END_ALLOW_THREADS
+    return result_of(&n, Py_NewRef(Py_None));
 }
 
 #define FIEMAP_IOCTL 0xC020660BUL /* _IOWR('f', 11, struct fiemap): linux/fs.h */
@@ -311,6 +339,7 @@ static PyMethodDef functions[] = {
     {"clone_merged", clone_merged, METH_VARARGS, NULL},
     {"unlink_names", unlink_names, METH_VARARGS, NULL},
     {"changed_names", changed_names, METH_VARARGS, NULL},
+    {"write_back_names", write_back_names, METH_VARARGS, NULL},
     {"measure_names", measure_names, METH_VARARGS, NULL},
     {"make_files", make_files, METH_VARARGS, NULL},
     {"openat2", open_beneath, METH_VARARGS, NULL},

@@ -26,7 +26,7 @@ struct clone {
     Py_ssize_t leave_size;
     char *piece;                /* PIECE bytes, for method 2 */
     int refused;                /* the method failed for a file: the next may want another */
-    long long files, links, folders, bytes;
+    long long files, links, folders, bytes, size; /* moved, and of the files */
 };
 
 static int is_to_leave(const struct clone *c, const char *name)
@@ -89,6 +89,13 @@ static long long move_data(const struct clone *c, int src, int dst, off_t size)
     return moved == 0 && ftruncate(dst, size) < 0 ? -1 : moved;
 }
 
+/* Whether a file is not what it was when it was begun. A write sets the ctime before the size. */
+static int has_changed(const struct stat *before, const struct stat *after)
+{
+    return before->st_ino != after->st_ino || before->st_size != after->st_size ||
+           nanoseconds(&before->st_ctim) != nanoseconds(&after->st_ctim);
+}
+
 static int has_attributes(ssize_t size)
 {
     return size > 0 || (size < 0 && errno != EOPNOTSUPP);
@@ -96,7 +103,7 @@ static int has_attributes(ssize_t size)
 
 static int clone_file(struct clone *c, const char *name)
 {
-    struct stat s;
+    struct stat s, after;
     long long moved = 0;
     char byte;
     int dst, is_made = 0, src = open_file(c->src, name);
@@ -115,9 +122,11 @@ static int clone_file(struct clone *c, const char *name)
             moved = move_data(c, src, dst, s.st_size);
         c->refused = moved < 0;
     }
-    is_made = finish_file(dst, c->dst, name, moved < 0 || lseek(src, 0, SEEK_END) != s.st_size, &s,
+    is_made = finish_file(dst, c->dst, name,
+                          moved < 0 || fstat(src, &after) < 0 || has_changed(&s, &after), &s,
                           s.st_uid != c->uid || s.st_gid != c->gid, c->withheld);
     c->files += is_made;
+    c->size += is_made ? s.st_size : 0;
     c->bytes += is_made ? moved : 0;
 hand_back:
     close(src);
@@ -127,7 +136,7 @@ hand_back:
 static int clone_link(struct clone *c, const char *name)
 {
     char target[PATH_MAX], path[NAME_MAX + 64];
-    struct stat s;
+    struct stat s, after;
     ssize_t size;
     if (fstatat(c->src, name, &s, AT_SYMLINK_NOFOLLOW) || !S_ISLNK(s.st_mode) ||
         s.st_nlink != 1 || !set_owners(c, &s))
@@ -136,7 +145,9 @@ static int clone_link(struct clone *c, const char *name)
     if (has_attributes(llistxattr(path, NULL, 0))) /* no such call takes a folder and a name */
         return 0;
     size = readlinkat(c->src, name, target, sizeof target);
-    if (size <= 0 || (size_t)size >= sizeof target) return 0;
+    if (size <= 0 || (size_t)size >= sizeof target ||
+        fstatat(c->src, name, &after, AT_SYMLINK_NOFOLLOW) < 0 || has_changed(&s, &after))
+        return 0;
     target[size] = 0;
     if (symlinkat(target, c->dst, name) < 0) return 0;
     if (((s.st_uid != c->uid || s.st_gid != c->gid) &&
@@ -178,7 +189,7 @@ PyObject *clone_names(PyObject *Py_UNUSED(self), PyObject *args)
     while (!c.refused && (entry = next_name(&n)) != NULL)
         if (!is_to_leave(&c, entry->d_name)) clone_one(&c, entry);
     Py_END_ALLOW_THREADS
-    result = result_of(&n, Py_BuildValue("(LLL)", c.files, c.links, c.bytes));
+    result = result_of(&n, Py_BuildValue("(LLLL)", c.files, c.links, c.bytes, c.size));
     free(c.piece);
     return result;
 }
