@@ -143,12 +143,12 @@ def rollback(home: str, id: str, to: str, making: Making, progress: Progress | N
     if stands is not None and between is not None:
         from reflayer.archive.undo import undo
 
-        paths = folder_paths(home, id, stands[1])
+        known, paths = _folders(home, id, stands)
         made = undo(
             layer,
             stack(home, to, making.id_map),
             stands[1],
-            known=_known(home, id, stands),
+            known=known,
             paths=paths,
             was=stack(home, stands[0], making.id_map) if between else None,
             between=between,
@@ -195,7 +195,7 @@ def _make_difference(
     from reflayer.archive.copy_changes import copy_changes
 
     below, since = stands
-    layers, known = stack(home, below), _known(home, id, stands)
+    layers, (known, paths) = stack(home, below), _folders(home, id, stands)
     if len(layers.differences) >= _MOST:
         make_whole(home, below, making)
         layers, known = stack(home, below), {}
@@ -210,7 +210,7 @@ def _make_difference(
             since,
             upper,
             known=known,
-            paths=folder_paths(home, id, since),
+            paths=paths,
             ids=stack(home, id).ids,
             method=making.method,
             ownership=making.ownership,
@@ -293,12 +293,16 @@ def _between(home: str, one: str, other: str) -> list[bytes] | None:
     return between
 
 
-def _known(home: str, id: str, stands: tuple[str, int]) -> dict[int, int]:
-    """The folders of layer ``id``, as ``undo`` takes them, if it stands on what it is a clone of.
+def _folders(
+    home: str, id: str, stands: tuple[str, int]
+) -> tuple[dict[int, int], dict[bytes, int]]:
+    """The folders that layer ``id`` had, as ``undo`` takes them: known by the clone, and by paths.
 
-    The rename by which it got its name has changed its root since then.
+    They are by paths since a checkpoint or a rollback, and until then by the clone, if it stands on
+    what it is one of. The rename by which it got its name has changed its root since then.
     """
-    first = first_clone(note_path(home, id), layer_path(home, id))
+    paths = folder_paths(home, id, stands[1])
+    first = None if paths else first_clone(note_path(home, id), layer_path(home, id))
     if first is None or (first.layer, first.cloned) != stands:
-        return {}
-    return dict(zip(first.folders[::2], first.folders[1::2], strict=False))
+        return {}, paths
+    return dict(zip(first.folders[::2], first.folders[1::2], strict=False)), paths
