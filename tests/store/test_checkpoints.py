@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +17,17 @@ import pytest
 from reflayer import Store
 from reflayer.errors import OperationError, StoreError
 from reflayer.store.containers import Checkpoint
-from tests.file_systems import miss, require_root
+from tests.file_systems import kinds, miss, require_root
 from tests.store.stores import BASE, MORE, assert_clean, image, layers_in
 from tests.trees import assert_same, facts
+
+_KILLS = 5  # of each action on each file system; 100 have passed
+
+
+@pytest.fixture
+def base(request: pytest.FixtureRequest, place_on: Callable[[str], Path]) -> Path:
+    """A new folder on XFS, or where a test says."""
+    return place_on(getattr(request, "param", kinds()[0]))
 
 
 @pytest.fixture
@@ -254,6 +262,7 @@ _ACTIONS = {
 }
 
 
+@pytest.mark.parametrize("base", [kind for kind in kinds() if kind != "tmpfs"], indirect=True)
 @pytest.mark.parametrize("action", _ACTIONS)
 def test_a_kill_leaves_the_old_state_or_the_new(store: Store, root: Path, action: str) -> None:
     require_root()
@@ -268,7 +277,7 @@ def test_a_kill_leaves_the_old_state_or_the_new(store: Store, root: Path, action
     store.checkpoint("box", "second")
     at_second = tree(store)
     code = _CHILD.format(action=_ACTIONS[action])
-    for attempt in range(12):
+    for attempt in range(_KILLS):
         shutil.rmtree(folder)
         (folder.parent / "other").write_text("x")
         before = tree(store)
