@@ -2,9 +2,11 @@
 
 Library calls on a container of the tree: 100 files of 20 KiB are written anew, 20 are made, 20
 deleted and a folder is renamed; then a checkpoint is made, the same is done once more, and it is
-rolled back, to that checkpoint, to the one before and to that again. Beside it a ``cp -a
---reflink`` of the container, a clone of the image, and on btrfs a snapshot of the container by
-``btrfs``. Medians of the runs, in milliseconds.
+rolled back, to that checkpoint, to the one before and to that again. What was done before is
+written out and deleted before each change. Beside it a ``cp -a --reflink`` of the container, a
+clone of the image, and on btrfs a snapshot of the container by ``btrfs``; and after the same change
+in a container of Docker ``docker commit``, and ``docker run`` of what that has made, with overlay2
+or vfs where that is missing. Medians of the runs, in milliseconds.
 
     .venv/bin/python -m benchmarks.checkpoints --file-system xfs --file-system ext4
 """
@@ -13,17 +15,23 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
+from benchmarks.docker.engine import Engine
 from benchmarks.places import MKFS, mounted, tree
+from benchmarks.processes import output, run
+from benchmarks.question import Setting
 from reflayer.bench.methods import scratch
 from reflayer.copy import copy_tree
 from reflayer.driver import Driver
+from reflayer.driver.home import opened
+from reflayer.linux.libc import syncfs
 
 _SIZE = 20 << 10  # bytes
 _WRITTEN, _FEW = 100, 20
@@ -41,7 +49,7 @@ def change(root: Path, mark: int) -> None:
         (work / f"new{mark}.{number}").write_bytes(os.urandom(_SIZE))
         (work / f"gone{mark}.{number}").unlink(missing_ok=True)
     [folder] = work.glob("folder*")
-    folder.rename(work / f"folder{mark}")
+    shutil.move(folder, work / f"folder{mark}")  # which overlayfs may not rename
 
 
 def prepare(root: Path) -> None:
@@ -55,6 +63,22 @@ def prepare(root: Path) -> None:
     for mark in range(1000):
         for number in range(_FEW if mark < 20 else 0):
             (root / f"work/gone{mark}.{number}").write_bytes(b"x")
+
+
+def settle(home: Path, place: Path) -> None:
+    """Let nothing be left to do of what was done before."""
+    while any((home / "trash").iterdir()):
+        time.sleep(0.01)
+    with opened(str(place)) as folder:
+        syncfs(folder)
+
+
+def space(place: Path) -> int:
+    """Bytes that are free on the file system, when all is written out."""
+    with opened(str(place)) as folder:
+        syncfs(folder)
+        status = os.fstatvfs(folder)
+    return status.f_bfree * status.f_frsize
 
 
 def timed(times: Times, name: str, step: Callable[[], object]) -> None:
@@ -89,13 +113,15 @@ def measure(place: Path, source: Path, runs: int, many: int) -> Iterator[tuple[s
     is_snapshot = root.stat().st_ino == _SUBVOLUME
     before = "start"
     checkpoint(driver, "box", before)
-    for run in range(runs):
-        change(root, 2 * run)
-        layer = f"layer{run}"
+    for number in range(runs):
+        settle(place / "home", place)
+        change(root, 2 * number)
+        layer = f"layer{number}"
         timed(times, "checkpoint", lambda: checkpoint(driver, "box", layer))  # noqa: B023
-        none = f"none{run}"
+        none = f"none{number}"
         timed(times, "checkpoint, nothing changed", lambda: checkpoint(driver, "box", none))  # noqa: B023
-        change(root, 2 * run + 1)
+        settle(place / "home", place)
+        change(root, 2 * number + 1)
         timed(times, "rollback", lambda: rollback(driver, "box", layer))  # noqa: B023
         timed(times, "rollback, nothing changed", lambda: rollback(driver, "box", layer))  # noqa: B023
         timed(times, "rollback to another", lambda: rollback(driver, "box", before))  # noqa: B023
@@ -113,13 +139,48 @@ def measure(place: Path, source: Path, runs: int, many: int) -> Iterator[tuple[s
             subprocess.run(["btrfs", "-q", "subvolume", "delete", copy], check=True)
         driver.remove("clone")
         driver.remove("fork")
+    free = space(place)
     for number in range(many):
         (root / "work/0/file0").write_text(str(number))
         layer = f"many{number}"
         name = "the tenth" if 5 <= number < 15 else "the last" if number >= many - 10 else "others"
         timed(times, f"of {many} checkpoints {name}", lambda: checkpoint(driver, "box", layer))  # noqa: B023
     if many:
+        taken = free - space(place)
         timed(times, "clone of the last", lambda: driver.create("fork", layer))
+        yield f"of {many} checkpoints, KiB of the disk for each", taken / many / 1024
+    yield from medians(times)
+    with ExitStack() as stack:
+        yield from medians(docker(Setting(place, Path(driver.path("image"))), stack, runs))
+
+
+def docker(setting: Setting, stack: ExitStack, runs: int) -> Times:
+    """The same by whole ``docker`` commands: a commit, and a container of it."""
+    engines = (Engine(setting, stack, name) for name in ("overlay2", "vfs"))
+    engine = next((engine for engine in engines if engine.missing is None), None)
+    if engine is None:
+        return {}
+    engine.load(setting)
+    start = ["run", "--detach", "--network=host"]
+    run(engine.docker(*start, "--name=box", "tree", "sleep", "infinity"))
+    [pid] = output(engine.docker("inspect", "--format={{.State.Pid}}", "box")).split()
+    times: Times = {}
+    for number in range(runs):
+        with opened(str(setting.folder)) as folder:
+            syncfs(folder)
+        change(Path(f"/proc/{pid}/root"), number)
+        commit = engine.docker("commit", "box", "checkpoint")
+        timed(times, f"docker commit ({engine.name})", lambda: run(commit))  # noqa: B023
+        fork = engine.docker(*start, "--name=fork", "checkpoint", "sleep", "infinity")
+        timed(times, f"docker run of it ({engine.name})", lambda: run(fork))  # noqa: B023
+        run(engine.docker("rm", "--force", "fork"))
+        run(engine.docker("rmi", "checkpoint"))
+    run(engine.docker("rm", "--force", "box"))
+    return times
+
+
+def medians(times: Times) -> Iterator[tuple[str, float]]:
+    """Each step's name, and its median."""
     for name, taken in times.items():
         yield name, statistics.median(taken)
 
