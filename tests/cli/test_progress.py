@@ -13,7 +13,7 @@ from reflayer.cli.progress_bars import _rate
 from reflayer.images.content.transfer import Transfer
 from reflayer.progress import Stage
 from tests.archive.tars import entry, tar
-from tests.cli.processes import PROGRAM
+from tests.cli.processes import PROGRAM, reflayer
 from tests.store.stores import image
 
 
@@ -38,6 +38,18 @@ def test_a_terminal_sees_bars_and_standard_output_gets_the_path_alone(base: Path
     assert "10,001 entries" in bytes(seen).decode()
     assert done.stdout.count(b"\n") == 1
     assert done.stdout.startswith(os.fsencode(base))
+
+
+def test_a_copy_says_what_it_did_unless_quiet_is_wanted(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for line, told in (
+        (["copy"], True),
+        (["--quiet", "copy"], False),
+        (["copy", "--quiet"], False),
+    ):
+        done = reflayer(*line, str(source), str(tmp_path / "-".join(line)))
+        assert (done.returncode, done.stdout, bool(done.stderr)) == (0, "", told)
 
 
 def test_who_wants_quiet_sees_nothing_and_gets_the_path(base: Path) -> None:

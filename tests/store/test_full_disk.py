@@ -52,7 +52,7 @@ def test_a_step_that_fills_the_disk_fails_and_leaves_nothing(
     done = reflayer(root, "create", image(base / "image", layer))
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "No space left on device" in done.stderr
+    assert "No space left on device: reflayer df tells what takes room" in done.stderr
     assert done.stderr.count("\n") == 1
     if step != "fetch":
         assert "/layers/" in done.stderr

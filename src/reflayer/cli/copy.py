@@ -15,7 +15,7 @@ from reflayer.cli.arguments import (
     telling_of_ownership,
 )
 from reflayer.cli.interrupt import ignore_signals
-from reflayer.cli.output import print_json, size_text
+from reflayer.cli.output import is_quiet, print_json, size_text
 from reflayer.cli.progress_bars import bars
 from reflayer.copy.report import CopyReport
 from reflayer.errors import counted
@@ -64,7 +64,7 @@ def copy(arguments: Namespace) -> int:
         ignore_signals()
     if arguments.json:
         print_json(report.as_dict())
-    else:
+    elif not is_quiet():
         print(_summary(report, arguments.ownership), file=sys.stderr)
     return 0
 

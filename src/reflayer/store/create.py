@@ -82,19 +82,26 @@ def create(
         return _create(parts, wanted, name, size, id_map)
 
     try:
-        return _with_room(parts, wanted, make)
+        return _with_room(parts, wanted, make, is_limited=bool(size))
     except LayerError:  # a layer was deleted from outside: by now what lay on it is collected
-        return _with_room(parts, wanted, make)
+        return _with_room(parts, wanted, make, is_limited=bool(size))
 
 
-def _with_room(parts: Parts, wanted: Wanted, step: Callable[[], T]) -> T:
+def _with_room(
+    parts: Parts, wanted: Wanted, step: Callable[[], T], *, is_limited: bool = False
+) -> T:
     """Do ``step``; where there is no room for it, once more when all spares have gone."""
     try:
         return step()
     except OperationError as error:
-        is_read = wanted.text.endswith(":-")  # standard input, as far as it went
-        if error.errno not in NO_ROOM or is_read or not parts.driver.give_up_spares():
+        if error.errno not in NO_ROOM:
             raise
+        is_read = wanted.text.endswith(":-")  # standard input, as far as it went
+        if is_read or not parts.driver.give_up_spares():
+            if is_limited:
+                raise
+            reason = f"{error.reason}: reflayer df tells what takes room, and what rm gives back"
+            raise type(error)(error.path, error.operation, reason, error.errno) from error
     return step()
 
 
