@@ -25,7 +25,6 @@ from reflayer.walk.folders import (
     OPEN_FILE,
     OPEN_FOLDER,
     identity,
-    names_in,
     open_beneath,
     open_noatime,
 )
@@ -100,11 +99,10 @@ def undo(
         top = open_noatime(path, None, OPEN_ANY_FOLDER)
         try:
             known = {} if known is None else known
-            paths = {} if paths is None else paths
             way_back = _Undo(path, top, stack_of(stack), cloned, known, paths)
             with way_back.opened_stack() as below:
                 with nullcontext(below) if was is None else Union.root(stack_of(was)) as before:
-                    scan = Scan(path, cloned, partial(is_known, known, paths, before), held)
+                    scan = Scan(path, cloned, partial(is_known, known, paths or {}, before), held)
                     look([(scan, top)], workers)
                 for failed, number in scan.failed.items():
                     raise OperationError.from_os_error(
@@ -115,7 +113,8 @@ def undo(
                 if between:
                     add_between(scan, top, below, map(os.fsencode, between))
                 if not (scan.touched or scan.stale):
-                    paths.update(scan.folders)
+                    if paths is not None:
+                        paths.update(scan.folders)
                     return None
                 return way_back.run(scan, method, ownership, workers)
         finally:
@@ -132,7 +131,7 @@ class _Undo:
         stack: Stack,
         cloned: int,
         known: dict[int, int],
-        paths: dict[bytes, int],
+        paths: dict[bytes, int] | None,
     ) -> None:
         self._root = root
         self._top = top
@@ -163,7 +162,8 @@ class _Undo:
             for path in scan.touched:
                 self._clear_flags(path)
             wanted = self._remove(scan)
-            self._note_paths(scan, wanted)
+            if self._paths is not None:
+                self._note_paths(self._paths, scan, wanted)
             made = self._make(source, wanted, method, ownership, workers) if wanted else 0
             # In the root itself a copy tries something, and has files wait.
             for path in {*scan.touched, *wanted, *([b""] if wanted else ())}:
@@ -190,19 +190,24 @@ class _Undo:
                 _remove_tree(fd, name, os.path.join(self._root, path))
         for path in scan.touched:
             with self._opened(path) as fd, self._before(path) as union:
-                left = names_in(fd)
-                before = names_in(union.parts[0].fd) if union.is_plain else {*union.names()}
+                left = {*os.listdir(fd)}
+                before = (
+                    {*os.listdir(union.parts[0].fd)}
+                    if union.is_plain
+                    else {*map(os.fsdecode, union.names())}
+                )
             if not left <= before:
-                where = os.path.join(self._root, path, min(left - before))
+                where = os.path.join(self._root, path, os.fsencode(min(left - before)))
                 raise OperationError(where, "undo what changed", "the layers below were changed")
-            wanted[path] = [*(before - left)]
+            wanted[path] = [os.fsencode(name) for name in before - left]
         for path, name in self._parted(scan.linked):
             with self._opened(path) as fd:
                 _unlink(fd, name)
             wanted.setdefault(path, []).append(name)
         return {path: names for path, names in wanted.items() if names}
 
-    def _note_paths(self, scan: Scan, wanted: Wanted) -> None:
+    @staticmethod
+    def _note_paths(paths: dict[bytes, int], scan: Scan, wanted: Wanted) -> None:
         """Let the folders that are still as they were cloned be known by their paths.
 
         Those that are made anew are not: their numbers may be those of what was removed.
@@ -210,12 +215,12 @@ class _Undo:
         gone = {*scan.others}
         for path, names in wanted.items():
             gone.update(os.path.join(path, name) for name in names)
-        self._paths.clear()
+        paths.clear()
         for path, inode in sorted(scan.folders.items()):
             if path and (path in gone or path.rpartition(b"/")[0] in gone):
                 gone.add(path)
             else:
-                self._paths[path] = inode
+                paths[path] = inode
 
     def _parted(self, linked: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
         """Those names whose inodes have lost another one, or have one that is not here."""
@@ -246,14 +251,17 @@ class _Undo:
         job.folders = made
         begun: list[Worker] = []
 
-        def begin() -> Callable[[Folder | Wanted], None]:
+        def begin() -> Callable[[Folder | list[tuple[bytes, list[bytes]]]], None]:
             worker = Worker(job, self._top, workers)
             begun.append(worker)
 
-            def do(work: Folder | Wanted) -> None:
-                if isinstance(work, dict):
-                    for path, names in work.items():
-                        self._fill(worker, job, path, names)
+            def do(work: Folder | list[tuple[bytes, list[bytes]]]) -> None:
+                if isinstance(work, list):
+                    while work:
+                        half = len(work) // 2
+                        if workers.pause() and half and workers.give(work[:half]):
+                            del work[:half]
+                        self._fill(worker, job, *work.pop())
                 else:
                     worker.copy_below(work)
 
@@ -261,7 +269,7 @@ class _Undo:
 
         workers = Workers(begin, most)
         try:
-            workers.run(wanted)
+            workers.run([*wanted.items()])
             begun[0].links.clear()
         finally:
             for worker in begun:
@@ -307,8 +315,9 @@ class _Undo:
                 for name in list_attributes(fd):
                     if name not in found:
                         os.removexattr(fd, name)
-                status = part.status(os.fstat(part.fd))
-                metadata.set_all(fd, Facts(status, found), -1, -1, -1)
+                status, now = part.status(os.fstat(part.fd)), os.fstat(fd)
+                mode = stat.S_IMODE(now.st_mode)
+                metadata.set_all(fd, Facts(status, found), now.st_uid, now.st_gid, mode)
         except FailedError as error:
             where = os.path.join(self._root, path)
             raise OperationError.from_os_error(error.cause, where, error.operation) from error
@@ -332,21 +341,15 @@ class _Undo:
         finally:
             os.close(folder)
 
-    @contextmanager
-    def _opened(self, path: bytes) -> Iterator[int]:
+    def _opened(self, path: bytes) -> AbstractContextManager[int]:
         """The folder at ``path``, of which no more is removed: it stays open for the next step."""
         fd = self._open.get(path)
-        if fd is not None:
-            yield fd
-            return
-        fd = open_beneath(self._top, path, cross_mounts=False)
-        if len(self._open) < _MOST_OPEN:
+        if fd is None:
+            fd = open_beneath(self._top, path, cross_mounts=False)
+            if len(self._open) >= _MOST_OPEN:
+                return _closing(fd)
             self._open[path] = fd
-        try:
-            yield fd
-        finally:
-            if path not in self._open:
-                os.close(fd)
+        return nullcontext(fd)
 
     def _before(self, path: bytes) -> AbstractContextManager[Union]:
         """The folder at ``path`` in the stack; it stays open for the next step."""
@@ -363,6 +366,14 @@ class _Undo:
         self._most_kept -= len(union.parts)
         self._kept[path] = union
         return nullcontext(union)
+
+
+@contextmanager
+def _closing(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def is_known(

@@ -13,7 +13,7 @@ AT_FDCWD = -100
 _AT_STATX_DONT_SYNC = 0x4000
 _STATX_TYPE, _STATX_INO, _STATX_BTIME = 0x1, 0x100, 0x800
 _SYNC_FILE_RANGE_WRITE = 2
-_STRUCT_STATX = 256  # bytes
+_Statx = ctypes.c_char * 256  # struct statx
 _STATX_MASK = struct.Struct("=I")
 _IDENTITY = struct.Struct("=28xH2xQ96xII")  # mode, inode number, device
 _BTIME = struct.Struct("=80xqI")  # seconds, nanoseconds
@@ -33,7 +33,7 @@ def checked(result: int) -> int:
 
 def birth_time(fd: int) -> int | None:
     """When the open file ``fd`` was made, in nanoseconds since the epoch; None where not kept."""
-    buffer = ctypes.create_string_buffer(_STRUCT_STATX)
+    buffer = _Statx()
     checked(
         LIBC.statx(
             ctypes.c_int(fd),
@@ -55,7 +55,7 @@ def identity_at(path: bytes, dir_fd: int = AT_FDCWD) -> tuple[int, int, int]:
     Raises:
         OSError: as statx(2) says.
     """
-    buffer = ctypes.create_string_buffer(_STRUCT_STATX)
+    buffer = _Statx()
     checked(LIBC.statx(dir_fd, path, _AT_STATX_DONT_SYNC, _STATX_TYPE | _STATX_INO, buffer))
     mode, inode, major, minor = _IDENTITY.unpack_from(buffer)
     return os.makedev(major, minor), int(inode), int(mode)

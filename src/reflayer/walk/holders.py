@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _FIRST_NAMESPACE = "pid:[4026531836]"  # linux/proc_ns.h: PROC_PID_INIT_INO
 _INIT = "1"
+_LINE = 4096  # bytes: more than proc_pid_stat(5) has
 _EXITING = 0x4  # PF_EXITING
 _KERNELS = 0x200000  # PF_KTHREAD
 _NO_CARRIERS = frozenset({stat.S_IFDIR, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK})
@@ -175,5 +176,8 @@ def _has_ended(task: str) -> bool:
 
 def _flags(task: str) -> int:
     """The kernel's flags of a thread (linux/sched.h)."""
-    with open(f"{task}/stat", "rb", buffering=0) as file:
-        return int(file.read().rpartition(b") ")[2].split()[6])
+    fd = os.open(f"{task}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(fd, _LINE).rpartition(b") ")[2].split(b" ", 7)[6])
+    finally:
+        os.close(fd)
