@@ -20,6 +20,7 @@ _SHELL_COMMAND = re.compile(r"(?:^|[;&|({]|exec|then|do) *([a-z][\w.-]+)(?= |$)"
 _SHELL_WORDS = {
     "cd",
     "do",
+    "done",
     "exec",
     "exit",
     "export",
@@ -30,6 +31,7 @@ _SHELL_WORDS = {
     "test",
     "then",
     "wait",
+    "while",
 }
 _CALLS = {"run", "Popen", "check_call", "check_output"}  # whose first argument is the command
 

@@ -78,8 +78,9 @@ def test_the_environment_asks_any_command_for_codes(
     assert codes("tag", made, "A") == ["image"]
     assert codes("crate", status=2) == ["usage"]
     assert codes("exec", "webb", "ls", status=125) == ["not-found"]
-    assert codes("unshare", "/no/such", status=127) == ["sandbox"]
     assert codes("copy", "/no/such", str(base / "new")) == ["copy"]
+    if os.geteuid() == 0:  # another user may have no namespace to begin with
+        assert codes("unshare", "/no/such", status=127) == ["sandbox"]
 
 
 def test_create_prints_the_path_alone(base: Path, root: Path) -> None:

@@ -157,8 +157,8 @@ def test_a_store_on_a_read_only_file_system_can_be_looked_at(
         for command in (("create", made), ("rm", "first"), ("commit", "first", "x")):
             done = reflayer(root, *command)
             assert (done.returncode, done.stdout) == (1, "")
-            assert "ead-only" in done.stderr
-            assert done.stderr.startswith(f"reflayer: {root}/")
+            assert "ead-only file system: name another folder" in done.stderr
+            assert done.stderr.startswith(f"reflayer: {root}")
             assert done.stderr.count("\n") == 1
     finally:
         subprocess.run(["umount", str(root)], check=True)

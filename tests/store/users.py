@@ -17,7 +17,8 @@ from tests.store.stores import open_to_all
 USER, FIRST, COUNT = 1000, 100_000, 65_536
 BECOME = f"setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all"
 _WITH_RANGES = (
-    'mount --bind "$0" /etc/subuid && mount --bind "$0" /etc/subgid && exec ' + BECOME + ' "$@"'
+    'mount --bind "$0" /etc/subuid && mount --bind "$0" /etc/subgid && '
+    'mount --bind "$0.passwd" /etc/passwd && exec ' + BECOME + ' "$@"'
 )
 PATHS = [str(Path(reflayer.__file__).parents[1]), *site.getsitepackages()]
 
@@ -44,6 +45,9 @@ class User:
         open_to_all(self.home)
         line = f"{USER}:{FIRST}:{COUNT}\n" if ranges else ""
         (base / "ranges").write_text(line)
+        # newuidmap(1) wants the user to have a name.
+        named = f"somebody:x:{USER}:{USER}::/:/bin/sh\n"
+        (base / "ranges.passwd").write_text(named + Path("/etc/passwd").read_text())
         self.become = ["unshare", "-m", "sh", "-c", _WITH_RANGES, str(base / "ranges")]
         self.store = self.home / ".local/share/reflayer"
         self.program = [*_python(), "-m", "reflayer"]

@@ -122,7 +122,9 @@ class _Command(_Parser):
             if "--quiet" not in self._option_string_actions:  # some have one of their own
                 add_quiet(self, argparse.SUPPRESS)
             self.set_defaults(run=run)
-            self.description = (run.__doc__ or "").strip().replace("\n    ", "\n")
+            self.description = (run.__doc__ or "").strip()
+            if sys.version_info < (3, 13):  # from then on it is compiled without indentation
+                self.description = self.description.replace("\n    ", "\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self.fill()

@@ -10,6 +10,7 @@ disk; its index is on the heap.
 
 from __future__ import annotations
 
+import errno
 import os
 from _thread import get_ident
 
@@ -26,10 +27,18 @@ else:
     except ImportError:
         import sqlite3
 
-NO_ACCESS = (
-    ": become who may, by sudo say, or name another folder for the store by --root or REFLAYER_ROOT"
-)
-"""The two ways on for who may not have a store where it would be."""
+_WAYS_ON = {
+    errno.EROFS: "",
+    errno.EACCES: "become who may, by sudo say, or ",
+    errno.EPERM: "become who may, by sudo say, or ",
+}
+_ELSEWHERE = "name another folder for the store by --root or REFLAYER_ROOT"
+
+
+def with_way_on(reason: str, number: int | None) -> str:
+    """A reason, and what to do if it is that somebody may not have a store where it would be."""
+    return f"{reason}: {_WAYS_ON[number]}{_ELSEWHERE}" if number in _WAYS_ON else reason
+
 
 SCHEMA_VERSION = 4
 """What ``user_version`` says; a database with a higher one is another, newer reflayer's."""
@@ -380,7 +389,8 @@ def _status(path: str) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     except PermissionError as error:
-        raise OperationError(path, "stat", f"{error.strerror}{NO_ACCESS}", error.errno) from error
+        reason = with_way_on(error.strerror or "", error.errno)
+        raise OperationError(path, "stat", reason, error.errno) from error
     except OSError as error:
         raise OperationError.from_os_error(error, path, "stat") from error
 

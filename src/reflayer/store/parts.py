@@ -12,7 +12,7 @@ from reflayer import xdg
 from reflayer.contexts import cached_property, suppress
 from reflayer.errors import OperationError, ReflayerError, StoreError, failing, printable
 from reflayer.linux.user_namespace import ALL_IDS, is_of_user, may_all
-from reflayer.store.database import NO_ACCESS, Database
+from reflayer.store.database import Database, with_way_on
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,9 +82,7 @@ class Parts:
                 make_folders(folder, 0o700)
             except OSError as error:
                 where = os.fsencode(error.filename or folder)
-                reason = error.strerror or str(error)
-                if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                    reason += NO_ACCESS
+                reason = with_way_on(error.strerror or str(error), error.errno)
                 raise OperationError(where, "mkdir", reason, error.errno) from error
         self.refuse_unwritable()
         self.check_ids()
@@ -92,8 +90,10 @@ class Parts:
     def refuse_unwritable(self) -> None:
         """Refuse who may not change the store, before some file of it is named to him."""
         if os.path.isdir(self.locks) and not os.access(self.locks, os.W_OK):
-            reason = f"this user may not write there{NO_ACCESS}"
-            raise OperationError(self.root, "open", reason, errno.EACCES)
+            number, reason = errno.EACCES, "this user may not write there"
+            if os.statvfs(self.locks).f_flag & os.ST_RDONLY:
+                number, reason = errno.EROFS, os.strerror(errno.EROFS)
+            raise OperationError(self.root, "open", with_way_on(reason, number), number)
 
     def __reduce__(self) -> tuple[object, ...]:
         return Parts, (self.root, self._method, self._said, self._workers, self.words)
