@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.sandbox.images import image, in_one_version, nothing_runs
-from tests.store.users import User
+from tests.store.users import USER, User
 
 
 def by(user: User, *words: str) -> subprocess.CompletedProcess[str]:
@@ -95,6 +95,30 @@ def test_another_command_runs_beside(runtime: str, base: Path, ranges: bool) -> 
         assert by(user, "exec", "other", "true").returncode == 125
     done = by(user, "exec", "one", "true")
     assert (done.returncode, done.stderr.count("\n")) == (125, 1)
+
+
+@pytest.mark.parametrize("runtime", ["crun"], indirect=True)
+def test_another_command_runs_in_a_container_with_a_map(runtime: str, base: Path) -> None:
+    user = User(base, ranges=True)
+    map_ = ("--ownership", "keep", "--map", "0:1000:2000")
+    assert by(user, "create", *map_, "--name", "one", image(base / "other")).returncode == 0
+    with running(user, "run", "--runtime", runtime, "one", "sh", "-c", "echo ready; sleep 100"):
+        done = by(user, "exec", "-u", "web", "one", "id", "-u")
+        assert done.stdout == "101\n", done.stderr
+
+
+@pytest.mark.parametrize("runtime", ["namespaces"], indirect=True)
+def test_another_command_finds_the_store_where_home_is_not_set(runtime: str, base: Path) -> None:
+    user = User(base, ranges=True)
+    (base / "passwd").write_text(f"root:x:0:0::/root:/bin/sh\nhe:x:{USER}:{USER}::{user.home}:\n")
+    words = ("run", "--rm", "--name", "one", "--runtime", runtime, image(base / "other"))
+    with running(user, *words, "sh", "-c", "echo ready; sleep 100"):
+        started = user.start_other("env", "-u", "HOME", *user.program, "exec", "one", "id", "-u")
+        told = ("sh", "-c", 'mount --bind "$0" /etc/passwd && exec "$@"', str(base / "passwd"))
+        done = subprocess.run(
+            ["unshare", "-m", *told, *started], capture_output=True, text=True, cwd="/"
+        )
+        assert done.stdout == "0\n", done.stderr
 
 
 @pytest.mark.parametrize("runtime", ["crun", "runc", "namespaces"], indirect=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
 from reflayer.cli.arguments import option, takes
 from reflayer.cli.output import complain_of, complain_with
-from reflayer.errors import ReflayerError, failing, printable
+from reflayer.errors import OperationError, ReflayerError, failing, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,16 +33,22 @@ def enter_namespace(source: str = "", *, is_image: bool = False) -> None:
     user = os.geteuid()
     if user == 0 or user != os.getuid():
         return
-    from reflayer import xdg
     from reflayer.linux.user_namespace import ForeignError, NamespaceError, enter
 
-    home = xdg.in_home("")
+    _keep_home()
     try:
         enter(source)
     except NamespaceError as error:  # doctor tells why
         if is_image and isinstance(error, ForeignError):
             raise ReflayerError(str(error)) from None
-    if home is not None:  # inside, passwd(5) has another user's
+
+
+def _keep_home() -> None:
+    """Inside, passwd(5) has another user's."""
+    from reflayer import xdg
+
+    home = xdg.in_home("")
+    if home is not None:
         os.environ.setdefault("HOME", home)
 
 
@@ -67,12 +74,18 @@ def enter_beside(store: Store, name: str) -> None:
 
     Nothing that runs in one is in the reach of who is in another, though the ids are the same.
     """
-    from reflayer.linux.user_namespace import enter_that_of, has_ranges
+    from reflayer.linux.user_namespace import enter_towards, has_ranges
     from reflayer.sandbox.run import process_in
 
     if os.geteuid() != 0 and has_ranges() and (pid := process_in(store, store.container(name))):
-        with failing(f"/proc/{pid}/ns/user", "enter"):
-            enter_that_of(pid)
+        _keep_home()
+        try:
+            with failing(f"/proc/{pid}/ns/user", "enter"):
+                enter_towards(pid)
+        except OperationError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            enter_namespace()  # it has just ended
     else:
         enter_namespace()
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NEWNS, _NEWUSER, _NEWPID = 0x20000, 0x10000000, 0x20000000  # CLONE_NEW* of linux/sched.h
+_NS_GET_PARENT = 0xB702  # ioctl_ns(2)
 ALL_IDS = 2**32 - 1
 """How many there are; the one that is missing means none (chown(2))."""
 
@@ -68,14 +69,23 @@ def enter(source: str = "") -> None:
         raise
 
 
-def enter_that_of(pid: int) -> None:
-    """Bring this process, which has one thread, into the user namespace of another of its user's.
+def enter_towards(pid: int) -> None:
+    """Bring this process, which has one thread, one user namespace nearer to that of another.
+
+    A container with a map of its own is in a second one, whose root has nothing of the store.
 
     Raises:
-        OSError: it has ended, or it is not this user's.
+        OSError: it has ended, or is in none that is below ours and of this user's.
     """
+    import fcntl
+
+    ours = os.stat("/proc/self/ns/user")
     namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     try:
+        while not os.path.samestat(os.fstat(above := fcntl.ioctl(namespace, _NS_GET_PARENT)), ours):
+            os.close(namespace)
+            namespace = above
+        os.close(above)
         _setns(namespace)
     finally:
         os.close(namespace)
