@@ -253,6 +253,32 @@ def test_another_command_runs_beside(runtime: str, source: str, root: Path) -> N
     assert reflayer(root, "ps", "-q").stdout == ""
 
 
+@pytest.mark.parametrize("runtime", ["bwrap", "namespaces"], indirect=True)
+def test_no_command_runs_beside_another_that_has_the_number_by_now(
+    runtime: str, source: str, root: Path
+) -> None:
+    words = ("run", "--rm", "--name", "one", "--runtime", runtime, source)
+    script = ("sh", "-c", "echo ready; sleep 100")
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    with subprocess.Popen(command(root, *words, *script), stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            (info,) = root.glob("running/*/info")
+            for number in (os.getpid(), ended.pid):
+                info.write_text(json.dumps({"child-pid": number}) + "\n")
+                done = reflayer(root, "exec", "one", "echo", "here")
+                assert (done.returncode, done.stdout) == (125, "")
+                assert done.stderr == (
+                    "reflayer: one: is not running: reflayer run one COMMAND runs it\n"
+                )
+        finally:
+            process.kill()
+    assert reflayer(root, "prune").returncode == 0
+    assert nothing_runs(root)
+
+
 def test_a_container_stays_and_runs_again(run: Run, runtime: str, source: str, root: Path) -> None:
     words = ("run", "--runtime", runtime, "--name", "one", source, "touch", "/new")
     assert reflayer(root, *words).returncode == 0

@@ -33,7 +33,8 @@ def first_process(runtime: Runtime, states: str, bundle: str) -> int:
     with suppress(OSError, ValueError, KeyError):
         if not runtime.is_oci:
             with open(f"{bundle}/info") as file:
-                return int(json.loads(file.readline())["child-pid"])
+                pid = int(json.loads(file.readline())["child-pid"])
+            return pid if is_first(pid) else 0  # its start is not told
         name, number, start = _RECORDS[runtime.name]
         with open(f"{states}/{os.path.basename(bundle)}/{name}") as file:
             told = json.load(file)
@@ -42,6 +43,13 @@ def first_process(runtime: Runtime, states: str, bundle: str) -> int:
             if int(file.read().rpartition(")")[2].split()[_START]) == told[start]:
                 return pid
     return 0
+
+
+def is_first(pid: int) -> bool:
+    """Whether a process is the first of a PID namespace, as few are (proc_pid_status(5))."""
+    with open(f"/proc/{pid}/status") as file:
+        numbers = file.read().partition("\nNSpid:")[2].partition("\n")[0].split()
+    return len(numbers) > 1 and numbers[-1] == "1"
 
 
 def is_in_reach(pid: int) -> bool:
@@ -55,15 +63,44 @@ def is_in_reach(pid: int) -> bool:
     return True
 
 
-def kill_as_its_user(pid: int) -> None:
-    """End a process of another namespace of this one's user, who is root here."""
-    with suppress(OSError), open(f"/proc/{pid}/status") as file:
-        user = int(file.read().partition("\nUid:")[2].split(maxsplit=1)[0])
-        child = os.fork()
-        if not child:
-            try:
-                os.setresuid(user, user, user)
-                os.kill(pid, signal.SIGKILL)
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
+def has_ended(pid: int) -> bool:
+    """Whether a process has, even where its parent has not waited for it."""
+    try:
+        os.stat(f"/proc/{pid}/ns/user")
+    except FileNotFoundError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def kill_as_its_user(runtime: Runtime, states: str, bundle: str) -> bool:
+    """End it where it is of another namespace of this one's user, who is root here.
+
+    Its descriptor is had before it is looked at again: so whatever gets its number when it has
+    ended is not what is killed.
+    """
+    pid = first_process(runtime, states, bundle)
+    if not pid:
+        return False
+    with suppress(OSError):
+        process = os.pidfd_open(pid)
+        try:
+            if first_process(runtime, states, bundle) == pid:
+                with open(f"/proc/{pid}/status") as file:
+                    _kill(process, int(file.read().partition("\nUid:")[2].split(maxsplit=1)[0]))
+        finally:
+            os.close(process)
+    return True
+
+
+def _kill(process: int, user: int) -> None:
+    """Kill what a descriptor is of, as a user."""
+    child = os.fork()
+    if not child:
+        try:
+            os.setresuid(user, user, user)
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)

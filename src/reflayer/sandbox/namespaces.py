@@ -26,6 +26,7 @@ from contextlib import suppress
 from reflayer.linux.libc import LIBC, checked
 from reflayer.linux.openat2 import RESOLVE_IN_ROOT, openat2
 from reflayer.sandbox import inside
+from reflayer.sandbox.first_process import is_first
 from reflayer.sandbox.signals import PASSED_ON
 
 TYPE_CHECKING = False
@@ -59,6 +60,7 @@ _NUMBERS = {  # linux/capability.h, of those that containers get
 }  # fmt: skip
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # netdevice(7)
 _TRIES, _PAUSE = 500, 0.01  # seconds
+_ENDED = 125  # as of what is not running
 _STAGED = ("proc", "dev", "sys")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _LINKS = {
@@ -72,7 +74,10 @@ _LINKS = {
 
 def main(verb: str, bundle: str, log_path: str, last: str) -> NoReturn:
     """Run the bundle in a folder, or a process of this file in it; exit as that does."""
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:  # with the bundle, when what ran had ended
+        os._exit(_ENDED)
     status = 1
     try:
         checked(LIBC.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0))
@@ -107,6 +112,8 @@ def _execute(bundle: str, path: str, log: int) -> int:
         theirs = f"/proc/{pid}/ns/{name}"
         if not os.path.samestat(os.stat(theirs), os.stat(f"/proc/self/ns/{name}")):
             namespaces.append((os.open(theirs, os.O_RDONLY | os.O_CLOEXEC), flag))
+    if not is_first(pid):  # another one has its number
+        raise OSError(errno.ESRCH, "it has ended", f"process {pid}")
     for fd, flag in namespaces:
         _called("setns", LIBC.setns(fd, flag))
     return _wait(_fork(lambda: _start(process, log), log))

@@ -10,8 +10,13 @@ from reflayer.linux.mkdir import make_folders
 from reflayer.record import record
 from reflayer.sandbox import inside, runtimes
 from reflayer.sandbox.failures import refuse_failure
-from reflayer.sandbox.first_process import first_process, is_in_reach, kill_as_its_user
-from reflayer.sandbox.process import Wanted, process_of, refuse_missing
+from reflayer.sandbox.first_process import (
+    first_process,
+    has_ended,
+    is_in_reach,
+    kill_as_its_user,
+)
+from reflayer.sandbox.process import FAILED, Wanted, process_of, refuse_missing
 from reflayer.sandbox.runtimes import Runtime
 from reflayer.sandbox.signals import PASSED_ON
 from reflayer.sandbox.spec import Bundle, Rights, bundle_of, process_json
@@ -231,13 +236,38 @@ def execute(store: Store, container: Container, wanted: Wanted, *, reads: bool =
     """Run another command where one runs; otherwise as ``foreground``."""
     sweep(store)
     folder = bundle_that_runs(store, container)
-    if folder is None:
-        name = container.name
-        raise SandboxError(f"{name}: is not running: reflayer run {name} COMMAND runs it")
+    if folder is not None:
+        try:
+            status = _execute(store, container, folder, wanted, reads)
+            if status != FAILED or os.path.isdir(folder):
+                return status
+        except (ReflayerError, ValueError):
+            if _runs(store, folder):
+                raise
+    name = container.name
+    raise SandboxError(f"{name}: is not running: reflayer run {name} COMMAND runs it")
+
+
+def _runs(store: Store, folder: str) -> bool:
+    """Whether what runs by the bundle in a folder has begun, and has not ended by now."""
+    first = _first_process(store, folder)
+    return first != 0 and not has_ended(first)
+
+
+def _first_process(store: Store, folder: str) -> int:
+    """That of what runs by the bundle in a folder; 0 where there is none yet, or none any more."""
+    try:
+        runtime = _runtime_of(folder)
+    except (FileNotFoundError, ValueError):  # it is just being made, or deleted
+        return 0
+    return first_process(runtime, f"{store.root}/running/.state", folder)
+
+
+def _execute(store: Store, container: Container, folder: str, wanted: Wanted, reads: bool) -> int:
     with failing(folder, "read"):
-        config = _read(f"{folder}/config.json")
-    runtime = _runtime_of(folder)
-    first = first_process(runtime, f"{store.root}/running/.state", folder)
+        config, runtime = _read(f"{folder}/config.json"), _runtime_of(folder)
+    states = f"{store.root}/running/.state"
+    first = first_process(runtime, states, folder)
     if first and not is_in_reach(first):
         raise SandboxError(
             f"{container.name}: runs in a user namespace that is out of reach from this one: "
@@ -248,16 +278,17 @@ def execute(store: Store, container: Container, wanted: Wanted, *, reads: bool =
     log = f"{path}.log"
     with failing(path, "write"):
         _write(path, process)
+        told = os.open(log, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)  # also when it is gone
     try:
-        id = os.path.basename(folder)
-        states, terminal = f"{store.root}/running/.state", wanted.terminal
+        id, terminal = os.path.basename(folder), wanted.terminal
         words = runtimes.executing(runtime, states, folder, id, path, log, terminal=terminal)
         via = runtime if runtime.is_oci else Runtime("namespaces", "")
         console = runtimes.console_of(runtime, path) if terminal else ""
         status = _spawn_and_wait(Prepared(words, folder, via, -1, console), terminal, reads)
-        refuse_failure(log, status, runtime)
+        refuse_failure(f"/proc/self/fd/{told}", status, runtime)
         return status
     finally:
+        os.close(told)
         for made in (path, log, runtimes.console_of(runtime, path)):
             with suppress(FileNotFoundError):
                 os.unlink(made)
@@ -266,11 +297,7 @@ def execute(store: Store, container: Container, wanted: Wanted, *, reads: bool =
 def process_in(store: Store, container: Container) -> int:
     """The number of the first process of something that runs in a container; 0: nothing runs."""
     folder = bundle_that_runs(store, container)
-    if folder is None:
-        return 0
-    with failing(folder, "read"):
-        runtime = _runtime_of(folder)
-    return first_process(runtime, f"{store.root}/running/.state", folder)
+    return 0 if folder is None else _first_process(store, folder)
 
 
 def _runtime_of(folder: str) -> Runtime:
@@ -391,8 +418,7 @@ def end(store: Store, folder: str, runtime: Runtime) -> None:
     states, id = f"{store.root}/running/.state", os.path.basename(folder)
     if runtime.is_oci and os.path.isdir(f"{states}/{id}"):
         _quietly(runtimes.ending(runtime, states, folder, id))
-        if pid := first_process(runtime, states, folder):  # it is out of the runtime's reach
-            kill_as_its_user(pid)
+        if kill_as_its_user(runtime, states, folder):  # it is out of the runtime's reach
             _quietly(runtimes.ending(runtime, states, folder, id))
 
 
