@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -74,7 +74,9 @@ def running(user: User, *words: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
-    assert by(user, "prune").returncode == 0
+            process.wait()
+            pruned = by(user, "prune")
+    assert pruned.returncode == 0
     assert nothing_runs(user.store)
 
 
@@ -128,9 +130,13 @@ def test_what_a_killed_one_left_is_ended_whoever_it_belongs_to(runtime: str, bas
     seconds = f"{100_000 + os.getpid()}"
     script = f"echo ready; exec sleep {seconds}"
     with running(user, "run", "--runtime", runtime, "--rm", source, "sh", "-c", script):
-        assert runs("sleep", seconds)
+        await_that(lambda: runs("sleep", seconds))
+    await_that(lambda: not runs("sleep", seconds))
+
+
+def await_that(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
-    while runs("sleep", seconds):
+    while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
