@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import time
 from pathlib import Path
 
+from tests.file_systems import require_root
 from tests.sandbox.images import command, nothing_runs, reflayer
 
 
@@ -30,3 +33,26 @@ def test_what_a_killed_process_left_goes_with_the_next(
     size = alive.stat().st_size
     time.sleep(0.3)
     assert alive.stat().st_size == size
+
+
+def test_root_starts_nothing_that_a_users_store_names(source: str, root: Path, base: Path) -> None:
+    require_root()
+    reflayer(root, "create", "--name", "one", source)
+    program, started = base / "program", base / "started"
+    program.write_text(f"#!/bin/sh\ntouch {started}\n")
+    program.chmod(0o755)
+    running = root / "running"
+    (running / "left").mkdir(parents=True)
+    (running / ".state/left").mkdir(parents=True)
+    (running / "left.lock").touch()
+    state = {"runtime": "runc", "program": str(program), "path": str(root), "made": []}
+    (running / "left/state.json").write_text(json.dumps(state))
+    os.chown(running, 1000, 1000)
+    for words in (("prune",), ("checkpoint", "one"), ("rollback", "one")):
+        done = reflayer(root, *words)
+        assert done.returncode == 0, done.stderr
+    assert not started.exists()
+    os.chown(running, 0, 0)
+    assert reflayer(root, "prune").returncode == 0
+    assert started.exists()
+    assert not (running / "left").exists()

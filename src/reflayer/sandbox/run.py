@@ -192,14 +192,21 @@ def refuse_running(store: Store, container: Container) -> None:
 
 
 def sweep(store: Store) -> None:
-    """End and undo what dead processes left; those that live are not disturbed."""
+    """End and undo what dead processes left; those that live are not disturbed.
+
+    What another user's left is his to clear: it says which program is to be started for that.
+    """
     folder = f"{store.root}/running"
-    if not os.path.isdir(folder):
+    if not os.path.isdir(folder) or not _is_ours(folder):
         return
     for is_mark in (False, True):  # what runs in a container ends before that goes
         for path, _ in abandoned(folder):
             if os.path.basename(path).startswith(_REMOVE) is is_mark or not os.path.isdir(path):
                 _clear(store, path)
+
+
+def _is_ours(folder: str) -> bool:
+    return os.stat(folder).st_uid == os.geteuid()
 
 
 def foreground(
@@ -237,6 +244,10 @@ def execute(store: Store, container: Container, wanted: Wanted, *, reads: bool =
     sweep(store)
     folder = bundle_that_runs(store, container)
     if folder is not None:
+        if not _is_ours(os.path.dirname(folder)):
+            raise SandboxError(
+                f"{container.name}: another user runs it: exec is for that one alone"
+            )
         try:
             status = _execute(store, container, folder, wanted, reads)
             if status != FAILED or os.path.isdir(folder):
