@@ -70,6 +70,17 @@ def test_bash_completes_commands_options_and_values(
     assert _completed(line, tmp_path / "script") == words
 
 
+def test_bash_takes_a_name_for_nothing_but_a_name(
+    base: Path, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = image(base / "a $(echo>made)", BASE)
+    reflayer("--root", str(root), "create", made)
+    monkeypatch.chdir(tmp_path)
+    found = " ".join(_completed(f"--root {root} rmi oci:", tmp_path / "script"))
+    assert "/a\\ \\$\\(echo\\>made\\)" in found
+    assert not (tmp_path / "made").exists()
+
+
 def test_bash_completes_names_of_the_store_that_the_line_names(tmp_path: Path, root: Path) -> None:
     script = tmp_path / "script"
     assert _completed(f"--root {root} path we", script) == ["webserver"]

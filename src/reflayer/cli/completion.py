@@ -26,8 +26,8 @@ _FILES = ("FILE", "PATH", "SRC", "DST", "DEST")
 _LONGEST = 60  # characters of what a shell tells of an option
 
 _LIST = {
-    "containers": "ps 2>/dev/null | awk 'NR > 1 { print $2 }'",
-    "images": "images 2>/dev/null | awk 'NR > 1 && $1 != \"<none>\" { print $1 }'",
+    "containers": "ps 2>/dev/null | awk -F '   +' 'NR > 1 { print $2 }'",
+    "images": "images 2>/dev/null | awk -F '   +' 'NR > 1 && $1 != \"<none>\" { print $1 }'",
     "checkpoints": "checkpoints -q",  # and the container's name
 }
 
@@ -123,6 +123,7 @@ _reflayer_names() {
 
 _reflayer() {
     local line=${COMP_LINE:0:COMP_POINT} current='' before='' command='' expected='' kind=''
+    COMPREPLY=()
     local words word options last first='' count=0 root=() kinds=()
     local -A values=()
     read -ra words <<<"$line"
@@ -161,7 +162,11 @@ _reflayer() {
     @folders) compopt -o filenames; COMPREPLY=($(compgen -d -- "$current")) ;;
     @files) compopt -o filenames; COMPREPLY=($(compgen -f -- "$current")) ;;
     @commands) compopt -o filenames; COMPREPLY=($(compgen -c -f -- "$current")) ;;
-    @*) COMPREPLY=($(compgen -W "$(_reflayer_names "${kind#@}")" -- "$current")) ;;
+    @*) # compgen would do what a $() in a name says
+        while read -r word; do
+            [[ $word != "$current"* ]] || COMPREPLY+=("$(printf %%q "$word")")
+        done < <(_reflayer_names "${kind#@}")
+        ;;
     *) COMPREPLY=($(compgen -W "${kind// /$IFS}" -- "$current")) ;;
     esac
     # What stands before the last of these is there already; an @ itself is taken as new.
