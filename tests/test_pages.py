@@ -111,6 +111,19 @@ def test_every_line_of_a_session_is_one_that_the_program_takes(
             assert "is not a folder" in capsys.readouterr().err, line  # there, it is one
 
 
+def test_every_example_of_a_command_is_one_that_the_program_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "src").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for line in re.findall("^- `(reflayer [^`|]+)`", manual.page(), re.MULTILINE):
+        monkeypatch.setattr("sys.argv", shlex.split(line))
+        try:
+            parser().parse_args()
+        except SystemExit:
+            pytest.fail(line)
+
+
 def test_every_benchmark_is_there(page: Path) -> None:
     named = _BENCHMARK.findall(page.read_text())
     assert [name for name in named if importlib.util.find_spec(name) is None] == []

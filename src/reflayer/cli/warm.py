@@ -65,12 +65,11 @@ def warm(arguments: Namespace) -> int:
       reflayer warm --count 8 debian:12    have eight ready, and keep so many ready
       reflayer warm                        list what is kept warm, and how many are ready
       reflayer warm --count 0 debian:12    have none any more
-      reflayer warm --map 0:100000:65536 debian:12    for create --map of the same map
 
     An image that the store lacks is fetched first. The command returns when so many are
     ready. Whenever one is taken, a process behind makes the next, with one thread that
-    steps back for whatever else runs: one process a store. An image has those of one map,
-    or of none, ready.
+    steps back for whatever else runs: one process a store. An image has one kind: those that
+    were made with --map are for create --map of the same map, and no others.
 
     They give way. Where less than a tenth of the disk or of its inodes is free, or there is
     no room for something else, they are deleted, and nothing fails for their sake. They go with
