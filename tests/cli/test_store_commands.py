@@ -81,6 +81,8 @@ def test_the_environment_asks_any_command_for_codes(
     assert codes("copy", "/no/such", str(base / "new")) == ["copy"]
     if os.geteuid() == 0:  # another user may have no namespace to begin with
         assert codes("unshare", "/no/such", status=127) == ["sandbox"]
+    alone = subprocess.run([*PROGRAM], capture_output=True, text=True)
+    assert (json.loads(alone.stderr)["error"]["code"], alone.returncode) == ("usage", 2)
 
 
 def test_create_prints_the_path_alone(base: Path, root: Path) -> None:

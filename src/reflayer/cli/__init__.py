@@ -100,10 +100,14 @@ def _parse_and_run(line: list[str]) -> object:
         return 0
     if line in ([], ["--help"], ["-h"]):
         from reflayer.cli.help import help_text, start_text
+        from reflayer.cli.output import wants_json
+        from reflayer.errors import UsageError
 
         if line:
             print(help_text(), end="")
             return 0
+        if wants_json():
+            raise UsageError("give a command: reflayer --help lists them")
         try:
             sys.stderr.write(start_text())
         except OSError:
