@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.sandbox.images import image, in_one_version, nothing_runs
-from tests.store.users import USER, User
+from tests.store.users import User
 
 
 def by(user: User, *words: str) -> subprocess.CompletedProcess[str]:
@@ -112,14 +112,10 @@ def test_another_command_runs_in_a_container_with_a_map(runtime: str, base: Path
 @pytest.mark.parametrize("runtime", ["namespaces"], indirect=True)
 def test_another_command_finds_the_store_where_home_is_not_set(runtime: str, base: Path) -> None:
     user = User(base, ranges=True)
-    (base / "passwd").write_text(f"root:x:0:0::/root:/bin/sh\nhe:x:{USER}:{USER}::{user.home}:\n")
     words = ("run", "--rm", "--name", "one", "--runtime", runtime, image(base / "other"))
     with running(user, *words, "sh", "-c", "echo ready; sleep 100"):
         started = user.start_other("env", "-u", "HOME", *user.program, "exec", "one", "id", "-u")
-        told = ("sh", "-c", 'mount --bind "$0" /etc/passwd && exec "$@"', str(base / "passwd"))
-        done = subprocess.run(
-            ["unshare", "-m", *told, *started], capture_output=True, text=True, cwd="/"
-        )
+        done = subprocess.run(started, capture_output=True, text=True, cwd="/")
         assert done.stdout == "0\n", done.stderr
 
 

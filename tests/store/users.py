@@ -46,7 +46,7 @@ class User:
         line = f"{USER}:{FIRST}:{COUNT}\n" if ranges else ""
         (base / "ranges").write_text(line)
         # newuidmap(1) wants the user to have a name.
-        named = f"somebody:x:{USER}:{USER}::/:/bin/sh\n"
+        named = f"somebody:x:{USER}:{USER}::{self.home}:/bin/sh\n"
         (base / "ranges.passwd").write_text(named + Path("/etc/passwd").read_text())
         self.become = ["unshare", "-m", "sh", "-c", _WITH_RANGES, str(base / "ranges")]
         self.store = self.home / ".local/share/reflayer"
