@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import random
@@ -11,12 +12,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
+from reflayer.driver import Driver
 from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
+from reflayer.plugins.containerd.records import Kind, Records
+from reflayer.plugins.containerd.snapshotter import Snapshotter
+from reflayer.plugins.service import Metrics, Work
 from tests.containerd.served import Served, code, folders_of, served, until
 from tests.random_stacks import overlay
 from tests.trees import assert_same, facts
@@ -445,6 +452,44 @@ def test_what_is_unpacked_is_written_out_before_the_commit(service: Served) -> N
         assert time.monotonic() < end, "it is in memory only"
         time.sleep(0.05)
     assert service.stop() == 0
+
+
+def test_after_a_commit_that_was_cancelled_too_late_nothing_goes_on(
+    place_on: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(place_on("xfs") / "home")
+    key = "extract-1 base"
+    with (
+        closing(Work()) as work,
+        closing(Records(f"{driver.home}/snapshots.db")) as records,
+        closing(Snapshotter(driver, records, work, Metrics())) as snapshotter,
+    ):
+        record = records.commit
+
+        async def use() -> None:
+            await snapshotter.create(Kind.ACTIVE, key, "", {})
+            assert is_written_out_beside()
+            commit = asyncio.ensure_future(snapshotter.commit("base", key, "", {}))
+            loop = asyncio.get_running_loop()
+
+            def cancel_and_record(*told: Any) -> None:
+                loop.call_soon_threadsafe(commit.cancel)
+                time.sleep(0.1)
+                record(*told)
+
+            monkeypatch.setattr(records, "commit", cancel_and_record)
+            with pytest.raises(asyncio.CancelledError):
+                await commit
+
+        asyncio.run(use())
+        assert records.get("base").kind is Kind.COMMITTED
+        time.sleep(0.5)
+        assert not is_written_out_beside()
+
+
+def is_written_out_beside() -> bool:
+    """Whether there is a thread for it."""
+    return any(thread.name == "unpacking" for thread in threading.enumerate())
 
 
 def has_places(path: Path) -> bool:

@@ -189,8 +189,7 @@ class Snapshotter:
         committed = replace(
             committed, created=now, updated=now, size=usage.bytes, inodes=usage.inodes
         )
-        await self._work.run(self._records.commit, key, committed)
-        self._writing.end(active.folder)
+        await self._work.run(self._record, key, committed)
 
     async def remove(self, key: str) -> None:
         """Remove a snapshot; what it takes on the disk is deleted after that."""
@@ -325,6 +324,10 @@ class Snapshotter:
     def _sync(self, folder: str) -> None:
         with self._writing.opened(folder) as home:
             self._driver.sync(folder, home)
+
+    def _record(self, key: str, committed: Snapshot) -> None:
+        self._records.commit(key, committed)
+        self._writing.end(committed.folder)
 
     def _complete(self, active: Snapshot, parent: str | None) -> None:
         """Let what was unpacked be the layer that it is, on the folder ``parent`` or on none."""
