@@ -25,6 +25,7 @@ from reflayer.plugins.containerd.records import Kind, Records
 from reflayer.plugins.containerd.snapshotter import Snapshotter
 from reflayer.plugins.service import Metrics, Work
 from tests.containerd.served import Served, code, folders_of, served, until
+from tests.file_systems import mounted
 from tests.random_stacks import overlay
 from tests.trees import assert_same, facts
 
@@ -452,6 +453,27 @@ def test_what_is_unpacked_is_written_out_before_the_commit(service: Served) -> N
         assert time.monotonic() < end, "it is in memory only"
         time.sleep(0.05)
     assert service.stop() == 0
+
+
+def test_a_layer_that_could_not_be_written_out_is_not_committed_by_a_second_try(
+    tmp_path: Path, socket: Path
+) -> None:
+    key = "extract-1 base"
+    with (
+        mounted("tmpfs", tmp_path, 24 << 20) as disk,
+        mounted("ext4", disk, 200 << 20, features="^has_journal") as place,
+        served(place / "home", socket) as service,
+    ):
+        upper, _ = service.unpack(key)
+        (upper / "file").write_bytes(os.urandom(40 << 20))
+        with pytest.raises(grpc.RpcError, match="syncfs: "):
+            service.commit("base", key)
+        subprocess.run(["mount", "-o", f"remount,size={400 << 20}", disk], check=True)
+        with pytest.raises(grpc.RpcError, match="syncfs: "):
+            service.commit("base", key)
+        service.remove(key)
+        service.unpack(key)
+        service.commit("base", key)
 
 
 def test_after_a_commit_that_was_cancelled_too_late_nothing_goes_on(

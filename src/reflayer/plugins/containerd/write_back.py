@@ -28,6 +28,7 @@ class WriteBack:
         self._home = home
         self._changed = threading.Condition()
         self._folders: dict[str, int] = {}  # the home, by layer that is being filled
+        self._lost: dict[str, OperationError] = {}  # why what is in a layer may not be on the disk
         self._thread: threading.Thread | None = None
 
     def begin(self, layer: str) -> None:
@@ -46,8 +47,14 @@ class WriteBack:
         """The home, open since ``layer`` was begun, so that syncfs(2) tells all errors since.
 
         Where this process did not begin it, it is opened now.
+
+        Raises:
+            OperationError: what was in an earlier block. The kernel tells once what could not be
+                written, and takes it for written then: so a second try would pass.
         """
         with self._changed:
+            if layer in self._lost:
+                raise self._lost[layer]
             folder = self._folders.get(layer)
             own = None if folder is None else os.dup(folder)
         if own is None:
@@ -56,6 +63,10 @@ class WriteBack:
             return
         try:
             yield own
+        except OperationError as error:
+            if error.operation == "syncfs":
+                self._lost[layer] = error
+            raise
         finally:
             os.close(own)
 
@@ -63,6 +74,7 @@ class WriteBack:
         """Nothing more comes into ``layer``; it is no error where it was not begun."""
         with self._changed:
             folder = self._folders.pop(layer, None)
+            self._lost.pop(layer, None)
             self._changed.notify_all()
         if folder is not None:
             os.close(folder)
