@@ -224,6 +224,24 @@ def test_what_was_cut_off_is_finished_by_the_next(source: Path) -> None:
     assert_same(before, told(clone))
 
 
+def test_a_folder_gets_its_setgid_bit_back_where_chown_takes_it(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source / "other").chmod(0o2755)
+    clone = source.with_name("clone")
+    at = cloned(source, clone)
+    before = told(clone)
+    os.chown(clone / "other", 12, 34)
+    chown = os.chown
+
+    def chown_of_old(fd: int, user: int, group: int) -> None:  # xfs_setattr_nonsize, to Linux 5.17
+        chown(fd, user, group)
+        os.chmod(fd, os.fstat(fd).st_mode & 0o1777)
+
+    monkeypatch.setattr(os, "chown", chown_of_old)
+    check(clone, source, before, at)
+
+
 def test_where_a_folder_is_known_it_stays_and_all_in_it(source: Path) -> None:
     clone = source.with_name("clone")
     at = cloned(source, clone)

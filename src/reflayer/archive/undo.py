@@ -315,9 +315,11 @@ class _Undo:
                 for name in list_attributes(fd):
                     if name not in found:
                         os.removexattr(fd, name)
-                status, now = part.status(os.fstat(part.fd)), os.fstat(fd)
-                mode = stat.S_IMODE(now.st_mode)
-                metadata.set_all(fd, Facts(status, found), now.st_uid, now.st_gid, mode)
+                facts, now = Facts(part.status(os.fstat(part.fd)), found), os.fstat(fd)
+                is_owned = (now.st_uid, now.st_gid) == (facts.uid, facts.gid)
+                # XFS before Linux 5.18 takes the setgid bit with it, but for root of the machine.
+                mode = stat.S_IMODE(now.st_mode) if is_owned else -1
+                metadata.set_all(fd, facts, now.st_uid, now.st_gid, mode)
         except FailedError as error:
             where = os.path.join(self._root, path)
             raise OperationError.from_os_error(error.cause, where, error.operation) from error
