@@ -244,6 +244,28 @@ def test_folders_that_go_meanwhile_are_hidden(
     assert_same(expected, told(fresh))
 
 
+def test_a_folder_that_goes_meanwhile_is_not_known_when_it_comes_back(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone, away, upper = (source.with_name(name) for name in ("clone", "away", "upper"))
+    at = cloned(source, clone)
+    (clone / "new").touch()
+    time.sleep(0.02)
+    now = time.clock_gettime_ns(5)
+
+    def look_first(*arguments: Any) -> None:
+        untouched.look(*arguments)
+        (clone / "a").rename(away)
+
+    upper.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("reflayer.archive.copy_changes.look", look_first)
+        copied = copy_changes(clone, source, at, upper)
+    assert stat.S_ISCHR((upper / "a").lstat().st_mode)
+    away.rename(clone / "a")
+    check(clone, [upper, source], now, copied.paths)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_differences_that_are_joined_are_what_they_were_together(
     file_system: Callable[[str], Path], kind: str

@@ -358,7 +358,11 @@ class _Changes:
             with opened_in(self._below, path) as below:
                 gone = {*below.names()} - names_in(src)
             for name in gone:
-                self._make_whiteout(dst, name)
+                folder = os.path.join(path, name)
+                if folder not in self._folders:
+                    self._make_whiteout(dst, name)
+                elif folder not in self._gone:  # since it was looked at
+                    self._gone.append(folder)
 
     def _hide_name(self, path: bytes, dst: int, name: bytes) -> None:
         """Hide a name that went before it was copied, if it is below."""
