@@ -13,7 +13,7 @@ import pytest
 
 from reflayer import Store
 from reflayer.driver import Driver
-from reflayer.errors import StoreError
+from reflayer.errors import OperationError, StoreError
 from reflayer.walk.id_map import IdMap
 from tests.driver.layers import tree
 from tests.driver.test_id_map import owner
@@ -98,6 +98,13 @@ def test_what_is_kept_ready_for_a_map_is_for_containers_of_that_map_alone(store:
     plain = store.create("base:1")
     assert owner(f"{plain.path}/etc/passwd") == (OWNER, GROUP)
     store.warm("base:1", 0)
+
+
+def test_none_is_kept_ready_for_a_map_of_very_many_ranges(store: Store) -> None:
+    text = ",".join(f"{number}:{100_000 + 2 * number}" for number in range(20))
+    with pytest.raises(OperationError, match="keep spares: the map of ids has too many ranges"):
+        store.warm("base:1", 1, id_map=text)
+    assert store.spares() == []
 
 
 def test_the_program_maps_and_tells_so(base: Path, root: Path) -> None:

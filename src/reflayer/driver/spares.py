@@ -161,10 +161,14 @@ def keep(home: str, layer: str, count: int, making: Making) -> None:
 
     Raises:
         LayerError: there is no such layer.
+        OperationError: the map of ids that they are to have is too long.
     """
-    made_by = key(making)
+    made_by = key(making) if count else None
+    if count and made_by is None:
+        reason = "the map of ids has too many ranges for that"
+        raise OperationError(f"{home}/{WARM}/{layer}", "keep spares", reason)
     with naming(home):
-        if not count or made_by is None:
+        if made_by is None:
             end(home, layer)
             return
         if not is_there(home, layer):
