@@ -266,6 +266,31 @@ def test_a_folder_that_goes_meanwhile_is_not_known_when_it_comes_back(
     check(clone, [upper, source], now, copied.paths)
 
 
+@pytest.mark.parametrize("path", ["a", "a/b", "a/b/c"])
+def test_what_was_in_a_folders_place_meanwhile_is_not_taken_for_it(
+    source: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    clone, away, upper = (source.with_name(name) for name in ("clone", "away", "upper"))
+    at = cloned(source, clone)
+    (clone / path / "new").touch()
+    (clone / "other/b/c").mkdir()
+    time.sleep(0.02)
+    now = time.clock_gettime_ns(5)
+
+    def look_first(*arguments: Any) -> None:
+        untouched.look(*arguments)
+        (clone / "a").rename(away)
+        (clone / "other").rename(clone / "a")
+
+    upper.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("reflayer.archive.copy_changes.look", look_first)
+        copied = copy_changes(clone, source, at, upper)
+    (clone / "a").rename(clone / "other")
+    away.rename(clone / "a")
+    check(clone, [upper, source], now, copied.paths)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_differences_that_are_joined_are_what_they_were_together(
     file_system: Callable[[str], Path], kind: str

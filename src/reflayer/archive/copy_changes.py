@@ -224,13 +224,20 @@ class _Changes:
 
     def _open(self, path: bytes) -> int:
         try:
-            return open_beneath(self._top, path, cross_mounts=False)
+            fd = open_beneath(self._top, path, cross_mounts=False)
         except OSError as error:
             if error.errno not in _GONE:
                 raise
             if path not in self._gone:
                 self._gone.append(path)
             raise _GoneError from error
+        inode = os.fstat(fd).st_ino
+        if inode != self._folders.get(path, inode):
+            # It, or one above, has another's place: neither may be known when that is back.
+            while path:
+                self._folders.pop(path, None)
+                path = path.rpartition(b"/")[0]
+        return fd
 
     def _hide_gone(self) -> None:
         """Let the difference have none of the folders that have gone, and hide what is below."""
