@@ -220,7 +220,7 @@ def test_folders_that_go_meanwhile_are_hidden(
     at = cloned(source, clone)
     if not has_c:
         monkeypatch.setattr(untouched, "CHANGED_NAMES", None)
-    for path in ("a/b/c/new", "other/b/new", "kept/b/file"):
+    for path in ("a/b/new", "a/b/c/new", "other/b/new", "kept/b/file"):
         (clone / path).write_text("changed")
     (clone / "fresh/in/it").mkdir(parents=True)
     (clone / "fresh/file").touch()

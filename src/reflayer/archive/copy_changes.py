@@ -243,6 +243,8 @@ class _Changes:
         """Let the difference have none of the folders that have gone, and hide what is below."""
         for path in self._gone:  # which may become more
             above, _, name = path.rpartition(b"/")
+            if above not in self._made:  # it went with that
+                continue
             with suppress(_GoneError), self._opened(above) as (_, dst):
                 with suppress(FileNotFoundError):
                     empty_folder(os.open(name, OPEN_FOLDER, dir_fd=dst), self._path)
