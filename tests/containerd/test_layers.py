@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ import grpc
 import pytest
 
 from reflayer.driver import Driver
+from reflayer.driver.write_back import writing_back
+from reflayer.plugins.containerd import write_back
 from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
 from reflayer.plugins.containerd.records import Kind, Records
 from reflayer.plugins.containerd.snapshotter import Snapshotter
@@ -512,6 +514,27 @@ def test_after_a_commit_that_was_cancelled_too_late_nothing_goes_on(
 def is_written_out_beside() -> bool:
     """Whether there is a thread for it."""
     return any(thread.name == "unpacking" for thread in threading.enumerate())
+
+
+def test_what_came_before_the_first_look_is_written_out(
+    place_on: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = place_on("xfs")
+    has_come = threading.Event()
+
+    def late(*told: str) -> AbstractContextManager[Callable[[int], None]]:
+        has_come.wait()
+        return writing_back(*told)
+
+    monkeypatch.setattr(write_back, "writing_back", late)
+    with closing(write_back.WriteBack(str(place))) as writing:
+        writing.begin("layer")
+        (place / "file").write_bytes(os.urandom(16 << 20))
+        has_come.set()
+        end = time.monotonic() + 20  # the kernel does so after 30
+        while not has_places(place / "file"):
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 def has_places(path: Path) -> bool:

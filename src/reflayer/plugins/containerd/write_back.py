@@ -37,7 +37,8 @@ class WriteBack:
             self._folders[layer] = os.dup(folder)
             self._changed.notify_all()
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="unpacking")
+                free = _free(self._home)
+                thread = threading.Thread(target=self._run, args=(free,), name="unpacking")
                 with suppress(RuntimeError):  # no more threads for this user: the commit does it
                     thread.start()
                     self._thread = thread
@@ -86,25 +87,28 @@ class WriteBack:
         if (thread := self._thread) is not None:
             thread.join()
 
-    def _run(self) -> None:
+    def _run(self, free: int) -> None:
         while True:
             # What could not be written is told to those that commit, by their own descriptors.
             with suppress(OperationError), writing_back(self._home, self._home) as come_to:
-                self._look(come_to)
+                free = self._look(come_to, free)
             with self._changed:
                 if not self._folders:
                     self._thread = None
                     return
                 self._changed.wait(_LATEST)
 
-    def _look(self, come_to: Callable[[int], None]) -> None:
-        """Tell ``come_to`` how many bytes have come, as long as there are layers to be filled."""
-        came, free, pause = 0, _free(self._home), _SOONEST
+    def _look(self, come_to: Callable[[int], None], free: int) -> int:
+        """Tell ``come_to`` how many bytes have come, as long as there are layers to be filled.
+
+        ``free`` is how many were free before; how many are in the end is returned.
+        """
+        came, pause = 0, _SOONEST
         while True:
             with self._changed:
                 is_told = self._changed.wait(pause)
                 if not self._folders:
-                    return
+                    return free
             now = _free(self._home)
             pause = _SOONEST if is_told or now < free else min(2 * pause, _LATEST)
             came += max(0, free - now)
