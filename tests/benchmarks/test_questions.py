@@ -86,6 +86,7 @@ def test_what_many_containers_cost_is_measured_and_leaves_nothing(place: Path) -
     assert list(place.iterdir()) == []
 
 
+@pytest.mark.usefixtures("undisturbed")
 def test_what_spares_cost_is_measured_and_leaves_nothing(place: Path, tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/file").touch()

@@ -162,6 +162,7 @@ def test_killed_and_started_anew_it_hands_none_out_twice(service: Served) -> Non
     until(lambda: not service.leftovers())
 
 
+@pytest.mark.usefixtures("undisturbed")
 def test_what_is_removed_while_one_is_missing_is_a_spare_again(service: Served) -> None:
     service.start()
     image(service)

@@ -118,8 +118,10 @@ def test_a_plugin_killed_amid_a_create_leaves_nothing(
         plugin.kill()
         plugin.start()
         _, errors = creating.communicate(timeout=60)
-    assert creating.returncode != 0
-    assert b"the request is empty" in errors  # Docker sends it again without what it had sent
+    if creating.returncode == 0:  # newer ones send all of it again
+        docker.run("rm", "broken")
+    else:  # Docker sends it again without what it had sent
+        assert b"the request is empty" in errors
     assert set(os.listdir(docker.data / "reflayer/dir")) == layers
     wait_until(lambda: leftovers(docker) == [])
     works(docker)

@@ -267,6 +267,7 @@ def test_two_plugins_of_one_home_hand_none_out_twice(
     assert there <= set(made)
 
 
+@pytest.mark.usefixtures("undisturbed")
 def test_what_is_removed_while_one_is_missing_is_a_spare_again(
     start: Callable[..., Plugin], home: Path
 ) -> None:

@@ -329,7 +329,7 @@ function __reflayer_words
             set expected
         else if contains -- $word $with_value
             set expected $word
-        else if string match -q -- '-?*' $word
+        else if string match -qr -- '^-.' $word
             continue
         else if test -z "$__reflayer_command"
             set __reflayer_command $word
