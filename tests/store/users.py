@@ -14,7 +14,7 @@ import reflayer
 from tests.file_systems import require, require_root
 from tests.store.stores import open_to_all
 
-USER, FIRST, COUNT = 1000, 100_000, 65_536
+USER, NAME, FIRST, COUNT = 1000, "somebody", 100_000, 65_536
 BECOME = f"setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all"
 _WITH_RANGES = (
     'mount --bind "$0" /etc/subuid && mount --bind "$0" /etc/subgid && '
@@ -46,7 +46,7 @@ class User:
         line = f"{USER}:{FIRST}:{COUNT}\n" if ranges else ""
         (base / "ranges").write_text(line)
         # newuidmap(1) wants the user to have a name.
-        named = f"somebody:x:{USER}:{USER}::{self.home}:/bin/sh\n"
+        named = f"{NAME}:x:{USER}:{USER}::{self.home}:/bin/sh\n"
         (base / "ranges.passwd").write_text(named + Path("/etc/passwd").read_text())
         self.become = ["unshare", "-m", "sh", "-c", _WITH_RANGES, str(base / "ranges")]
         self.store = self.home / ".local/share/reflayer"
