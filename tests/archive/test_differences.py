@@ -393,8 +393,8 @@ def test_files_that_come_in_folders_of_their_layer_are_made_in_batches(
     made: list[int] = []
     make_files = files._make_files
 
-    def counted(folder: int, data: memoryview, withheld: int, names: tuple[object, ...]) -> int:
-        count: int = make_files(folder, data, withheld, names)
+    def counted(data: memoryview, withheld: int, names: tuple[object, ...], first: int) -> int:
+        count: int = make_files(data, withheld, names, first)
         made.append(count)
         return count
 

@@ -790,9 +790,9 @@ def test_an_open_that_waits_lets_other_threads_run(src: Path, native: Any) -> No
 # --- files out of memory
 
 
-def made(name: bytes, at: int, size: int, mode: int = 0o644) -> tuple[Any, ...]:
+def made(folder: int, name: bytes, at: int, size: int, mode: int = 0o644) -> tuple[Any, ...]:
     """A file for ``make_files`` with the owners that it is made with."""
-    return (name, at, size, mode, 2**32 - 1, 2**32 - 1, 1_000_000_001, 2_000_000_002)
+    return (folder, name, at, size, mode, 2**32 - 1, 2**32 - 1, 1_000_000_001, 2_000_000_002)
 
 
 def test_files_are_made_up_to_the_first_that_cannot_be(dst: Path, native: Any) -> None:
@@ -802,17 +802,17 @@ def test_files_are_made_up_to_the_first_that_cannot_be(dst: Path, native: Any) -
     with opened(dst) as (folder,):
         for number, bad in enumerate(
             (
-                made(b"there", 0, 1),
-                made(b"link", 0, 1),
-                made(b"no/such", 0, 1),
-                made(LONG + b"x", 0, 1),
-                made(b"hole", len(data) - 4096, 4096),
-                (b"time", 0, 1, 0o644, 0, 0, 0, -1),
+                made(folder, b"there", 0, 1),
+                made(folder, b"link", 0, 1),
+                made(folder, b"no/such", 0, 1),
+                made(folder, LONG + b"x", 0, 1),
+                made(folder, b"hole", len(data) - 4096, 4096),
+                (folder, b"time", 0, 1, 0o644, 0, 0, 0, -1),
             )
         ):
-            good = made(b"good%d" % number, 5, 10_000, 0o777)
-            files = (good, bad, made(b"after", 0, 1))
-            assert native.make_files(folder, data, 0o022, files) == 1
+            good = made(folder, b"good%d" % number, 5, 10_000, 0o777)
+            files = (made(folder, b"no/first", 0, 1), good, bad, made(folder, b"after", 0, 1))
+            assert native.make_files(data, 0o022, files, 1) == 1
             path = dst / f"good{number}"
             status = path.stat()
             assert path.read_bytes() == data[5:10_005]
@@ -826,8 +826,15 @@ def test_files_outside_the_data_are_refused(dst: Path, native: Any) -> None:
     with opened(dst) as (folder,):
         for at, size in ((-1, 1), (0, -1), (0, 11), (11, 0), (5, 6), (2**63 - 1, 2**63 - 1)):
             with pytest.raises(ValueError, match="not in the data"):
-                native.make_files(folder, bytes(10), 0, (made(b"a", 0, 1), made(b"b", at, size)))
-        for wrong in ((b"a",), made(b"a\0b", 0, 1), (b"a", 0, 1, 0, 0, 0, 0, 1 << 64), "file"):
+                native.make_files(
+                    bytes(10), 0, (made(folder, b"a", 0, 1), made(folder, b"b", at, size)), 0
+                )
+        for wrong in (
+            (b"a",),
+            made(folder, b"a\0b", 0, 1),
+            (folder, b"a", 0, 1, 0, 0, 0, 0, 1 << 64),
+            "file",
+        ):
             with pytest.raises((TypeError, ValueError, OverflowError, SystemError)):
-                native.make_files(folder, bytes(10), 0, (wrong,))
+                native.make_files(bytes(10), 0, (wrong,), 0)
     assert os.listdir(dst) == []

@@ -1,7 +1,8 @@
 """Ordinary files, made in batches by the part in C while the archive is read on; and their data.
 
-The batches of a layer are made in the archive's order by one thread; the first file that cannot be
-made ends them all until the caller has made it, and what was to follow, as ``Layer`` does. So a
+A batch is what one chunk has of them. A thread makes one after the other, and so does the caller
+whenever it would wait, so that neither processor is idle. Two batches may be made at once: no name
+is in two of them. A file that cannot be made in C is made by the caller when it ``settle``s. So a
 name that comes twice, or is there already, ends as it would one file after the other.
 
 The caller has to ``settle`` before anything that could see or lose such a file.
@@ -11,8 +12,8 @@ from __future__ import annotations
 
 import os
 import threading
-from _thread import LockType
-from queue import SimpleQueue
+from collections import deque
+from queue import Empty, SimpleQueue
 
 from reflayer.linux.names import native
 from reflayer.linux.xattrs import path_at
@@ -28,11 +29,10 @@ if TYPE_CHECKING:
     from reflayer.archive.tar_reader import TarStream
 
     Make: TypeAlias = Callable[[LayerFolder, bytes, Entry, memoryview], None]
-    _Item: TypeAlias = "_Batch | LockType | Callable[[], None]"
+    _File: TypeAlias = tuple[int, bytes, int, int, int, int, int, int, int]
 
 _make_files: Any = getattr(native, "make_files", None)
 
-_MOST = 64  # files of a batch, as in C
 _MOST_PENDING = 1 << 14  # names
 _MARKS = 1 << 20  # bytes: one for all names of the same hash
 _BLOCK = 4096  # bytes; of most file systems, and a hole is whole blocks
@@ -41,17 +41,19 @@ _AS_MADE = 2**32 - 1  # chown(2): leave the owner as it is
 
 
 class _Batch:
-    """Files of one folder whose data is in one chunk."""
+    """Files whose data is in one chunk."""
 
-    __slots__ = ("chunk", "entries", "files", "folder", "made", "number")
+    __slots__ = ("chunk", "entries", "files", "free", "made", "number", "over")
 
-    def __init__(self, folder: LayerFolder, chunk: memoryview, number: int) -> None:
-        self.folder = folder
+    def __init__(self, chunk: memoryview, number: int) -> None:
         self.chunk = chunk
         self.number = number
-        self.made = 0  # files
-        self.entries: list[Entry] = []
-        self.files: list[tuple[bytes, int, int, int, int, int, int, int]] = []
+        self.entries: list[tuple[LayerFolder, Entry]] = []
+        self.files: list[_File] = []  # the same, as the part in C takes them
+        self.made = 0  # of them
+        self.free: Callable[[], None] = lambda: None  # what to call when all are made
+        self.over = threading.Lock()  # held until nobody is at it any more
+        self.over.acquire()
 
 
 class Files:
@@ -63,10 +65,10 @@ class Files:
         self._make = make
         self._batch: _Batch | None = None
         self._pending: set[tuple[LayerFolder, bytes]] = set()  # and some that are made by now
-        self._queued = self._made = 0  # the last batch's number
-        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         self._others = bytearray(_MARKS)
-        self._undone: list[_Item] = []  # from the first file that could not be made
+        self._begun = self._made = 0  # the last batch's number
+        self._batches: deque[_Batch] = deque()  # in the archive's order
+        self._queue: SimpleQueue[_Batch | None] = SimpleQueue()  # that nobody is at yet
         self._ended = False
         self._thread: threading.Thread | None = None
 
@@ -96,6 +98,7 @@ class Files:
             or (entry.attributes and not self._metadata.is_recorded_after(entry))
             or entry.sparse is not None
             or at + size > len(stream.view)
+            or (folder, name) in self._pending
             or self._may_replace(folder, name)
         ):
             return False
@@ -105,12 +108,13 @@ class Files:
                 return False
             uid, gid = entry.uid, entry.gid
         batch = self._batch
-        if batch is None or batch.folder is not folder or len(batch.files) == _MOST:
-            self._flush()
-            self._queued = folder.batch = self._queued + 1
-            batch = self._batch = _Batch(folder, stream.view, self._queued)
-        batch.entries.append(entry)
-        batch.files.append((name, at, size, entry.mode, uid, gid, entry.atime, entry.mtime))
+        if batch is None:
+            self._begun += 1
+            batch = self._batch = _Batch(stream.view, self._begun)
+        folder.batch = batch.number
+        batch.entries.append((folder, entry))
+        file = folder.fd, name, at, size, entry.mode, uid, gid, entry.atime, entry.mtime
+        batch.files.append(file)
         self._pending.add((folder, name))
         return True
 
@@ -128,23 +132,29 @@ class Files:
 
     def settle(self, folder: LayerFolder | None = None) -> bool:
         """Have all files made, or those of ``folder`` at least; whether there were any."""
-        if self._made >= (self._queued if folder is None else folder.batch):
+        last = self._begun if folder is None else folder.batch
+        if self._made >= last:
             return False
-        if self._thread is None or (self._batch is not None and self._made == self._queued - 1):
-            self._make_now()
-            return True
-        self._flush()
-        reached = threading.Lock()
-        reached.acquire()
-        self._queue.put(reached)
-        reached.acquire()
-        self._redo()
+        if self._batch is not None and self._batch.number <= last:
+            self._flush()
+        while self._made < last:
+            while self._batches[0].over.locked():
+                try:
+                    batch = self._queue.get_nowait()
+                except Empty:
+                    self._batches[0].over.acquire()
+                    break
+                assert batch is not None  # which is put there only at the end
+                self._make_batch(batch)
+            self._end_first()
+        if folder is None:
+            self._pending.clear()
         return True
 
     def release(self, free: Callable[[], None]) -> None:
         """Call ``free`` when no file needs the chunk at hand any more."""
-        self._flush()
         if self._thread is None:
+            self.settle()
             free()
             if _make_files is not None and shared_pool().is_free():
                 self._thread = threading.Thread(target=self._make_all, name="reflayer-files")
@@ -153,71 +163,65 @@ class Files:
                 except RuntimeError:  # no more threads for this user
                     self._thread = None
             return
-        self._queue.put(free)
+        if self._batch is None:
+            free()  # a batch of it that was flushed was settled, too
+        else:
+            self._batch.free = free
+            self._flush()
+        while self._batches and not self._batches[0].over.locked():
+            self._end_first()
         if len(self._pending) > _MOST_PENDING:
             self.settle()
 
     def _flush(self) -> None:
-        if self._batch is None:
-            return
-        if self._thread is None:
-            self._make_now()
-        else:
-            self._queue.put(self._batch)
-            self._batch = None
-
-    def _make_now(self) -> None:
-        batch, self._batch = self._batch, None
-        if batch is not None:
-            self._make_batch(batch)
-        self._redo()
+        assert self._batch is not None
+        self._batches.append(self._batch)
+        self._queue.put(self._batch)
+        self._batch = None
 
     def _make_all(self) -> None:
         pool = shared_pool()
         is_taken = pool.take()
         try:
-            while (item := self._queue.get()) is not None and not self._ended:
-                if isinstance(item, LockType):
-                    item.release()
-                elif self._undone:
-                    self._undone.append(item)
-                elif isinstance(item, _Batch):
-                    self._make_batch(item)
-                else:
-                    item()
+            while (batch := self._queue.get()) is not None and not self._ended:
+                self._make_batch(batch)
         finally:
             if is_taken:
                 pool.give_back()
 
     def _make_batch(self, batch: _Batch) -> None:
         try:
-            made = _make_files(
-                batch.folder.fd, batch.chunk, self._metadata.withheld, tuple(batch.files)
-            )
-            for file, entry in zip(batch.files[:made], batch.entries, strict=False):
-                for attribute, value in entry.attributes.items() if entry.attributes else ():
-                    path = path_at(batch.folder.fd, file[0])
-                    os.setxattr(path, attribute, value, follow_symlinks=False)
-                batch.made += 1
+            self._make_in_c(batch)
+        finally:
+            if batch.made == len(batch.files):
+                batch.free()
+            batch.over.release()
+
+    def _make_in_c(self, batch: _Batch) -> None:
+        """Make its files up to the first that cannot be made so."""
+        files = tuple(batch.files)
+        try:
+            while made := _make_files(batch.chunk, self._metadata.withheld, files, batch.made):
+                for _ in range(made):
+                    folder, name, *_ = files[batch.made]
+                    for attribute, value in batch.entries[batch.made][1].attributes.items():
+                        os.setxattr(path_at(folder, name), attribute, value, follow_symlinks=False)
+                    batch.made += 1
         except Exception:  # such as a time beyond 64 bits, of which ``make`` will tell
             pass
-        if batch.made < len(batch.files):
-            self._undone.append(batch)
-        else:
-            self._made = batch.number
 
-    def _redo(self) -> None:
-        """Do what is undone; nothing is in the queue."""
-        undone, self._undone = self._undone, []
-        self._made = self._queued
-        self._pending.clear()
-        for item in undone:
-            if isinstance(item, _Batch):
-                for file, entry in list(zip(item.files, item.entries, strict=True))[item.made :]:
-                    name, at, size, *_ = file
-                    self._make(item.folder, name, entry, item.chunk[at : at + size])
-            elif not isinstance(item, LockType):
-                item()
+    def _end_first(self) -> None:
+        """Make what could not be made in C of the first batch, which is over."""
+        batch = self._batches.popleft()
+        self._made = batch.number  # first: what is made anew may settle the others
+        if batch.made < len(batch.files):
+            while batch.made < len(batch.files):
+                folder, entry = batch.entries[batch.made]
+                _, name, at, size, *_ = batch.files[batch.made]
+                self._make(folder, name, entry, batch.chunk[at : at + size])
+                batch.made += 1
+                self._make_in_c(batch)
+            batch.free()
 
 
 def write_data(fd: int, stream: TarStream, sparse: SparseMap | None) -> None:

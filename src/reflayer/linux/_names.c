@@ -261,6 +261,7 @@ static PyObject *measure_names(PyObject *Py_UNUSED(self), PyObject *args)
 }
 
 struct made {
+    int folder;
     const char *name;
     Py_ssize_t at, size;    /* in the data */
     long long atime, mtime; /* nanoseconds */
@@ -277,25 +278,25 @@ static int has_hole(const char *data, Py_ssize_t size)
     return 0;
 }
 
-/* make_files(folder, data, withheld, files): make new files in their order, up to the first that
- * cannot be made; how many. A file is (name, at, size, mode, uid, gid, atime, mtime), with -1 for
- * both ids where its birth gives the right ones. */
+/* make_files(data, withheld, files, first): make new files in their order from that number on, up to
+ * the first that cannot be made; how many. A file is (folder, name, at, size, mode, uid, gid, atime,
+ * mtime), with -1 for both ids where its birth gives the right ones. */
 static PyObject *make_files(PyObject *Py_UNUSED(self), PyObject *args)
 {
     struct made files[FILES], *f = files;
     Py_buffer data = {0};
     PyObject *list;
-    Py_ssize_t count, made = 0;
+    Py_ssize_t first, count, made = 0;
     mode_t withheld;
-    int folder;
-    if (!PyArg_ParseTuple(args, "iy*IO!:make_files", &folder, &data, &withheld, &PyTuple_Type,
-                          &list))
+    if (!PyArg_ParseTuple(args, "y*IO!n:make_files", &data, &withheld, &PyTuple_Type, &list,
+                          &first))
         return NULL;
-    count = PyTuple_Size(list) < FILES ? PyTuple_Size(list) : FILES;
+    count = first < 0 ? 0 : PyTuple_Size(list) - first;
+    count = count < FILES ? count : FILES;
     for (Py_ssize_t i = 0; i < count; i++, f++) {
-        if (!PyArg_ParseTuple(PyTuple_GetItem(list, i), "ynnIIILL:make_files", &f->name, &f->at,
-                              &f->size, &f->s.st_mode, &f->s.st_uid, &f->s.st_gid, &f->atime,
-                              &f->mtime))
+        if (!PyArg_ParseTuple(PyTuple_GetItem(list, first + i), "iynnIIILL:make_files", &f->folder,
+                              &f->name, &f->at, &f->size, &f->s.st_mode, &f->s.st_uid,
+                              &f->s.st_gid, &f->atime, &f->mtime))
             goto end;
         if (f->at < 0 || f->size < 0 || f->at > data.len || f->size > data.len - f->at) {
             PyErr_SetString(PyExc_ValueError, "a file is not in the data");
@@ -308,8 +309,9 @@ static PyObject *make_files(PyObject *Py_UNUSED(self), PyObject *args)
     Py_BEGIN_ALLOW_THREADS
     for (f = files; made < count; f++, made++) {
         const char *content = (char *)data.buf + f->at;
-        int fd = has_hole(content, f->size) ? -1 : openat(folder, f->name, NEW_FILE, f->s.st_mode);
-        if (fd < 0 || !finish_file(fd, folder, f->name,
+        int fd = has_hole(content, f->size) ? -1
+                                            : openat(f->folder, f->name, NEW_FILE, f->s.st_mode);
+        if (fd < 0 || !finish_file(fd, f->folder, f->name,
                                    write_all(fd, content, (size_t)f->size, 0) < 0, &f->s,
                                    (f->s.st_uid & f->s.st_gid) != (uid_t)-1, withheld))
             break;

@@ -45,10 +45,10 @@ def measure_names(
     folder: int, asks: int, left: bytes, /
 ) -> tuple[tuple[int, int, int, int, int, bytes], list[bytes], _Rest, bytes | None]: ...
 def make_files(
-    folder: int,
     data: memoryview,
     withheld: int,
-    files: tuple[tuple[bytes, int, int, int, int, int, int, int], ...],
+    files: tuple[tuple[int, bytes, int, int, int, int, int, int, int], ...],
+    first: int,
     /,
 ) -> int: ...
 def openat2(dir_fd: int, path: bytes, flags: int, mode: int, resolve: int, /) -> int: ...
