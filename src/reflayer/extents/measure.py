@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     """Trees, and the paths of folders from their roots: what is still to be added."""
 
 _measure_names: Any = getattr(native, "measure_names", None)
+_ONE_AT_A_TIME = 2  # how to ask XFS
 _BATCH = 64  # names read at once in Python
 _BLOCK = 512  # bytes of st_blocks, whatever the file system's own are
 # Gone or another by now.
@@ -240,7 +241,8 @@ class Tally:
             above = relative and relative + b"/"
             left: bytes | None = b""
             while left is not None:
-                asks = self._is_told and not self._shares_nothing
+                asks = int(self._is_told and not self._shares_nothing)
+                asks *= _ONE_AT_A_TIME if self._inode_size else 1
                 facts, folders, rest, left = _measure_names(folder, asks, left)
                 self._add_facts(*facts)
                 inside += [above + name for name in folders]
