@@ -103,14 +103,14 @@ def test_threads_share_a_tree(
     place_on: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: set[int] = set()
-    add = sums.Tally.add_folder
+    add = sums.Tally.add_folders
 
-    def note(*arguments: object) -> list[bytes]:
+    def note(*arguments: object) -> tuple[list[bytes], list[bytes]]:
         seen.add(threading.get_ident())
         time.sleep(0.01)
         return add(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sums.Tally, "add_folder", note)
+    monkeypatch.setattr(sums.Tally, "add_folders", note)
     told: list[int] = []
     (usage,) = measure_trees(
         several(place_on("xfs"), 1), workers=2, progress=lambda _, done, __: told.append(done)

@@ -776,6 +776,30 @@ def test_more_shared_places_than_a_call_has_room_for(
     assert sum(facts[3] for facts in told) == 0
 
 
+def test_folders_are_measured_in_one_call_up_to_one_that_takes_several(
+    src: Path, native: Any
+) -> None:
+    for path in ("a/b", "large"):
+        (src / path).mkdir(parents=True)
+    os.mkfifo(src / "a/fifo")
+    os.link(src / "a/fifo", src / "a/again")
+    (src / "a/b/file").write_bytes(b"x")
+    for number in range(1000):
+        (src / f"large/{number}").touch()
+    paths = (b".", b"a", b"a/b", b"large", b"a")
+    with opened(src) as (folder,):
+        facts, told = native.measure_folders(folder, paths, 0)
+        assert native.measure_folders(folder, (b"large",), 0) == (NOTHING, [])
+        for wrong in (b"none", b"../src", b"a/b/file"):
+            assert native.measure_folders(folder, (wrong, b"a"), 0) == (NOTHING, [])
+    assert facts[:2] == (2 + 1 + 1, 1)
+    assert [(sorted(folders), sorted(rest)) for folders, rest in told] == [
+        ([b"a", b"large"], []),
+        ([b"b"], [(FIFO, b"again"), (FIFO, b"fifo")]),
+        ([], []),
+    ]
+
+
 def test_an_open_that_waits_lets_other_threads_run(src: Path, native: Any) -> None:
     os.mkfifo(src / "fifo")
     with opened(src) as (folder,):

@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     """Trees, and the paths of folders from their roots: what is still to be added."""
 
 _measure_names: Any = getattr(native, "measure_names", None)
+_measure_folders: Any = getattr(native, "measure_folders", None)
 _ONE_AT_A_TIME = 2  # how to ask XFS
+_AT_ONCE = 48  # folders that a call into C is for: between two calls work is shared
 _BATCH = 64  # names read at once in Python
 _BLOCK = 512  # bytes of st_blocks, whatever the file system's own are
 # Gone or another by now.
@@ -155,18 +157,15 @@ def _measure(folders: Folders, workers: Workers) -> None:
                 continue
             if not relative:
                 tally.add_other(os.fstat(root))
-            try:
-                # From the root: a walk that keeps its way open needs a descriptor for each level.
-                folder = open_beneath(root, relative, cross_mounts=False)
-            except OSError as error:
-                if error.errno != errno.EXDEV:  # something is mounted there
-                    tally.miss(error, relative, "open")
-                continue
-            try:
-                inside = tally.add_folder(folder, relative, workers.pause)
-            finally:
-                os.close(folder)
-            folders += [(tally, path) for path in inside]
+            some = [relative]
+            while folders and folders[-1][0] is tally and len(some) < _AT_ONCE:
+                some.append(folders.pop()[1])
+            inside, left = tally.add_folders(root, some)
+            folders += [(tally, path) for path in (*left[1:], *inside)]
+            if left:
+                folders += [
+                    (tally, path) for path in tally.add_folder(root, left[0], workers.pause)
+                ]
     finally:
         if root >= 0:
             os.close(root)
@@ -228,10 +227,47 @@ class Tally:
             raise
         return root
 
-    def add_folder(self, folder: int, relative: bytes, pause: Callable[[], object]) -> list[bytes]:
-        """Add all in the open ``folder``; return the paths of the folders in it."""
+    def add_folders(self, root: int, some: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+        """Add all in ``some`` folders; return the paths of those in them, and those left to do."""
+        if _measure_names is None:
+            return [], some
+        paths = tuple([path or b"." for path in some])
+        facts, found = _measure_folders(root, paths, self._asks())
+        self._add_facts(*facts)
+        inside: list[bytes] = []
+        for path, (folders, rest) in zip(some, found, strict=False):
+            above = path and path + b"/"
+            inside += [above + name for name in folders]
+            if rest:
+                names = [name for _, name in rest]
+                inside += self.add_folder(root, path, lambda: None, names)
+        return inside, some[len(found) :]
+
+    def _asks(self) -> int:
+        """How the part in C is to ask where the data lies."""
+        if not self._is_told or self._shares_nothing:
+            return 0
+        return _ONE_AT_A_TIME if self._inode_size else 1
+
+    def add_folder(
+        self,
+        root: int,
+        relative: bytes,
+        pause: Callable[[], object],
+        names: list[bytes] | None = None,
+    ) -> list[bytes]:
+        """Add all in a folder, or some ``names``; return the paths of the folders in it."""
         inside: list[bytes] = []
         try:
+            # From the root: a walk that keeps its way open needs a descriptor for each level.
+            folder = open_beneath(root, relative, cross_mounts=False)
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # something is mounted there
+                self.miss(error, relative, "open")
+            return inside
+        try:
+            if names is not None:
+                return self._add_names(folder, relative, names)
             if _measure_names is None:
                 with os.scandir(folder) as scan:
                     while names := [os.fsencode(entry.name) for entry in islice(scan, _BATCH)]:
@@ -241,9 +277,7 @@ class Tally:
             above = relative and relative + b"/"
             left: bytes | None = b""
             while left is not None:
-                asks = int(self._is_told and not self._shares_nothing)
-                asks *= _ONE_AT_A_TIME if self._inode_size else 1
-                facts, folders, rest, left = _measure_names(folder, asks, left)
+                facts, folders, rest, left = _measure_names(folder, self._asks(), left)
                 self._add_facts(*facts)
                 inside += [above + name for name in folders]
                 if rest:
@@ -252,6 +286,8 @@ class Tally:
                     pause()
         except OSError as error:
             self.miss(error, relative, "list")
+        finally:
+            os.close(folder)
         return inside
 
     def _add_facts(

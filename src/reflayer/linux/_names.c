@@ -191,7 +191,7 @@ struct map { /* linux/fiemap.h */
 struct measure {
     int folder, asks; /* asks: where the file system tells who shares */
     long long inodes, size, allocated, own, untold;
-    uint64_t shared[PLACES][2];
+    uint64_t (*shared)[2]; /* PLACES */
     Py_ssize_t used;
 };
 
@@ -250,31 +250,87 @@ static int measure_file(struct measure *m, const char *name)
     return 1;
 }
 
+/* Measure what is in a folder, as far as there is time and room. */
+static void measure_each(struct measure *m, struct names *n)
+{
+    struct dirent64 *entry;
+    struct stat s;
+    while (m->used + ROOM <= PLACES && (entry = next_name(n)) != NULL) {
+        if (entry->d_type == DT_REG && m->asks)
+            entry->d_type = measure_file(m, entry->d_name) ? DONE : DT_REG;
+        else if (fstatat(m->folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) == 0 &&
+                 (S_ISDIR(s.st_mode) || s.st_nlink == 1) && !(S_ISREG(s.st_mode) && m->asks)) {
+            add_inode(m, &s, (long long)s.st_blocks * 512, 0);
+            entry->d_type = S_ISDIR(s.st_mode) ? MADE : DONE;
+        }
+    }
+}
+
+static PyObject *sums_of(const struct measure *m)
+{
+    return Py_BuildValue("(LLLLLy#)", m->inodes, m->size, m->allocated, m->own, m->untold,
+                         m->shared, m->used * 16);
+}
+
 /* measure_names(folder, asks, left): what all of one name takes, and the folders themselves. The
  * facts are inodes, size, allocated, own, untold, and (place, length) of what is shared. */
 static PyObject *measure_names(PyObject *Py_UNUSED(self), PyObject *args)
 {
-    struct measure m = {0};
+    uint64_t shared[PLACES][2];
+    struct measure m = {.shared = shared};
     struct names n;
-    struct dirent64 *entry;
-    struct stat s;
     Py_buffer left = {0};
     if (!PyArg_ParseTuple(args, "iiy*:measure_names", &m.folder, &m.asks, &left)) return NULL;
     if (take_left(&n, &left) < 0) return NULL;
     Py_BEGIN_ALLOW_THREADS
     read_names(&n, m.folder);
-    while (m.used + ROOM <= PLACES && (entry = next_name(&n)) != NULL) {
-        if (entry->d_type == DT_REG && m.asks)
-            entry->d_type = measure_file(&m, entry->d_name) ? DONE : DT_REG;
-        else if (fstatat(m.folder, entry->d_name, &s, AT_SYMLINK_NOFOLLOW) == 0 &&
-                 (S_ISDIR(s.st_mode) || s.st_nlink == 1) && !(S_ISREG(s.st_mode) && m.asks)) {
-            add_inode(&m, &s, (long long)s.st_blocks * 512, 0);
-            entry->d_type = S_ISDIR(s.st_mode) ? MADE : DONE;
+    measure_each(&m, &n);
+    Py_END_ALLOW_THREADS
+    return result_of(&n, sums_of(&m));
+}
+
+/* measure_folders(folder, paths, asks): the same of the folders at paths, one after the other. The
+ * facts are of all together, and a list tells of each the folders in it and what is handed back. It
+ * ends before the first that takes several calls, or cannot be opened. */
+static PyObject *measure_folders(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    uint64_t shared[PLACES][2];
+    struct measure m = {.shared = shared}, before;
+    struct names n = {.used = 0};
+    Py_ssize_t end[FOLDERS];
+    PyObject *paths, *told = NULL, *one;
+    const char *path[FOLDERS];
+    int top, count, done = 0;
+    if (!PyArg_ParseTuple(args, "iO!i:measure_folders", &top, &PyTuple_Type, &paths, &m.asks))
+        return NULL;
+    count = (int)(PyTuple_Size(paths) < FOLDERS ? PyTuple_Size(paths) : FOLDERS);
+    for (int i = 0; i < count; i++)
+        if ((path[i] = PyBytes_AsString(PyTuple_GetItem(paths, i))) == NULL) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    for (n.stop = now() + TURN; done < count; end[done++] = n.at) {
+        before = m;
+        m.folder = enter(top, path[done]);
+        if (m.folder < 0) break;
+        add_names(&n, m.folder);
+        if (n.ended) measure_each(&m, &n);
+        if (*path[done]) close(m.folder);
+        if (!n.ended || n.at < n.used) {
+            m = before;
+            break;
         }
     }
     Py_END_ALLOW_THREADS
-    return result_of(&n, Py_BuildValue("(LLLLLy#)", m.inodes, m.size, m.allocated, m.own,
-                                       m.untold, m.shared, m.used * 16));
+    told = PyList_New(0);
+    for (int i = 0; told != NULL && i < done; i++) {
+        PyObject *folders = PyList_New(0), *rest = PyList_New(0);
+        one = folders && rest && !hand_back(&n, i ? end[i - 1] : 0, end[i], folders, rest, 0)
+                  ? PyTuple_Pack(2, folders, rest) : NULL;
+        if (one == NULL || PyList_Append(told, one) < 0) Py_CLEAR(told);
+        Py_XDECREF(one);
+        Py_XDECREF(folders);
+        Py_XDECREF(rest);
+    }
+    return told == NULL ? NULL : Py_BuildValue("NN", sums_of(&m), told);
 }
 
 struct made {
@@ -360,6 +416,7 @@ static PyMethodDef functions[] = {
     {"changed_names", changed_names, METH_VARARGS, NULL},
     {"write_back_names", write_back_names, METH_VARARGS, NULL},
     {"measure_names", measure_names, METH_VARARGS, NULL},
+    {"measure_folders", measure_folders, METH_VARARGS, NULL},
     {"make_files", make_files, METH_VARARGS, NULL},
     {"openat2", open_beneath, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -44,6 +44,9 @@ def changed_names(
 def measure_names(
     folder: int, asks: int, left: bytes, /
 ) -> tuple[tuple[int, int, int, int, int, bytes], list[bytes], _Rest, bytes | None]: ...
+def measure_folders(
+    folder: int, paths: tuple[bytes, ...], asks: int, /
+) -> tuple[tuple[int, int, int, int, int, bytes], list[tuple[list[bytes], _Rest]]]: ...
 def make_files(
     data: memoryview,
     withheld: int,
