@@ -105,6 +105,12 @@ def test_a_full_disk_is_told_of_the_file_that_has_no_room(tmp_path: Path) -> Non
         assert len(os.listdir(root / "dir")) > 50
 
 
+def test_what_fails_as_its_folder_is_shut_is_told_of_the_file(tmp_path: Path) -> None:
+    others = [folder(f"other {n}") for n in range(100)]
+    with pytest.raises(ArchiveError, match=f"a/{'x' * 300}: .*File name too long"):
+        apply(tmp_path, tar(folder("a"), entry(f"a/{'x' * 300}"), *others))
+
+
 def test_an_interrupt_leaves_no_thread_and_no_place_in_the_pool_taken(tmp_path: Path) -> None:
     def interrupt(count: int) -> None:
         if count > 3 * MiB:

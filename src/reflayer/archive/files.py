@@ -199,8 +199,8 @@ class Files:
 
     def _make_in_c(self, batch: _Batch) -> None:
         """Make its files up to the first that cannot be made so."""
-        files = tuple(batch.files)
         try:
+            files = tuple(batch.files)
             while made := _make_files(batch.chunk, self._metadata.withheld, files, batch.made):
                 for _ in range(made):
                     folder, name, *_ = files[batch.made]

@@ -298,13 +298,20 @@ class Folders:
     def _finish(self, folder: LayerFolder) -> None:
         try:
             self.settle(folder)
-            self.metadata.finish_folder(folder)
+        except BaseException:
+            self._open[folder.key] = folder  # files may be made in it until their thread has ended
+            raise
+        try:
+            self._set_metadata(folder)
         except FailedError as error:
             raise failure(error, self.root_path, folder.path, error.operation) from error
         except ArchiveError as error:
             raise ArchiveError(error.reason, folder.path) from error
         finally:
             folder.shut()
+
+    def _set_metadata(self, folder: LayerFolder) -> None:
+        self.metadata.finish_folder(folder)
 
     def _remember(self, path: bytes, folder: LayerFolder) -> None:
         self._by_path[path] = folder

@@ -89,14 +89,9 @@ class GuessedFolders(UnionFolders):
     def _way(self, make: bool) -> Way:
         return GuessedWay(self, make) if self._lower is None else UnionWay(self, make)
 
-    def _finish(self, folder: LayerFolder) -> None:
+    def _set_metadata(self, folder: LayerFolder) -> None:
         if folder.key not in self._unsettled:
-            super()._finish(folder)
-            return
-        try:
-            self.settle(folder)
-        finally:
-            folder.shut()
+            super()._set_metadata(folder)
 
     def _shut_all(self) -> None:
         self._by_path = {b"": self.root}
