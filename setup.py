@@ -109,7 +109,7 @@ with TemporaryDirectory() as build:
         ext_modules=[
             Extension(
                 "reflayer.linux._names",
-                ["src/reflayer/linux/_names.c", "src/reflayer/linux/clone.c"],
+                [f"src/reflayer/linux/{name}.c" for name in ("_names", "clone", "tar")],
                 depends=["src/reflayer/linux/names.h"],
                 extra_compile_args=["-Wall", "-Wextra", "-g0"],  # that has the folder's path in it
                 py_limited_api=True,

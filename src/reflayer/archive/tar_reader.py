@@ -28,6 +28,7 @@ from reflayer.archive.tar_header import (
     text,
 )
 from reflayer.errors import ArchiveError
+from reflayer.linux.names import native
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from reflayer.archive.tar_header import Records
 
     Fields = tuple[bytes, ...]
+    UpToTarget = tuple[bytes, bytes, int, int, int, int, int, int, bytes]
+    Ordinary = Callable[[memoryview, int], tuple[int, UpToTarget, dict[str, bytes] | None] | None]
+
+_ordinary: Ordinary = getattr(native, "tar_entry", lambda *_: None)
 
 _LARGEST_HEADER = 1 << 20  # of an extended header or a long name, in bytes
 _LONGEST_NAME = 1 << 16  # bytes; one name can be as many folders, half of that deep
@@ -172,6 +177,14 @@ def read_entries(stream: TarStream) -> Iterator[Entry]:
     name = b""
     try:
         while stream.next_header():
+            is_first = not (records or long_name or long_target)
+            if is_first and (found := _ordinary(stream.view, stream.position)) is not None:
+                stream.position, facts, attributes = found
+                entry = Entry(*facts, attributes=attributes or NO_ATTRIBUTES)
+                stream.enter_data(entry.size)
+                name = entry.name
+                yield entry
+                continue
             fields: Fields = FIELDS.unpack_from(stream.view, stream.position)
             kind = fields[7]
             if not has_checksum(stream.view, stream.position, fields[6]):  # its name may be no name

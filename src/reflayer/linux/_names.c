@@ -418,6 +418,7 @@ static PyMethodDef functions[] = {
     {"measure_names", measure_names, METH_VARARGS, NULL},
     {"measure_folders", measure_folders, METH_VARARGS, NULL},
     {"make_files", make_files, METH_VARARGS, NULL},
+    {"tar_entry", tar_entry, METH_VARARGS, NULL},
     {"openat2", open_beneath, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -1,4 +1,4 @@
-/* What the functions of _names.c and clone.c share: a folder's names, in turns, and new files. */
+/* What the files in C share: a folder's names, in turns, and new files. */
 #define Py_LIMITED_API 0x030b0000 /* Python 3.11 and later load the same file */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
@@ -198,3 +198,6 @@ static inline int finish_file(int fd, int folder, const char *name, int has_fail
 /* clone.c */
 PyObject *clone_names(PyObject *self, PyObject *args);
 PyObject *clone_merged(PyObject *self, PyObject *args);
+
+/* tar.c */
+PyObject *tar_entry(PyObject *self, PyObject *args);
