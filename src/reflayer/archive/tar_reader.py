@@ -143,12 +143,13 @@ class TarStream:
         return block
 
     def _skip_data(self) -> None:
-        while self.left:
-            self.data(self.left)
+        while self.position + self.left > self._end:
+            self.left -= self._end - self.position
+            self._require_chunk()
         # Chunks are of whole blocks, so padding is in the chunk that the data ends in; only the
         # last one may be cut short.
-        self.position = min(self.position + self._padding, self._end)
-        self._padding = 0
+        self.position = min(self.position + self.left + self._padding, self._end)
+        self.left = self._padding = 0
 
     def _check_end(self) -> None:
         """One block of zeros is at hand; another has to follow, or nothing, as in Go's reader."""

@@ -10,7 +10,6 @@ from reflayer.driver.spares import make_room
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from concurrent.futures import Future
 
 _AMOUNT = 8 << 20  # bytes: less takes no time worth a thread
 
@@ -26,22 +25,35 @@ def writing_back(path: str, home: str) -> Iterator[Callable[[int], None]]:
         What is to be called, now and then, with how many bytes have come; it raises what could not
         be written.
     """
-    from concurrent.futures import ThreadPoolExecutor
+    from threading import Thread  # concurrent.futures takes 8 ms to import
 
-    writing: Future[None] | None = None
+    failed: list[BaseException] = []
+    writing: Thread | None = None
     begun = 0
-    with opened(path) as folder, ThreadPoolExecutor(1, "write-back") as thread:
 
-        def come_to(count: int) -> None:
-            nonlocal writing, begun
-            if count - begun < _AMOUNT or not (writing is None or writing.done()):
-                return
+    def come_to(count: int) -> None:
+        nonlocal writing, begun
+        if count - begun < _AMOUNT or (writing is not None and writing.is_alive()):
+            return
+        if failed:
+            raise failed[0]
+        begun = count
+        make_room(home)
+        writing = Thread(target=write, name="write-back")
+        writing.start()
+
+    with opened(path) as folder:
+
+        def write() -> None:
+            try:
+                write_out(folder, path)
+            except BaseException as error:
+                failed.append(error)
+
+        try:
+            yield come_to
+        finally:
             if writing is not None:
-                writing.result()
-            begun = count
-            make_room(home)
-            writing = thread.submit(write_out, folder, path)
-
-        yield come_to
-        if writing is not None:
-            writing.result()  # an error that syncfs(2) has told once, it does not tell again
+                writing.join()
+        if failed:
+            raise failed[0]  # an error that syncfs(2) has told once, it does not tell again
