@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from benchmarks.layers import layered_image
 from reflayer.driver import Driver
-from tests.docker.daemons import Dockerd, Plugin, folder_for_daemons
+from tests.docker.daemons import REFLAYER, Dockerd, Plugin, folder_for_daemons
+from tests.docker.trees import busybox_tree
 from tests.driver.layers import tree
 
 
@@ -73,3 +78,56 @@ def test_what_vfs_made_works_with_our_driver_and_back(
         finally:
             docker.tear_down()
             plugin.stop()
+
+
+@pytest.mark.parametrize("kind", ["xfs", "ext4"])
+def test_an_image_of_ten_differences_goes_back_to_vfs(
+    kind: str, place_on: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = busybox_tree(tmp_path / "tree")
+    for number in range(22):
+        (source / f"folder{number:02}").mkdir()
+        for name in ("one", "two", "three"):
+            (source / f"folder{number:02}" / name).write_text(name * number)
+    archive = layered_image(source, tmp_path / "image")
+    data = place_on(kind) / "docker"
+    with folder_for_daemons() as folder:
+        docker, plugin = Dockerd(folder, data), Plugin(folder)
+        try:
+            plugin.start()
+            docker.start()
+            docker.run("load", "--input", archive)
+            docker.run("create", "--name=new", "--network=none", "bench:layers", "ls", "/srv")
+            changing = ("sh", "-c", "rm -r /srv/application/7; touch /made-by-us")
+            docker.run("run", "--name=changed", "--network=none", "bench:layers", *changing)
+            said = docker.run("diff", "changed")
+            before = [tree(docker.layer(name)) for name in ("new", "changed")]
+            docker.stop()
+            plugin.stop()
+            assert len(os.listdir(data / "reflayer/differences")) == 11
+            make_whole = [REFLAYER, "doctor", "--make-whole", data / "reflayer"]
+            subprocess.run(make_whole, check=True, capture_output=True)
+
+            move(data, "reflayer", "vfs")
+            docker.start("vfs")
+            assert [tree(root_in_vfs(docker, name)) for name in ("new", "changed")] == before
+            assert docker.run("diff", "changed") == said
+            assert docker.run("start", "--attach", "new") == "application"
+            run = ("run", "--rm", "--network=none", "bench:layers")
+            assert len(docker.run(*run, "ls", "/srv/application").split()) == 60
+            docker.run("rm", "new", "changed")
+            docker.run("rmi", "bench:layers")
+            assert os.listdir(data / "vfs/dir") == []
+        finally:
+            docker.tear_down()
+            plugin.stop()
+
+
+def root_in_vfs(docker: Dockerd, container: str) -> Path:
+    """The root of a container, which the daemon does not tell of its own driver."""
+    id = docker.run("inspect", "--format={{.Id}}", container)
+    return (
+        docker.data
+        / "vfs/dir"
+        / (docker.data / f"image/vfs/layerdb/mounts/{id}/mount-id").read_text()
+    )
