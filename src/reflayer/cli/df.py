@@ -59,8 +59,8 @@ def df(arguments: Namespace) -> int:
     READY OF lists containers that are kept ready (reflayer warm). One of each is looked at,
     and all of them give back what they have of their own.
 
-    All files are looked at, about 100,000 in one or two seconds, and what is not written
-    yet is written first. The numbers are those of the file system's own map (FIEMAP):
+    All files are looked at, about 200,000 in a second, and what is not written yet is
+    written first. The numbers are those of the file system's own map (FIEMAP):
     compressed data counts as it takes (to others than root: as it reads), and what btrfs
     keeps in its metadata, small files among it, is not told and not counted. Where a file
     system tells nothing (NFS), all is taken for its own, and a line says so.
