@@ -105,7 +105,7 @@ def test_an_image_of_ten_differences_goes_back_to_vfs(
             docker.stop()
             plugin.stop()
             assert len(os.listdir(data / "reflayer/differences")) == 11
-            make_whole = [REFLAYER, "doctor", "--make-whole", data / "reflayer"]
+            make_whole: list[str | Path] = [REFLAYER, "doctor", "--make-whole", data / "reflayer"]
             subprocess.run(make_whole, check=True, capture_output=True)
 
             move(data, "reflayer", "vfs")
