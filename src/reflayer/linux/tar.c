@@ -182,7 +182,7 @@ static PyObject *full_name(const struct entry *e)
 /* What tar_entry returns; NULL, with no exception, where the entry is not ordinary. */
 static PyObject *entry_at(const char *data, Py_ssize_t size, Py_ssize_t at, struct entry *e)
 {
-    const char *records = NULL;
+    const char *records = data;
     long long length = 0, mode;
     PyObject *name;
     if (at < 0 || size - at < BLOCK) return NULL;
