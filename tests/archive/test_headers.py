@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from importlib import import_module
 from unittest.mock import patch
 
 import pytest
@@ -13,7 +14,6 @@ from reflayer.archive import tar_reader
 from reflayer.archive.tar_header import format_records
 from reflayer.archive.tar_reader import TarStream, read_entries
 from reflayer.errors import ArchiveError
-from reflayer.linux.names import native
 from tests.archive.tars import entry, header, tar
 from tests.archive.test_formats import raw
 from tests.file_systems import require_native
@@ -119,13 +119,14 @@ def test_whatever_a_record_says(key: bytes, fields: dict[str, bytes]) -> None:
 
 def test_what_is_ordinary_python_need_not_read() -> None:
     require_native()
+    tar_entry = import_module("reflayer.linux._names").tar_entry
     pax = {"mtime": "1.5", "atime": "2", "SCHILY.xattr.user.a": "v", "path": "p" * 300}
     archive = tar(entry("a", b"data", mode=0o4755, uid=7, pax=pax))
-    at, facts, attributes = native.tar_entry(archive, 0)
+    at, facts, attributes = tar_entry(archive, 0)
     assert (at, facts[0], facts[1:5]) == (1024, b"p" * 300, (b"0", 4, 0o4755, 7))
     assert (facts[6:], attributes) == ((2 * 10**9, 1_500_000_000, b""), {"user.a": b"v"})
-    assert native.tar_entry(archive[:1535], 0) is None  # not all of it is there
+    assert tar_entry(archive[:1535], 0) is None  # not all of it is there
     for outside in (-1, len(archive), len(archive) + 1, -(1 << 62), (1 << 62)):
-        assert native.tar_entry(archive, outside) is None
+        assert tar_entry(archive, outside) is None
     with pytest.raises(TypeError):
-        native.tar_entry("text", 0)
+        tar_entry("text", 0)

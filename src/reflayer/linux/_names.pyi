@@ -1,4 +1,4 @@
-"""The types of ``_names.c`` and ``clone.c``, whose comments say what each function does."""
+"""The types of ``_names.c``, ``clone.c`` and ``tar.c``, whose comments say what each function does."""
 
 _Rest = list[tuple[int, bytes]]  # d_type of getdents64(2), name
 
@@ -55,3 +55,9 @@ def make_files(
     /,
 ) -> int: ...
 def openat2(dir_fd: int, path: bytes, flags: int, mode: int, resolve: int, /) -> int: ...
+def tar_entry(
+    data: bytes | memoryview, at: int, /
+) -> (
+    tuple[int, tuple[bytes, bytes, int, int, int, int, int, int, bytes], dict[str, bytes] | None]
+    | None
+): ...
