@@ -67,10 +67,10 @@ def add_between(scan: Scan, top: int, target: Union, differences: Iterable[bytes
             path = path.rpartition(b"/")[0]
         return path in others
 
-    scan.touched[:] = [path for path in touched if not goes(path)]
+    scan.touched = {path for path in touched if not goes(path)}
     scan.stale = {path: found for path, found in scan.stale.items() if not goes(path)}
     scan.linked[:] = [(path, name) for path, name in scan.linked if not goes(path)]
-    scan.others[:] = [*others, *(path for path in scan.others if not goes(path))]
+    scan.others = others | {path for path in scan.others if not goes(path)}
 
 
 def _gather(root: int, names: Names) -> None:

@@ -11,13 +11,14 @@ has a late ctime: after a crash amid it, the same once more goes on from there.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import stat
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cached_property, partial
 
-from reflayer.archive.untouched import Scan, look
+from reflayer.archive.untouched import Scan, first_folders, look_at
 from reflayer.errors import OperationError, failing
 from reflayer.linux.inode_flags import change_flags, inode_flags, unshut
 from reflayer.walk.folders import (
@@ -25,6 +26,7 @@ from reflayer.walk.folders import (
     OPEN_FILE,
     OPEN_FOLDER,
     identity,
+    names_in,
     open_beneath,
     open_noatime,
 )
@@ -32,9 +34,9 @@ from reflayer.workers.pool import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 
+    from reflayer.archive.untouched import Unseen
     from reflayer.copy.folder import Folder, Job
     from reflayer.copy.source import Source
     from reflayer.copy.worker import Worker
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     Wanted = dict[bytes, list[bytes]]
     """By the path of a folder the names in it that are to be made."""
 
-_MOST_OPEN = 256  # folders that are open from one step to the next
 _SHUT = frozenset({errno.EPERM, errno.EACCES})
 _DEFAULT_ACL = "system.posix_acl_default"
 
@@ -97,13 +98,18 @@ def undo(
     path = os.fsencode(root)
     with failing(path, "undo what changed"):
         top = open_noatime(path, None, OPEN_ANY_FOLDER)
-        try:
-            known = {} if known is None else known
-            way_back = _Undo(path, top, stack_of(stack), cloned, known, paths)
-            with way_back.opened_stack() as below:
+        with ExitStack() as until:
+            until.callback(os.close, top)
+            known, layers = {} if known is None else known, stack_of(stack)
+            with Union.root(layers) as below:
                 with nullcontext(below) if was is None else Union.root(stack_of(was)) as before:
                     scan = Scan(path, cloned, partial(is_known, known, paths or {}, before), held)
-                    look([(scan, top)], workers)
+                    way_back = _Undo(
+                        path, top, layers, below, scan, cloned, method, ownership, workers
+                    )
+                    until.callback(way_back.close)
+                    # Where it is not to be kept if anything hinders, that is found out meanwhile.
+                    way_back.look(is_undone=held is not None)
                 for failed, number in scan.failed.items():
                     raise OperationError.from_os_error(
                         OSError(number, os.strerror(number)),
@@ -112,121 +118,186 @@ def undo(
                     )
                 if between:
                     add_between(scan, top, below, map(os.fsencode, between))
-                if not (scan.touched or scan.stale):
+                if not (scan.touched or scan.stale or way_back.done):
                     if paths is not None:
                         paths.update(scan.folders)
                     return None
-                return way_back.run(scan, method, ownership, workers)
-        finally:
-            os.close(top)
+                return way_back.finish(known, paths)
 
 
 class _Undo:
-    """One clone on its way back."""
+    """One clone on its way back, folder by folder.
+
+    The root comes last: in it a copy tries something, and has inodes of several names wait.
+    """
 
     def __init__(
         self,
         root: bytes,
         top: int,
         stack: Stack,
+        above: Union,
+        scan: Scan,
         cloned: int,
-        known: dict[int, int],
-        paths: dict[bytes, int] | None,
+        method: str,
+        ownership: str,
+        most: int | None,
     ) -> None:
         self._root = root
         self._top = top
         self._stack = stack
+        self._above = above
+        self._scan = scan
         self._cloned = cloned
-        self._known = known
-        self._paths = paths
-        self._above: Union | None = None
-        self._open: dict[bytes, int] = {}
-        self._kept: dict[bytes, Union] = {}
-        self._most_kept = _MOST_OPEN  # folders of layers
-        self._until = ExitStack()
+        self._method = method
+        self._ownership = ownership
+        self._most = most
+        self._source: Source | None = None
+        self._turn = _thread.allocate_lock()
+        self._begun: list[Worker] = []
+        self._parted: Wanted = {}
+        self._made: Wanted = {}
+        self._folders: list[int] = []
+        self._later: set[bytes] = set()  # to be settled when nobody works below any more
+        self.done: set[bytes] = set()
 
-    @contextmanager
-    def opened_stack(self) -> Iterator[Union]:
-        """Let the stack be open while the block runs."""
-        from reflayer.walk.stack import Union
+    def close(self) -> None:
+        """Close what is open."""
+        for worker in self._begun:
+            worker.links.close()
+        if self._source is not None:
+            self._source.close()
 
-        with Union.root(self._stack) as self._above:
-            yield self._above
+    def look(self, *, is_undone: bool) -> None:
+        """Look at all; what is found is undone meanwhile, or not yet."""
+        self._work(first_folders(self._scan, self._top), is_undone=is_undone)
 
-    def run(self, scan: Scan, method: str, ownership: str, workers: int | None) -> int:
-        """Take away what the scan has found, make what is missing, and settle the folders."""
+    def finish(self, known: dict[int, int], paths: dict[bytes, int] | None) -> int:
+        """Undo what is left to be undone; how many names were made in all."""
+        from reflayer.copy.links import Links
+        from reflayer.walk.stack import opened_in
+
+        ready, scan = self._scan.ready, self._scan
+        ready[:] = [b"", *({*scan.touched, *scan.stale} - self.done - {b""})]
+        self._work([])
+        self._part()
+        ready += self._parted
+        self._work([])
+        if self._source is not None:
+            Links(self._top, self._job.links).clear()
+        for path in sorted(self._later, reverse=True):
+            with self._opened(path) as fd, opened_in(self._above, path) as union:
+                self._settle(path, fd, union)
+        known.update(zip(self._folders[::2], self._folders[1::2], strict=True))
+        if paths is not None:
+            self._note_paths(paths)
+        return sum(worker.entries.count() for worker in self._begun)
+
+    def _work(self, folders: list[Unseen], *, is_undone: bool = True) -> None:
+        """Let workers look at folders, and restore those that are ready."""
+        from reflayer.copy.worker import Worker
+
+        def begin() -> Callable[[Folder | list[Unseen]], None]:
+            begun: list[Worker] = []
+
+            def worker() -> Worker:
+                if not begun:
+                    begun.append(Worker(self._job, self._top, workers))
+                    self._begun.append(begun[0])
+                return begun[0]
+
+            def do(work: Folder | list[Unseen]) -> None:
+                if isinstance(work, list):
+                    look_at(workers, work, partial(self._restore_next, worker, is_undone))
+                else:
+                    worker().copy_below(work)
+
+            return do
+
+        workers = Workers(begin, self._most)
+        workers.run(folders)
+
+    def _restore_next(self, worker: Callable[[], Worker], is_undone: bool) -> bool:
+        """Restore a folder that is ready, while nobody else does; whether there was one.
+
+        That is many short calls. Two threads at it wait for the interpreter more than they gain;
+        one goes well beside another that looks at folders, which is few long calls.
+        """
+        from reflayer.walk.stack import opened_in
+
+        ready = self._scan.ready
+        if not is_undone or not ready or not self._turn.acquire(blocking=False):
+            return False
+        try:
+            path = ready.pop()
+            with self._opened(path) as fd, opened_in(self._above, path) as union:
+                names = {*self._clean(path, fd, union), *self._parted.get(path, ())}
+                self.done.add(path)
+                if (names and self._fill(worker(), path, fd, union, names)) or not path:
+                    self._later.add(path)
+                else:
+                    self._settle(path, fd, union)
+        finally:
+            self._turn.release()
+        return True
+
+    @cached_property
+    def _job(self) -> Job:
+        from reflayer.copy.folder import Job
         from reflayer.copy.source import Source
 
-        source = Source(self._stack, cross_mounts=False)
-        try:
-            for path in scan.touched:
-                self._clear_flags(path)
-            wanted = self._remove(scan)
-            if self._paths is not None:
-                self._note_paths(self._paths, scan, wanted)
-            made = self._make(source, wanted, method, ownership, workers) if wanted else 0
-            # In the root itself a copy tries something, and has files wait.
-            for path in {*scan.touched, *wanted, *([b""] if wanted else ())}:
-                self._settle(path, ownership)
-        finally:
-            source.close()
-            self._until.close()
-            for fd in self._open.values():
-                os.close(fd)
-            self._open.clear()
-        return made
+        if b"" in self._scan.touched:
+            self._clear_flags(b"", self._top)
+        _make_plain(self._top, None)
+        self._source = Source(self._stack, cross_mounts=False)
+        job = Job(self._source, self._top, self._method, self._ownership, cross_mounts=False)
+        job.folders = self._folders
+        return job
 
-    def _remove(self, scan: Scan) -> Wanted:
+    def _clean(self, path: bytes, fd: int, union: Union) -> list[bytes]:
         """Remove what is not as it was cloned; the names that are to be made."""
-        wanted: Wanted = {}
-        for path, names in scan.stale.items():
-            with self._opened(path) as fd:
-                for name in names:
-                    _unlink(fd, name)
-            wanted[path] = [*names]
-        for path in scan.others:
-            above, _, name = path.rpartition(b"/")
-            with self._opened(above) as fd:
-                _remove_tree(fd, name, os.path.join(self._root, path))
-        for path in scan.touched:
-            with self._opened(path) as fd, self._before(path) as union:
-                left = {*os.listdir(fd)}
-                before = (
-                    {*os.listdir(union.parts[0].fd)}
-                    if union.is_plain
-                    else {*map(os.fsdecode, union.names())}
-                )
-            if not left <= before:
-                where = os.path.join(self._root, path, os.fsencode(min(left - before)))
-                raise OperationError(where, "undo what changed", "the layers below were changed")
-            wanted[path] = [os.fsencode(name) for name in before - left]
-        for path, name in self._parted(scan.linked):
-            with self._opened(path) as fd:
-                _unlink(fd, name)
-            wanted.setdefault(path, []).append(name)
-        return {path: names for path, names in wanted.items() if names}
+        scan = self._scan
+        stale = [*scan.stale.pop(path, ())]
+        is_touched = path in scan.touched
+        if is_touched:
+            self._clear_flags(path, fd)
+        for name in stale:
+            _unlink(fd, name)
+        if not is_touched:
+            return stale
+        left = names_in(fd)
+        if self._source is not None:
+            left.discard(os.fsencode(self._job.links))
+        for name in [*left] if scan.others else ():
+            other = os.path.join(path, name)
+            if other in scan.others:
+                _remove_tree(fd, name, os.path.join(self._root, other))
+                scan.others.remove(other)
+                left.remove(name)
+        before = names_in(union.parts[0].fd) if union.is_plain else {*union.names()}
+        if not left <= before:
+            where = os.path.join(self._root, path, min(left - before))
+            raise OperationError(where, "undo what changed", "the layers below were changed")
+        return [*(before - left)]
 
-    @staticmethod
-    def _note_paths(paths: dict[bytes, int], scan: Scan, wanted: Wanted) -> None:
+    def _note_paths(self, paths: dict[bytes, int]) -> None:
         """Let the folders that are still as they were cloned be known by their paths.
 
         Those that are made anew are not: their numbers may be those of what was removed.
         """
-        gone = {*scan.others}
-        for path, names in wanted.items():
-            gone.update(os.path.join(path, name) for name in names)
+        gone = {os.path.join(path, name) for path, names in self._made.items() for name in names}
         paths.clear()
-        for path, inode in sorted(scan.folders.items()):
+        for path, inode in sorted(self._scan.folders.items()):
             if path and (path in gone or path.rpartition(b"/")[0] in gone):
                 gone.add(path)
             else:
                 paths[path] = inode
 
-    def _parted(self, linked: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-        """Those names whose inodes have lost another one, or have one that is not here."""
+    def _part(self) -> None:
+        """Remove names whose inodes have lost another one, or have one that is not here."""
         found: dict[tuple[int, int], list[tuple[bytes, bytes]]] = {}
         late = set()
-        for path, name in linked:
+        for path, name in self._scan.linked:
             with suppress(FileNotFoundError, NotADirectoryError), self._opened(path) as fd:
                 status = os.lstat(name, dir_fd=fd)
                 key = identity(status)
@@ -236,103 +307,69 @@ class _Undo:
                 else:
                     late.discard(key)
         for key in late:
-            yield from found[key]
+            for path, name in found[key]:
+                with self._opened(path) as fd:
+                    _unlink(fd, name)
+                self._parted.setdefault(path, []).append(name)
 
-    def _make(
-        self, source: Source, wanted: Wanted, method: str, ownership: str, most: int | None
-    ) -> int:
-        """Make the names in ``wanted``, by the workers of a copy."""
-        from reflayer.copy.folder import Job
-        from reflayer.copy.worker import Worker
-
-        _make_plain(self._top, None)
-        job = Job(source, self._top, method, ownership, cross_mounts=False)
-        made: list[int] = []
-        job.folders = made
-        begun: list[Worker] = []
-
-        def begin() -> Callable[[Folder | list[tuple[bytes, list[bytes]]]], None]:
-            worker = Worker(job, self._top, workers)
-            begun.append(worker)
-
-            def do(work: Folder | list[tuple[bytes, list[bytes]]]) -> None:
-                if isinstance(work, list):
-                    while work:
-                        half = len(work) // 2
-                        if workers.pause() and half and workers.give(work[:half]):
-                            del work[:half]
-                        self._fill(worker, job, *work.pop())
-                else:
-                    worker.copy_below(work)
-
-            return do
-
-        workers = Workers(begin, most)
-        try:
-            workers.run([*wanted.items()])
-            begun[0].links.clear()
-        finally:
-            for worker in begun:
-                worker.links.close()
-        self._known.update(zip(made[::2], made[1::2], strict=True))
-        return sum(worker.entries.count() for worker in begun)
-
-    def _fill(self, worker: Worker, job: Job, path: bytes, names: list[bytes]) -> None:
-        """Make ``names`` in the folder at ``path``, each as the layer has it that shows it."""
+    def _fill(
+        self, worker: Worker, path: bytes, fd: int, union: Union, names: Collection[bytes]
+    ) -> bool:
+        """Make ``names`` in a folder, as the layer has them that shows them; if any is a folder."""
         from reflayer.copy.folder import FOLDER, Folder, kind_of
 
-        with self._before(path) as union, self._opened(path) as dst:
-            _make_plain(dst, job.new.gid)
-            places = None if union.is_plain else union.places()
-            plain: dict[int, list[tuple[int, bytes]]] = {}
-            merged: dict[bytes, list[int]] = {}
-            for name in names:
-                here = [0] if places is None else places[name]
-                kind = kind_of(os.lstat(name, dir_fd=union.parts[here[0]].fd).st_mode)
-                if len(here) > 1 and kind == FOLDER:
-                    merged[name] = [union.parts[place].layer for place in here]
-                    plain.setdefault(here[0], [])
-                else:
-                    plain.setdefault(here[0], []).append((kind, name))
-            for place, some in plain.items():
-                part = union.parts[place]
-                src = os.dup(part.fd)
-                folder = Folder(None, path, src, os.dup(dst), part.layer)
-                several = {n: found for n, found in merged.items() if found[0] == part.layer}
-                worker.copy_names(folder, some, several)
+        _make_plain(fd, self._job.new.gid)
+        self._made.setdefault(path, []).extend(names)
+        places = None if union.is_plain else union.places()
+        plain: dict[int, list[tuple[int, bytes]]] = {}
+        merged: dict[bytes, list[int]] = {}
+        has_folders = False
+        for name in names:
+            here = [0] if places is None else places[name]
+            kind = kind_of(os.lstat(name, dir_fd=union.parts[here[0]].fd).st_mode)
+            has_folders |= kind == FOLDER
+            if len(here) > 1 and kind == FOLDER:
+                merged[name] = [union.parts[place].layer for place in here]
+                plain.setdefault(here[0], [])
+            else:
+                plain.setdefault(here[0], []).append((kind, name))
+        for place, some in plain.items():
+            part = union.parts[place]
+            folder = Folder(None, path, os.dup(part.fd), os.dup(fd), part.layer)
+            several = {n: found for n, found in merged.items() if found[0] == part.layer}
+            worker.copy_names(folder, some, several)
+        return has_folders
 
-    def _settle(self, path: bytes, ownership: str) -> None:
-        """Give the folder at ``path`` the metadata that it has in the stack."""
+    def _settle(self, path: bytes, fd: int, union: Union) -> None:
+        """Give a folder the metadata that it has in the stack."""
         from reflayer.walk.facts import Facts, FailedError, list_attributes, read_attributes
         from reflayer.walk.metadata import Metadata
 
-        metadata = Metadata(ownership)
+        metadata = Metadata(self._ownership)
         try:
-            with self._opened(path) as fd, self._before(path) as union:
-                part = union.parts[0]
-                names = list_attributes(part.fd)
-                found = part.attributes(read_attributes(part.fd, names, metadata.skip))
-                for name in list_attributes(fd):
-                    if name not in found:
-                        os.removexattr(fd, name)
-                facts, now = Facts(part.status(os.fstat(part.fd)), found), os.fstat(fd)
-                is_owned = (now.st_uid, now.st_gid) == (facts.uid, facts.gid)
-                # XFS before Linux 5.18 takes the setgid bit with it, but for root of the machine.
-                mode = stat.S_IMODE(now.st_mode) if is_owned else -1
-                metadata.set_all(fd, facts, now.st_uid, now.st_gid, mode)
+            part = union.parts[0]
+            names = list_attributes(part.fd)
+            found = part.attributes(read_attributes(part.fd, names, metadata.skip))
+            for name in list_attributes(fd):
+                if name not in found:
+                    os.removexattr(fd, name)
+            facts, now = Facts(part.status(os.fstat(part.fd)), found), os.fstat(fd)
+            is_owned = (now.st_uid, now.st_gid) == (facts.uid, facts.gid)
+            # XFS before Linux 5.18 takes the setgid bit with it, but for root of the machine.
+            mode = stat.S_IMODE(now.st_mode) if is_owned else -1
+            metadata.set_all(fd, facts, now.st_uid, now.st_gid, mode)
         except FailedError as error:
             where = os.path.join(self._root, path)
             raise OperationError.from_os_error(error.cause, where, error.operation) from error
 
-    def _clear_flags(self, path: bytes) -> None:
+    def _clear_flags(self, path: bytes, fd: int) -> None:
         """Let a folder have no flags of chattr(1) but those that it was made with."""
-        with self._opened(path) as fd:
-            found, fresh = inode_flags(fd), self._fresh_flags
-            if found != fresh:
-                change_flags(fd, add=fresh[0])
-                if inode_flags(fd) != fresh:
-                    where = os.path.join(self._root, path)
-                    raise OperationError(where, "chattr", "it has flags that cannot be taken back")
+        found, fresh = inode_flags(fd), self._fresh_flags
+        if found != fresh:
+            change_flags(fd, add=fresh[0])
+            if inode_flags(fd) != fresh:
+                where = os.path.join(self._root, path)
+                raise OperationError(where, "chattr", "it has flags that cannot be taken back")
 
     @cached_property
     def _fresh_flags(self) -> Flags:
@@ -343,39 +380,14 @@ class _Undo:
         finally:
             os.close(folder)
 
-    def _opened(self, path: bytes) -> AbstractContextManager[int]:
-        """The folder at ``path``, of which no more is removed: it stays open for the next step."""
-        fd = self._open.get(path)
-        if fd is None:
-            fd = open_beneath(self._top, path, cross_mounts=False)
-            if len(self._open) >= _MOST_OPEN:
-                return _closing(fd)
-            self._open[path] = fd
-        return nullcontext(fd)
-
-    def _before(self, path: bytes) -> AbstractContextManager[Union]:
-        """The folder at ``path`` in the stack; it stays open for the next step."""
-        from reflayer.walk.stack import opened_in
-
-        assert self._above is not None
-        kept = self._kept.get(path)
-        if kept is not None:
-            return nullcontext(kept)
-        opened = opened_in(self._above, path)
-        if self._most_kept <= 0:
-            return opened
-        union = self._until.enter_context(opened)
-        self._most_kept -= len(union.parts)
-        self._kept[path] = union
-        return nullcontext(union)
-
-
-@contextmanager
-def _closing(fd: int) -> Iterator[int]:
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+    @contextmanager
+    def _opened(self, path: bytes) -> Iterator[int]:
+        """The folder at ``path``."""
+        fd = open_beneath(self._top, path, cross_mounts=False)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
 
 def is_known(

@@ -40,7 +40,7 @@ _LINKED = 253
 """As type of a name: it is as before, and its inode has several."""
 _HELD = 252
 """As type of a name: it is as before, and somebody has the file open."""
-_AT_ONCE = 48  # folders that a call is for: between two calls work is shared
+_AT_ONCE = 24  # folders that a call is for: between two calls work is shared
 _STEPS = 12  # folders that a path leads through before the one it leads to is kept open
 _DEEPEST = 256  # levels down to which that is done, since each takes a descriptor
 
@@ -134,7 +134,7 @@ class _Place:
         return len(path) > LONGEST_PATH // 2 if is_deep else path.count(b"/") >= _STEPS
 
 
-_Folder = tuple[_Place, bytes, bool]
+Unseen = tuple[_Place, bytes, bool]
 """A folder to look at: its path from there, and whether the one above was touched."""
 
 
@@ -148,6 +148,8 @@ class Scan:
         linked: paths and names of what was not touched, and has several names.
         folders: the inodes of folders by their paths, but for ``others`` and what is in those.
         failed: errors of folders that could not be read, by their paths.
+        ready: paths of folders but the root that have something of that, when all folders in
+            them were seen; some twice.
     """
 
     def __init__(
@@ -166,12 +168,14 @@ class Scan:
             held: the inodes of folders that others have open; it is then an error, too, if a file
                 is open or mapped. None where that is not to be looked at.
         """
-        self.touched: list[bytes] = []
+        self.touched: set[bytes] = set()
         self.stale: dict[bytes, dict[bytes, int]] = {}
-        self.others: list[bytes] = []
+        self.others: set[bytes] = set()
         self.linked: list[tuple[bytes, bytes]] = []
         self.folders: dict[bytes, int] = {}
         self.failed: dict[bytes, int] = {}
+        self.ready: list[bytes] = []
+        self._unseen: dict[bytes, list[bytes]] = {}
         self._root = root
         self._cloned = cloned
         self._is_known = is_known
@@ -179,7 +183,7 @@ class Scan:
 
     def note(
         self, place: _Place, path: bytes, is_below_touched: bool, told: int | _Told
-    ) -> list[_Folder]:
+    ) -> list[Unseen]:
         """Note what is told of a folder; those in it that are to be looked at.
 
         Raises:
@@ -191,15 +195,24 @@ class Scan:
             return []
         inode, ctime, folders, rest = told
         is_touched = ctime >= self._cloned
-        if is_touched and is_below_touched and not self._is_known(full, inode):
-            self.others.append(full)
+        is_other = is_touched and is_below_touched and not self._is_known(full, inode)
+        if is_other:
+            self.others.add(full)
+        if is_below_touched:
+            above = full.rpartition(b"/")[0]
+            unseen = self._unseen[above]
+            unseen.pop()
+            if not unseen:
+                self._note_ready(above)
+        if is_other:
             return []
         if self._held is not None and inode in self._held:
             raise self._is_in_use(full)
         if len(full) <= LONGEST_PATH:  # all paths of a deep tree would take its square
             self.folders[full] = inode
         if is_touched:
-            self.touched.append(full)
+            self._unseen[full] = [*folders]
+            self.touched.add(full)
         for kind, name in rest:
             if kind == _HELD:
                 raise self._is_in_use(os.path.join(full, name))
@@ -207,8 +220,14 @@ class Scan:
                 self.linked.append((full, name))
             else:
                 self.stale.setdefault(full, {})[name] = kind
+        if not folders if is_touched else full in self.stale:
+            self._note_ready(full)
         inside = path and path + b"/"
         return [(place, inside + name, is_touched) for name in folders]
+
+    def _note_ready(self, path: bytes) -> None:
+        if path:
+            self.ready.append(path)
 
     def _is_in_use(self, path: bytes) -> OperationError:
         path = os.path.join(self._root, path)
@@ -285,19 +304,33 @@ def look(scans: list[tuple[Scan, int]], most: int | None) -> None:
     Raises:
         OperationError: as ``Scan.note``.
     """
-    workers = Workers(lambda: partial(_look, workers), most)
-    workers.run([(_Place(scan, b"", os.dup(top)), b"", False) for scan, top in scans])
+    workers = Workers(lambda: partial(look_at, workers), most)
+    workers.run([first for scan, top in scans for first in first_folders(scan, top)])
 
 
-def _look(workers: Workers, folders: list[_Folder]) -> None:
-    """Look at ``folders`` and all in them, but for those that are given to other workers."""
+def first_folders(scan: Scan, top: int) -> list[Unseen]:
+    """What to look at first, to see all in the open folder ``top``."""
+    return [(_Place(scan, b"", os.dup(top)), b"", False)]
+
+
+def look_at(
+    workers: Workers, folders: list[Unseen], besides: Callable[[], bool] = lambda: False
+) -> None:
+    """Look at ``folders`` and all in them, but for those that are given to other workers.
+
+    Between two calls something is done ``besides``, which tells whether there may be more of that.
+    """
     place: _Place | None = None
-    some: list[_Folder] = []
+    some: list[Unseen] = []
     try:
-        while folders:
+        while True:
             half = len(folders) // 2
             if workers.pause() and half and workers.give(folders[:half]):
                 del folders[:half]
+            if besides():
+                continue
+            if not folders:
+                break
             place, path, is_below_touched = folders.pop()
             if place.is_far(path):
                 try:
