@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _FIRST_NAMESPACE = "pid:[4026531836]"  # linux/proc_ns.h: PROC_PID_INIT_INO
 _INIT = "1"
+_CHILDREN = "/proc/2/task/2/children"  # kthreadd's
 _LINE = 4096  # bytes: more than proc_pid_stat(5) has
 _EXITING = 0x4  # PF_EXITING
 _KERNELS = 0x200000  # PF_KTHREAD
@@ -54,8 +55,12 @@ def held_folders(device: int, names: Collection[bytes]) -> frozenset[int] | None
         if os.readlink("/proc/self/ns/pid") != _FIRST_NAMESPACE:
             return None
         look = _Look(device, names)
-        for pid in filter(str.isdecimal, os.listdir("/proc")):
-            look.at_process(pid)
+        seen: set[str] = set()
+        # One that was begun meanwhile may have what another had that has ended since.
+        while new := {*filter(str.isdecimal, os.listdir("/proc"))} - seen:
+            for pid in new:
+                look.at_process(pid)
+            seen |= new
     except (OSError, _UnknownError):
         return None
     return frozenset(look.found) if look.kept <= look.seen else None
@@ -76,11 +81,14 @@ class _Look:
         self.kept: set[str] = set()
         self._device = device
         self._names = names
+        self._threads = _kernel_threads()
 
     def at_process(self, pid: str) -> None:
         """Look at what all threads of a process have; those of the kernel have no folders."""
         try:
-            if not _has_program(pid) and _flags(f"/proc/{pid}") & _KERNELS:
+            if not _has_program(pid) and (
+                pid in self._threads or _flags(f"/proc/{pid}") & _KERNELS
+            ):
                 return
             tasks = os.listdir(f"/proc/{pid}/task")
         except (FileNotFoundError, ProcessLookupError):
@@ -153,6 +161,16 @@ def _readlink(name: str, folder: int) -> str:
         if error.errno != errno.ENAMETOOLONG:
             raise
         return ""  # the path of something deep
+
+
+def _kernel_threads() -> frozenset[str]:
+    """The children of the first kernel thread: nearly all, told at once.
+
+    Some are programs that the kernel has started (core(5)), and those have one.
+    """
+    with suppress(OSError), open(_CHILDREN, "rb", buffering=0) as file:  # CONFIG_PROC_CHILDREN
+        return frozenset(file.read().decode().split())
+    return frozenset()
 
 
 def _has_program(pid: str) -> bool:
