@@ -297,7 +297,8 @@ class _Undo:
         """Remove names whose inodes have lost another one, or have one that is not here."""
         found: dict[tuple[int, int], list[tuple[bytes, bytes]]] = {}
         late = set()
-        for path, name in self._scan.linked:
+        made = {(path, name) for path, names in self._made.items() for name in names}
+        for path, name in {*self._scan.linked} - made:
             with suppress(FileNotFoundError, NotADirectoryError), self._opened(path) as fd:
                 status = os.lstat(name, dir_fd=fd)
                 key = identity(status)
