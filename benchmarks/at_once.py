@@ -231,7 +231,6 @@ def last(setting: Setting, times: int) -> None:
         f"\n{times} containers made of spares and removed: {lost[0] >> 10} KiB and "
         f"{lost[1]} inodes less are free, {-lost[2]} descriptors and {-lost[3]} KiB more in use"
     )
-    store.warm(setting.image, 0)
 
 
 def main() -> None:
@@ -254,9 +253,13 @@ def main() -> None:
             print(f"\n{arguments.tree} on {place.name}: milliseconds\n")
             print("| | median | 95 of 100 | longest | part | at most |")
             print(f"|{' --- |' * 6}")
-            measure(setting, arguments.runs)
-            if arguments.lasting:
-                last(setting, arguments.lasting)
+            try:
+                measure(setting, arguments.runs)
+                if arguments.lasting:
+                    last(setting, arguments.lasting)
+            finally:  # else what makes spares keeps the file system busy, however this ended
+                setting.store.warm(setting.image, 0)
+                setting.until_still()
 
 
 if __name__ == "__main__":

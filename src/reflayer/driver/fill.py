@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 _LINGER = 2.0  # seconds
 _LOOK = 0.03  # seconds between two looks at what is missing
-_QUIET = 0.05  # seconds
-_MOST = 20  # times that nobody asks for so long is waited for
+_QUIET = 0.15  # seconds: a container that was just made is being started (ctr run: 0.09)
+_MOST = 7  # times that nobody asks for so long is waited for
 _SHARE = 3  # of the time that it had to wait for others, what is left to them besides
 _LONGEST = 0.3  # seconds, at a time
 _PATIENCE = 1.0  # second, for one spare
