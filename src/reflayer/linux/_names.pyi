@@ -1,4 +1,4 @@
-"""The types of ``_names.c``, ``clone.c`` and ``tar.c``, whose comments say what each function does."""
+"""The types of the files in C, whose comments say what each function does."""
 
 _Rest = list[tuple[int, bytes]]  # d_type of getdents64(2), name
 
