@@ -1,5 +1,7 @@
 """The part in C: one thing done to many names of an open folder, without the interpreter's lock.
 
+And one thing that is no call: the headers of an ordinary entry of a tar are read.
+
 ``native`` is None where it was not compiled, or is not wanted: ``REFLAYER_PURE=1``. Its
 callers can do all of its work in Python, which is the definition, only slower.
 """
