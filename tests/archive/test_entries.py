@@ -369,6 +369,16 @@ def test_a_hard_link_to_what_is_not_there_is_an_error(target: str, tmp_path: Pat
         )
 
 
+def test_somebody_s_link_in_a_folder_for_all_is_followed(tmp_path: Path) -> None:
+    require_root()
+    linked = [folder("tmp", mode=0o1777), folder("real"),
+              entry("tmp/link", kind="symlink", target="/real", uid=1000)]  # fmt: skip
+    apply(tmp_path / "root", tar(*linked, entry("tmp/link/file", b"content")))
+    apply(tmp_path / "root", tar(entry("tmp/link/second", b"content")))
+    assert sorted(os.listdir(tmp_path / "root/real")) == ["file", "second"]
+    assert os.readlink(tmp_path / "root/tmp/link") == "/real"
+
+
 def test_a_hard_link_to_a_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="name: it links to dir, which is a folder"):
         apply(tmp_path / "root", tar(folder("dir"), entry("name", kind="link", target="dir")))
