@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
+from stat import S_IFCHR
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -69,7 +70,7 @@ def _check(here: Path, layers: list[bytes]) -> None:
             looked.mkdir()
             stream = io.BufferedReader(_Once(layer))
             apply_layer(looked, stream, below=partial(Stack, below.differences, below.whole))
-            assert_same(_facts(looked, started), _facts(upper, started))
+            assert_same(_difference(looked, started), _difference(upper, started))
             remove_tree(looked)
         expected = _facts(here / "in-place", started)
         union = here / f"union-{number}"
@@ -113,3 +114,10 @@ def _facts(root: Path, started: int) -> dict[bytes, Facts]:
         path: fact._replace(mtime=0) if fact.mtime >= started else fact
         for path, fact in told.items()
     }
+
+
+def _difference(root: Path, started: int) -> dict[bytes, Facts]:
+    """The group of a whiteout, which nobody sees, may be that of the folder as it was then."""
+    told = _facts(root, started)
+    whiteouts = {name for name, fact in told.items() if (fact.type, fact.device) == (S_IFCHR, 0)}
+    return {n: f._replace(owner=(0, 0)) if n in whiteouts else f for n, f in told.items()}
