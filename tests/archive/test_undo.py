@@ -296,6 +296,24 @@ def test_what_others_have_open_is_an_error_where_nobody_may(source: Path) -> Non
         undo(clone, source, at, held={inode})
 
 
+def test_who_looks_at_one_name_is_nobody_who_has_the_other_open(source: Path) -> None:
+    for number in range(300):
+        (source / f"many/{number}/in").mkdir(parents=True)
+        os.link(source / "top", source / f"many/{number}/in/link")
+    clone = source.with_name("clone")
+    at = cloned(source, clone)
+    before = told(clone)
+    for turn in range(5):
+        (clone / f"many/{turn}/new").write_text("new")
+        undo(clone, source, at, held=frozenset(), workers=4)
+        assert_same(before, told(clone))
+    with open(clone / "many/9/in/link"), pytest.raises(OperationError, match="has it open"):
+        undo(clone, source, at, held=frozenset(), workers=4)
+    (clone / "many/8/in/link").write_text("changed")
+    undo(clone, source, at, held=frozenset(), workers=4)
+    assert_same(before, told(clone))
+
+
 def test_what_goes_may_be_open(source: Path) -> None:
     clone = source.with_name("clone")
     at = cloned(source, clone)

@@ -18,7 +18,7 @@ import stat
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cached_property, partial
 
-from reflayer.archive.untouched import Scan, first_folders, look_at
+from reflayer.archive.untouched import Scan, first_folders, is_held, look_at
 from reflayer.errors import OperationError, failing
 from reflayer.linux.inode_flags import change_flags, inode_flags, unshut
 from reflayer.walk.folders import (
@@ -171,6 +171,14 @@ class _Undo:
     def look(self, *, is_undone: bool) -> None:
         """Look at all; what is found is undone meanwhile, or not yet."""
         self._work(first_folders(self._scan, self._top), is_undone=is_undone)
+        for path, name in self._scan.linked if is_undone else ():
+            with suppress(FileNotFoundError, NotADirectoryError), self._opened(path) as fd:
+                if not stat.S_ISREG(os.lstat(name, dir_fd=fd).st_mode):
+                    continue
+                if is_held(fd, name):
+                    raise self._scan.is_in_use(os.path.join(path, name))
+                if os.lstat(name, dir_fd=fd).st_ctime_ns >= self._cloned:  # by who had it
+                    self._scan.stale.setdefault(path, {})[name] = stat.S_IFREG >> 12
 
     def finish(self, known: dict[int, int], paths: dict[bytes, int] | None) -> int:
         """Undo what is left to be undone; how many names were made in all."""

@@ -39,7 +39,7 @@ UNKNOWN = 0
 _LINKED = 253
 """As type of a name: it is as before, and its inode has several."""
 _HELD = 252
-"""As type of a name: it is as before, and somebody has the file open."""
+"""As type of an only name: it is as before, and somebody has the file open."""
 _AT_ONCE = 24  # folders that a call is for: between two calls work is shared
 _STEPS = 12  # folders that a path leads through before the one it leads to is kept open
 _DEEPEST = 256  # levels down to which that is done, since each takes a descriptor
@@ -145,7 +145,8 @@ class Scan:
         touched: paths of the folders, and none of those below ``others``.
         stale: names of what is no folder, with their types, by the path of theirs.
         others: paths of folders that may be others than those that were cloned there.
-        linked: paths and names of what was not touched, and has several names.
+        linked: paths and names of what was not touched, and has several names. Whether somebody
+            has it open is for one thread to find out: two keep each other from one inode.
         folders: the inodes of folders by their paths, but for ``others`` and what is in those.
         failed: errors of folders that could not be read, by their paths.
         ready: paths of folders but the root that have something of that, when all folders in
@@ -166,7 +167,7 @@ class Scan:
             cloned: when it was complete.
             is_known: whether the folder of a path has the inode that was cloned there.
             held: the inodes of folders that others have open; it is then an error, too, if a file
-                is open or mapped. None where that is not to be looked at.
+                that is not ``linked`` is open or mapped. None where that is not to be looked at.
         """
         self.touched: set[bytes] = set()
         self.stale: dict[bytes, dict[bytes, int]] = {}
@@ -207,7 +208,7 @@ class Scan:
         if is_other:
             return []
         if self._held is not None and inode in self._held:
-            raise self._is_in_use(full)
+            raise self.is_in_use(full)
         if len(full) <= LONGEST_PATH:  # all paths of a deep tree would take its square
             self.folders[full] = inode
         if is_touched:
@@ -215,7 +216,7 @@ class Scan:
             self.touched.add(full)
         for kind, name in rest:
             if kind == _HELD:
-                raise self._is_in_use(os.path.join(full, name))
+                raise self.is_in_use(os.path.join(full, name))
             if kind == _LINKED:
                 self.linked.append((full, name))
             else:
@@ -229,7 +230,8 @@ class Scan:
         if path:
             self.ready.append(path)
 
-    def _is_in_use(self, path: bytes) -> OperationError:
+    def is_in_use(self, path: bytes) -> OperationError:
+        """The error where a process has something open."""
         path = os.path.join(self._root, path)
         return OperationError(path, "undo what changed", "a process has it open", errno.EBUSY)
 
@@ -274,11 +276,11 @@ class Scan:
             folders: list[bytes] = []
             rest: list[tuple[int, bytes]] = []
             for name in names_in(fd):
-                is_held = False
+                is_open = False
                 try:
                     status = os.lstat(name, dir_fd=fd)
                     if self._held is not None and stat.S_ISREG(status.st_mode):
-                        is_held = _is_held(fd, name)
+                        is_open = is_held(fd, name)
                         status = os.lstat(name, dir_fd=fd)  # after all that was done by who had it
                 except FileNotFoundError:  # somebody works in it
                     rest.append((UNKNOWN, name))
@@ -287,10 +289,10 @@ class Scan:
                     folders.append(name)
                 elif status.st_ctime_ns >= self._cloned:
                     rest.append((stat.S_IFMT(status.st_mode) >> 12, name))
-                elif is_held:
-                    rest.append((_HELD, name))
                 elif status.st_nlink > 1:
                     rest.append((_LINKED, name))
+                elif is_open:
+                    rest.append((_HELD, name))
             return own.st_ino, own.st_ctime_ns, folders, rest
         except OSError as error:
             return error.errno or errno.EIO
@@ -353,9 +355,12 @@ def look_at(
         folders.clear()
 
 
-def _is_held(folder: int, name: bytes) -> bool:
+def is_held(folder: int, name: bytes) -> bool:
     """Whether a file is open or mapped anywhere, as the part in C finds it out."""
-    fd = open_noatime(name, folder, OPEN_FILE)
+    try:
+        fd = open_noatime(name, folder, OPEN_FILE)
+    except BlockingIOError:  # somebody has a lease
+        return True
     try:
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)

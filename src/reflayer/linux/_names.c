@@ -16,7 +16,7 @@
 #define HOLE 4096                /* bytes: so many zeros become one */
 #define FILES 64                 /* that are made in one call at most */
 #define LINKED 253               /* as d_type: not changed, but its inode has several names */
-#define HELD 252                 /* as d_type: a file that somebody has open */
+#define HELD 252                 /* as d_type: a file of one name that somebody has open */
 #define FOLDERS 64               /* that are looked at in one call at most */
 
 /* unlink_names(folder, left): unlink all that is no folder. The facts are how many went here. */
@@ -92,13 +92,13 @@ static void look_at(struct dirent64 *entry, int folder, long long until, int ask
     }
     if (asks && entry->d_type == DT_UNKNOWN && S_ISREG(s.st_mode))
         held = is_held(folder, entry->d_name, &s);
-    if (nanoseconds(&s.st_ctim) < until)
-        entry->d_type = held ? HELD : s.st_nlink == 1 ? DONE : LINKED;
+    if (nanoseconds(&s.st_ctim) < until) /* LINKED: it may be us who have it open by another name */
+        entry->d_type = s.st_nlink > 1 ? LINKED : held ? HELD : DONE;
 }
 
 /* changed_names(folder, paths, until, asks, left): what is in the folders at paths, one after the
  * other. A list tells of each its inode and ctime, the folders in it, and what else has a ctime of
- * until or later, in nanoseconds; of the other names those that are LINKED and, if it asks, HELD.
+ * until or later, in nanoseconds; of the other names those that are LINKED or, if it asks, HELD.
  * Of one that cannot be read it has the error. It may be short; what is left is of its last. */
 static PyObject *changed_names(PyObject *Py_UNUSED(self), PyObject *args)
 {
