@@ -8,6 +8,10 @@ from __future__ import annotations
 from reflayer.errors import ImageError, printable
 from reflayer.record import record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from re import Match
+
 _DEFAULT_DOMAIN = "docker.io"
 _LEGACY_DOMAIN = "index.docker.io"
 _OFFICIAL = "library/"
@@ -23,7 +27,7 @@ _HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])"
 _DOMAIN = rf"{_HOST}(?::([0-9]{{1,5}}))?"
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _PATH = rf"{_COMPONENT}(?:/{_COMPONENT})*"
-_TAG = r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}"
+_IN_TAG = "_.-"  # beside letters and digits; the last two do not begin it
 _IDENTIFIER = r"[a-f0-9]{64}"
 
 
@@ -65,9 +69,7 @@ def familiar(name: str) -> str:
 
 def parse_reference(text: str) -> Reference:
     """Read ``[DOMAIN/]PATH[:TAG][@DIGEST]``; the tag is ``latest`` where there is neither."""
-    import re
-
-    if len(text) == _ID_LENGTH and re.fullmatch(_IDENTIFIER, text):
+    if len(text) == _ID_LENGTH and _match(_IDENTIFIER, text):
         raise _bad(text, "64 hexadecimal digits are an id, not a name")
     name, at, digest = text.partition("@")
     if at:
@@ -81,15 +83,15 @@ def parse_reference(text: str) -> Reference:
     path, colon, tag = remainder.partition(":")
     if path != path.lower():
         raise _bad(text, "the repository must be in lower case")
-    host = None if domain == _DEFAULT_DOMAIN else re.fullmatch(_DOMAIN, domain)
+    host = None if domain == _DEFAULT_DOMAIN else _match(_DOMAIN, domain)
     is_host = host is not None or domain == _DEFAULT_DOMAIN
-    if not is_host or not (_is_plain(*path.split("/")) or re.fullmatch(_PATH, path)):
+    if not is_host or not (_is_plain(*path.split("/")) or _match(_PATH, path)):
         raise _bad(text, "expected [DOMAIN/]NAME[:TAG][@DIGEST]")
     if host and host[1] and int(host[1]) > _LARGEST_PORT:
         raise _bad(text, "there is no such port")
     if len(path) > _LONGEST_PATH:
         raise _bad(text, f"the repository has more than {_LONGEST_PATH} characters")
-    if colon and not (_is_plain(tag) and len(tag) <= _MOST) and not re.fullmatch(_TAG, tag):
+    if colon and not _is_tag(tag):
         raise _bad(text, "a tag is at most 128 of a-z, A-Z, 0-9, '_', '.' and '-'")
     return Reference(domain, path, tag if colon or at else _DEFAULT_TAG, digest)
 
@@ -103,8 +105,20 @@ def refuse_digest(name: Reference) -> None:
 
 
 def _is_plain(*words: str) -> bool:
-    """Whether they are letters and digits: compiling a grammar takes longer than all else does."""
+    """Whether they are letters and digits, so that no grammar is needed."""
     return all(word.isalnum() and word.isascii() for word in words)
+
+
+def _is_tag(text: str) -> bool:
+    plain = text.translate(dict.fromkeys(map(ord, _IN_TAG), "x"))
+    return _is_plain(plain) and len(text) <= _MOST and text[0] not in _IN_TAG[1:]
+
+
+def _match(grammar: str, text: str) -> Match[str] | None:
+    """Whether all of ``text`` is that, and its groups."""
+    import re  # it takes longer than all else of a small command, which seldom needs it
+
+    return re.fullmatch(grammar, text)
 
 
 def _split_domain(name: str) -> tuple[str, str]:
