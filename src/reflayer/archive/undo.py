@@ -118,7 +118,7 @@ def undo(
                     )
                 if between:
                     add_between(scan, top, below, map(os.fsencode, between))
-                if not (scan.touched or scan.stale or way_back.done):
+                if not (scan.touched or scan.stale or way_back.done or way_back.is_late):
                     if paths is not None:
                         paths.update(scan.folders)
                     return None
@@ -160,6 +160,7 @@ class _Undo:
         self._folders: list[int] = []
         self._later: set[bytes] = set()  # to be settled when nobody works below any more
         self.done: set[bytes] = set()
+        self.is_late = False  # a name of several has a late ctime by now
 
     def close(self) -> None:
         """Close what is open."""
@@ -177,8 +178,8 @@ class _Undo:
                     continue
                 if is_held(fd, name):
                     raise self._scan.is_in_use(os.path.join(path, name))
-                if os.lstat(name, dir_fd=fd).st_ctime_ns >= self._cloned:  # by who had it
-                    self._scan.stale.setdefault(path, {})[name] = stat.S_IFREG >> 12
+                # By who had it open, or because another name of it was removed.
+                self.is_late |= os.lstat(name, dir_fd=fd).st_ctime_ns >= self._cloned
 
     def finish(self, known: dict[int, int], paths: dict[bytes, int] | None) -> int:
         """Undo what is left to be undone; how many names were made in all."""
