@@ -235,9 +235,11 @@ class _Undo:
         from reflayer.walk.stack import opened_in
 
         ready = self._scan.ready
-        if not is_undone or not ready or not self._turn.acquire(blocking=False):
+        if not is_undone or not self._turn.acquire(blocking=False):
             return False
         try:
+            if not ready:  # to be asked only now: another may have had the last
+                return False
             path = ready.pop()
             with self._opened(path) as fd, opened_in(self._above, path) as union:
                 names = {*self._clean(path, fd, union), *self._parted.get(path, ())}
