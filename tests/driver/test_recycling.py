@@ -408,6 +408,19 @@ def test_who_cannot_see_all_processes_deletes_it(driver: Driver) -> None:
     assert counts(driver) == {}
 
 
+def test_where_processes_begin_without_end_it_is_deleted(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, numbers = os.listdir, itertools.count(1 << 30)
+
+    def with_a_new_one(path: str) -> list[str]:
+        return [*listed(path), str(next(numbers))] if path == "/proc" else listed(path)
+
+    driver.create("box", "base")
+    monkeypatch.setattr(os, "listdir", with_a_new_one)
+    deleted(driver, "box", "it cannot be told whether a process still has it")
+
+
 def test_an_ordinary_user_deletes_it(place_on: Callable[[str], Path]) -> None:
     told = run_as(
         1234,

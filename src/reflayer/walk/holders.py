@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _FIRST_NAMESPACE = "pid:[4026531836]"  # linux/proc_ns.h: PROC_PID_INIT_INO
 _INIT = "1"
 _CHILDREN = "/proc/2/task/2/children"  # kthreadd's
+_ROUNDS = 100  # after which it cannot be told: somebody begins processes without end
 _LINE = 4096  # bytes: more than proc_pid_stat(5) has
 _EXITING = 0x4  # PF_EXITING
 _KERNELS = 0x200000  # PF_KTHREAD
@@ -49,7 +50,7 @@ def held_folders(device: int, names: Collection[bytes]) -> frozenset[int] | None
         The numbers; None where it cannot be told: not all processes can be looked at, a mount has
         one of the names, mounts are kept that no process sees, descriptors are on their way from
         one process to another, or a FIFO or device of that file system is open, or a file by
-        ``O_PATH``.
+        ``O_PATH``; or processes begin faster than they can be looked at.
     """
     try:
         if os.readlink("/proc/self/ns/pid") != _FIRST_NAMESPACE:
@@ -57,10 +58,15 @@ def held_folders(device: int, names: Collection[bytes]) -> frozenset[int] | None
         look = _Look(device, names)
         seen: set[str] = set()
         # One that was begun meanwhile may have what another had that has ended since.
-        while new := {*filter(str.isdecimal, os.listdir("/proc"))} - seen:
+        for _ in range(_ROUNDS):
+            new = {*filter(str.isdecimal, os.listdir("/proc"))} - seen
+            if not new:
+                break
             for pid in new:
                 look.at_process(pid)
             seen |= new
+        else:
+            return None
     except (OSError, _UnknownError):
         return None
     return frozenset(look.found) if look.kept <= look.seen else None
