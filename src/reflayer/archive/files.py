@@ -203,9 +203,9 @@ class Files:
             files = tuple(batch.files)
             while made := _make_files(batch.chunk, self._metadata.withheld, files, batch.made):
                 for _ in range(made):
-                    folder, name, *_ = files[batch.made]
                     for attribute, value in batch.entries[batch.made][1].attributes.items():
-                        os.setxattr(path_at(folder, name), attribute, value, follow_symlinks=False)
+                        path = path_at(*files[batch.made][:2])
+                        os.setxattr(path, attribute, value, follow_symlinks=False)
                     batch.made += 1
         except Exception:  # such as a time beyond 64 bits, of which ``make`` will tell
             pass

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _measure_names: Any = getattr(native, "measure_names", None)
 _measure_folders: Any = getattr(native, "measure_folders", None)
 _ONE_AT_A_TIME = 2  # how to ask XFS
-_AT_ONCE = 48  # folders that a call into C is for: between two calls work is shared
+_AT_ONCE = 48 if native else 1  # folders that a call is for: between two calls work is shared
 _BATCH = 64  # names read at once in Python
 _BLOCK = 512  # bytes of st_blocks, whatever the file system's own are
 # Gone or another by now.
