@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from textwrap import dedent
 
@@ -388,6 +388,65 @@ def test_a_mount_namespace_that_no_process_has_keeps_it(driver: Driver, tmp_path
     finally:
         subprocess.run(["umount", name], check=False)
         subprocess.run(["umount", f"{tmp_path}/kept"], check=True)
+
+
+_CHROOT = """
+import ctypes, os, subprocess, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.unshare(int(sys.argv[2])) == 0
+if sys.argv[3:]:
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "--bind", *sys.argv[3:]], check=True)
+if sys.argv[1].endswith("detached"):
+    subprocess.run(["mount", "-t", "tmpfs", "none", sys.argv[1]], check=True)
+os.chdir(sys.argv[1])
+if sys.argv[1].endswith("detached"):
+    subprocess.run(["umount", "--lazy", sys.argv[1]], check=True)
+os.chroot(".")
+print("ready", flush=True)
+time.sleep(100)
+"""
+_NEW_MOUNTS = "131072"  # CLONE_NEWNS
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("root", ["attached", "detached"])
+def test_mounts_that_a_process_below_its_root_does_not_see_keep_it(
+    driver: Driver, tmp_path: Path, root: str
+) -> None:
+    """Whoever is allowed to can enter them by that process's mount namespace."""
+    require_root()
+    driver.create("box", "top")
+    (tmp_path / root).mkdir()
+    mount = [f"{driver.path('box')}/folder", "/mnt"]
+    command = [sys.executable, "-c", _CHROOT, f"{tmp_path}/{root}", _NEW_MOUNTS, *mount]
+    with running(command, "/") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        deleted(driver, "box", "it cannot be told whether a process still has it")
+
+
+@pytest.mark.usefixtures("alone")
+def test_processes_below_their_roots_hide_no_mounts_of_others(
+    driver: Driver, tmp_path: Path
+) -> None:
+    require_root()
+    driver.create("box", "top")
+    driver.create("other", "top")
+    names = [tmp_path / f"root{number}" for number in range(50)]
+    with ExitStack() as stack:
+        for name in names:
+            name.mkdir()
+            command = [sys.executable, "-c", _CHROOT, str(name), "0"]
+            process = stack.enter_context(running(command, "/"))
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+        assert driver.remove("other", recycle=True) == ""
+        subprocess.run(["mount", "--bind", f"{driver.path('box')}/folder", "/mnt"], check=True)
+        try:
+            deleted(driver, "box", "it cannot be told whether a process still has it")
+        finally:
+            subprocess.run(["umount", "/mnt"], check=True)
 
 
 def test_who_cannot_see_all_processes_deletes_it(driver: Driver) -> None:

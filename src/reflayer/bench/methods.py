@@ -13,6 +13,7 @@ from pathlib import Path
 from reflayer.bench.runs import Rival, Times, opened
 from reflayer.copy import remove_tree
 from reflayer.driver import Driver
+from reflayer.driver.trash import delete
 from reflayer.errors import failing
 from reflayer.linux.statfs import file_system_name
 from reflayer.workers.pool import usable_cpus
@@ -71,7 +72,7 @@ def scratch(place: str | Path) -> Iterator[Path]:
     try:
         yield made
     finally:
-        remove_tree(made)
+        delete(os.fspath(made))  # a daemon that was ended may have left a process at work in it
 
 
 def machine_facts() -> dict[str, str]:

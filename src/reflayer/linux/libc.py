@@ -11,11 +11,11 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_EMPTY_PATH = 0x1000
 AT_FDCWD = -100
 _AT_STATX_DONT_SYNC = 0x4000
-_STATX_TYPE, _STATX_INO, _STATX_BTIME = 0x1, 0x100, 0x800
+_STATX_TYPE, _STATX_INO, _STATX_BTIME, _STATX_MNT_ID = 0x1, 0x100, 0x800, 0x1000
 _SYNC_FILE_RANGE_WRITE = 2
 _Statx = ctypes.c_char * 256  # struct statx
 _STATX_MASK = struct.Struct("=I")
-_IDENTITY = struct.Struct("=28xH2xQ96xII")  # mode, inode number, device
+_IDENTITY = struct.Struct("=28xH2xQ96xIIQ")  # mode, inode number, device, mount
 _BTIME = struct.Struct("=80xqI")  # seconds, nanoseconds
 
 
@@ -49,16 +49,19 @@ def birth_time(fd: int) -> int | None:
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
-def identity_at(path: bytes, dir_fd: int = AT_FDCWD) -> tuple[int, int, int]:
-    """Device, inode number and mode of what ``path`` leads to; no server is asked for them.
+def identity_at(path: bytes, dir_fd: int = AT_FDCWD) -> tuple[int, int, int, int]:
+    """Device, inode number, mode and mount of what ``path`` leads to; no server is asked for them.
+
+    The mount is a number of the kernel's; before Linux 5.8 it is 0.
 
     Raises:
         OSError: as statx(2) says.
     """
     buffer = _Statx()
-    checked(LIBC.statx(dir_fd, path, _AT_STATX_DONT_SYNC, _STATX_TYPE | _STATX_INO, buffer))
-    mode, inode, major, minor = _IDENTITY.unpack_from(buffer)
-    return os.makedev(major, minor), int(inode), int(mode)
+    wanted = _STATX_TYPE | _STATX_INO | _STATX_MNT_ID
+    checked(LIBC.statx(dir_fd, path, _AT_STATX_DONT_SYNC, wanted, buffer))
+    mode, inode, major, minor, mount = _IDENTITY.unpack_from(buffer)
+    return os.makedev(major, minor), int(inode), int(mode), int(mount)
 
 
 def begin_to_write_out(fd: int) -> None:

@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    _Identity = tuple[int, int, int, int]  # as of ``identity_at``
+
 _FIRST_NAMESPACE = "pid:[4026531836]"  # linux/proc_ns.h: PROC_PID_INIT_INO
 _INIT = "1"
 _CHILDREN = "/proc/2/task/2/children"  # kthreadd's
@@ -31,6 +33,7 @@ _CARRIERS = ("socket:", "anon_inode:[io_uring]")  # what may have descriptors th
 _CARRIED = re.compile(rb"^(?:scm_fds|UserFiles):\s*[1-9]", re.M)  # proc_pid_fdinfo(5)
 _PATH = re.compile(rb"^flags:\s*\d*[1357]\d{7}$", re.M)  # O_PATH: no lease is refused for it
 _MOUNTS = "mnt:"
+_ROOT = re.compile(rb"^\d+ \d+ \S+ \S+ / ", re.M)
 _KEPT = re.compile(rb" (mnt:\[\d+\]) ")  # as the root of a mount
 
 
@@ -43,14 +46,15 @@ def held_folders(device: int, names: Collection[bytes]) -> frozenset[int] | None
 
     Args:
         device: ``st_dev`` of the folders.
-        names: what no path in the mounts that a process can see may have in it: what is mounted
-            from there or on it can be entered at any time.
+        names: what no path in the mounts of a process may have in it: what is mounted from there
+            or on it can be entered at any time.
 
     Returns:
         The numbers; None where it cannot be told: not all processes can be looked at, a mount has
-        one of the names, mounts are kept that no process sees, descriptors are on their way from
-        one process to another, or a FIFO or device of that file system is open, or a file by
-        ``O_PATH``; or processes begin faster than they can be looked at.
+        one of the names, mounts are kept that no process sees, or only such whose root is below
+        them (chroot(2)), descriptors are on their way from one process to another, or a FIFO or
+        device of that file system is open, or a file by ``O_PATH``; or processes begin faster than
+        they can be looked at.
     """
     try:
         if os.readlink("/proc/self/ns/pid") != _FIRST_NAMESPACE:
@@ -77,8 +81,8 @@ class _Look:
 
     Attributes:
         found: the folders' inode numbers.
-        seen: the mount namespaces that were looked at.
-        kept: those that are mounted or open.
+        seen: the mount namespaces that were looked at from their own root, so with all mounts.
+        kept: those that are mounted or open, or that a process is in.
     """
 
     def __init__(self, device: int, names: Collection[bytes]) -> None:
@@ -87,6 +91,7 @@ class _Look:
         self.kept: set[str] = set()
         self._device = device
         self._names = names
+        self._tables: set[tuple[str, _Identity]] = set()  # mount namespaces, seen from a root
         self._threads = _kernel_threads()
 
     def at_process(self, pid: str) -> None:
@@ -105,8 +110,7 @@ class _Look:
             try:
                 if is_first or not share(int(pid), int(task), FS):
                     self._add(f"{path}/cwd")
-                    self._add(f"{path}/root")
-                    self._look_at_mounts(path)
+                    self._look_at_mounts(path, self._add(f"{path}/root"))
                 if is_first or not share(int(pid), int(task), FILES):
                     self._look_at_open(path)
             except OSError:
@@ -115,25 +119,30 @@ class _Look:
                 if pid != _INIT and not _has_ended(path):
                     raise
 
-    def _add(self, path: str, dir_fd: int = AT_FDCWD) -> tuple[int, int]:
-        """Device and mode of what ``path`` leads to, which is noted."""
-        device, inode, mode = identity_at(path.encode(), dir_fd)
+    def _add(self, path: str, dir_fd: int = AT_FDCWD) -> _Identity:
+        """Device, inode number, mode and mount of what ``path`` leads to, which is noted."""
+        device, inode, mode, mount = identity_at(path.encode(), dir_fd)
         if device == self._device and stat.S_ISDIR(mode):
             self.found.add(inode)
         elif device == self._device and not stat.S_ISREG(mode):
             raise _UnknownError
-        return device, mode
+        return device, inode, mode, mount
 
-    def _look_at_mounts(self, task: str) -> None:
+    def _look_at_mounts(self, task: str, root: _Identity) -> None:
+        """The table in proc_pid_mountinfo(5) has what is below the root of a process alone."""
         namespace = os.readlink(f"{task}/ns/mnt")
-        if namespace in self.seen:
+        if (namespace, root) in self._tables:
             return
         with open(f"{task}/mountinfo", "rb") as file:
             table = file.read()
         if any(name in table for name in self._names):
             raise _UnknownError
+        above = {identity_at(f"{task}/{path}".encode()) for path in ("root", "root/..")}
+        if above == {root} and _ROOT.search(table):  # nothing is above it, and it is mounted
+            self.seen.add(namespace)
         self.kept.update(found.decode() for found in _KEPT.findall(table))
-        self.seen.add(namespace)
+        self.kept.add(namespace)
+        self._tables.add((namespace, root))
 
     def _refuse(self, told: re.Pattern[bytes], task: str, name: str) -> None:
         with open(f"{task}/fdinfo/{name}", "rb", buffering=0) as file:
@@ -145,7 +154,7 @@ class _Look:
         try:
             for name in os.listdir(table):
                 with suppress(FileNotFoundError, ProcessLookupError):  # it is closed by now
-                    device, mode = self._add(name, table)
+                    device, _, mode, _ = self._add(name, table)
                     kind = stat.S_IFMT(mode)
                     if kind == stat.S_IFREG and device == self._device:
                         self._refuse(_PATH, task, name)
