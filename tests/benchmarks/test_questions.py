@@ -68,7 +68,7 @@ def test_the_same_work_is_measured_and_leaves_nothing(
     os.mkfifo(tmp_path / "source/fifo")
     command = [sys.executable, "-m", f"benchmarks.{question}", "--runs=1", *options]
     where = ["--json", "--place", str(place), "--tree", f"{tmp_path}/source"]
-    done = subprocess.run([*command, *where], capture_output=True, check=True)
+    done = subprocess.run([*command, *where], stdout=subprocess.PIPE, check=True)
     told = json.loads(done.stdout)
     assert told["entries"] == 3
     (seconds,) = told["seconds"].values()
@@ -79,7 +79,7 @@ def test_the_same_work_is_measured_and_leaves_nothing(
 
 def test_what_many_containers_cost_is_measured_and_leaves_nothing(place: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.scale", "--few=10", "--many=20", "--runs=2"]
-    done = subprocess.run([*command, "--place", str(place)], capture_output=True, check=True)
+    done = subprocess.run([*command, "--place", str(place)], stdout=subprocess.PIPE, check=True)
     table = [line for line in done.stdout.decode().splitlines() if line.startswith("|")]
     assert table[0] == "| | 10 | 20 | ratio |"
     assert len(table) == 2 + 13
@@ -92,7 +92,7 @@ def test_what_spares_cost_is_measured_and_leaves_nothing(place: Path, tmp_path: 
     (tmp_path / "tree/file").touch()
     command = [sys.executable, "-m", "benchmarks.at_once", "--runs=2", "--lasting=3"]
     where = ["--place", str(place), "--tree", str(tmp_path / "tree")]
-    done = subprocess.run([*command, *where], capture_output=True, check=True)
+    done = subprocess.run([*command, *where], stdout=subprocess.PIPE, check=True)
     lines = done.stdout.decode().splitlines()
     fd = os.open(place, os.O_RDONLY)
     recycled = 0 if file_system_name(fd) in ("btrfs", "tmpfs") else 2
