@@ -286,4 +286,4 @@ def test_the_command_recycles_a_container_or_tells_why_not(base: Path, root: Pat
     assert (done.stdout, done.returncode) == ("again\ndb\n", 0)
     assert "again was deleted, not recycled: " in done.stderr
     assert "a process has it open" in done.stderr
-    assert "db" not in done.stderr
+    assert "db was deleted" not in done.stderr
