@@ -20,10 +20,11 @@ from reflayer import Store
 from reflayer.errors import ImageError, ReflayerError, StoreError
 from reflayer.images.content.blob_store import BlobStore
 from reflayer.images.content.source import LayerBlobs
+from reflayer.images.content.transfer import StoppedError
 from reflayer.images.model.image import Image
 from reflayer.images.model.reference import parse_reference
 from reflayer.images.registry import Access, RegistrySource
-from reflayer.images.registry.retry import seconds_to_wait
+from reflayer.images.registry.retry import Waits, seconds_to_wait
 from tests.archive.tars import entry, tar
 from tests.cli.processes import PROGRAM
 from tests.file_systems import mounted, require
@@ -294,6 +295,38 @@ def test_a_busy_registry_is_asked_again_when_it_says(
     silly.on("GET", part, *[Answer(status, headers={"Retry-After": "0"})] * 3)
     Store(root).pull(f"{silly.host}/x")
     assert_clean(root)
+
+
+def test_for_how_long_a_registry_is_waited_for_is_told(root: Path, silly: Silly) -> None:
+    silly.image(BASE)
+    later = [Answer(503, headers={"Retry-After": text}) for text in ("0.1", "1.6")]
+    silly.on("GET", "/manifests/", *later)
+    told: list[str] = []
+    Store(root).pull(f"{silly.host}/x", warn=told.append)
+    (line,) = told  # and not of the first, which nobody notices
+    assert line.endswith(" cannot be had: 503 Service Unavailable: once more in 2 seconds")
+
+
+def test_the_command_tells_for_how_long_it_waits(root: Path, silly: Silly) -> None:
+    silly.image(BASE)
+    later = [Answer(429, headers={"Retry-After": "1.6"})] * 2
+    silly.on("GET", "/manifests/", *later)
+    done = reflayer(root, "pull", f"{silly.host}/x")
+    assert done.returncode == 0
+    assert done.stderr.count(": 429 Too Many Requests: once more in 2 seconds\n") == 2
+    silly.on("GET", "/manifests/", later[0])
+    done = reflayer(root, "--quiet", "pull", f"{silly.host}/x")
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_of_waits_side_by_side_the_longest_is_told() -> None:
+    told: list[str] = []
+    waits = Waits(threading.Event(), told.append)
+    waits.stop.set()  # so that none takes its time
+    for seconds in (5, 3, 4, 9):
+        with pytest.raises(StoppedError):
+            waits.wait("busy", seconds)
+    assert told == ["busy: once more in 5 seconds", "busy: once more in 9 seconds"]
 
 
 def test_a_registry_that_wants_us_to_wait_for_ever_is_given_up(root: Path, silly: Silly) -> None:

@@ -119,9 +119,13 @@ def test_a_blob_that_may_not_be_mounted_is_sent(root: Path, silly: Silly, status
 def test_a_busy_registry_is_tried_again(base: Path, root: Path, silly: Silly, method: str) -> None:
     store = Store(root)
     made = store.create(image(base / "image", BASE)).image
-    silly.on(method, "/v2/x/", *[Answer(429, headers={"Retry-After": "0"})] * 2)
-    store.push(made, f"{silly.host}/x")
+    silly.on(method, "/v2/x/", *[Answer(429, headers={"Retry-After": text}) for text in "02"])
+    told: list[str] = []
+    store.push(made, f"{silly.host}/x", warn=told.append)
     assert len(silly.taken) == 2
+    assert [line.partition(": 429 ")[2] for line in told] == [
+        "Too Many Requests: once more in 2 seconds"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,6 @@ def create(arguments: Namespace) -> int:
     an error. Whatever is made of the container has those of the image again.
     """
     store = open_store(arguments)
-    warnings: list[str] = []
     with telling_of_ownership(lambda: store.ownership), bars() as progress:
         container = store.create(
             arguments.image,
@@ -83,11 +82,9 @@ def create(arguments: Namespace) -> int:
             size=arguments.size,
             id_map=map_of(arguments),
             progress=progress,
-            warn=warnings.append,
+            warn=remark,
         )
         ignore_signals()
-    for line in warnings:
-        remark(line)
     try:
         if arguments.json:
             print_json(container_fields(container))

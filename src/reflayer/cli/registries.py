@@ -81,18 +81,15 @@ def pull(arguments: Namespace) -> int:
     """
     store = open_store(arguments)
     access = access_of(arguments)
-    warnings: list[str] = []
     with telling_of_ownership(lambda: store.ownership), bars() as progress:
         image = store.pull(
             arguments.image,
             platform=arguments.platform,
             access=access,
             progress=progress,
-            warn=warnings.append,
+            warn=remark,
         )
         ignore_signals()
-    for line in warnings:
-        remark(line)
     if arguments.json:
         from reflayer.cli.images import image_fields
 
@@ -121,7 +118,7 @@ def push(arguments: Namespace) -> int:
     access = access_of(arguments)
     with bars() as progress:
         there = open_store(arguments).push(
-            arguments.image, arguments.destination, access=access, progress=progress
+            arguments.image, arguments.destination, access=access, progress=progress, warn=remark
         )
         ignore_signals()
     if arguments.json:

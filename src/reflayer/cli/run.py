@@ -255,20 +255,16 @@ def _that_is_there(store: Store, name: str) -> Container | None:
 
 
 def _create(store: Store, arguments: Namespace, name: str | None) -> Container:
-    warnings: list[str] = []
     with telling_of_ownership(lambda: store.ownership), bars() as progress:
-        container = store.create(
+        return store.create(
             arguments.image,
             name=name,
             platform=arguments.platform,
             id_map=map_of(arguments),
             access=access_of(arguments),
             progress=progress,
-            warn=warnings.append,
+            warn=remark,
         )
-    for line in warnings:
-        remark(line)
-    return container
 
 
 def _told(action: Callable[[], int]) -> int:

@@ -87,7 +87,6 @@ def warm(arguments: Namespace) -> int:
             store.keep_free(arguments.keep_free)
             return 0
         return _list(store, arguments)
-    warnings: list[str] = []
     with telling_of_ownership(lambda: store.ownership), bars() as progress:
         if arguments.keep_free is not None:
             store.keep_free(arguments.keep_free)
@@ -99,10 +98,8 @@ def warm(arguments: Namespace) -> int:
             access=access_of(arguments),
             id_map=map_of(arguments),
             progress=progress,
-            warn=warnings.append,
+            warn=remark,
         )
-    for line in warnings:
-        remark(line)
     return 0
 
 

@@ -11,6 +11,8 @@ from reflayer.xdg import expanded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from reflayer.images.content.source import Destination, Source
     from reflayer.images.registry import Access
 
@@ -80,21 +82,23 @@ def registry_reference(text: str) -> Reference | None:
     return parse_reference(text)
 
 
-def open_source(text: str, access: Access | None = None) -> Source | RootFs:
+def open_source(
+    text: str, access: Access | None = None, warn: Callable[[str], None] | None = None
+) -> Source | RootFs:
     """What ``text`` names; nothing is read yet.
 
     ``oci:DIR[:TAG]``, ``oci-archive:FILE[:TAG]``, ``docker-archive:FILE[:REF]``, ``tar:FILE``,
     ``rootfs:DIR``; or, as ``docker://REF`` or without a prefix, a reference, whose registry is
-    spoken to as ``access`` says. As in skopeo, the first colon after the prefix ends DIR and FILE
-    where something may follow. Instead of TAG and REF, ``@N`` is the image's place. For FILE, ``-``
-    is standard input.
+    spoken to as ``access`` says; ``warn`` is told where it has to be waited for. As in skopeo, the
+    first colon after the prefix ends DIR and FILE where something may follow. Instead of TAG and
+    REF, ``@N`` is the image's place. For FILE, ``-`` is standard input.
     """
     # Each is imported only where it is meant: they need more than most calls do.
     reference = registry_reference(text)
     if reference is not None:
         from reflayer.images.registry import Access, RegistrySource
 
-        return RegistrySource(reference, access or Access())
+        return RegistrySource(reference, access or Access(), warn)
     transport = text.partition(":")[0]
     if transport == "tar":
         from reflayer.images.tar import TarImage

@@ -169,9 +169,6 @@ def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
         known, called = _on_record(db, wanted)
         layer = images.layer_there(db, known.layer, parts) if known else None
         blobs = images.blobs_on_record(db, known.id) if known else frozenset()
-        is_first = db.execute("SELECT 1 FROM images").fetchone() is None
-    if is_first and wanted.warn:
-        _warn_of_copies(parts, wanted.warn)
     if known is not None:
         if layer is not None:
             images.refuse_incomplete(layer, parts)
@@ -184,9 +181,18 @@ def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
 
             unpack(images.read_stored(known, parts), parts, wanted.progress)
         return Pulled(replace(known, names=()), blobs, called)
+    pulled = _from_outside(wanted, parts, until)
+    with parts.database.reading() as db:
+        is_first = db.execute("SELECT 1 FROM images").fetchone() is None
+    if is_first and wanted.warn:
+        _warn_of_copies(parts, wanted.warn)
+    return pulled
+
+
+def _from_outside(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
     from reflayer.images.transports import RootFs, open_source
 
-    source = open_source(wanted.text, wanted.access)
+    source = open_source(wanted.text, wanted.access, wanted.warn)
     if isinstance(source, RootFs):
         return _from_folder(source, wanted, parts, until)
     try:

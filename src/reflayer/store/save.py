@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from reflayer.errors import ImageError, StoreError, printable
 from reflayer.record import replace
 from reflayer.store import images
@@ -11,6 +13,8 @@ from reflayer.workers.lock import locked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from reflayer.images.model.image import Image
     from reflayer.images.model.reference import Reference
     from reflayer.images.registry import Access
@@ -41,7 +45,12 @@ def save(
 
 
 def push(
-    parts: Parts, name: str, destination: str, access: Access | None, progress: Progress | None
+    parts: Parts,
+    name: str,
+    destination: str,
+    access: Access | None,
+    progress: Progress | None,
+    warn: Callable[[str], None] | None,
 ) -> Reference:
     from reflayer.images.model.reference import refuse_digest
     from reflayer.images.registry.credentials import Access
@@ -59,9 +68,8 @@ def push(
         mark_dirty(parts)
         known, _ = images.find(parts, name)
         image = _compressed_image(parts, known, _COMPRESSION, progress)
-        there = RegistryDestination(
-            reference, access or Access(), lambda digest: _repository_with(digest, reference, parts)
-        )
+        mount_from = partial(_repository_with, reference=reference, parts=parts)
+        there = RegistryDestination(reference, access or Access(), mount_from, warn)
         there.write(parts.content, image, progress)
     return replace(reference, digest=image.manifest.digest)
 

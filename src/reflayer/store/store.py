@@ -140,8 +140,9 @@ class Store:
                 ``0:100000:65536``: its files have the host's ids then. What is told or made of it,
                 changes, images, archives and checkpoints, has the image's.
             progress: is told of ``fetch``, ``unpack`` and ``clone``.
-            warn: is told in a line what was left out of a folder, of another platform's image, or,
-                with a store's first image, that its file system shares no blocks.
+            warn: is told in a line what was left out of a folder, of another platform's image,
+                that the file system of a store's first image shares no blocks, or, by any thread,
+                for how long a registry has to be waited for.
 
         Raises:
             QuotaError: there is a ``size``, but the file system has no quotas for it.
@@ -188,6 +189,7 @@ class Store:
         *,
         access: Access | None = None,
         progress: Progress | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> Reference:
         """Send an image to a registry; return what it is there, with its manifest's digest.
 
@@ -196,13 +198,14 @@ class Store:
             destination: a reference, with ``docker://`` before it or not.
             access: how the registry is spoken to, as for ``create``.
             progress: is told of ``pack``, for layers that are not compressed yet, and ``push``.
+            warn: is told in a line, by any thread, for how long the registry has to be waited for.
 
         Raises:
             ReflayerError: it is not in the store, or the registry does not take it.
         """
         from reflayer.store.save import push
 
-        return push(self._parts, image, destination, access, progress)
+        return push(self._parts, image, destination, access, progress, warn)
 
     def warm(
         self,

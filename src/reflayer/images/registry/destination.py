@@ -49,18 +49,20 @@ class RegistryDestination(Destination):
         reference: the name; a digest has to be the image's own.
         access: how the registry is to be spoken to.
         mount_from: another repository there that may have the blob of a digest, or None.
+        warn: is told in a line where the registry has to be waited for.
     """
 
     reference: Reference
     access: Access
     mount_from: Callable[[str], str | None]
+    warn: Callable[[str], None] | None = None
 
     def write(self, content: BlobStore, image: Image, progress: Progress | None) -> None:
         """Send ``image``: its blobs as they are, side by side, and its manifest last."""
         name = self.reference
         if name.digest not in ("", image.manifest.digest):
             raise RegistryError(f"{name}: the image has another digest: {image.manifest.digest}")
-        with closing(Repository(name, self.access, "pull,push")) as repo:
+        with closing(Repository(name, self.access, "pull,push", self.warn)) as repo:
 
             def send(blob: Descriptor, told: Told) -> None:
                 with content.open(blob.digest) as file:
@@ -87,7 +89,7 @@ def _put_manifest(manifest: Descriptor, name: str, repo: Repository, content: Bl
                 f"{repo.name}: has made another manifest of {manifest.digest} than was sent"
             )
 
-    retry(repo.stop, put)
+    retry(repo.waits, put)
 
 
 class _NoChunksError(Exception):
@@ -104,7 +106,7 @@ class _Upload:
         self._progress = progress
         self._what = f"{repo.path} does not take the blob {blob.digest}"
         self._request = partial(repo.request, what=self._what)
-        self._patience = Patience(repo.stop)
+        self._patience = Patience(repo.waits)
         self._place = ""
         self._chunk = _CHUNK
         self._there = 0

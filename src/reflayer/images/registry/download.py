@@ -79,7 +79,7 @@ def _complete(
         count += len(data)
         if repo.stop.is_set():
             raise StoppedError
-    patience = Patience(repo.stop)
+    patience = Patience(repo.waits)
     os.lseek(fd, count, os.SEEK_SET)
     in_parts = True
     while count < blob.size:

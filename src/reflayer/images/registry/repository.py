@@ -8,7 +8,13 @@ from functools import partial
 
 from reflayer.errors import RegistryError
 from reflayer.images.registry.credentials import find_credentials
-from reflayer.images.registry.retry import NotConnectedError, NoTlsError, TemporaryError, retry
+from reflayer.images.registry.retry import (
+    NotConnectedError,
+    NoTlsError,
+    TemporaryError,
+    Waits,
+    retry,
+)
 from reflayer.images.registry.tls import speaks_otherwise
 from reflayer.images.registry.token import Authorizer
 from reflayer.images.registry.transport import (
@@ -24,7 +30,7 @@ from reflayer.images.registry.transport import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import urllib3
 
@@ -42,14 +48,25 @@ class Repository:
         name: the registry, for messages.
         path: the repository.
         stop: is set when all threads are to give up.
+        waits: for what is tried again.
         takes_chunks: whether blobs may be sent in chunks, as far as is known.
     """
 
-    def __init__(self, reference: Reference, access: Access, actions: str) -> None:
-        """Find out how the registry speaks; ``actions`` are ``pull`` or ``pull,push``."""
+    def __init__(
+        self,
+        reference: Reference,
+        access: Access,
+        actions: str,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        """Find out how the registry speaks; ``actions`` are ``pull`` or ``pull,push``.
+
+        ``warn`` is told in a line of each wait that is not short, by whichever thread waits.
+        """
         self.name = reference.domain
         self.path = reference.path
         self.stop = threading.Event()
+        self.waits = Waits(self.stop, warn)
         self.takes_chunks = True
         self._access = access
         self._scope = f"repository:{self.path}:{actions}"
@@ -132,12 +149,12 @@ class Repository:
         try:
             if plain and is_near and speaks_otherwise(origin.host, origin.port):
                 raise NoTlsError(f"{self.name}: does not speak TLS")
-            return retry(self.stop, partial(self._ping, f"https://{host}/v2/", plain))
+            return retry(self.waits, partial(self._ping, f"https://{host}/v2/", plain))
         except (_UnreachableError, NoTlsError) as error:
             if not plain:
                 raise
             try:
-                return retry(self.stop, partial(self._ping, f"http://{host}/v2/", False))
+                return retry(self.waits, partial(self._ping, f"http://{host}/v2/", False))
             except _UnreachableError:
                 raise error from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import ssl
+import threading
 import time
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
@@ -18,7 +19,6 @@ from reflayer.images.registry.tls import is_no_tls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator
     from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 5
 _FIRST = 0.5  # seconds; each wait is twice the one before
 _LONGEST = 300.0  # seconds that a registry may ask for
+_SHORT = 1.5  # seconds: of a wait that is no longer nobody is told
 _WORTH = 1 << 20  # bytes: after so much progress failures count from zero again
 
 
@@ -47,11 +48,42 @@ class NoTlsError(RegistryError):
     """An answer, but none of TLS."""
 
 
+class Waits:
+    """The waits of all that is asked of a registry, side by side.
+
+    Attributes:
+        stop: is set when all are to give up.
+    """
+
+    def __init__(self, stop: threading.Event, warn: Callable[[str], None] | None = None) -> None:
+        """``warn`` is told of a wait in a line, unless it has just been told of a longer one."""
+        self.stop = stop
+        self._warn = warn
+        self._telling = threading.Lock()
+        self._told_until = 0.0
+
+    def wait(self, reason: object, delay: float) -> None:
+        """Wait for so many seconds.
+
+        Raises:
+            StoppedError: all are to give up.
+        """
+        if self._warn is not None and delay > _SHORT:
+            until = time.monotonic() + delay
+            with self._telling:
+                is_news = until > self._told_until
+                self._told_until = max(until, self._told_until)
+            if is_news:
+                self._warn(f"{reason}: once more in {delay:.0f} seconds")
+        if self.stop.wait(delay):
+            raise StoppedError
+
+
 class Patience:
     """The tries of one thing."""
 
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
+    def __init__(self, waits: Waits) -> None:
+        self._waits = waits
         self._failures = 0
         self._bytes = 0
 
@@ -71,13 +103,12 @@ class Patience:
             delay = _FIRST * 2 ** (self._failures - 1) * random.uniform(0.75, 1.25)
         if delay > _LONGEST:
             raise TemporaryError(f"{error}: it asks to wait {delay:.0f} seconds") from error
-        if self._stop.wait(delay):
-            raise StoppedError
+        self._waits.wait(error, delay)
 
 
-def retry(stop: threading.Event, action: Callable[[], Result]) -> Result:
+def retry(waits: Waits, action: Callable[[], Result]) -> Result:
     """Do ``action`` until it does not fail, or fails for good."""
-    patience = Patience(stop)
+    patience = Patience(waits)
     while True:
         try:
             return action()

@@ -41,6 +41,7 @@ from reflayer.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import BinaryIO
 
     from reflayer.images.content.blob_store import BlobStore
@@ -64,10 +65,12 @@ class RegistrySource(Source):
     Attributes:
         reference: its name.
         access: how the registry is to be spoken to.
+        warn: is told in a line where it has to be waited for.
     """
 
     reference: Reference
     access: Access
+    warn: Callable[[str], None] | None = None
 
     @property
     def name(self) -> str:
@@ -81,7 +84,7 @@ class RegistrySource(Source):
         unpack: Unpack | None = None,
     ) -> Fetched:
         """Fetch what ``content`` lacks of the image; what has come of it stays when that fails."""
-        with closing(Repository(self.reference, self.access, "pull")) as repo:
+        with closing(Repository(self.reference, self.access, "pull", self.warn)) as repo:
             documents = _Documents(repo)
             top = documents.top(self.reference)
             open_blob = nearest(content, documents.open)
@@ -199,7 +202,7 @@ class _Documents:
                 digest = response.headers.get("Docker-Content-Digest", "")
                 return data, claimed, digest if is_digest(digest) else ""
 
-        return retry(self._repo.stop, get)
+        return retry(self._repo.waits, get)
 
 
 def _checked(data: bytes, wanted: str) -> str:
