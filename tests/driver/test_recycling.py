@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import itertools
 import mmap
 import os
@@ -308,6 +309,20 @@ def test_where_a_process_has_a_file_that_it_can_open_it_is_deleted(driver: Drive
 
 
 @pytest.mark.usefixtures("alone")
+def test_where_a_process_watches_a_folder_of_it_it_is_deleted(driver: Driver) -> None:
+    if "btrfs" in driver.home:
+        pytest.skip("what is watched there has no device that is known")
+    libc = ctypes.CDLL(None, use_errno=True)
+    driver.create("box", "top")
+    watch = libc.inotify_init1(0)
+    try:
+        path = f"{driver.path('box')}/folder".encode()
+        assert libc.inotify_add_watch(watch, path, 0x100) > 0  # IN_CREATE
+        deleted(driver, "box", "a process has it open")
+    finally:
+        os.close(watch)
+
+
 def test_where_a_folder_is_on_its_way_to_a_process_it_is_deleted(driver: Driver) -> None:
     driver.create("box", "top")
     one, other = socket.socketpair()
@@ -420,6 +435,35 @@ def test_mounts_that_a_process_below_its_root_does_not_see_keep_it(
     (tmp_path / root).mkdir()
     mount = [f"{driver.path('box')}/folder", "/mnt"]
     command = [sys.executable, "-c", _CHROOT, f"{tmp_path}/{root}", _NEW_MOUNTS, *mount]
+    with running(command, "/") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        deleted(driver, "box", "it cannot be told whether a process still has it")
+
+
+_DETACHED = """
+import ctypes, os, subprocess, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+above, path = sys.argv[1:]
+assert libc.unshare(0x20000) == 0  # CLONE_NEWNS
+subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "none", above], check=True)
+os.mkdir(f"{above}/below")
+subprocess.run(["mount", "--bind", path, f"{above}/below"], check=True)
+number, flags = 428, 0x1 | 0x8000  # open_tree(2): OPEN_TREE_CLONE, AT_RECURSIVE
+tree = libc.syscall(number, -100, above.encode(), flags)
+assert tree >= 0
+subprocess.run(["umount", f"{above}/below", above], check=True)
+print("ready" if os.access("below/folder", os.F_OK, dir_fd=tree) else "", flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_mount_below_one_that_is_in_no_namespace_keeps_it(driver: Driver, tmp_path: Path) -> None:
+    require_root()
+    driver.create("box", "top")
+    command = [sys.executable, "-c", _DETACHED, str(tmp_path), driver.path("box")]
     with running(command, "/") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"

@@ -1,4 +1,4 @@
-"""Which folders of a file system any process has: as its current one, as its root, or open.
+"""Which folders of a file system any process has: as its current one, its root, open, or watched.
 
 Paths do not tell, since other mount namespaces have others; device and inode number do. Who has a
 file open is not found here: a lease tells that of each file, be it open by whatever (fcntl(2)).
@@ -34,6 +34,10 @@ _CARRIED = re.compile(rb"^(?:scm_fds|UserFiles):\s*[1-9]", re.M)  # proc_pid_fdi
 _PATH = re.compile(rb"^flags:\s*\d*[1357]\d{7}$", re.M)  # O_PATH: no lease is refused for it
 _MOUNTS = "mnt:"
 _ROOT = re.compile(rb"^\d+ \d+ \S+ \S+ / ", re.M)
+_NUMBER = re.compile(rb"^\d+", re.M)
+_WATCHES = ("anon_inode:inotify", "anon_inode:[fanotify]")  # inotify(7), fanotify(7)
+_WATCHED = re.compile(rb"^(?:inotify|fanotify) .*?ino:([0-9a-f]+) sdev:([0-9a-f]+) ", re.M)
+_MINORS = 20  # bits of a device number, as the kernel has it (linux/kdev_t.h)
 _KEPT = re.compile(rb" (mnt:\[\d+\]) ")  # as the root of a mount
 
 
@@ -52,7 +56,8 @@ def held_folders(device: int, names: Collection[bytes]) -> frozenset[int] | None
     Returns:
         The numbers; None where it cannot be told: not all processes can be looked at, a mount has
         one of the names, mounts are kept that no process sees, or only such whose root is below
-        them (chroot(2)), descriptors are on their way from one process to another, or a FIFO or
+        them (chroot(2)), a folder is open whose mount is in no namespace (open_tree(2)): others may
+        be mounted below it; descriptors are on their way from one process to another, or a FIFO or
         device of that file system is open, or a file by ``O_PATH``; or processes begin faster than
         they can be looked at.
     """
@@ -73,7 +78,8 @@ def held_folders(device: int, names: Collection[bytes]) -> frozenset[int] | None
             return None
     except (OSError, _UnknownError):
         return None
-    return frozenset(look.found) if look.kept <= look.seen else None
+    is_all_seen = look.kept <= look.seen and look.open <= look.mounts
+    return frozenset(look.found) if is_all_seen else None
 
 
 class _Look:
@@ -83,12 +89,17 @@ class _Look:
         found: the folders' inode numbers.
         seen: the mount namespaces that were looked at from their own root, so with all mounts.
         kept: those that are mounted or open, or that a process is in.
+        mounts: the numbers of all mounts that were seen.
+        open: those of the folders that are open. Who has detached where he came from may still be
+            in a folder of it, as his current one: nothing is mounted there any more (umount2(2)).
     """
 
     def __init__(self, device: int, names: Collection[bytes]) -> None:
         self.found: set[int] = set()
         self.seen: set[str] = set()
         self.kept: set[str] = set()
+        self.mounts: set[int] = set()
+        self.open: set[int] = set()
         self._device = device
         self._names = names
         self._tables: set[tuple[str, _Identity]] = set()  # mount namespaces, seen from a root
@@ -140,22 +151,31 @@ class _Look:
         above = {identity_at(f"{task}/{path}".encode()) for path in ("root", "root/..")}
         if above == {root} and _ROOT.search(table):  # nothing is above it, and it is mounted
             self.seen.add(namespace)
+        self.mounts.update(map(int, _NUMBER.findall(table)))
         self.kept.update(found.decode() for found in _KEPT.findall(table))
         self.kept.add(namespace)
         self._tables.add((namespace, root))
 
     def _refuse(self, told: re.Pattern[bytes], task: str, name: str) -> None:
-        with open(f"{task}/fdinfo/{name}", "rb", buffering=0) as file:
-            if told.search(file.read()):
-                raise _UnknownError
+        if told.search(_told(task, name)):
+            raise _UnknownError
+
+    def _add_watched(self, task: str, name: str) -> None:
+        """Whoever watches a folder is told of each name in it."""
+        for inode, device in _WATCHED.findall(_told(task, name)):
+            major, minor = divmod(int(device, 16), 1 << _MINORS)
+            if os.makedev(major, minor) == self._device:
+                self.found.add(int(inode, 16))
 
     def _look_at_open(self, task: str) -> None:
         table = os.open(f"{task}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name in os.listdir(table):
                 with suppress(FileNotFoundError, ProcessLookupError):  # it is closed by now
-                    device, _, mode, _ = self._add(name, table)
+                    device, _, mode, mount = self._add(name, table)
                     kind = stat.S_IFMT(mode)
+                    if kind == stat.S_IFDIR and mount:
+                        self.open.add(mount)
                     if kind == stat.S_IFREG and device == self._device:
                         self._refuse(_PATH, task, name)
                     if kind in _NO_CARRIERS or (kind == stat.S_IFREG and os.major(device)):
@@ -165,8 +185,16 @@ class _Look:
                         self.kept.add(what)
                     elif what.startswith(_CARRIERS):
                         self._refuse(_CARRIED, task, name)
+                    elif what in _WATCHES:
+                        self._add_watched(task, name)
         finally:
             os.close(table)
+
+
+def _told(task: str, name: str) -> bytes:
+    """What proc_pid_fdinfo(5) tells of a descriptor."""
+    with open(f"{task}/fdinfo/{name}", "rb") as file:
+        return file.read()
 
 
 def _readlink(name: str, folder: int) -> str:
