@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from reflayer.copy import remove_tree
 from reflayer.errors import OperationError
+from reflayer.walk.empty import _Emptied
 from reflayer.workers import pool
 from tests.file_systems import require_root
 
@@ -69,6 +72,31 @@ def test_many_workers_delete_the_same_tree(
     names = sum(len(folders) + len(files) for _, folders, files in os.walk(place))
     assert remove_tree(place / "tree", workers=workers) == names
     assert list(place.iterdir()) == []
+
+
+def test_the_names_of_a_folder_are_unlinked_by_one_worker_at_a_time(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_ALONE", -1.0)
+    unlink, at_work, met, workers = _Emptied._unlink_files, set[int](), set[int](), set[int]()
+
+    def watched(self: _Emptied, pause: Callable[[], object]) -> int:
+        number = self.status.st_ino
+        if number in at_work:
+            met.add(number)
+        at_work.add(number)
+        workers.add(threading.get_ident())
+        try:
+            return unlink(self, pause)
+        finally:
+            at_work.discard(number)
+
+    monkeypatch.setattr(_Emptied, "_unlink_files", watched)
+    plant(place / "tree", 200, 4)
+    for number in range(5000):
+        (place / f"tree/{number}-file").touch()
+    assert remove_tree(place / "tree", workers=2) > 5000
+    assert (len(workers), met) == (2, set())
 
 
 def test_many_workers_name_what_cannot_be_deleted(

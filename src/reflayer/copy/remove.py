@@ -56,6 +56,7 @@ def _empty(fd: int, path: bytes, most: int) -> int:
     from reflayer.workers.pool import Workers
 
     removed: list[int] = []
+    unlinking: set[int] = set()
     waiting = list(range(most - 1, 0, -1))  # numbers of the workers that have not begun
 
     def pause() -> None:
@@ -68,7 +69,11 @@ def _empty(fd: int, path: bytes, most: int) -> int:
     def empty(worker: int) -> None:
         try:
             own = os.dup(fd)
-            removed.append(empty_folder(own, path, worker=worker, workers=most, pause=pause))
+            removed.append(
+                empty_folder(
+                    own, path, worker=worker, workers=most, pause=pause, unlinking=unlinking
+                )
+            )
         except (OperationError, OSError):
             if worker == 0:  # who meets all that the others meet
                 raise
