@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import stat
 import subprocess
 import sys
@@ -109,6 +110,18 @@ def test_what_fails_as_its_folder_is_shut_is_told_of_the_file(tmp_path: Path) ->
     others = [folder(f"other {n}") for n in range(100)]
     with pytest.raises(ArchiveError, match=f"a/{'x' * 300}: .*File name too long"):
         apply(tmp_path, tar(folder("a"), entry(f"a/{'x' * 300}"), *others))
+
+
+def test_few_descriptors_are_enough_for_many_folders(tmp_path: Path) -> None:
+    """Layers that are applied side by side share them: on a large machine, many layers."""
+    entries = [entry(f"{n % 100}/{n}", b"content") for n in range(300)]
+    _, most = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, most))
+    try:
+        apply(tmp_path, tar(*entries))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len([*tmp_path.glob("*/*")]) == 300
 
 
 def test_an_interrupt_leaves_no_thread_and_no_place_in_the_pool_taken(tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ from reflayer.walk.folders import (
     NO_FOLDER,
     OPEN_ANY_FOLDER,
     OPEN_FOLDER,
+    most_open,
     open_beneath,
     open_shut,
 )
+from reflayer.workers.pool import usable_cpus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from reflayer.archive.tar_header import Entry
 
 
-_MOST_OPEN = 64
 _MOST_LINKS = 40  # that one path may go through: path_resolution(7)
 _ARCHIVE_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EFBIG})
 IMPLIED_MODE = 0o755  # of a folder without an entry, as Docker and umoci have it
@@ -74,8 +75,10 @@ class Folders:
             os.close(fd)
             raise
         self._is_powerful = is_powerful  # permission bits do not bind us
-        # All but the root, latest used last.
+        # All but the root, latest used last. Other layers are applied meanwhile, or wait: about
+        # two for each processor.
         self._open: OrderedDict[Key, LayerFolder] = OrderedDict()
+        self._most_open = most_open(2 * usable_cpus())
         self._by_path: dict[bytes, LayerFolder] = {b"": self.root}
         self._implied = 0
         self.settle: Callable[[LayerFolder | None], bool] = lambda _: False
@@ -288,7 +291,7 @@ class Folders:
 
     def _keep(self, folder: LayerFolder) -> None:
         self._open[folder.key] = folder
-        if len(self._open) > _MOST_OPEN:
+        if len(self._open) > self._most_open:
             _, old = self._open.popitem(last=False)
             for path in old.names:
                 if self._by_path.get(path) is old:

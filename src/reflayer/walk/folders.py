@@ -196,17 +196,24 @@ class Folder:
                 self.peer = open_beneath(root.peer, self.path())
 
 
+def most_open(workers: int) -> int:
+    """How many folders each of ``workers`` may have open, which share the process's descriptors.
+
+    All of them take a quarter of what it may have, as long as that is enough for four each.
+    """
+    return max(4, min(_MOST_OPEN, os.sysconf("SC_OPEN_MAX") // (4 * workers)))
+
+
 class FolderStack(list["F"]):
     """The folders from a walk's root, which stays open, to the innermost one; all are closed."""
 
     def __init__(self, workers: int = 1) -> None:
         """Of one of ``workers``, which share the process's descriptors.
 
-        All of them take a quarter of what the process may have, two a folder, as long as that is
-        enough for four folders each.
+        Of folders with a peer each takes two.
         """
         super().__init__()
-        self._most = max(4, min(_MOST_OPEN, os.sysconf("SC_OPEN_MAX") // (8 * workers)))
+        self._most = most_open(2 * workers)
 
     def __enter__(self) -> Self:
         return self
