@@ -124,6 +124,14 @@ def test_few_descriptors_are_enough_for_many_folders(tmp_path: Path) -> None:
     assert len([*tmp_path.glob("*/*")]) == 300
 
 
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("later", ["many/0/x", "many/" + "y" * 300])
+def test_of_several_errors_the_first_is_told(tmp_path: Path, later: str) -> None:
+    first, last = entry("x" * 300), entry(later, kind="symlink", target="a")
+    with pytest.raises(ArchiveError, match=f"^{'x' * 300}: .*File name too long"):
+        apply(tmp_path, tar(*MANY, first, last))
+
+
 def test_an_interrupt_leaves_no_thread_and_no_place_in_the_pool_taken(tmp_path: Path) -> None:
     def interrupt(count: int) -> None:
         if count > 3 * MiB:

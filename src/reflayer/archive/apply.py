@@ -24,7 +24,7 @@ from reflayer.archive.whiteouts import (
     apply_whiteout,
     is_aufs_metadata,
 )
-from reflayer.errors import ArchiveError, failing, printable
+from reflayer.errors import ArchiveError, ReflayerError, failing, printable
 from reflayer.record import record
 from reflayer.walk.facts import FailedError
 from reflayer.walk.folders import NEW_FILE
@@ -229,10 +229,14 @@ def _apply(
         layer = Layer(folders, stream, id_map)
         ahead.release, ahead.settle = layer.files.release, layer.files.settle
         with layer.files:
-            for entry in read_entries(stream):
-                layer.apply(entry)
-                entries += 1
-                size += entry.size if entry.sparse is None else entry.sparse.size
+            try:
+                for entry in read_entries(stream):
+                    layer.apply(entry)
+                    entries += 1
+                    size += entry.size if entry.sparse is None else entry.sparse.size
+            except ReflayerError:
+                layer.files.settle_earlier()
+                raise
             layer.finish()
             for _ in chunks:
                 pass  # what follows the end of the archive counts for the digests

@@ -69,7 +69,7 @@ class Files:
         self._begun = self._made = 0  # the last batch's number
         self._batches: deque[_Batch] = deque()  # in the archive's order
         self._queue: SimpleQueue[_Batch | None] = SimpleQueue()  # that nobody is at yet
-        self._ended = False
+        self._ended = self._has_failed = False
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -173,6 +173,14 @@ class Files:
         if len(self._pending) > _MOST_PENDING:
             self.settle()
 
+    def settle_earlier(self) -> None:
+        """After an error have made what comes before it: an error of that is told in its place.
+
+        If it was of a file, what comes before that is made.
+        """
+        if not self._has_failed:
+            self.settle()
+
     def _flush(self) -> None:
         assert self._batch is not None
         self._batches.append(self._batch)
@@ -218,7 +226,11 @@ class Files:
             while batch.made < len(batch.files):
                 folder, entry = batch.entries[batch.made]
                 _, name, at, size, *_ = batch.files[batch.made]
-                self._make(folder, name, entry, batch.chunk[at : at + size])
+                try:
+                    self._make(folder, name, entry, batch.chunk[at : at + size])
+                except BaseException:
+                    self._has_failed = True
+                    raise
                 batch.made += 1
                 self._make_in_c(batch)
             batch.free()
