@@ -14,12 +14,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reflayer.copy.entries import _waiting_name
 from tests.file_systems import mounted, require, require_native, require_root
 from tests.trees import assert_same, facts
 
@@ -105,14 +107,21 @@ def changed(
 
 
 def cloner(
-    native: Any, src: int, dst: int, method: int = STREAM, *, uid: int = -1, leave: bytes = b""
+    native: Any,
+    src: int,
+    dst: int,
+    method: int = STREAM,
+    *,
+    uid: int = -1,
+    leave: bytes = b"",
+    waiting: int = -1,
 ) -> Callable[[bytes], Result]:
     """``clone_names`` from ``src`` into ``dst``, for this process."""
     umask = os.umask(0o022)
     os.umask(umask)
     owner = os.geteuid() if uid < 0 else uid
     return lambda left: native.clone_names(
-        src, dst, method, owner, os.getegid(), b"", b"", umask, 0o700, leave, left
+        src, dst, waiting, method, owner, os.getegid(), b"", b"", umask, 0o700, leave, left
     )
 
 
@@ -157,8 +166,8 @@ def test_ordinary_files_and_links_are_cloned_whole(
     with opened(src, dst) as fds:
         told, folders, rest = in_turns(cloner(native, fds[0], fds[1], method))
 
-    files, links, _, size = (sum(counts) for counts in zip(*told, strict=True))
-    assert (files, links, folders, rest) == (6, 1, [b"folder"], {})
+    files, again, links, _, size = (sum(counts) for counts in zip(*told, strict=True))
+    assert (files, again, links, folders, rest) == (6, 0, 1, [b"folder"], {})
     assert size == 256_000 + 6 + 1 + LARGEST + (1 << 20)
     assert stat.S_IMODE(os.stat(dst / "folder").st_mode) == 0o700
     os.rmdir(dst / "folder")
@@ -209,9 +218,90 @@ def test_what_a_turn_did_not_come_to_is_left_for_the_next(
         (src / f"{number}").write_bytes(bytes(LARGEST))
     with opened(src, dst) as fds:
         told, _, rest = in_turns(cloner(native, *fds))
-    assert [sum(counts) for counts in zip(*told, strict=True)] == [40, 0, *[40 * LARGEST] * 2]
+    assert [sum(counts) for counts in zip(*told, strict=True)] == [40, 0, 0, *[40 * LARGEST] * 2]
     assert len(told) > 2
     assert rest == {}
+
+
+def test_a_file_of_several_names_is_made_once(src: Path, dst: Path, native: Any) -> None:
+    (src / "in").mkdir()
+    (dst / "in").mkdir()
+    (dst / "waiting").mkdir()
+    for number, names in enumerate(([b"a", b"in/b"], [b"c", b"d", b"in/e", b"in/f"], [b"in/g"])):
+        path = src / os.fsdecode(names[0])
+        path.write_bytes(b"content %d" % number)
+        for name in names[1:]:
+            os.link(path, src / os.fsdecode(name))
+    os.link(src / "in/g", src.parent / "outside")
+    before = facts(src)
+    before[b"in/g"] = before[b"in/g"]._replace(links=1)
+    in_all = [0, 0, 0]
+    with opened(src, dst, src / "in", dst / "in", dst / "waiting") as (*fds, waiting):
+        for one, other in (fds[:2], fds[2:]):
+            told, _, rest = in_turns(cloner(native, one, other, leave=b"\0in\0", waiting=waiting))
+            in_all = [sum(counts) for counts in zip(in_all, *told, strict=False)]
+            assert set(rest) <= {b"in"}
+        assert in_all == [3, 4, 0]
+        # One that all names were found of waits no more.
+        assert os.listdir(waiting) == [os.fsdecode(_waiting_name((src / "in/g").stat()))]
+        os.unlink(os.listdir(waiting)[0], dir_fd=waiting)
+    os.rmdir(dst / "waiting")
+    after = facts(dst)
+    for folder in (b".", b"in"):
+        del before[folder], after[folder]
+    assert_same(before, after)
+
+
+def test_what_waits_gets_the_names_whoever_has_made_it(src: Path, dst: Path, native: Any) -> None:
+    (src / "a").write_bytes(b"content")
+    os.link(src / "a", src / "b")
+    (dst / "waiting").mkdir()
+    made = dst / "waiting" / os.fsdecode(_waiting_name((src / "a").stat()))
+    made.touch()
+    number = made.stat().st_ino
+    with opened(src, dst, dst / "waiting") as (one, other, waiting):
+        told, _, rest = in_turns(cloner(native, one, other, waiting=waiting))
+    assert ([sum(counts) for counts in zip(*told, strict=True)][:2], rest) == ([0, 2], {})
+    assert {(dst / name).stat().st_ino for name in "ab"} == {number}
+
+
+def test_where_nothing_can_wait_a_file_of_several_names_is_handed_back(
+    src: Path, dst: Path, native: Any
+) -> None:
+    (src / "a").write_bytes(b"content")
+    os.link(src / "a", src / "b")
+    (dst / "waiting").mkdir()
+    with opened(src, dst, dst / "waiting") as (one, other, waiting):
+        os.rmdir(dst / "waiting")
+        told, _, rest = in_turns(cloner(native, one, other, waiting=waiting))
+        assert ([sum(counts) for counts in zip(*told, strict=True)], rest) == (
+            [0] * 5,
+            {b"a": FILE, b"b": FILE},
+        )
+        assert os.listdir(other) == []
+
+
+def test_two_who_meet_the_names_of_a_file_at_once_make_it_once(
+    place_on: Callable[[str], Path], native: Any
+) -> None:
+    place, count = place_on("ext4"), 3000
+    for name in ("src/a", "src/b", "dst/a", "dst/b", "dst/waiting"):
+        (place / name).mkdir(parents=True)
+    for number in range(count):
+        (place / f"src/a/{number}").touch()
+        os.link(place / f"src/a/{number}", place / f"src/b/{number}")
+
+    def clone_one(name: str) -> Any:
+        with opened(place / "src" / name, place / "dst" / name, place / "dst/waiting") as fds:
+            return in_turns(cloner(native, *fds[:2], waiting=fds[2]))
+
+    with ThreadPoolExecutor(2) as workers:
+        told = [*workers.map(clone_one, "ab")]
+    assert [rest for *_, rest in told] == [{}, {}]
+    in_all = [sum(counts) for counts in zip(*told[0][0], *told[1][0], strict=True)]
+    assert in_all[:2] == [count, count]
+    for number in range(count):
+        assert (place / f"dst/a/{number}").samefile(place / f"dst/b/{number}")
 
 
 # --- what is not
@@ -326,7 +416,7 @@ def test_another_type_than_told_is_handed_back(
     )()
     left = entry(told, b"name")
     with opened(src, dst) as fds:
-        assert cloner(native, *fds)(left) == ((0, 0, 0, 0), [], [(told, b"name")], b"")
+        assert cloner(native, *fds)(left) == ((0, 0, 0, 0, 0), [], [(told, b"name")], b"")
     assert os.listdir(dst) == []
 
 
@@ -371,7 +461,7 @@ def test_a_name_that_vanished_is_handed_back_or_needs_no_unlinking(
         left = entry(kind, b"gone")
         handed = [(kind, b"gone")]
         with opened(src, dst) as (source, clone):
-            assert cloner(native, source, clone)(left) == ((0, 0, 0, 0), [], handed, b"")
+            assert cloner(native, source, clone)(left) == ((0, 0, 0, 0, 0), [], handed, b"")
             assert changed(native, source, left=left)[1:] == ([], handed, b"")
             assert native.measure_names(source, 1, left) == (NOTHING, [], handed, b"")
             assert native.measure_names(source, 0, left) == (NOTHING, [], handed, b"")
@@ -382,7 +472,7 @@ def test_a_name_that_vanished_is_handed_back_or_needs_no_unlinking(
 def test_a_file_that_says_it_is_empty_and_is_not_is_handed_back(dst: Path, native: Any) -> None:
     with opened(Path("/proc/self"), dst) as fds:
         left = entry(FILE, b"status")
-        assert cloner(native, *fds)(left) == ((0, 0, 0, 0), [], [(FILE, b"status")], b"")
+        assert cloner(native, *fds)(left) == ((0, 0, 0, 0, 0), [], [(FILE, b"status")], b"")
     assert os.listdir(dst) == []
 
 
@@ -473,7 +563,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(src: Path, dst: Path, native: 
                 call(file)
         os.close(file)
         told = cloner(native, source, closed)(b"")
-        assert told == ((0, 0, 0, 0), [], [(FILE, b"file")], None)
+        assert told == ((0, 0, 0, 0, 0), [], [(FILE, b"file")], None)
 
 
 @pytest.mark.parametrize(
@@ -542,14 +632,14 @@ def merged(
     with opened(dst, *(layer.parents[1] for layer in layers)) as (into, *roots):
         packed = struct.pack(f"{len(roots)}i", *roots)
         result = native.clone_merged(
-            packed, b"in/it", avoid, device, into, STREAM, os.geteuid(), os.getegid(),
+            packed, b"in/it", avoid, device, into, -1, STREAM, os.geteuid(), os.getegid(),
             b"", b"", 0o022, 0o755, leave,
         )  # fmt: skip
     if result is None:
         assert os.listdir(dst) == []
         yield None
         return
-    (files, links, folders, size, fds, above), *others = result
+    (files, _, links, folders, size, fds, above), *others = result
     fds = [fd for (fd,) in struct.iter_unpack("i", fds)]
     try:
         for fd, layer in zip(fds, layers, strict=True):

@@ -67,8 +67,8 @@ class Upper:
                 if self.method.on(device) != method:  # for which more may have to be done before
                     yield from names_listed(left)
                     break
-                (files, links, _, size), _, others, left = _clone_names(
-                    src, dst, LADDER.index(method), *owner, new.umask, 0o700, b"", left
+                (files, _, links, _, size), _, others, left = _clone_names(
+                    src, dst, -1, LADDER.index(method), *owner, new.umask, 0o700, b"", left
                 )
                 self.names += files + links
                 self.size += size

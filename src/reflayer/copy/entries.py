@@ -47,13 +47,14 @@ class Entries:
         self._metadata = metadata
         self._links = links
 
-    def count_made(self, files: int, links: int, folders: int) -> None:
+    def count_made(self, files: int, again: int, links: int, folders: int) -> None:
         """Count names that the part in C has made."""
         made = self.made
         made["file"] += files
         made["directory"] += folders
-        if links:
-            made["symlink"] = made.get("symlink", 0) + links
+        for kind, count in (("hardlink", again), ("symlink", links)):
+            if count:
+                made[kind] = made.get(kind, 0) + count
 
     def count(self) -> int:
         """How many names have been made in all."""

@@ -22,6 +22,11 @@ class Links:
         self._name = name
         self._folder = -1
 
+    @property
+    def opened(self) -> int:
+        """The waiting folder's descriptor; -1 before the first such inode."""
+        return self._folder
+
     def folder(self) -> int:
         """The waiting folder's descriptor."""
         if self._folder < 0:

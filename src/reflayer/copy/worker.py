@@ -202,6 +202,7 @@ class Worker:
             job.root[1] if job.root[0] == device else 0,
             device,
             dst,
+            self.links.opened,
             LADDER.index(method),
             new.uid,
             new.gid,
@@ -212,10 +213,10 @@ class Worker:
         )
         if result is None:
             return None
-        (files, links, made, size, packed, above), children, rest, left = result
+        (files, again, links, made, size, packed, above), children, rest, left = result
         opened: list[int] = memoryview(packed).cast("i").tolist()
         try:
-            self.entries.count_made(files, links, made)
+            self.entries.count_made(files, again, links, made)
             self.method.count_moved(method, size)
             folder = Folder(parent, name, opened[-1], dst, layers[-1])
             folder.children = children
@@ -337,9 +338,10 @@ class Worker:
     def _clone_some(self, folder: Folder, leave: bytes, left: bytes) -> tuple[Names, bytes | None]:
         """Make the next names that are ordinary; the others, and what is left."""
         new, method = self._job.new, self.method.on(folder.status.st_dev)
-        (files, links, moved, _), folders, rest, left_now = _clone_names(
+        (files, again, links, moved, _), folders, rest, left_now = _clone_names(
             folder.src,
             folder.dst,
+            self.links.opened,
             LADDER.index(method),
             new.uid,
             new.gid,
@@ -349,8 +351,8 @@ class Worker:
             leave,
             left,
         )
-        self.entries.count_made(files, links, len(folders))
-        if folder.merged is not None and files + links:
+        self.entries.count_made(files, again, links, len(folders))
+        if folder.merged is not None and files + again + links:
             folder.merged.has_others = True
         self.method.count_moved(method, moved)
         folder.add(folders)

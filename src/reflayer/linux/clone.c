@@ -15,6 +15,7 @@
 
 struct clone {
     int src, dst;               /* the two folders */
+    int waiting;                /* where inodes with several names wait, or -1: copy/links.py */
     int method;                 /* 0 FICLONE, 1 copy_file_range, 2 read and write */
     uid_t uid;                  /* what is made in dst has these owners from its birth, */
     gid_t gid;
@@ -26,7 +27,7 @@ struct clone {
     Py_ssize_t leave_size;
     char *piece;                /* PIECE bytes, for method 2 */
     int refused;                /* the method failed for a file: the next may want another */
-    long long files, links, folders, bytes, size; /* moved, and of the files */
+    long long files, again, links, folders, bytes, size; /* moved, and of the files */
 };
 
 static int is_to_leave(const struct clone *c, const char *name)
@@ -101,18 +102,46 @@ static int has_attributes(ssize_t size)
     return size > 0 || (size < 0 && errno != EOPNOTSUPP);
 }
 
+/* Give the copy of an inode with several names one more, if it waits; the last ends the wait. To
+ * rename it then would be less work, but of renames a file system does one at a time. */
+static int link_again(struct clone *c, const char *waiting, const struct stat *s, const char *name)
+{
+    struct stat found;
+    if (linkat(c->waiting, waiting, c->dst, name, 0) < 0) return 0;
+    if (fstatat(c->waiting, waiting, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
+        found.st_nlink > s->st_nlink)
+        unlinkat(c->waiting, waiting, 0);
+    c->again++;
+    return 1;
+}
+
+/* Let the copy that was made of it wait for its other names; 0 where that of another is there. */
+static int let_wait(struct clone *c, const char *waiting, const char *name)
+{
+    if (linkat(c->dst, name, c->waiting, waiting, 0) == 0) return 1;
+    unlinkat(c->dst, name, 0);
+    return 0;
+}
+
 static int clone_file(struct clone *c, const char *name)
 {
     struct stat s, after;
     long long moved = 0;
-    char byte;
+    char byte, waiting[40];
     int dst, is_made = 0, src = open_file(c->src, name);
     if (src < 0) return 0;
-    if (fstat(src, &s) < 0 || !S_ISREG(s.st_mode) || s.st_nlink != 1 || s.st_mode & 07000 ||
+    if (fstat(src, &s) < 0 || !S_ISREG(s.st_mode) || s.st_mode & 07000 ||
+        (s.st_nlink != 1 && c->waiting < 0) ||
         (c->method != 0 && s.st_size > LARGEST) || has_attributes(flistxattr(src, NULL, 0)) ||
         (s.st_size == 0 && pread(src, &byte, 1, 0) != 0) || /* a file of proc(5) has content */
         !set_owners(c, &s))
         goto hand_back;
+    if (s.st_nlink != 1) {
+        snprintf(waiting, sizeof waiting, "%llx.%llx", (unsigned long long)s.st_dev,
+                 (unsigned long long)s.st_ino);
+        is_made = link_again(c, waiting, &s, name);
+        if (is_made) goto hand_back;
+    }
     dst = openat(c->dst, name, NEW_FILE, s.st_mode & 0777);
     if (dst < 0) goto hand_back;
     if (s.st_size > 0) {
@@ -125,6 +154,10 @@ static int clone_file(struct clone *c, const char *name)
     is_made = finish_file(dst, c->dst, name,
                           moved < 0 || fstat(src, &after) < 0 || has_changed(&s, &after), &s,
                           s.st_uid != c->uid || s.st_gid != c->gid, c->withheld);
+    if (is_made && s.st_nlink != 1 && !let_wait(c, waiting, name)) {
+        is_made = link_again(c, waiting, &s, name);
+        goto hand_back;
+    }
     c->files += is_made;
     c->size += is_made ? s.st_size : 0;
     c->bytes += is_made ? moved : 0;
@@ -178,8 +211,8 @@ PyObject *clone_names(PyObject *Py_UNUSED(self), PyObject *args)
     struct dirent64 *entry;
     Py_buffer left = {0};
     PyObject *result;
-    if (!PyArg_ParseTuple(args, "iiiIIy#y#IIy#y*:clone_names", &c.src, &c.dst, &c.method,
-                          &c.uid, &c.gid, &c.uids, &c.uids_size, &c.gids, &c.gids_size,
+    if (!PyArg_ParseTuple(args, "iiiiIIy#y#IIy#y*:clone_names", &c.src, &c.dst, &c.waiting,
+                          &c.method, &c.uid, &c.gid, &c.uids, &c.uids_size, &c.gids, &c.gids_size,
                           &c.withheld, &c.folder_mode, &c.leave, &c.leave_size, &left) ||
         take_left(&n, &left) < 0)
         return NULL;
@@ -189,7 +222,7 @@ PyObject *clone_names(PyObject *Py_UNUSED(self), PyObject *args)
     while (!c.refused && (entry = next_name(&n)) != NULL)
         if (!is_to_leave(&c, entry->d_name)) clone_one(&c, entry);
     Py_END_ALLOW_THREADS
-    result = result_of(&n, Py_BuildValue("(LLLL)", c.files, c.links, c.bytes, c.size));
+    result = result_of(&n, Py_BuildValue("(LLLLL)", c.files, c.again, c.links, c.bytes, c.size));
     free(c.piece);
     return result;
 }
@@ -271,12 +304,13 @@ static void clone_layers(struct clone *c, struct names *n, struct names *above,
     }
 }
 
-/* clone_merged(layers, path, avoid, device, dst, method, uid, gid, uids, gids, withheld,
- * folder_mode, leave): make in dst what the folder at path is in all of those layers, packed, the topmost first: a name
- * hides that of layers below, but folders are one. None, and nothing is made, where not all of them
- * are ordinary: on that device, not the inode to avoid, and above the last with few names and no
- * attributes. The facts are files, links, folders, bytes, the folder's descriptors, packed, and
- * (type, name) of what each but the last has, with MADE and JOINED; and DONE, if some is left. */
+/* clone_merged(layers, path, avoid, device, dst, waiting, method, uid, gid, uids, gids, withheld,
+ * folder_mode, leave): make in dst what the folder at path is in all of those layers, packed, the
+ * topmost first: a name hides that of layers below, but folders are one. None, and nothing is made,
+ * where not all of them are ordinary: on that device, not the inode to avoid, and above the last
+ * with few names and no attributes. The facts are files, further names, links, folders, bytes, the
+ * folder's descriptors, packed, and (type, name) of what each but the last has, with MADE and
+ * JOINED; and DONE, if some is left. */
 PyObject *clone_merged(PyObject *Py_UNUSED(self), PyObject *args)
 {
     struct clone c = {0};
@@ -287,10 +321,10 @@ PyObject *clone_merged(PyObject *Py_UNUSED(self), PyObject *args)
     unsigned long long avoid, device;
     Py_ssize_t size, ends[OPEN + 1] = {0};
     int layers[OPEN], last, i, opened = 0, is_ordinary = 1, is_whole;
-    if (!PyArg_ParseTuple(args, "y#yKKiiIIy#y#IIy#:clone_merged", &packed, &size, &path, &avoid,
-                          &device, &c.dst, &c.method, &c.uid, &c.gid, &c.uids, &c.uids_size,
-                          &c.gids, &c.gids_size, &c.withheld, &c.folder_mode, &c.leave,
-                          &c.leave_size))
+    if (!PyArg_ParseTuple(args, "y#yKKiiiIIy#y#IIy#:clone_merged", &packed, &size, &path, &avoid,
+                          &device, &c.dst, &c.waiting, &c.method, &c.uid, &c.gid, &c.uids,
+                          &c.uids_size, &c.gids, &c.gids_size, &c.withheld, &c.folder_mode,
+                          &c.leave, &c.leave_size))
         return NULL;
     if (size < (Py_ssize_t)sizeof *layers || size > (Py_ssize_t)sizeof layers || !*path)
         Py_RETURN_NONE;
@@ -321,8 +355,8 @@ PyObject *clone_merged(PyObject *Py_UNUSED(self), PyObject *args)
         Py_XDECREF(rest);
     }
     if (told != NULL)
-        result = result_of(&n, Py_BuildValue("(LLLLy#N)", c.files, c.links, c.folders, c.bytes,
-                                             layers, size, told));
+        result = result_of(&n, Py_BuildValue("(LLLLLy#N)", c.files, c.again, c.links, c.folders,
+                                             c.bytes, layers, size, told));
     for (i = 0; result == NULL && i < opened; i++) close(layers[i]);
     return is_ordinary ? result : Py_NewRef(Py_None);
 }
