@@ -72,6 +72,11 @@ MANY = record(b"comment", b"x" * 1000) * 1040
         pytest.param(tar(entry("n" * 300)), "File name too long", id="long name"),
         pytest.param(tar(entry("a", kind="symlink", target="t" * 5000)), "too long", id="target"),
         pytest.param(tar(entry("a", pax={xattr("user."): ""})), "a: its attribute", id="xattr"),
+        pytest.param(
+            tar(entry("a", kind="fifo", pax={xattr("user.overlay.x"): ""})),
+            "a: its attribute user.overlay.x cannot",
+            id="xattr that is escaped",
+        ),
         pytest.param(tar(folder("a", pax={xattr("system.posix_acl_default"): "?"})), "^a: its attr",
                      id="ACL"),
         pytest.param(tar(entry("a", pax={"LIBARCHIVE.xattr.user.a": "x"})), "base64", id="base64"),

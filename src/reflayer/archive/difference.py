@@ -79,7 +79,8 @@ class DifferenceMetadata(LayerMetadata):
     def _attribute_failed(self, name: str, error: OSError) -> None:
         # Of a folder below there may be some that belong to its host or file system.
         if is_of_tree(name) or error.errno in OF_THE_DATA:
-            super()._attribute_failed(name, error)
+            as_in_the_layer = next(iter(tree_attributes({name: b""})), name)
+            super()._attribute_failed(as_in_the_layer, error)
 
 
 class UnionFolders(Folders):
