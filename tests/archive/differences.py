@@ -54,7 +54,8 @@ class Layers:
         error = _error_of(tree, layer, **options)
         other = _error_of(difference, layer, below=below, **options)
         told = str(error).replace(os.fspath(tree), os.fspath(difference))
-        assert (type(error), told) == (type(other), str(other))
+        both = f"in place: {error!r}, as a difference: {other!r}"
+        assert (type(error), told) == (type(other), str(other)), both
         if other is not None:
             raise other
         self.tree = tree
