@@ -26,9 +26,18 @@ state = "{folder}/state"
 temp = "{folder}/temp"
 imports = ["{imported}"]
 disabled_plugins = ["io.containerd.internal.v1.opt"]
+"""
+_SOCKET = """
 [grpc]
   address = "{folder}/socket"
 """
+_SOCKET_4 = """
+[plugins."io.containerd.server.v1.grpc"]
+  address = "{folder}/socket"
+[plugins."io.containerd.server.v1.ttrpc"]
+  address = "{folder}/socket.ttrpc"
+"""
+"""The same for version 4 of the configuration, which passes over the table of those before."""
 _CRI = """
 [plugins."io.containerd.grpc.v1.cri"]
   disable_apparmor = true
@@ -105,6 +114,7 @@ class Containerd(Daemon):
         self.folder = folder
         config = folder / "config.toml"
         text = _CONFIG.format(version=config_version, folder=folder, imported=imported)
+        text += (_SOCKET_4 if config_version >= 4 else _SOCKET).format(folder=folder)
         if at_once > 1:
             text += _AT_ONCE.format(at_once=at_once)
         if pause:

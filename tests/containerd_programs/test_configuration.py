@@ -42,7 +42,7 @@ def test_containerd_understands_each_table_that_is_imported(version: int, tmp_pa
         assert [one["snapshotter"] for one in unpacked] == ["overlayfs", *erofs, "reflayer"]
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [2, 3, 4])
 def test_ctr_pulls_an_image_that_runs(
     version: int, start: Start, place_on: Callable[[str], Path], registry: str
 ) -> None:

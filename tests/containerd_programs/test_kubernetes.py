@@ -27,7 +27,7 @@ def handler(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=[2, 3])
+@pytest.fixture(params=[2, 3, 4])
 def pair(
     request: pytest.FixtureRequest,
     start: Start,

@@ -47,7 +47,7 @@ folder=$(ctr snapshots mounts /to one | sed 's/.* \\(.*\\) .to.*/\\1/')
 chown 600:601 "$folder/srv/new"
 stat -c '%n %u:%g' "$folder/srv"/*
 ctr snapshots commit made one
-ctr run --rm --runc-binary /usr/bin/crun --cgroup '' "$(ctr images ls -q)" two sh -c \
+ctr run --rm --runc-binary "$(command -v crun)" --cgroup '' "$(ctr images ls -q)" two sh -c \
     'stat -c "%n in %u:%g" /srv/*; echo "$(id -u) runs"'
 """
 
