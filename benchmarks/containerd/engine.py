@@ -42,6 +42,7 @@ OURS = {"reflayer": 0, "spares": 4}
 """What ours are called, and the spares that each keeps."""
 OWN = ("native", "overlayfs")
 """containerd's own snapshotters."""
+_NONE: Mapping[str, int] = {}
 
 
 class Engine:
@@ -53,17 +54,27 @@ class Engine:
     """
 
     def __init__(
-        self, setting: Setting, stack: ExitStack, *, ours: Mapping[str, int] = OURS
+        self,
+        setting: Setting,
+        stack: ExitStack,
+        *,
+        ours: Mapping[str, int] = OURS,
+        apart: Mapping[str, int] = _NONE,
     ) -> None:
-        """Start it until ``stack`` ends; ``ours`` names the services and the spares of each."""
+        """Start it until ``stack`` ends; ``ours`` names the services and the spares of each.
+
+        Those ``apart`` are for other engines: containerd is not told of them, since whoever
+        collects garbage removes all snapshots that it does not know.
+        """
         # Not in the setting's folder: a socket's path has to be short (unix(7)).
         self._state = Path(stack.enter_context(TemporaryDirectory(prefix="containerd-")))
         self.address = self._state / "socket"
         self._place = setting.folder
         self._ours = ours
+        self._homes = [self._home(name) for name in (*ours, *apart)]
         absent = [name for name in ("containerd", "ctr") if shutil.which(name) is None]
         self.missing = f"no {absent[0]} here" if absent else None
-        for name, spares in ours.items():
+        for name, spares in (*ours.items(), *apart.items()):
             if self.missing is None:
                 self._start_ours(name, spares, stack)
         if self.missing is None:
@@ -95,7 +106,7 @@ class Engine:
 
         And until all spares are ready.
         """
-        for home in map(self._home, self._ours):
+        for home in self._homes:
             while home.is_dir() and (any((home / "trash").iterdir()) or lacks_spares(home)):
                 time.sleep(0.01)
         before, now = None, _free(self._place)

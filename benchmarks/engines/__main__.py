@@ -60,6 +60,8 @@ _CHECKS = (
     Check("Docker", ("dockerd", "docker", "containerd", "ctr", "runc")),
     Check("nerdctl", ("nerdctl", "containerd", "ctr", "runc")),
 )
+_WITH_RUNC_WORKERS = ("BuildKit", "nerdctl")
+"""Those of which a BuildKit has snapshots that the containerd beside it does not know."""
 
 
 @record
@@ -147,7 +149,8 @@ def _sides(name: str, setting: Setting, image: Image, stack: ExitStack) -> Itera
     if name == "Docker" and _docker_release() < _FIRST_IN_CONTAINERD:
         yield from _docker_with_plugin(setting, image, stack)
         return
-    engine = Engine(setting, stack, ours=_SPARES)
+    apart = {buildkit.APART: _SPARES["reflayer"]} if name in _WITH_RUNC_WORKERS else {}
+    engine = Engine(setting, stack, ours=_SPARES, apart=apart)
     _there(engine.missing)
     match name:
         case "containerd":

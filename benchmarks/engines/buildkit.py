@@ -14,6 +14,8 @@ from benchmarks.engines.steps import Side, Step
 from benchmarks.processes import output, start
 from benchmarks.question import Setting
 
+APART = "buildkit"
+"""What the service is called that is there for a BuildKit with a worker of its own."""
 _TIME = "build-arg:SOURCE_DATE_EPOCH=1000000000"
 
 
@@ -73,10 +75,10 @@ class BuildKit:
 
 
 def runc_worker(name: str, engine: Engine) -> list[str]:
-    """The options for runc's worker with a snapshotter; ours is the one of ``engine``."""
+    """The options for runc's worker with a snapshotter; ours is one that containerd has not."""
     options = ["--containerd-worker=false", "--oci-worker=true", f"--oci-worker-snapshotter={name}"]
     if name == "reflayer":
-        options.append(f"--oci-worker-proxy-snapshotter-path={engine.socket(name)}")
+        options.append(f"--oci-worker-proxy-snapshotter-path={engine.socket(APART)}")
     return [*options, "--oci-worker-net=host"]
 
 

@@ -6,10 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
+import grpc
+
+from benchmarks.containerd.engine import Engine
+from benchmarks.engines import buildkit
 from benchmarks.engines.steps import Side, Step, answers
-from tests.file_systems import require_root
+from benchmarks.processes import run
+from benchmarks.question import Setting
+from reflayer.plugins.containerd.protocol import snapshots_pb2 as messages
+from tests.containerd.served import snapshots_stub
+from tests.file_systems import require, require_root
 
 
 def side(name: str, *scripts: str) -> Side:
@@ -50,3 +59,31 @@ def test_what_is_not_there_is_left_out_and_told(place: Path, tmp_path: Path) -> 
     assert len(engines) == 5
     assert all(one["missing"].startswith("no ") and not one["steps"] for one in engines)
     assert list(place.iterdir()) == []
+
+
+def test_what_buildkit_has_is_not_garbage_of_the_containerd_beside_it(
+    place: Path, tmp_path: Path
+) -> None:
+    require_root()
+    require("containerd", "ctr")
+    with ExitStack() as stack:
+        ours = {"reflayer": 0}
+        engine = Engine(Setting(place, tmp_path), stack, ours=ours, apart={buildkit.APART: 0})
+        assert engine.missing is None
+        option = "--oci-worker-proxy-snapshotter-path="
+        (socket,) = (
+            one.removeprefix(option)
+            for one in buildkit.runc_worker("reflayer", engine)
+            if one.startswith(option)
+        )
+        channel = stack.enter_context(grpc.insecure_channel(f"unix:{socket}"))
+        buildkits = snapshots_stub(channel)
+        buildkits.Prepare(messages.PrepareSnapshotRequest(key="buildkit/1/kept"))
+
+        run(engine.snapshots("reflayer", "prepare", "removed"))
+        run(engine.snapshots("reflayer", "rm", "removed"))
+        run(engine.ctr("leases", "create", "--id", "collect"))
+        run(engine.ctr("leases", "rm", "--sync", "collect"))
+
+        buildkits.Stat(messages.StatSnapshotRequest(key="buildkit/1/kept"))
+        channel.close()
