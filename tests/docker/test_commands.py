@@ -9,6 +9,9 @@ import tarfile
 import threading
 from pathlib import Path
 
+import pytest
+
+from tests.containerd_programs.docker import has_build_kit
 from tests.docker.daemons import Dockerd, Plugin, wait_until
 from tests.docker.trees import busybox_tree, pack
 from tests.driver.layers import tree
@@ -133,6 +136,37 @@ def test_build_with_names_that_have_white_space(docker: Dockerd, tmp_path: Path)
     (tmp_path / "Dockerfile").write_text("\n".join(lines))
     docker.run("build", "--network=none", "--tag=spaces", tmp_path)
     said(docker, "spaces", " && ".join(checks))
+
+
+def test_build_with_buildkit_whose_steps_share_what_others_made(
+    docker: Dockerd, tmp_path: Path
+) -> None:
+    if not has_build_kit():
+        pytest.skip("Docker's command line has no BuildKit here")
+    (tmp_path / "file").write_text("content")
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox AS one\n"
+        "RUN mkdir /a && echo 1 >/a/1 && ln /a/1 /a/2 && rm /bin/vi\n"
+        "COPY file /a/\n"
+        "FROM busybox\n"
+        "COPY --from=one /a /copied\n"
+        "RUN --mount=type=cache,target=/cache --mount=from=one,target=/one "
+        "echo >/cache/x && ls /one/a >/listed && mv /copied/1 /copied/3 && rm /etc/passwd\n"
+    )
+    command = docker.command("build", "--network=none", "--tag=by-buildkit", tmp_path)
+    environment = {**docker.environment(), "DOCKER_BUILDKIT": "1"}
+    for _ in range(2):  # the second is from the cache
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        show = "cat /listed /copied/file; ls /cache /etc/passwd || true; stat -c %h /copied/3"
+        assert said(docker, "by-buildkit", f"{show}; ls /bin/vi") == (
+            "1\n2\nfile\ncontent2\n/bin/vi"
+        )
+    docker.run("rmi", "by-buildkit")
+    docker.run("builder", "prune", "--all", "--force")
+    assert said(docker, "busybox", "ls /bin/vi /etc/passwd") == "/bin/vi\n/etc/passwd"
 
 
 def test_build_from_its_cache_and_with_many_layers(docker: Dockerd, tmp_path: Path) -> None:
