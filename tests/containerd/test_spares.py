@@ -164,7 +164,7 @@ def test_killed_and_started_anew_it_hands_none_out_twice(service: Served) -> Non
 
 @pytest.mark.usefixtures("undisturbed")
 def test_what_is_removed_while_one_is_missing_is_a_spare_again(service: Served) -> None:
-    service.start()
+    service.start("--recycle")
     image(service)
     service.prepare("first", "top")
     ready(service, 1)
@@ -180,6 +180,20 @@ def test_what_is_removed_while_one_is_missing_is_a_spare_again(service: Served) 
     assert_same(facts(made[0]), facts(made[1]))
     at_rest(service.home)
     assert service.leftovers() == []
+
+
+@pytest.mark.parametrize(("options", "count"), [([], 0), (["--recycle"], 1)])
+def test_what_is_removed_is_to_be_a_spare_only_where_that_is_asked_for(
+    service: Served, options: list[str], count: int
+) -> None:
+    service.start(*options)
+    image(service)
+    service.prepare("first", "top")
+    ready(service, 1)
+    with locked(f"{service.home}/spares.lock"):
+        service.prepare("box", "top")
+        service.remove("box")
+        assert len([*(service.home / "spares").rglob("*.used")]) == count
 
 
 def test_of_many_that_ask_at_once_each_gets_another(service: Served) -> None:

@@ -271,7 +271,7 @@ def test_two_plugins_of_one_home_hand_none_out_twice(
 def test_what_is_removed_while_one_is_missing_is_a_spare_again(
     start: Callable[..., Plugin], home: Path
 ) -> None:
-    client = client_of(start(), home)
+    client = client_of(start("--recycle"), home)
     image(client)
     container(client, "first")
     ready(home, wanted=1)
@@ -292,6 +292,20 @@ def test_what_is_removed_while_one_is_missing_is_a_spare_again(
     assert_same(tree(made[0]), tree(made[1]))
     at_rest(home)
     assert sorted(os.listdir(home / "dir")) == ["again0", "again1", "base", "first"]
+
+
+@pytest.mark.parametrize(("options", "count"), [([], 0), (["--recycle"], 1)])
+def test_what_is_removed_is_to_be_a_spare_only_where_that_is_asked_for(
+    start: Callable[..., Plugin], home: Path, options: list[str], count: int
+) -> None:
+    client = client_of(start(*options), home)
+    image(client)
+    container(client, "first")
+    ready(home, wanted=1)
+    with locked(f"{home}/spares.lock"):
+        container(client, "box")
+        client.call("Remove", ID="box")
+        assert len([*(home / "spares").rglob("*.used")]) == count
 
 
 def test_a_container_of_docker_s_is_a_spare(

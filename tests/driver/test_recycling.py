@@ -323,6 +323,7 @@ def test_where_a_process_watches_a_folder_of_it_it_is_deleted(driver: Driver) ->
         os.close(watch)
 
 
+@pytest.mark.usefixtures("alone")
 def test_where_a_folder_is_on_its_way_to_a_process_it_is_deleted(driver: Driver) -> None:
     driver.create("box", "top")
     one, other = socket.socketpair()

@@ -111,7 +111,8 @@ def rm(arguments: Namespace) -> int:
     That is only done where it is proved to be the same as a new one, and no process has
     anything of it open any more; else it is deleted, and standard error tells why. It takes
     root, a file system on which times tell what changed (XFS, ext4, btrfs), and no reboot
-    or setting of the clock since it was made.
+    or setting of the clock since it was made. Not for one in which something ran that may
+    want to harm the next: on XFS and ext4 files can be exchanged so that no time tells.
     """
     store = open_store(arguments)
 

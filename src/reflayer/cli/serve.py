@@ -99,6 +99,12 @@ def host_and_port(text: str) -> tuple[str, int]:
         default=4,
     ),
     option(
+        "--recycle",
+        "let a container that is removed be one of those, where its layer lacks some; only where "
+        "what runs in containers is trusted by all others (docs/limits.md)",
+        action="store_true",
+    ),
+    option(
         "--keep-free PERCENT",
         "of the disk, and of its inodes: where less is free, they go; kept for the home, at "
         "first 10",
@@ -212,7 +218,7 @@ def _open_driver(arguments: Namespace, home: str, **settings: Any) -> Driver:
     driver = Driver(home, method=arguments.method, workers=arguments.workers, **settings)
     if arguments.keep_free is not None:
         driver.keep_free(arguments.keep_free)
-    driver.keep_spares_of_used(arguments.spares)
+    driver.keep_spares_of_used(arguments.spares, recycle=arguments.recycle)
     return driver
 
 

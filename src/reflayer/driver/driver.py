@@ -56,6 +56,7 @@ class Driver(Layers):
 
     Attributes:
         home: the home's path, absolute, without symbolic links.
+        recycles: whether who serves its layers is to recycle containers (``keep_spares_of_used``).
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Driver(Layers):
         super().__init__(os.path.realpath(os.fsdecode(home)), making, id_map)
         self._size = size or 0
         self._lately: Lately | None = None
+        self.recycles = False
         make_home(self.home, None if root is None else root[1])
         self._require_quota(self._size)
         recover(self.home, self._remake)
@@ -402,7 +404,9 @@ class Driver(Layers):
             recycle: where it can be proved what changed in it since it was cloned from another
                 layer, and that nobody has it any more, undo that, so that it is a spare of that
                 layer; else delete it. Without ``wait`` what makes spares does so behind, if that
-                layer is to have more.
+                layer is to have more. Only for one in which nothing ran that might want to harm the
+                next: two files' content can be exchanged without a time that tells
+                (``driver.recycle``).
 
         Returns:
             Why it was not recycled; empty where it was, or will be, or was not to be.
@@ -518,14 +522,16 @@ class Driver(Layers):
         if left_in_trash(self.home):
             delete_behind(self.home)
 
-    def keep_spares_of_used(self, most: int) -> None:
+    def keep_spares_of_used(self, most: int, *, recycle: bool = False) -> None:
         """Keep spares of each layer that is noted as used from now on, for a process that lives.
 
         That is as many as it was used times in the last minute, at most ``most``; where clones
         share no blocks, none but those of ``keep_spares``. With 0 those of a process before it go.
+        With ``recycle`` its containers are to be recycled when they are removed (``recycles``).
         """
         from reflayer.driver.lately import Lately
 
+        self.recycles = recycle
         self._lately = Lately(self.home, self._making, most)
 
     def note_use(self, id: str, *, size: int | None = None) -> None:

@@ -9,6 +9,10 @@ proved that nothing but what is undone has changed, and that nobody can change i
   or from it, for any process (``walk.holders``, ``archive.undo``).
 - It is as a fresh clone would be made: of the same making, with no quota and no SELinux label.
 
+One thing no time tells: XFS_IOC_SWAPEXT and EXT4_IOC_MOVE_EXT, made for defragmentation, exchange
+what two files have on disk, and whoever may write to both may ask for it. So it is only done for
+who trusts what ran in it: ``reflayer rm --recycle``, ``reflayer serve --recycle``.
+
 Where one of these does not hold, it is deleted as any other layer. It is undone in ``tmp/`` under a
 claim, where nobody finds it: so what a kill leaves is cleared by the next start. That is done by
 who removes it (``remove``), or by what makes spares, for which it waits among them.

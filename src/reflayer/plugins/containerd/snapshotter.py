@@ -344,8 +344,8 @@ class Snapshotter:
     def _remove(self, snapshot: Snapshot) -> None:
         def remove_folder() -> None:
             if snapshot.has_own_folder:
-                was_container = snapshot.kind is Kind.ACTIVE
-                self._driver.remove(snapshot.folder, wait=False, recycle=was_container)
+                recycle = self._driver.recycles and snapshot.kind is Kind.ACTIVE
+                self._driver.remove(snapshot.folder, wait=False, recycle=recycle)
 
         self._records.remove(snapshot.name, remove_folder)
         self._writing.end(snapshot.folder)

@@ -185,7 +185,7 @@ def create_read_write(
 
 def remove(driver: Driver, request: LayerRequest) -> Answer:
     """``Remove``: the id is free at once, and what it was is deleted behind, or a spare again."""
-    driver.remove(request.id, wait=False, recycle=True)
+    driver.remove(request.id, wait=False, recycle=driver.recycles)
     return {}
 
 
