@@ -233,13 +233,25 @@ def last(setting: Setting, times: int) -> None:
     )
 
 
+def measure_in(folder: Path, runs: int, lasting: int) -> None:
+    """Measure in a store of its own, which is shut in the end; the tree is there."""
+    setting = Setting(folder, folder / "tree")
+    try:
+        measure(setting, runs)
+        if lasting:
+            last(setting, lasting)
+    finally:  # else what makes spares keeps the file system busy, however this ended
+        setting.store.warm(setting.image, 0)
+        setting.until_still()
+
+
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--place", type=Path, default=[], action="append", metavar="DIR")
     parser.add_argument("--file-system", choices=[*MKFS], default=[], action="append")
     parser.add_argument("--tree", default="debian")
-    parser.add_argument("--runs", type=int, default=9, metavar="N")
+    parser.add_argument("--runs", type=int, default=9, metavar="N", help="at least 2")
     parser.add_argument("--lasting", type=int, default=1000, metavar="N")
     arguments = parser.parse_args()
     source = tree(arguments.tree)
@@ -247,19 +259,12 @@ def main() -> None:
     places: list[AbstractContextManager[Path]] = [*map(nullcontext, arguments.place)]
     for where in [*places, *map(mounted, arguments.file_system)]:
         with where as place, scratch(place) as folder:
-            subprocess.run(["cp", "-a", "--", source, Path(folder) / "tree"], check=True)
+            subprocess.run(["cp", "-a", "--", source, folder / "tree"], check=True)
             time.sleep(2.1)  # what has just changed is taken in anew
-            setting = Setting(Path(folder), Path(folder) / "tree")
             print(f"\n{arguments.tree} on {place.name}: milliseconds\n")
             print("| | median | 95 of 100 | longest | part | at most |")
             print(f"|{' --- |' * 6}")
-            try:
-                measure(setting, arguments.runs)
-                if arguments.lasting:
-                    last(setting, arguments.lasting)
-            finally:  # else what makes spares keeps the file system busy, however this ended
-                setting.store.warm(setting.image, 0)
-                setting.until_still()
+            measure_in(folder, arguments.runs, arguments.lasting)
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ def mounted(kind: str) -> Iterator[Path]:
                 if subprocess.run(["umount", place], capture_output=True).returncode == 0:
                     break
                 time.sleep(_PAUSE)
-            else:
-                subprocess.run(["umount", place], check=True)
+            else:  # after an error, whose trace has what it had open
+                subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def tree(name: str) -> Path:
