@@ -2,7 +2,8 @@
 
 The waiting folder's names are the source's device and inode numbers, so the kernel keeps the table:
 it costs no memory however many links there are, and it is the same table for every worker. The
-folder stands in the destination's root and is removed at the end.
+folder stands in the destination's root and is removed at the end. The part in C makes an inode
+where its first name is, and lets it wait once it is whole.
 """
 
 from __future__ import annotations

@@ -4,18 +4,19 @@ That is far less work than to delete it all and to clone it all anew, but only r
 proved that nothing but what is undone has changed, and that nobody can change it any more:
 
 - The note of its clone holds (``clone_times``), and the layers were not changed since.
-- Times tell of all that happens to a file. On tmpfs they do not of a store to a mapped one.
+- Times tell of all that happens to a file, but for one thing (below). On tmpfs they do not of a
+  store to a mapped one.
 - No process has a folder of it, or a file that would stay open or mapped; nothing is mounted in it
   or from it, for any process (``walk.holders``, ``archive.undo``).
 - It is as a fresh clone would be made: of the same making, with no quota and no SELinux label.
 
-One thing no time tells: XFS_IOC_SWAPEXT and EXT4_IOC_MOVE_EXT, made for defragmentation, exchange
-what two files have on disk, and whoever may write to both may ask for it. So it is only done for
-who trusts what ran in it: ``reflayer rm --recycle``, ``reflayer serve --recycle``.
-
 Where one of these does not hold, it is deleted as any other layer. It is undone in ``tmp/`` under a
 claim, where nobody finds it: so what a kill leaves is cleared by the next start. That is done by
 who removes it (``remove``), or by what makes spares, for which it waits among them.
+
+One thing no time tells: XFS_IOC_SWAPEXT and EXT4_IOC_MOVE_EXT, made for defragmentation, exchange
+what two files have on disk, and whoever may write to both may ask for it. So it is only done for
+who trusts what ran in it: ``reflayer rm --recycle``, ``reflayer serve --recycle``.
 """
 
 from __future__ import annotations

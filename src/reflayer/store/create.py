@@ -182,10 +182,11 @@ def pull_image(wanted: Wanted, parts: Parts, until: ExitStack) -> Pulled:
             unpack(images.read_stored(known, parts), parts, wanted.progress)
         return Pulled(replace(known, names=()), blobs, called)
     pulled = _from_outside(wanted, parts, until)
-    with parts.database.reading() as db:
-        is_first = db.execute("SELECT 1 FROM images").fetchone() is None
-    if is_first and wanted.warn:
-        _warn_of_copies(parts, wanted.warn)
+    if wanted.warn:
+        with parts.database.reading() as db:
+            is_first = db.execute("SELECT 1 FROM images").fetchone() is None
+        if is_first:
+            _warn_of_copies(parts, wanted.warn)
     return pulled
 
 
